@@ -1,0 +1,114 @@
+"""vmkla.metadata: what an ONNX file says of itself survives the way through text, and damage is named."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmkla.config import PRESETS
+from vmkla.errors import ArtefactMismatchError
+from vmkla.metadata import FORMAT, ArtefactMetadata
+from vmkla.preprocess import PreprocessSpec, Rect
+
+sides = st.integers(1, 4096)
+rois = st.one_of(st.sampled_from(["auto", "none"]), st.builds(Rect, sides, sides, sides, sides))
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+facts = st.dictionaries(st.text(), json_values, max_size=4)
+artefacts = st.builds(
+    ArtefactMetadata,
+    model_config=st.sampled_from([preset.to_dict() for preset in PRESETS.values()]),
+    class_names=st.lists(st.text(), min_size=1, max_size=4).map(tuple),
+    threshold=st.floats(0, 1),
+    preprocess=st.builds(PreprocessSpec, sides, sides, rois),
+    weights_sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
+    training=facts,
+    random_weights=st.booleans(),
+    gates=facts,
+    precision=st.sampled_from(["fp32", "fp16", "int8"]),
+)
+
+
+def example(**changes: Any) -> ArtefactMetadata:
+    """Metadata of a file that passed its check."""
+    return dataclasses.replace(
+        ArtefactMetadata(
+            model_config=PRESETS["nano"].to_dict(),
+            class_names=("polyp",),
+            threshold=0.45,
+            preprocess=PreprocessSpec(192, 256, Rect(3, 5, 640, 480)),
+            weights_sha256="ab" * 32,
+            gates={"passed": True, "dice_worst": 0.999},
+        ),
+        **changes,
+    )
+
+
+@given(artefacts)
+def test_round_trip(metadata: ArtefactMetadata) -> None:
+    props = metadata.to_props()
+    assert all(isinstance(key, str) and isinstance(value, str) for key, value in props.items())
+    back = ArtefactMetadata.from_props(props, path="model.onnx")
+    # JSON has lists only: compare what both sides write.
+    assert back.to_props() == props
+    assert (back.threshold, back.preprocess, back.class_names) == (
+        metadata.threshold,
+        metadata.preprocess,
+        metadata.class_names,
+    )
+
+
+@pytest.mark.parametrize(
+    ("gates", "verified"), [({}, False), ({"passed": False}, False), ({"passed": True}, True)]
+)
+def test_only_a_passed_check_counts_as_verified(gates: dict[str, Any], verified: bool) -> None:
+    assert example(gates=gates).verified is verified
+
+
+def test_a_foreign_file_is_told_from_ours() -> None:
+    with pytest.raises(ArtefactMismatchError, match="resnet.onnx carries no vmkla metadata") as caught:
+        ArtefactMetadata.from_props({"author": "someone"}, path="resnet.onnx")
+    assert caught.value.hint is not None and "vmkla export" in caught.value.hint
+
+
+def test_another_layout_is_refused() -> None:
+    props = {**example().to_props(), "vmkla.format": "99"}
+    with pytest.raises(ArtefactMismatchError, match=f"'99'.*'{FORMAT}'"):
+        ArtefactMetadata.from_props(props, path="model.onnx")
+
+
+@pytest.mark.parametrize("key", sorted(set(example().to_props()) - {"vmkla.format"}))
+def test_each_missing_key_is_named(key: str) -> None:
+    props = example().to_props()
+    del props[key]
+    with pytest.raises(ArtefactMismatchError, match=key):
+        ArtefactMetadata.from_props(props, path="model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("vmkla.model_config", "{"),
+        ("vmkla.threshold", '"half"'),
+        ("vmkla.threshold", "null"),
+        ("vmkla.class_names", "3"),
+        ("vmkla.preprocess", '{"height": 4}'),
+        ("vmkla.preprocess", "[]"),
+        ("vmkla.gates", ""),
+    ],
+)
+def test_damage_is_an_artefact_error_and_no_traceback(key: str, text: str) -> None:
+    props = {**example().to_props(), key: text}
+    with pytest.raises(ArtefactMismatchError, match="damaged"):
+        ArtefactMetadata.from_props(props, path="model.onnx")

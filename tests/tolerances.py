@@ -1,0 +1,113 @@
+"""How far two computations of the same thing may lie apart: one table for every test.
+
+Each row names the pair and the type, and says where the figure comes from and which wrong result it
+would still catch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+
+class Tolerance(NamedTuple):
+    """|a - b| <= atol + rtol |b|, element by element, and why."""
+
+    atol: float
+    rtol: float
+    why: str
+
+
+TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
+    # The ops.
+    (("reference", "recurrence"), torch.float64): Tolerance(
+        1e-11, 1e-11, "same sums in another order; a route in the wrong order differs by 1e-1"
+    ),
+    (("native", "reference"), torch.float32): Tolerance(
+        2e-5,
+        2e-5,
+        "float32 sums over at most 100 terms of order 1, exp to 1e-7, against float64; a missing term or a state "
+        "carried over a row's end differs by 1e-2",
+    ),
+    (("native gradient", "reference gradient"), torch.float32): Tolerance(
+        2e-5, 2e-5, "times the largest gradient of the tensor; a forgotten term is of order 1e-1"
+    ),
+    (("native", "reference"), torch.float16): Tolerance(
+        2e-3, 2e-3, "the result is rounded to half (2^-11); float16 state would be off by 1e-1"
+    ),
+    (("ort kernel", "reference"), torch.float32): Tolerance(
+        2e-5, 2e-5, "the native kernel in another host; an input in the wrong slot differs by 1e-1"
+    ),
+    (("ort kernel", "reference"), torch.float16): Tolerance(
+        2e-3, 2e-3, "the result is rounded to half (2^-11); reading half as float gives noise"
+    ),
+    (("ort kernel", "basis reference"), torch.float32): Tolerance(
+        2e-6, 1e-5, "uniform knots have a formula of their own; the neighbouring basis is off by 1e-2"
+    ),
+    (("ort kernel", "basis reference"), torch.float16): Tolerance(
+        2e-6, 1.1e-3, "a rounding to half may fall 2^-10 away; the neighbouring basis is off by 1e-2"
+    ),
+    # The network's modules against independent formulations.
+    (("module", "definition"), torch.float64): Tolerance(
+        1e-9, 1e-9, "same arithmetic in another order; a transposed axis differs by 1e-1"
+    ),
+    (("module", "definition"), torch.float32): Tolerance(
+        1e-5, 1e-5, "float32 sums of some tens of terms; a transposed axis differs by 1e-1"
+    ),
+    (("attention", "quadratic"), torch.float64): Tolerance(
+        1e-6, 1e-6, "rotary tables are float32, good to 1e-7; a head mixed with another differs by 1e-1"
+    ),
+    (("rope", "complex"), torch.float32): Tolerance(
+        1e-5, 1e-5, "float32 cosines of angles up to some tens of radians; rotating the wrong way differs by 1"
+    ),
+    (("kan", "definition"), torch.float64): Tolerance(
+        1e-5, 1e-5, "knots are float32, slopes up to 10 carry their 1e-7; the published precedence error, 1e-1"
+    ),
+    (("kan", "layout"), torch.float32): Tolerance(
+        1e-5, 1e-5, "same products in another layout; bases of the wrong feature differ by 1e-1"
+    ),
+    (("encoder", "vmamba"), torch.float32): Tolerance(
+        1e-4, 1e-4, "a whole block in float32, scans in another order; a wrong row of x_proj differs by 1e-1"
+    ),
+    (("batch", "single"), torch.float32): Tolerance(
+        1e-5, 1e-5, "products of another size are summed in another order; leaking between images differs by 1e-1"
+    ),
+    (("eager", "exported"), torch.float32): Tolerance(
+        1e-5, 1e-5, "the same ops after tracing; a frozen size or a lost branch differs by 1e-1"
+    ),
+    (("float32", "half"), torch.float16): Tolerance(
+        3e-2, 3e-2, "half keeps 11 bits through a module of several products; an overflow is inf or nan"
+    ),
+    (("weights", "half storage"), torch.float16): Tolerance(
+        1e-7, 2**-11, "one rounding to half; a swapped tensor differs by 1e-1"
+    ),
+    # Export and engines.
+    (("ort body", "reference"), torch.float32): Tolerance(
+        1e-5, 2e-5, "chunked instead of pixel by pixel, same sums; a lost carry between chunks differs by 1e-1"
+    ),
+    (("ort body", "reference"), torch.float16): Tolerance(
+        2e-3, 2e-3, "inputs are the same halves, the result is rounded to half; float16 state differs by 1e-1"
+    ),
+    (("ort body", "small delta"), torch.float32): Tolerance(
+        1e-11, 1e-5, "delta of 1e-6 makes y of 1e-6; log(1 + e) without care is off by several per cent of it"
+    ),
+    (("ort body", "basis reference"), torch.float32): Tolerance(
+        2e-6, 1e-5, "the uniform path is another formula than Cox-de Boor; the neighbouring basis differs by 1e-2"
+    ),
+    (("ort body", "basis reference"), torch.float16): Tolerance(
+        2e-6, 1.1e-3, "one rounding to half may fall to the neighbour, 2^-10 away; the neighbouring basis, 1e-2"
+    ),
+    (("rewrite", "module"), torch.float32): Tolerance(
+        1e-5, 1e-5, "weights multiplied in float64, then the same sums; a swapped colour or pixel differs by 1e-1"
+    ),
+    (("onnx", "torch"), torch.float32): Tolerance(
+        1e-5, 0.0, "probabilities, float32 sums in another order; a route read backwards differs by 1e-3"
+    ),
+}
+
+
+def tol(pair: tuple[str, str], dtype: torch.dtype) -> dict[str, float]:
+    """``atol`` and ``rtol`` for ``torch.testing.assert_close``."""
+    row = TOLERANCES[pair, dtype]
+    return {"atol": row.atol, "rtol": row.rtol}

@@ -1,0 +1,104 @@
+"""What travels inside an ONNX file's ``metadata_props``: one definition for export, runners and inspect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vmkla import __version__
+from vmkla.errors import ArtefactMismatchError
+from vmkla.preprocess import PreprocessSpec
+
+FORMAT = "1"
+"""Version of this layout, raised when a reader of the old one would go wrong."""
+
+
+@dataclass(frozen=True)
+class ArtefactMetadata:
+    """Facts about an exported network, kept inside its file.
+
+    Attributes:
+        model_config: ``ModelConfig.to_dict()`` of the network.
+        class_names: one per output channel.
+        threshold: probability at and above which a pixel belongs to the mask, 0 to 1.
+        preprocess: how a frame becomes the network's input.
+        training: summary of the training data and run; empty when unknown.
+        weights_sha256: hash of the weights' bytes, in the order of their names.
+        random_weights: the weights were never trained.
+        gates: result of the check that the file's maker ran (``verify``); empty when it never was.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        vmkla_version: version that wrote the file.
+    """
+
+    model_config: dict[str, Any]
+    class_names: tuple[str, ...]
+    threshold: float
+    preprocess: PreprocessSpec
+    weights_sha256: str
+    training: dict[str, Any] = field(default_factory=dict)
+    random_weights: bool = False
+    gates: dict[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
+    vmkla_version: str = __version__
+
+    @property
+    def verified(self) -> bool:
+        """The file's own check was run and passed."""
+        return bool(self.gates.get("passed", False))
+
+    def to_props(self) -> dict[str, str]:
+        """Key to text, as ONNX stores it."""
+        return {
+            "vmkla.format": FORMAT,
+            "vmkla.version": self.vmkla_version,
+            "vmkla.model_config": json.dumps(self.model_config),
+            "vmkla.class_names": json.dumps(self.class_names),
+            "vmkla.threshold": json.dumps(self.threshold),
+            "vmkla.preprocess": json.dumps(self.preprocess.to_dict()),
+            "vmkla.training": json.dumps(self.training),
+            "vmkla.weights_sha256": self.weights_sha256,
+            "vmkla.random_weights": json.dumps(self.random_weights),
+            "vmkla.gates": json.dumps(self.gates),
+            "vmkla.precision": self.precision,
+        }
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, str], *, path: str) -> ArtefactMetadata:
+        """Inverse of ``to_props``.
+
+        Args:
+            props: the file's metadata.
+            path: name of the file, for messages.
+        Raises:
+            ArtefactMismatchError: the file is not one of vmkla's, or is of another layout.
+        """
+        if "vmkla.format" not in props:
+            raise ArtefactMismatchError(
+                f"{path} carries no vmkla metadata, so its preprocessing and classes are unknown",
+                hint="Use a file that `vmkla export` wrote.",
+            )
+        if props["vmkla.format"] != FORMAT:
+            raise ArtefactMismatchError(
+                f"{path} has metadata layout {props['vmkla.format']!r}, this version reads {FORMAT!r}",
+                hint="Run: vmkla export again with this version",
+            )
+        try:
+            return cls(
+                model_config=json.loads(props["vmkla.model_config"]),
+                class_names=tuple(json.loads(props["vmkla.class_names"])),
+                threshold=float(json.loads(props["vmkla.threshold"])),
+                preprocess=PreprocessSpec.from_dict(json.loads(props["vmkla.preprocess"])),
+                training=json.loads(props["vmkla.training"]),
+                weights_sha256=props["vmkla.weights_sha256"],
+                random_weights=bool(json.loads(props["vmkla.random_weights"])),
+                gates=json.loads(props["vmkla.gates"]),
+                precision=props["vmkla.precision"],
+                vmkla_version=props["vmkla.version"],
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise ArtefactMismatchError(
+                f"{path} has damaged vmkla metadata: {error!r}",
+                hint="Run: vmkla export again, or fetch the file anew",
+            ) from error

@@ -1,0 +1,66 @@
+"""What every runner offers. ``vmkla.engines`` implements it; ``vmkla.video`` is handed one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.metadata import ArtefactMetadata
+
+
+@dataclass(frozen=True)
+class RunnerSpec:
+    """What a loaded model takes and gives.
+
+    Attributes:
+        height, width: input size in pixels.
+        batch: the fixed batch size, or None when any batch is taken.
+        num_classes: output channels.
+        metadata: what the file says of itself.
+        path: the file.
+        sha256: hash of the file's bytes.
+        runtime: runtime and version, for instance ``"onnxruntime 1.32.0"``.
+        device: ``"cpu"`` or ``"cuda:0"``.
+        kernels: ``"native"`` when vmkla's own kernels run the custom nodes, ``"bodies"`` when
+            their function bodies do, ``"torch"`` for the PyTorch runner.
+    """
+
+    height: int
+    width: int
+    batch: int | None
+    num_classes: int
+    metadata: ArtefactMetadata
+    path: str
+    sha256: str
+    runtime: str
+    device: str
+    kernels: str
+
+
+class Runner(Protocol):
+    """A network, loaded and ready."""
+
+    @property
+    def name(self) -> str:
+        """Short name: ``onnxruntime``, ``tensorrt``, ``tensorrt-rtx`` or ``torch``."""
+
+    @property
+    def spec(self) -> RunnerSpec:
+        """What it takes and gives."""
+
+    def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Segment a batch.
+
+        Args:
+            frames_rgb: (n, height, width, 3) uint8, RGB, already preprocessed.
+        Returns:
+            (n, num_classes, height, width) float32 probability, 0 to 1.
+        Raises:
+            ShapeError: the batch has another shape or type.
+        """
+
+    def close(self) -> None:
+        """Release what it holds; a second call does nothing."""
