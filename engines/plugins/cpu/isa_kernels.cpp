@@ -1,0 +1,36 @@
+// All kernels for one instruction set. CMake compiles this file once per set, with VMKLA_KERNELS_NAMESPACE naming it.
+// Nothing here may be an inline function or template of the standard library: the linker keeps one copy of those,
+// and it could be this one.
+#include "bspline.h"
+#include "isa.h"
+#include "scan2d_backward.h"
+#include "scan2d_forward.h"
+
+#define VMKLA_TEXT_OF(x) #x
+#define VMKLA_TEXT(x) VMKLA_TEXT_OF(x)
+
+namespace vmkla {
+namespace VMKLA_KERNELS_NAMESPACE {
+
+static float exp2_loop(const float* x, int64_t count, int64_t repeats) {
+  constexpr int kStreams = 4;  // independent sums, so that only the exponentials count
+  Lanes::V sum[kStreams] = {};
+  for (int64_t repeat = 0; repeat < repeats; ++repeat) {
+    for (int64_t i = 0; i + kStreams * kLanes <= count; i += kStreams * kLanes) {
+      for (int s = 0; s < kStreams; ++s) sum[s] += exp2<Lanes>(Lanes::load(x + i + s * kLanes));
+    }
+  }
+  return Lanes::sum(sum[0] + sum[1] + sum[2] + sum[3]);
+}
+
+static const IsaKernels kKernels = {
+    VMKLA_TEXT(VMKLA_ISA_NAME), scan_forward_tasks, scan_forward, scan_backward,
+    bspline_forward,            bspline_backward,   exp2_loop,
+};
+
+}  // namespace VMKLA_KERNELS_NAMESPACE
+
+extern const IsaKernels* const VMKLA_ISA_TABLE;
+const IsaKernels* const VMKLA_ISA_TABLE = &VMKLA_KERNELS_NAMESPACE::kKernels;
+
+}  // namespace vmkla

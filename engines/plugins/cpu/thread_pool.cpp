@@ -1,0 +1,91 @@
+#include "thread_pool.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace vmkla {
+namespace {
+
+class ThreadPool {
+ public:
+  // Never destroyed: at exit the workers may still wait, and a fork has none of them (see `get`).
+  static ThreadPool& get() {
+    static std::mutex guard;
+    static ThreadPool* pool = nullptr;
+    static pid_t owner = 0;
+    const std::lock_guard<std::mutex> lock(guard);
+    if (pool == nullptr || owner != getpid()) {
+      pool = new ThreadPool;
+      owner = getpid();
+    }
+    return *pool;
+  }
+
+  void run(int threads, size_t count, TaskFn task, void* context) {
+    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
+    if (!turn.owns_lock() || threads <= 1 || count <= 1) {
+      for (size_t i = 0; i < count; ++i) task(context, i);
+      return;
+    }
+    const size_t helpers = std::min(static_cast<size_t>(threads - 1), count - 1);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      while (workers_ < helpers) {
+        std::thread(&ThreadPool::work, this, workers_).detach();
+        ++workers_;
+      }
+      task_ = task;
+      context_ = context;
+      count_ = count;
+      next_.store(0);
+      called_ = running_ = helpers;
+      ++round_;
+    }
+    start_.notify_all();
+    drain();
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return running_ == 0; });
+  }
+
+ private:
+  void drain() {
+    for (size_t i; (i = next_.fetch_add(1)) < count_;) task_(context_, i);
+  }
+
+  void work(size_t number) {
+    size_t seen = 0;
+    for (;;) {
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        start_.wait(lock, [&] { return round_ != seen && number < called_; });
+        seen = round_;
+      }
+      drain();
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (--running_ == 0) done_.notify_one();
+    }
+  }
+
+  std::mutex turn_;   // held by the one caller whose tasks are running
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable start_, done_;
+  size_t workers_ = 0, called_ = 0, running_ = 0, round_ = 0, count_ = 0;
+  std::atomic<size_t> next_{0};
+  TaskFn task_ = nullptr;
+  void* context_ = nullptr;
+};
+
+}  // namespace
+
+Executor pool_executor(const int& threads) {
+  return Executor{const_cast<int*>(&threads), [](void* host, size_t count, TaskFn task, void* context) {
+                    ThreadPool::get().run(*static_cast<int*>(host), count, task, context);
+                  }};
+}
+
+}  // namespace vmkla

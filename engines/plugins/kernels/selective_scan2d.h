@@ -1,0 +1,51 @@
+// The arithmetic and the visiting order of selective_scan2d: what every host (CPU library, ONNX Runtime op, CUDA kernel)
+// shares. Definition: vmkla/ops/scan.py; Gu & Dao, Mamba, 2023, alg. 2; Liu et al., VMamba, 2024, sec. 4.
+#pragma once
+#include <cstdint>
+
+#include "math.h"
+
+namespace vmkla {
+namespace VMKLA_KERNELS_NAMESPACE {
+
+constexpr int kRoutes = 4;
+
+// Route k visits pixels row-major (0), column-major (1), or either reversed (2, 3).
+struct Route {
+  int64_t outer, inner;           // lengths of the slow and the fast axis
+  int64_t outer_step, inner_step; // in pixels
+  int64_t first;                  // pixel number of the first visit
+
+  VMKLA_HD static Route of(int k, int64_t H, int64_t W) {
+    Route r = (k & 1) ? Route{W, H, 1, W, 0} : Route{H, W, W, 1, 0};
+    if (k >= 2) {
+      r.first = H * W - 1;
+      r.outer_step = -r.outer_step;
+      r.inner_step = -r.inner_step;
+    }
+    return r;
+  }
+  // Pixel number of the t-th visit.
+  VMKLA_HD int64_t pixel(int64_t t) const {
+    const int64_t o = t / inner;
+    return first + o * outer_step + (t - o * inner) * inner_step;
+  }
+};
+
+// Where route k's channels begin in a pixel of p: [B 4 x n | C 4 x n | dt 4 x R].
+struct Channels {
+  int64_t B, C, dt, width;
+  VMKLA_HD static Channels of(int k, int64_t n, int64_t R) {
+    return Channels{k * n, (kRoutes + k) * n, 2 * kRoutes * n + k * R, kRoutes * (2 * n + R)};
+  }
+};
+
+// One state: h <- exp(delta A) h + (delta u) B. A is given times log2(e).
+template <class L>
+VMKLA_HD typename L::V next_state(typename L::V h, typename L::V delta, typename L::V A_log2e, typename L::V delta_u,
+                                  typename L::V B) {
+  return L::fma(exp2<L>(delta * A_log2e), h, delta_u * B);
+}
+
+}  // namespace VMKLA_KERNELS_NAMESPACE
+}  // namespace vmkla

@@ -1,0 +1,154 @@
+"""``bspline_basis``: the B-spline bases that a KAN layer is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vmkla.errors import ShapeError
+from vmkla.ops import backends
+
+
+@dataclass(frozen=True)
+class UniformGrid:
+    """Evenly spaced knots: ``grid_min + i * step`` for i = 0 .. G + 2k.
+
+    A layer that knows its knots are uniform says so, which opens the fast path (and becomes
+    the attributes of the ONNX node).
+
+    Attributes:
+        grid_min: first knot, k steps left of the interval that the G cells cover.
+        step: distance between knots, positive.
+    """
+
+    grid_min: float
+    step: float
+
+    @classmethod
+    def over(cls, low: float, high: float, grid_size: int, order: int) -> UniformGrid:
+        """Knots of ``grid_size`` cells over [low, high], extended by ``order`` on both sides."""
+        step = (high - low) / grid_size
+        return cls(low - order * step, step)
+
+    def knots(self, grid_size: int, order: int) -> Tensor:
+        """(G + 2k + 1,) float32."""
+        return self.grid_min + self.step * torch.arange(grid_size + 2 * order + 1)
+
+
+def bspline_basis(
+    x: Tensor,
+    grid: Tensor,
+    order: int,
+    *,
+    uniform: UniformGrid | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """B-spline bases of every value, by the Cox-de Boor recursion.
+
+    x is clamped to the support [first knot, last knot] before the recursion, where every basis
+    is 0: outside it both the bases and their gradient are 0, in half precision as well.
+
+    Args:
+        x: (..., in) float32, float16 or float64.
+        grid: knots in rising order, (G + 2k + 1,) for all features or (in, G + 2k + 1) for each
+            its own; float32 (float64 with float64 x). No gradient is taken with respect to it.
+        order: k, at least 1; 3 is cubic.
+        uniform: the knots' exact spacing when they are uniform; grid must then hold the same.
+        backend: ``auto``, ``native`` or ``reference``.
+    Returns:
+        (..., in, G + k), dtype of x.
+    Raises:
+        ShapeError: grid does not fit x, or has too few knots.
+        MissingDependencyError: the backend that was asked for is absent.
+    Source: de Boor, A Practical Guide to Splines, 1978, ch. IX; Liu et al., KAN, 2024, sec. 2.
+    """
+    if order < 1:
+        raise ShapeError(f"order must be at least 1, got {order}")
+    if x.ndim < 1 or grid.ndim not in (1, 2) or (grid.ndim == 2 and grid.shape[0] != x.shape[-1]):
+        raise ShapeError(
+            f"grid must be (knots,) or (in, knots) for x (..., in); "
+            f"got {tuple(grid.shape)} and {tuple(x.shape)}"
+        )
+    if grid.shape[-1] < 2 * order + 2:
+        raise ShapeError(
+            f"order {order} needs at least {2 * order + 2} knots, grid has {grid.shape[-1]}"
+        )
+    if uniform is not None and grid.ndim != 1:
+        raise ShapeError("uniform knots are one vector for all features; got a grid per feature")
+    (x,) = backends.float32_under_autocast(x)
+    grid_min, step = (uniform.grid_min, uniform.step) if uniform else (0.0, 0.0)
+    chosen = backends.choose(backend, x)
+    result: Tensor = torch.ops.vmkla.bspline_basis(x, grid, order, grid_min, step, chosen)
+    return result
+
+
+def bspline_basis_reference(x: Tensor, grid: Tensor, order: int) -> Tensor:
+    """The definition, in plain torch on any device. Arguments as ``bspline_basis``."""
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    t = grid.to(wide)  # (knots,) or (in, knots)
+    v = x.to(wide).clamp(t[..., 0], t[..., -1]).unsqueeze(-1)  # (..., in, 1)
+    bases = ((v >= t[..., :-1]) & (v < t[..., 1:])).to(wide)  # (..., in, knots - 1)
+    for k in range(1, order + 1):
+        left = (v - t[..., : -(k + 1)]) / (t[..., k:-1] - t[..., : -(k + 1)])
+        right = (t[..., k + 1 :] - v) / (t[..., k + 1 :] - t[..., 1:-k])
+        bases = left * bases[..., :-1] + right * bases[..., 1:]
+    return bases.to(x.dtype)
+
+
+def _out_shape(x: Tensor, grid: Tensor, order: int) -> tuple[int, ...]:
+    return (*x.shape, grid.shape[-1] - order - 1)
+
+
+@torch.library.custom_op("vmkla::bspline_basis", mutates_args=())
+def _op(
+    x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, backend: str
+) -> Tensor:
+    if backend == "native":
+        return backends.native().bspline_forward(x, grid, order, grid_min, grid_step)
+    return bspline_basis_reference(x, grid, order)
+
+
+@_op.register_fake
+def _(
+    x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, backend: str
+) -> Tensor:
+    return x.new_empty(_out_shape(x, grid, order))
+
+
+@torch.library.custom_op("vmkla::bspline_basis_backward", mutates_args=())
+def _backward_op(
+    grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float
+) -> Tensor:
+    return backends.native().bspline_backward(grad_out, x, grid, order, grid_min, grid_step)
+
+
+@_backward_op.register_fake
+def _(
+    grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float
+) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, grid, ctx.order, ctx.grid_min, ctx.grid_step, ctx.backend = inputs
+    ctx.save_for_backward(x, grid)
+
+
+def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    x, grid = ctx.saved_tensors
+    if ctx.backend == "native":
+        grad_x = torch.ops.vmkla.bspline_basis_backward(
+            grad_out, x, grid, ctx.order, ctx.grid_min, ctx.grid_step
+        )
+    else:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            bases = bspline_basis_reference(leaf, grid, ctx.order)
+            (grad_x,) = torch.autograd.grad(bases, leaf, grad_out)
+    return (grad_x, None, None, None, None, None)
+
+
+_op.register_autograd(_backward, setup_context=_setup_context)

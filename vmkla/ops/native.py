@@ -1,0 +1,146 @@
+"""The C++ kernels of ``libvmkla_cpu.so`` on torch tensors, called through ctypes (no torch ABI involved)."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from vmkla.errors import MissingDependencyError
+from vmkla.native import find_library
+
+API_VERSION = 1
+
+
+class NativeKernels:
+    """Forward and backward of both ops on the CPU.
+
+    Tensors may be non-contiguous. Forward takes float32 or float16, backward float32. The number of
+    threads is torch's (``torch.get_num_threads()``).
+
+    Raises:
+        MissingDependencyError: the library is absent or of another version.
+    """
+
+    def __init__(self) -> None:
+        path = find_library()
+        try:
+            self._library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise MissingDependencyError(
+                f"{path} cannot be loaded: {error}", hint="Run: pip install --force-reinstall vmkla"
+            ) from error
+        version = int(self._library.vmkla_cpu_api_version())
+        if version != API_VERSION:
+            raise MissingDependencyError(
+                f"{path} has interface {version}, this version of vmkla needs {API_VERSION}",
+                hint="Run: pip install --force-reinstall vmkla   (from a checkout: pip install .)",
+            )
+        self._library.vmkla_cpu_instruction_set.restype = ctypes.c_char_p
+        self._library.vmkla_cpu_exp2_loop.restype = ctypes.c_float
+
+    @property
+    def instruction_set(self) -> str:
+        """``avx512``, ``avx2``, ``neon`` or ``baseline``."""
+        name: bytes = self._library.vmkla_cpu_instruction_set()
+        return name.decode()
+
+    def set_instruction_set(self, name: str) -> bool:
+        """Use another instruction set that this machine can run; False when it cannot."""
+        return bool(self._library.vmkla_cpu_set_instruction_set(name.encode()))
+
+    def exp2_loop(self, x: Tensor, repeats: int) -> float:
+        """Sum of 2^x over the float32 values of x, ``repeats`` times, on one thread.
+
+        A bare vector loop: what exponentials alone cost, as the yardstick for the scan.
+        """
+        return float(self._library.vmkla_cpu_exp2_loop(_pointer(x), _int(x.numel()), _int(repeats)))
+
+    def scan2d_forward(
+        self, u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor
+    ) -> Tensor:
+        """See ``selective_scan2d``."""
+        tensors = [t.contiguous() for t in (u, p, dt_weight, A, D, delta_bias)]
+        y = torch.empty_like(tensors[0])
+        self._library.vmkla_cpu_scan2d_forward(
+            *_scan_extents(u, A, dt_weight),
+            ctypes.c_int(u.dtype == torch.float16),
+            *(_pointer(t) for t in (*tensors, y)),
+            _threads(),
+        )
+        return y
+
+    def scan2d_backward(
+        self,
+        grad_y: Tensor,
+        u: Tensor,
+        p: Tensor,
+        dt_weight: Tensor,
+        A: Tensor,
+        D: Tensor,
+        delta_bias: Tensor,
+    ) -> list[Tensor]:
+        """Gradients of u, p, dt_weight, A, D and delta_bias, in this order. All tensors float32."""
+        tensors = [t.contiguous() for t in (grad_y, u, p, dt_weight, A, D, delta_bias)]
+        gradients = [torch.empty_like(t) for t in tensors[1:]]
+        self._library.vmkla_cpu_scan2d_backward(
+            *_scan_extents(u, A, dt_weight),
+            *(_pointer(t) for t in (*tensors, *gradients)),
+            _threads(),
+        )
+        return gradients
+
+    def bspline_forward(
+        self, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float
+    ) -> Tensor:
+        """See ``bspline_basis``; grid_step > 0 says that the knots are uniform."""
+        x, grid = x.contiguous(), grid.contiguous()
+        out = x.new_empty((*x.shape, grid.shape[-1] - order - 1))
+        self._library.vmkla_cpu_bspline_forward(
+            *_spline_extents(x, grid, order),
+            ctypes.c_int(x.dtype == torch.float16),
+            ctypes.c_float(grid_min),
+            ctypes.c_float(grid_step),
+            *(_pointer(t) for t in (x, grid, out)),
+            _threads(),
+        )
+        return out
+
+    def bspline_backward(
+        self, grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float
+    ) -> Tensor:
+        """Gradient of x. All tensors float32."""
+        grad_out, x, grid = grad_out.contiguous(), x.contiguous(), grid.contiguous()
+        grad_x = torch.empty_like(x)
+        self._library.vmkla_cpu_bspline_backward(
+            *_spline_extents(x, grid, order),
+            ctypes.c_float(grid_min),
+            ctypes.c_float(grid_step),
+            *(_pointer(t) for t in (x, grid, grad_out, grad_x)),
+            _threads(),
+        )
+        return grad_x
+
+
+def _int(value: int) -> ctypes.c_int64:
+    return ctypes.c_int64(value)
+
+
+def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _threads() -> ctypes.c_int:
+    return ctypes.c_int(torch.get_num_threads())
+
+
+def _scan_extents(u: Tensor, A: Tensor, dt_weight: Tensor) -> list[ctypes.c_int64]:
+    """b, H, W, d, n, R."""
+    return [_int(v) for v in (*u.shape, A.shape[1], dt_weight.shape[1])]
+
+
+def _spline_extents(x: Tensor, grid: Tensor, order: int) -> list[ctypes.c_int64]:
+    """count, rows, knots, order."""
+    rows = grid.shape[0] if grid.ndim == 2 else 1
+    return [_int(v) for v in (x.numel(), rows, grid.shape[-1], order)]

@@ -1,0 +1,206 @@
+"""``selective_scan2d``: the sum of four selective scans over an image, without copying the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from vmkla.errors import ShapeError
+from vmkla.ops import backends
+
+ROUTES = 4
+"""Row-major, column-major, and both reversed: VMamba's order, so that its checkpoints load."""
+
+
+def selective_scan2d(
+    u: Tensor,
+    p: Tensor,
+    dt_weight: Tensor,
+    A: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """Sum of four selective scans over an image, one per route.
+
+    For each route k, over the pixels in its order::
+
+        delta = softplus(dt_k @ dt_weight[k] + delta_bias[k])
+        h     = exp(delta A[k]) h + delta u B_k
+        y    += C_k h
+    and finally ``y += D u``. State and accumulation are float32 (float64 for float64 input).
+
+    Args:
+        u: (b, H, W, d) input, float32, float16 or float64.
+        p: (b, H, W, 4 (2n + R)), dtype of u; per pixel the channels [B 4 x n | C 4 x n | dt 4 x R].
+        dt_weight: (4, R, d), dtype of u.
+        A: (4, n, d) negative; float32 (float64 with float64 input).
+        D: (d,) summed over routes; dtype of A.
+        delta_bias: (4, d); dtype of A.
+        backend: ``auto``, ``native`` or ``reference``.
+    Returns:
+        (b, H, W, d), dtype of u.
+    Raises:
+        ShapeError: the shapes do not fit together.
+        MissingDependencyError: the backend that was asked for is absent.
+    Source: Liu et al., VMamba, 2024, sec. 4; Gu & Dao, Mamba, 2023, alg. 2.
+    """
+    check_shapes(u, p, dt_weight, A, D, delta_bias)
+    u, p, dt_weight = backends.float32_under_autocast(u, p, dt_weight)
+    chosen = backends.choose(backend, u)
+    result: Tensor = torch.ops.vmkla.selective_scan2d(u, p, dt_weight, A, D, delta_bias, chosen)
+    return result
+
+
+def check_shapes(
+    u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor
+) -> None:
+    """Refuse shapes that do not belong together; see ``selective_scan2d``."""
+    if u.ndim != 4:
+        raise ShapeError(f"u must be (b, H, W, d), got {tuple(u.shape)}")
+    if A.ndim != 3 or dt_weight.ndim != 3:
+        raise ShapeError(
+            f"A must be (4, n, d) and dt_weight (4, R, d), got {tuple(A.shape)} and {tuple(dt_weight.shape)}"
+        )
+    b, H, W, d = u.shape
+    n, R = A.shape[1], dt_weight.shape[1]
+    expected = {
+        "p": (p, (b, H, W, ROUTES * (2 * n + R))),
+        "dt_weight": (dt_weight, (ROUTES, R, d)),
+        "A": (A, (ROUTES, n, d)),
+        "D": (D, (d,)),
+        "delta_bias": (delta_bias, (ROUTES, d)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape:
+            raise ShapeError(
+                f"{name} must be {shape} beside u {tuple(u.shape)}, n = {n} and R = {R}; "
+                f"got {tuple(tensor.shape)}"
+            )
+
+
+def selective_scan2d_reference(
+    u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor
+) -> Tensor:
+    """The definition, in plain torch on any device: one step per pixel, the four routes side by side.
+
+    Arguments, result and source as ``selective_scan2d``.
+    """
+    b, H, W, d = u.shape
+    n, R = A.shape[1], dt_weight.shape[1]
+    L = H * W
+    wide = torch.float64 if u.dtype == torch.float64 else torch.float32
+    B, C, dt = p.to(wide).split((ROUTES * n, ROUTES * n, ROUTES * R), dim=-1)
+    orders = route_orders(H, W, u.device)  # (4, L)
+
+    def along_routes(t: Tensor, width: int) -> Tensor:
+        """(b, H, W, 4 x width) -> (b, 4, L, width), each route's pixels in its own order."""
+        t = t.reshape(b, L, ROUTES, width)
+        return torch.stack([t[:, orders[k], k] for k in range(ROUTES)], dim=1)
+
+    B, C = along_routes(B, n), along_routes(C, n)
+    u_seq = torch.stack([u.to(wide).reshape(b, L, d)[:, orders[k]] for k in range(ROUTES)], dim=1)
+    delta = softplus(
+        along_routes(dt, R) @ dt_weight.to(wide) + delta_bias.to(wide)[:, None, :]
+    )  # (b, 4, L, d)
+    A = A.to(wide)
+    h = u.new_zeros((b, ROUTES, n, d), dtype=wide)
+    steps = []
+    for t in range(L):
+        dt_t = delta[:, :, t, None, :]  # (b, 4, 1, d)
+        h = torch.exp(dt_t * A) * h + dt_t * u_seq[:, :, t, None, :] * B[:, :, t, :, None]
+        steps.append((C[:, :, t, :, None] * h).sum(dim=2))  # (b, 4, d)
+    y = D.to(wide) * u.to(wide).reshape(b, L, d)
+    if steps:
+        y_seq = torch.stack(steps, dim=2)  # (b, 4, L, d)
+        inverse = torch.argsort(orders, dim=1)
+        for k in range(ROUTES):
+            y = y + y_seq[:, k, inverse[k]]
+    return y.reshape(b, H, W, d).to(u.dtype)
+
+
+def route_orders(H: int, W: int, device: torch.device | None = None) -> Tensor:
+    """(4, H W) int64: pixel numbers (row-major) in the order in which each route visits them."""
+    rows = torch.arange(H * W, device=device)
+    columns = rows.reshape(H, W).T.reshape(-1)
+    return torch.stack([rows, columns, rows.flip(0), columns.flip(0)])
+
+
+@torch.library.custom_op("vmkla::selective_scan2d", mutates_args=())
+def _op(
+    u: Tensor,
+    p: Tensor,
+    dt_weight: Tensor,
+    A: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    backend: str,
+) -> Tensor:
+    if backend == "native":
+        return backends.native().scan2d_forward(u, p, dt_weight, A, D, delta_bias)
+    return selective_scan2d_reference(u, p, dt_weight, A, D, delta_bias)
+
+
+@_op.register_fake
+def _(
+    u: Tensor,
+    p: Tensor,
+    dt_weight: Tensor,
+    A: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    backend: str,
+) -> Tensor:
+    return torch.empty_like(u, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("vmkla::selective_scan2d_backward", mutates_args=())
+def _backward_op(
+    grad_y: Tensor,
+    u: Tensor,
+    p: Tensor,
+    dt_weight: Tensor,
+    A: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+) -> list[Tensor]:
+    return backends.native().scan2d_backward(grad_y, u, p, dt_weight, A, D, delta_bias)
+
+
+@_backward_op.register_fake
+def _(
+    grad_y: Tensor,
+    u: Tensor,
+    p: Tensor,
+    dt_weight: Tensor,
+    A: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+) -> list[Tensor]:
+    return [
+        torch.empty_like(t, memory_format=torch.contiguous_format)
+        for t in (u, p, dt_weight, A, D, delta_bias)
+    ]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors
+    if ctx.backend == "native":
+        return (*torch.ops.vmkla.selective_scan2d_backward(grad_y, *tensors), None)
+    # The reference's gradient is autograd's own, run over the definition once more.
+    with torch.enable_grad():
+        leaves = [t.detach().requires_grad_() for t in tensors]
+        y = selective_scan2d_reference(*leaves)
+        return (*torch.autograd.grad(y, leaves, grad_y), None)
+
+
+_op.register_autograd(_backward, setup_context=_setup_context)
