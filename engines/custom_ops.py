@@ -1,0 +1,48 @@
+"""Hands vmkla's own kernels to an ONNX Runtime session. Imports neither torch nor onnx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmkla.errors import ArtefactMismatchError, MissingDependencyError
+from vmkla.native import find_library
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+OLDEST_ONNXRUNTIME = "1.20"
+"""``engines/plugins/cpu/ort_abi.h`` asks for the API of this release."""
+
+
+def register(session_options: onnxruntime.SessionOptions, library: Path | None = None) -> None:
+    """Make a session run the nodes of domain ``vmkla`` with the compiled kernels.
+
+    Registered kernels win over the function bodies in the file. A library that cannot be used is an
+    error, since the session would otherwise run the bodies, many times slower, without a word.
+
+    Args:
+        session_options: of a session not yet created; registered once.
+        library: the compiled library; by default the one that was installed with vmkla.
+    Raises:
+        MissingDependencyError: there is no library, or onnxruntime is too old for it.
+        ArtefactMismatchError: the file is not a vmkla library for this machine.
+    """
+    path = find_library() if library is None else library
+    if not path.is_file():
+        raise MissingDependencyError(
+            f"the compiled library {path} does not exist",
+            hint="Run: pip install --force-reinstall vmkla   (from a checkout: pip install .)",
+        )
+    try:
+        session_options.register_custom_ops_library(str(path.resolve()))
+    except Exception as error:  # onnxruntime's exceptions have no base of their own
+        if "need ONNX Runtime" in str(error):  # ort_ops.cpp, RegisterCustomOps
+            raise MissingDependencyError(
+                f"onnxruntime is too old for the kernels of {path}: {error}",
+                hint=f"Run: pip install --upgrade 'onnxruntime>={OLDEST_ONNXRUNTIME}'",
+            ) from error
+        raise ArtefactMismatchError(
+            f"onnxruntime cannot use {path} as vmkla's kernel library for this machine: {error}",
+            hint="Run: pip install --force-reinstall vmkla   (from a checkout: pip install .)",
+        ) from error
