@@ -1,0 +1,236 @@
+"""Attention of the decoder: linear attention with plain or KAN queries and keys, and CBAM."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import elu, relu, silu
+
+from vmkla.config import ModelConfig
+from vmkla.errors import UsageError
+from vmkla.models.kan import KANLinear
+from vmkla.models.layers import DepthwiseConv, Float32Island, at_least_float32
+
+ROPE_BASE = 10000.0
+NORMALISER_EPS = 1e-6
+CBAM_REDUCTION = 16
+CBAM_MIN_HIDDEN = 4
+
+
+class ChannelAttention(nn.Module):
+    """A weight in 0..1 for every channel, from its mean and its maximum over the image.
+
+    Source: paper, eq. of channel attention; Woo et al., CBAM, 2018, eq. 2.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        hidden = max(dim // CBAM_REDUCTION, CBAM_MIN_HIDDEN)
+        self.fc1 = nn.Linear(dim, hidden, bias=False)
+        self.fc2 = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, H, W, C) -> (b, 1, 1, C)."""
+        mean = x.mean(dim=(1, 2), keepdim=True)
+        largest = x.amax(dim=(1, 2), keepdim=True)
+        return torch.sigmoid(self.fc2(relu(self.fc1(mean))) + self.fc2(relu(self.fc1(largest))))
+
+
+class SpatialAttention(nn.Module):
+    """A weight in 0..1 for every pixel, from the mean and the maximum over its channels.
+
+    Source: paper, eq. of spatial attention; Woo et al., CBAM, 2018, eq. 3.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, kernel_size=7, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, H, W, C) -> (b, H, W, 1)."""
+        _, H, W, _ = x.shape
+        mean = x.mean(dim=-1).unsqueeze(1)  # (b, 1, H, W)
+        largest = x.amax(dim=-1).unsqueeze(1)
+        weight = torch.sigmoid(self.conv(torch.cat((mean, largest), dim=1)))  # (b, 1, H, W)
+        return weight.reshape(-1, H, W, 1)
+
+
+class ChannelSpatialAttention(nn.Module):
+    """Channel attention, then spatial attention of the result.
+
+    Source: paper, fig. 1 (b), right branch; Woo et al., CBAM, 2018, eq. 1.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.channel = ChannelAttention(dim)
+        self.spatial = SpatialAttention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, H, W, C) -> (b, H, W, C)."""
+        x = x * self.channel(x)
+        out: Tensor = x * self.spatial(x)
+        return out
+
+
+class SiluGate(nn.Module):
+    """SiLU of a linear layer: the side branch without channel-spatial attention."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, H, W, C) -> (b, H, W, C)."""
+        return silu(self.proj(x))
+
+
+class LinearQueryKey(nn.Module):
+    """Queries and keys from a linear layer; see ``LinearAttention`` for the order of its output."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.qk = nn.Linear(dim, 2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, L, C) -> (b, L, 2C)."""
+        out: Tensor = self.qk(x)
+        return out
+
+
+class KANQueryKey(nn.Module):
+    """Queries and keys from a two-layer KAN, C -> hidden -> 2C.
+
+    Source: paper, eq. of KAN linear attention; the hidden width is the published code's.
+    """
+
+    def __init__(self, dim: int, hidden: int, grid_size: int, spline_order: int, *, backend: str) -> None:
+        super().__init__()
+        spline = {"grid_size": grid_size, "spline_order": spline_order}
+        self.hidden = KANLinear(dim, hidden, **spline, backend=backend)
+        self.qk = KANLinear(hidden, 2 * dim, **spline, backend=backend)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, L, C) -> (b, L, 2C)."""
+        out: Tensor = self.qk(self.hidden(x))
+        return out
+
+
+def rotary_tables(
+    height: int, width: int, heads: int, pairs: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine by which 2-D rotary embedding turns the channel pairs of every token.
+
+    Of a head's pairs the first half turns with the row, the second with the column, pair j of a
+    half by ``position 10000^(-j / half)`` radians.
+
+    Args:
+        height, width: tokens per column and row.
+        heads: heads; each gets the same angles.
+        pairs: channel pairs of a head, an even number.
+        device: where the tables are made.
+    Returns:
+        Two (height width, heads pairs) float32 tensors.
+    Source: Su et al., RoFormer, 2021, sec. 3.2; its 2-D form as in Han et al., MLLA, 2024.
+    """
+    half = pairs // 2
+    rate = ROPE_BASE ** -(torch.arange(half, dtype=torch.float32, device=device) / half)
+    rows = torch.arange(height, dtype=torch.float32, device=device)[:, None] * rate  # (H, half)
+    columns = torch.arange(width, dtype=torch.float32, device=device)[:, None] * rate  # (W, half)
+    angles = torch.cat(
+        (rows[:, None, :].expand(-1, width, -1), columns[None, :, :].expand(height, -1, -1)), dim=-1
+    )  # (H, W, pairs)
+    angles = angles.reshape(height * width, pairs).repeat(1, heads)
+    return torch.cos(angles), torch.sin(angles)
+
+
+@functools.lru_cache(maxsize=32)
+def _cached_rotary_tables(
+    height: int, width: int, heads: int, pairs: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False), torch.no_grad():  # so that training can reuse them
+        return rotary_tables(height, width, heads, pairs, device)
+
+
+class LinearAttention(Float32Island):
+    """Attention in O(L): ``phi(Q) (phi(K)^T V)``, with rotary and local position encoding.
+
+    Queries and keys come as two halves each, the first (``re``) and second (``im``) channel of every
+    rotated pair, so that the rotation needs no complex numbers. V is the input.
+    With ``phi = ELU + 1``, L tokens and R_i the rotation of token i::
+
+        out_i = (R_i q_i) . sum_j (R_j k_j) v_j^T / L  /  (q_i . mean_j k_j + 1e-6)  +  LePE(v)_i
+
+    Args:
+        dim: channels C.
+        heads: heads; C / heads is a multiple of 4.
+        query_key: (b, L, C) -> (b, L, 2C), in the order [q re | q im | k re | k im].
+    Raises:
+        UsageError: C cannot be divided that way.
+    Source: paper, eq. of KAN linear attention; Han et al., MLLA, 2024, eq. 4 (normaliser);
+        Katharopoulos et al., 2020, eq. 5; Dong et al., CSWin, 2021 (LePE).
+    """
+
+    float32_names = ("head_of_pair",)
+    head_of_pair: Tensor
+
+    def __init__(self, dim: int, heads: int, query_key: nn.Module) -> None:
+        super().__init__()
+        if dim % (4 * heads):
+            raise UsageError(
+                f"linear attention needs a multiple of 4 channels a head, got {dim} in {heads} heads",
+                hint="Choose dim as a multiple of head_dim, and head_dim as a multiple of 4.",
+            )
+        self.dim, self.heads = dim, heads
+        self.query_key = query_key
+        self.lepe = DepthwiseConv(dim)
+        # 1 where a channel pair belongs to a head: sums over each head's pairs by a product.
+        belongs = torch.arange(dim // 2)[:, None] // (dim // 2 // heads) == torch.arange(heads)
+        self.register_buffer("head_of_pair", belongs.float(), persistent=False)  # (C/2, heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, H, W, C) -> (b, H, W, C)."""
+        _, H, W, C = x.shape
+        L = H * W
+        v = x.reshape(-1, L, C)
+        # One product and one pass of ELU make all four: they share their input, which is wider than they are.
+        q_re, q_im, k_re, k_im = (elu(self.query_key(v)) + 1.0).chunk(4, dim=-1)  # (b, L, C/2) each
+        cos, sin = self._rotations(H, W, x)  # (L, C/2)
+
+        # The normaliser, in float32: q . mean(k) of every token and head.
+        mean_re = at_least_float32(k_re).mean(dim=1).unsqueeze(-1) * self.head_of_pair  # (b, C/2, heads)
+        mean_im = at_least_float32(k_im).mean(dim=1).unsqueeze(-1) * self.head_of_pair
+        weight = at_least_float32(q_re) @ mean_re + at_least_float32(q_im) @ mean_im  # (b, L, heads)
+        scale = 1.0 / (weight + NORMALISER_EPS)
+
+        k_re, k_im = k_re * (1.0 / L), k_im * (1.0 / L)  # before the product: safe in half
+        values = self._heads(v)  # (b, heads, L, C/heads)
+        kv_re = self._heads(k_re * cos - k_im * sin).transpose(2, 3) @ values
+        kv_im = self._heads(k_re * sin + k_im * cos).transpose(2, 3) @ values
+        out = self._heads(q_re * cos - q_im * sin) @ kv_re + self._heads(q_re * sin + q_im * cos) @ kv_im
+        out = at_least_float32(out.transpose(1, 2)) * scale.unsqueeze(-1)  # (b, L, heads, C/heads)
+        local: Tensor = self.lepe(x)
+        return out.to(x.dtype).reshape(-1, H, W, C) + local
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(b, L, width) -> (b, heads, L, width / heads)."""
+        _, L, width = x.shape
+        return x.reshape(-1, L, self.heads, width // self.heads).transpose(1, 2)
+
+    def _rotations(self, height: int, width: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = self.dim // 2 // self.heads
+        # A tracer must see the tables being made; it would put its own stand-ins into the cache.
+        make = rotary_tables if torch.compiler.is_compiling() else _cached_rotary_tables
+        cos, sin = make(height, width, self.heads, pairs, x.device)
+        return cos.to(x.dtype), sin.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(model)``."""
+        return f"dim={self.dim}, heads={self.heads}"
+
+
+def heads_of(dim: int, config: ModelConfig) -> int:
+    """Heads of linear attention over ``dim`` channels: at least one."""
+    return max(1, dim // config.head_dim)

@@ -1,0 +1,47 @@
+"""Reading PyTorch's pickled files without running what they may contain."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vmkla.errors import BadInputError
+
+# Checkpoints of the Swin and VMamba family carry their training configuration as an object of the
+# package yacs. A plain dictionary stands in for its class, and runs nothing.
+_STAND_INS: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
+
+
+def read_pickle(path: Path) -> Any:
+    """Contents of a ``.pt`` or ``.pth`` file: tensors and plain containers only.
+
+    Args:
+        path: the file.
+    Returns:
+        What was saved, its tensors on the CPU.
+    Raises:
+        BadInputError: the file is missing, damaged, not PyTorch's, or holds anything that would
+            have to run code to be loaded.
+    """
+    if not path.is_file():
+        raise BadInputError(f"there is no checkpoint {path}")
+    try:
+        with torch.serialization.safe_globals(_STAND_INS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        seen = re.search(r"GLOBAL (\S+)", str(error))
+        raise BadInputError(
+            f"{path} is not a file of plain tensors, and nothing else is loaded"
+            + (f"; it asks for {seen[1]}" if seen else ""),
+            hint="Re-save it where you trust it: torch.save(model.state_dict(), FILE)",
+        ) from error
+    except Exception as error:  # a damaged pickle makes its reader fail in any way at all
+        raise BadInputError(
+            f"{path} cannot be read as a PyTorch checkpoint: {error}",
+            hint="Fetch the file anew; a cut-off download looks like this.",
+        ) from error

@@ -1,0 +1,47 @@
+"""The network as it is served: uint8 frames in, probability out. Export and the PyTorch runner share it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from vmkla.config import IMAGENET_MEAN, IMAGENET_STD
+
+
+class FramesToProbability(nn.Module):
+    """Normalisation, network, and sigmoid or softmax in one module.
+
+    Args:
+        model: (n, 3, H, W) normalised image -> (n, classes, H, W) logits, float32 or float16.
+        num_classes: 1 ends in a sigmoid, more in a softmax over the classes.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, model: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.model, self.num_classes = model, num_classes
+        std = torch.tensor(IMAGENET_STD, dtype=torch.float64)
+        mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64)
+        # (x / 255 - mean) / std = x scale + shift
+        self.register_buffer("scale", (1.0 / (255.0 * std)).float(), persistent=False)
+        self.register_buffer("shift", (-mean / std).float(), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(n, H, W, 3) uint8 RGB -> (n, classes, H, W) float32 probability."""
+        x = frames.to(torch.float32) * self.scale.float() + self.shift.float()
+        x = x.permute(0, 3, 1, 2).to(self.scale.dtype)  # (n, 3, H, W), in the type of the network
+        logits: Tensor = self.model(x).float()
+        return torch.sigmoid(logits) if self.num_classes == 1 else torch.softmax(logits, dim=1)
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Hash of the weights' bytes in float32, in the order of their names; how they were stored is no matter."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
