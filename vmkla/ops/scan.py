@@ -200,7 +200,9 @@ def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_() for t in tensors]
         y = selective_scan2d_reference(*leaves)
-        return (*torch.autograd.grad(y, leaves, grad_y), None)
+        # Without pixels, most inputs have no part in y: their gradient is 0.
+        gradients = torch.autograd.grad(y, leaves, grad_y, allow_unused=True, materialize_grads=True)
+        return (*gradients, None)
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)

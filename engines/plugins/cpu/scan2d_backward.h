@@ -97,7 +97,7 @@ VMKLA_HD void run_adjoint(const BackwardTask& k, const RouteParameters& q, const
     Lanes::store(grad_u, du, lanes);
     if (first_route) sum.D = Lanes::fma(dy, x, sum.D);
     const V d_delta = Lanes::fma(through_decay, Lanes::set(1.0f / kLog2E), x * through_u);
-    const V dz = d_delta * (Lanes::set(1.0f) - exp2<Lanes>(delta * Lanes::set(-kLog2E)));
+    const V dz = d_delta * softplus_slope<Lanes>(delta);
     sum.bias = sum.bias + dz;
     for (int64_t r = 0; r < R; ++r) {
       sums[2 * n + r] = Lanes::fma(dz, q.dt_weight[r], sums[2 * n + r]);

@@ -82,7 +82,7 @@ struct Lanes {
   }
   // v 2^n for integral n in [-126, 127], v in [1/2, 2].
   VMKLA_HD static V scale2(V v, V n) { return bits(bits(v) + (__builtin_convertvector(n, I) << 23)); }
-  VMKLA_HD static V clamp_exponent(V v) { return max(v, set(-126.0f)); }
+  VMKLA_HD static V clamp_exponent(V v) { return max(set(-126.0f), v); }
   VMKLA_HD static float sum(V v) {
     float total = 0.0f;
     for (int i = 0; i < kLanes; ++i) total += v[i];

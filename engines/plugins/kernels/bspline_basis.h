@@ -13,8 +13,8 @@ template <class L>
 VMKLA_HD typename L::V cubic_basis(typename L::V s, typename L::V j) {
   using V = typename L::V;
   const V distance = L::abs(s - (j + L::set(2.0f)));
-  const V outer = L::max(L::set(2.0f) - distance, L::set(0.0f));
-  const V inner = L::max(L::set(1.0f) - distance, L::set(0.0f));
+  const V outer = L::max(L::set(0.0f), L::set(2.0f) - distance);
+  const V inner = L::max(L::set(0.0f), L::set(1.0f) - distance);
   return (outer * outer * outer - L::set(4.0f) * (inner * inner * inner)) * L::set(1.0f / 6.0f);
 }
 
@@ -24,8 +24,8 @@ VMKLA_HD typename L::V cubic_basis_slope(typename L::V s, typename L::V j) {
   using V = typename L::V;
   const V offset = s - (j + L::set(2.0f));
   const V distance = L::abs(offset);
-  const V outer = L::max(L::set(2.0f) - distance, L::set(0.0f));
-  const V inner = L::max(L::set(1.0f) - distance, L::set(0.0f));
+  const V outer = L::max(L::set(0.0f), L::set(2.0f) - distance);
+  const V inner = L::max(L::set(0.0f), L::set(1.0f) - distance);
   const V magnitude = L::set(2.0f) * inner * inner - L::set(0.5f) * outer * outer;
   return L::negate_where_negative(magnitude, offset);
 }

@@ -1,8 +1,8 @@
 // Elementary functions of the kernels, written once over a lane type: float on a GPU (one lane a thread) or in plain
 // C++, a SIMD vector on a CPU. Compiled by g++ and nvcc alike.
 //
-// A lane type L gives: L::V (the value), set, fma, max, abs, round (to nearest), scale2 (v 2^n),
-// clamp_exponent (to what scale2 can take), negate_where_negative.
+// A lane type L gives: L::V (the value), set, fma, max (a NaN as the second argument stays one), abs, round (to nearest), scale2 (v 2^n),
+// clamp_exponent (to what scale2 can take), negate_where_negative, select.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -50,7 +50,18 @@ VMKLA_HD typename L::V softplus(typename L::V z) {
   q = L::fma(q, w, L::set(0.20007240772247314f));
   q = L::fma(q, w, L::set(0.33333268761634827f));
   q = L::fma(q, w, L::set(1.0f));
-  return L::fma(s + s, q, L::max(z, L::set(0.0f)));
+  return L::fma(s + s, q, L::max(L::set(0.0f), z));
+}
+
+// The slope of softplus where its value is delta: 1 - exp(-delta), by its series where the difference would cancel.
+template <class L>
+VMKLA_HD typename L::V softplus_slope(typename L::V delta) {
+  using V = typename L::V;
+  const V direct = L::set(1.0f) - exp2<L>(delta * L::set(-kLog2E));
+  V series = L::fma(delta, L::set(-1.0f / 24.0f), L::set(1.0f / 6.0f));
+  series = L::fma(delta, L::set(0.0f) - series, L::set(0.5f));
+  series = delta * L::fma(delta, L::set(0.0f) - series, L::set(1.0f));
+  return L::select(delta < L::set(0.03f), series, direct);
 }
 
 }  // namespace VMKLA_KERNELS_NAMESPACE

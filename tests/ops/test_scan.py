@@ -1,0 +1,269 @@
+"""``selective_scan2d``: the reference against a scalar recurrence, the native kernels against the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tolerances import tol
+from torch import Tensor
+
+from vmkla.errors import ShapeError, UsageError
+from vmkla.ops import selective_scan2d
+from vmkla.ops.backends import native
+from vmkla.ops.scan import selective_scan2d_reference
+
+NAMES = ("u", "p", "dt_weight", "A", "D", "delta_bias")
+Shape = tuple[int, int, int, int, int, int]
+SHAPES = st.tuples(
+    st.integers(1, 3),  # b
+    st.integers(1, 40),  # H
+    st.integers(1, 9),  # W
+    st.sampled_from((1, 3, 8, 16, 17, 31, 48)),  # d: below, at and beside the width of a vector
+    st.sampled_from((1, 2, 5, 16)),  # n: 16 has code of its own
+    st.integers(1, 9),  # R
+)
+
+
+def scan_inputs(shape: Shape, seed: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Random u, p, dt_weight, A, D and delta_bias, with deltas of 1e-3 to 1 or so."""
+    b, H, W, d, n, R = shape
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=g, dtype=torch.float64)
+
+    A = -0.1 - 4 * torch.rand(4, n, d, generator=g, dtype=torch.float64)
+    tensors = [
+        normal(b, H, W, d),
+        normal(b, H, W, 4 * (2 * n + R)),
+        normal(4, R, d) * R**-0.5,
+        A,
+        normal(d),
+        normal(4, d) - 2,
+    ]
+    return [t.to(dtype) for t in tensors]
+
+
+def scalar_scan(u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor) -> Tensor:
+    """Mamba's recurrence, number by number, along the four paths of VMamba's cross-scan.
+
+    h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t,  y_t = C_t h_t + D u_t  (Gu & Dao, 2023, eq. 2 and alg. 2).
+    """
+    b, H, W, d = u.shape
+    n, R = A.shape[1], dt_weight.shape[1]
+    rows = [(i, j) for i in range(H) for j in range(W)]
+    columns = [(i, j) for j in range(W) for i in range(H)]
+    y = D * u
+    for k, path in enumerate((rows, columns, rows[::-1], columns[::-1])):
+        for image in range(b):
+            for c in range(d):
+                h = [0.0] * n
+                for i, j in path:
+                    pixel = p[image, i, j].tolist()
+                    B = pixel[k * n : (k + 1) * n]
+                    C = pixel[(4 + k) * n : (5 + k) * n]
+                    dt = pixel[8 * n + k * R : 8 * n + (k + 1) * R]
+                    z = float(delta_bias[k, c]) + sum(dt[r] * float(dt_weight[k, r, c]) for r in range(R))
+                    delta = math.log1p(math.exp(-abs(z))) + max(z, 0.0)
+                    x = float(u[image, i, j, c])
+                    h = [math.exp(delta * float(A[k, s, c])) * h[s] + delta * B[s] * x for s in range(n)]
+                    y[image, i, j, c] += sum(C[s] * h[s] for s in range(n))
+    return y
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 2, 3, 2), (1, 1, 5, 2, 1, 1), (1, 4, 1, 1, 2, 3)])
+def test_reference_is_the_recurrence(shape: Shape) -> None:
+    inputs = scan_inputs(shape, seed=0)
+    expected = scalar_scan(*(t.clone() for t in inputs))
+    torch.testing.assert_close(
+        selective_scan2d_reference(*inputs), expected, **tol(("reference", "recurrence"), torch.float64)
+    )
+
+
+@pytest.mark.parametrize("route", range(4))
+def test_each_route_of_the_reference(route: int) -> None:
+    """With the C of the other routes at 0 only one path contributes; a swap of two paths would cancel in the sum."""
+    inputs = scan_inputs((1, 3, 2, 2, 2, 1), seed=route)
+    n = 2
+    for k in range(4):
+        if k != route:
+            inputs[1][..., (4 + k) * n : (5 + k) * n] = 0
+    expected = scalar_scan(*(t.clone() for t in inputs))
+    torch.testing.assert_close(
+        selective_scan2d_reference(*inputs), expected, **tol(("reference", "recurrence"), torch.float64)
+    )
+
+
+def test_gradcheck_of_the_reference() -> None:
+    inputs = [t.requires_grad_() for t in scan_inputs((2, 3, 2, 3, 2, 2), seed=1)]
+    assert torch.autograd.gradcheck(lambda *t: selective_scan2d(*t, backend="reference"), inputs)
+
+
+@pytest.fixture(params=("avx512", "avx2", "baseline", "neon"))
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set that this machine can run."""
+    kernels, name = native(), str(request.param)
+    before = kernels.instruction_set
+    if not kernels.set_instruction_set(name):
+        pytest.skip(f"this machine or build has no {name}")
+    yield name
+    kernels.set_instruction_set(before)
+
+
+def assert_native_is_reference(shape: Shape, seed: int) -> None:
+    """Forward and every gradient, float32 kernels against the float64 reference."""
+    inputs = [t.requires_grad_() for t in scan_inputs(shape, seed, torch.float32)]
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    y, y_exact = selective_scan2d(*inputs, backend="native"), selective_scan2d_reference(*exact)
+    forward = tol(("native", "reference"), torch.float32)
+    scale = max(1.0, float(y_exact.detach().abs().max()))
+    torch.testing.assert_close(y.double() / scale, y_exact / scale, **forward)
+    grad_y = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))
+    gradients = torch.autograd.grad(y, inputs, grad_y)
+    expected = torch.autograd.grad(y_exact, exact, grad_y.double())
+    limits = tol(("native gradient", "reference gradient"), torch.float32)
+    for name, gradient, wanted in zip(NAMES, gradients, expected, strict=True):
+        scale = max(1.0, float(wanted.abs().max()))
+        torch.testing.assert_close(
+            gradient.double() / scale, wanted / scale, **limits, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+@settings(max_examples=25, deadline=None)
+@given(shape=SHAPES, seed=st.integers(0, 2**16))
+def test_native_is_the_reference(shape: Shape, seed: int) -> None:
+    assert_native_is_reference(shape, seed)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7, 19, 16, 3), (1, 40, 3, 33, 5, 9), (2, 8, 9, 64, 16, 2), (1, 2, 70, 80, 16, 1)])
+def test_native_on_every_instruction_set(instruction_set: str, shape: Shape) -> None:
+    assert_native_is_reference(shape, seed=len(instruction_set))
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    inputs = [t.requires_grad_() for t in scan_inputs((3, 9, 8, 70, 16, 4), 2, torch.float32)]
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            y = selective_scan2d(*inputs, backend="native")
+            results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+    finally:
+        torch.set_num_threads(before)
+    for one, three in zip(*results, strict=True):
+        assert torch.equal(one, three)
+
+
+def test_non_contiguous_inputs() -> None:
+    inputs = scan_inputs((2, 4, 5, 6, 3, 2), 3, torch.float32)
+    expected = selective_scan2d(*inputs, backend="native")
+    strided = [t.transpose(0, -1).contiguous().transpose(0, -1) for t in inputs]
+    assert not strided[0].is_contiguous()
+    y = selective_scan2d(*strided, backend="native")
+    assert torch.equal(y, expected)
+
+
+def test_half_input_keeps_a_float_state() -> None:
+    inputs = scan_inputs((2, 6, 5, 20, 16, 3), 4, torch.float32)
+    halves = [t.half() if i < 3 else t for i, t in enumerate(inputs)]
+    y = selective_scan2d(*halves, backend="native")
+    assert y.dtype == torch.float16
+    expected = selective_scan2d_reference(*(t.float() for t in halves))
+    torch.testing.assert_close(y.float(), expected, **tol(("native", "reference"), torch.float16))
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("shape", [(0, 3, 4, 5, 2, 1), (2, 0, 4, 5, 2, 1), (1, 3, 0, 5, 16, 1)])
+def test_nothing_in_nothing_out(backend: str, shape: Shape) -> None:
+    inputs = [t.requires_grad_() for t in scan_inputs(shape, 5, torch.float32)]
+    y = selective_scan2d(*inputs, backend=backend)
+    assert y.shape == shape[:4]
+    for tensor, gradient in zip(inputs, torch.autograd.grad(y.sum(), inputs), strict=True):
+        assert gradient.shape == tensor.shape
+        assert not gradient.any()
+
+
+@pytest.mark.parametrize("bias", [-14.0, 400.0])
+def test_extreme_delta(bias: float) -> None:
+    """delta of 8e-7 (relative error matters) and of 400 (exp underflows: every state forgets all but its pixel)."""
+    inputs = scan_inputs((1, 5, 6, 18, 16, 2), 6, torch.float32)
+    inputs[5] = torch.full_like(inputs[5], bias)
+    inputs[4].zero_()  # without the skip term a lost state cannot hide
+    if bias < 0:
+        inputs[2].zero_()
+    leaves = [t.requires_grad_() for t in inputs]
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    y, expected = selective_scan2d(*leaves, backend="native"), selective_scan2d_reference(*exact)
+    scale = float(expected.detach().abs().max())
+    assert scale > 0
+    torch.testing.assert_close(
+        y.double() / scale, expected / scale, **tol(("native", "reference"), torch.float32)
+    )
+    for gradient, wanted in zip(
+        torch.autograd.grad(y.sum(), leaves), torch.autograd.grad(expected.sum(), exact), strict=True
+    ):
+        assert torch.isfinite(gradient).all()
+        limit = tol(("native gradient", "reference gradient"), torch.float32)
+        size = max(float(wanted.abs().max()), 1e-30)
+        torch.testing.assert_close(gradient.double() / size, wanted / size, **limit)
+
+
+def test_decay_to_nothing_is_finite() -> None:
+    inputs = scan_inputs((1, 6, 6, 16, 16, 1), 7, torch.float32)
+    inputs[3] = torch.full_like(inputs[3], -1e6)
+    y = selective_scan2d(*inputs, backend="native")
+    torch.testing.assert_close(
+        y, selective_scan2d_reference(*inputs), **tol(("native", "reference"), torch.float32)
+    )
+
+
+def test_nan_is_not_swallowed(instruction_set: str) -> None:
+    """A mask computed from NaN must not look like a mask: every input passes it on."""
+    for position in range(6):
+        inputs = scan_inputs((1, 3, 4, 16, 16, 2), 13, torch.float32)
+        inputs[position].view(-1)[0] = float("nan")
+        assert torch.isnan(selective_scan2d(*inputs, backend="native")).any(), NAMES[position]
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_opcheck(backend: str) -> None:
+    inputs = [t.requires_grad_() for t in scan_inputs((1, 2, 3, 4, 2, 1), 8, torch.float32)]
+    torch.library.opcheck(torch.ops.vmkla.selective_scan2d.default, (*inputs, backend))
+
+
+def test_opcheck_of_the_backward() -> None:
+    inputs = scan_inputs((1, 2, 3, 4, 2, 1), 9, torch.float32)
+    torch.library.opcheck(
+        torch.ops.vmkla.selective_scan2d_backward.default, (torch.ones_like(inputs[0]), *inputs)
+    )
+
+
+@pytest.mark.parametrize("position", range(1, 6))
+def test_wrong_shapes_are_named(position: int) -> None:
+    inputs = scan_inputs((1, 2, 3, 4, 2, 1), 10)
+    inputs[position] = torch.cat((inputs[position], inputs[position]), dim=-1)
+    with pytest.raises(ShapeError, match=r"must be .* got"):
+        selective_scan2d(*inputs)
+
+
+def test_backend_that_cannot_run_is_refused() -> None:
+    inputs = scan_inputs((1, 2, 3, 4, 2, 1), 11)
+    with pytest.raises(UsageError, match="float64"):
+        selective_scan2d(*inputs, backend="native")
+    with pytest.raises(UsageError, match="no backend 'fast'"):
+        selective_scan2d(*inputs, backend="fast")
+    assert selective_scan2d(*inputs, backend="auto").dtype == torch.float64  # the reference
+
+
+def test_autocast_leaves_the_scan_in_float32() -> None:
+    inputs = scan_inputs((1, 4, 4, 8, 4, 2), 12, torch.float32)
+    halves = [t.bfloat16() if i < 3 else t for i, t in enumerate(inputs)]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = selective_scan2d(*halves, backend="native")
+    assert torch.equal(y, selective_scan2d(*(t.float() for t in halves), backend="native"))
