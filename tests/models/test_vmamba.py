@@ -136,6 +136,8 @@ def test_report_names_every_key(tmp_path: Path, weights: Weights, place: str) ->
     assert report.missing == ()
     assert report.unused == ("head.weight", "norm.weight")
     assert sorted((*report.loaded, *report.unused)) == sorted(weights)
+    total = len(report.loaded)
+    assert str(report) == f"{total} tensors fill 100.0% of the encoder; 2 unused (head.weight, norm.weight)"
 
 
 def test_the_model_itself_is_preferred_to_its_average(tmp_path: Path, weights: Weights) -> None:

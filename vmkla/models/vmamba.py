@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -36,6 +36,16 @@ class LoadReport:
     missing: tuple[str, ...]
     unused: tuple[str, ...]
     filled_fraction: float
+
+    def __str__(self) -> str:
+        """One line for a log."""
+        parts = [f"{len(self.loaded)} tensors fill {self.filled_fraction:.1%} of the encoder"]
+        parts += [
+            f"{len(keys)} {name} ({_some(keys)})"
+            for name, keys in (("missing", self.missing), ("unused", self.unused))
+            if keys
+        ]
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ def _find_weights(content: object, path: Path) -> Mapping[str, Tensor]:
     )
 
 
-def _some(keys: list[str], count: int = 4) -> str:
+def _some(keys: Sequence[str], count: int = 4) -> str:
     shown = ", ".join(keys[:count])
     return shown if len(keys) <= count else f"{shown} and {len(keys) - count} more"
 

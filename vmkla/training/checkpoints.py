@@ -1,0 +1,190 @@
+"""Weights on disk: safetensors with the configuration inside, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vmkla import __version__
+from vmkla.config import ModelConfig
+from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError, VmklaError
+from vmkla.imports import require
+from vmkla.models.layers import Float32Island
+from vmkla.models.vmkla_unet import VMKLAUNet
+
+FORMAT = "1"
+"""Version of the header's layout, raised when a reader of the old one would go wrong."""
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A network from a file, and what the file says of it.
+
+    Attributes:
+        model: the network in evaluation mode, float32, on the CPU.
+        config: its configuration.
+        class_names: one per output channel.
+        threshold: probability at and above which a pixel belongs to the mask, 0 to 1.
+        training: summary of the training data and run; empty when unknown.
+    """
+
+    model: VMKLAUNet
+    config: ModelConfig
+    class_names: tuple[str, ...]
+    threshold: float
+    training: dict[str, Any]
+
+
+def save_weights(
+    model: VMKLAUNet,
+    path: Path | str,
+    *,
+    training: Mapping[str, Any],
+    class_names: Sequence[str] = ("polyp",),
+    threshold: float = 0.5,
+    half: bool = False,
+) -> None:
+    """Write a network's weights and configuration. The file gets its name only when it is whole.
+
+    Args:
+        model: the network.
+        path: the file to write; a file of that name is replaced.
+        training: summary of the training data and run; anything that JSON can hold.
+        class_names: one per output channel.
+        threshold: probability at and above which a pixel belongs to the mask, 0 to 1.
+        half: store float16, but for what ``model.half()`` keeps in float32.
+    Raises:
+        UsageError: the class names or the threshold do not fit.
+        BadInputError: the file cannot be written.
+    """
+    safetensors = require("safetensors.torch", extra="train", purpose="saving weights")
+    path = Path(path)
+    if len(class_names) != model.config.num_classes:
+        raise UsageError(
+            f"{len(class_names)} class names for {model.config.num_classes} output channels: "
+            f"{', '.join(class_names)}"
+        )
+    if not 0.0 <= threshold <= 1.0:
+        raise UsageError(f"threshold must lie between 0 and 1, got {threshold}")
+    header = {
+        "vmkla.format": FORMAT,
+        "vmkla.version": __version__,
+        "vmkla.model_config": json.dumps(model.config.to_dict()),
+        "vmkla.class_names": json.dumps(list(class_names)),
+        "vmkla.threshold": json.dumps(threshold),
+        "vmkla.training": json.dumps(dict(training)),
+    }
+    wide = _kept_wide(model)
+    tensors = {
+        name: (value.half() if half and name not in wide else value).cpu().contiguous()
+        for name, value in model.state_dict().items()
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(safetensors.save(tensors, metadata=header))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise BadInputError(f"the weights cannot be written to {path}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):  # nothing to remove, or the folder itself is no folder
+            partial.unlink()
+
+
+def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
+    """Read what ``save_weights`` wrote.
+
+    Args:
+        path: a ``.safetensors`` file.
+        backend: implementation of the two ops, see ``vmkla.ops``.
+    Returns:
+        The network and what the file says of it.
+    Raises:
+        BadInputError: the file is missing, damaged or not safetensors.
+        ArtefactMismatchError: the file is not one of vmkla's, or of another version's layout.
+    """
+    path = Path(path)
+    header, tensors = _read(path)
+    if "vmkla.format" not in header:
+        raise ArtefactMismatchError(
+            f"{path} is a safetensors file without vmkla's header, so its configuration is unknown",
+            hint="Use a file that `vmkla train` wrote.",
+        )
+    if header["vmkla.format"] != FORMAT:
+        raise ArtefactMismatchError(
+            f"{path} has header layout {header['vmkla.format']!r}, this version reads {FORMAT!r}",
+            hint="Run: pip install -U vmkla",
+        )
+    try:
+        config = ModelConfig.from_dict(json.loads(header["vmkla.model_config"]))
+        class_names = tuple(str(name) for name in json.loads(header["vmkla.class_names"]))
+        threshold = float(json.loads(header["vmkla.threshold"]))
+        training = dict(json.loads(header["vmkla.training"]))
+    except (KeyError, ValueError, TypeError, VmklaError) as error:
+        raise ArtefactMismatchError(
+            f"{path} has a damaged vmkla header: {error}", hint="Fetch or train the file anew."
+        ) from error
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
+        model = VMKLAUNet(config, backend=backend)
+    _fill(model, tensors, path)
+    return LoadedWeights(model.eval(), config, class_names, threshold, training)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of a safetensors file."""
+    safetensors = require("safetensors", extra="train", purpose="loading weights")
+    if not path.is_file():
+        raise BadInputError(f"there is no weights file {path}")
+    if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        raise BadInputError(
+            f"{path} is a pickle, and vmkla keeps its weights as .safetensors with the configuration inside",
+            hint="A VMamba checkpoint starts a training: vmkla train --init-encoder FILE",
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BadInputError(
+            f"{path} cannot be read as safetensors: {error}",
+            hint="The file is cut off or of another kind; fetch it anew.",
+        ) from error
+
+
+def _fill(model: VMKLAUNet, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy the tensors into the network, every one to its place."""
+    expected = model.state_dict()
+    problems = [f"{name} is missing" for name in expected if name not in tensors]
+    problems += [f"{name} is unknown" for name in tensors if name not in expected]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ArtefactMismatchError(
+            f"{path} does not fit the network that its own header describes: {'; '.join(problems[:3])}{more}",
+            hint="The file was written by another version of vmkla: pip install -U vmkla",
+        )
+    model.load_state_dict(dict(tensors))
+
+
+def _kept_wide(model: VMKLAUNet) -> set[str]:
+    """Names of the tensors that stay float32 in a half-precision model."""
+    return {
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        if isinstance(module, Float32Island)
+        for name in module.float32_names
+    }
