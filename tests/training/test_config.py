@@ -1,0 +1,67 @@
+"""What a training configuration refuses, and how it is written down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmkla.config import ModelConfig
+from vmkla.data.folder import DataSource
+from vmkla.errors import ShapeError, UsageError
+from vmkla.training.config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": -1}, "batch_size"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": float("nan")}, "lr must be above 0"),
+        ({"min_lr": 1.0}, "is above lr"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"threshold": 7.0}, "threshold"),
+        ({"threads": 0}, "threads"),
+        ({"max_minutes": 0.0}, "max_minutes"),
+        ({"roi": "middle"}, "roi"),
+        ({"precision": "fp8"}, "precision"),
+        ({"rendered": -1}, "rendered"),
+        ({"bce_weight": 0.0, "dice_weight": 0.0}, "no loss left"),
+        ({"init": Path("a"), "init_encoder": Path("b")}, "choose one"),
+        ({"model": "huge"}, "no preset"),
+        ({"model": ModelConfig(num_classes=9)}, "9 classes"),
+    ],
+)
+def test_nonsense_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainConfig(out_dir=Path("run"), **changes)
+
+
+def test_a_size_the_network_cannot_take_is_refused() -> None:
+    with pytest.raises(ShapeError, match="multiples of 32"):
+        TrainConfig(out_dir=Path("run"), image_size_hw=(200, 192))
+
+
+def test_defaults_are_the_papers_recipe() -> None:
+    config = TrainConfig(out_dir=Path("run"))
+    assert (config.epochs, config.batch_size, config.lr, config.min_lr, config.t_max_epochs) == (
+        300,
+        32,
+        1e-4,
+        1e-5,
+        50,
+    )
+    assert config.image_size_hw == (256, 256) and (config.bce_weight, config.dice_weight) == (1, 1)
+
+
+def test_it_is_written_down_whole() -> None:
+    config = TrainConfig(
+        out_dir=Path("run"), data=(DataSource(Path("a"), Path("b.txt")),), image_size_hw=(64, 96)
+    )
+    values = json.loads(json.dumps(config.to_dict()))
+    assert values["data"] == ["a:b.txt"] and values["image_size_hw"] == [64, 96]
+    assert ModelConfig.from_dict(values["model"]) == config.model_config
+    assert set(values) == set(TrainConfig.__dataclass_fields__)

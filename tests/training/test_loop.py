@@ -1,0 +1,372 @@
+"""The loop: it learns, goes on bit for bit, stops cleanly, and refuses what cannot be trained."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from labelled_folders import write_folder
+
+from vmkla.config import ModelConfig
+from vmkla.data.augment import AugmentConfig
+from vmkla.data.folder import DataSource
+from vmkla.errors import BadInputError, StoppedError, UsageError, VmklaError
+from vmkla.training import StepReport, TrainConfig, TrainResult, train
+from vmkla.training.averaging import WeightAverage
+from vmkla.training.checkpoints import load_weights
+from vmkla.training.loop import BEST, LAST, STATE, _Run, make_optimizer
+
+TINY = ModelConfig(
+    "tiny-test",
+    dim=16,
+    encoder_depths=(1, 1, 1, 1),
+    decoder_depths=(1, 1, 1, 1),
+    d_state=2,
+    head_dim=16,
+    kan_hidden=8,
+    drop_path=0.2,  # so that torch's random numbers matter
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    return TrainConfig(
+        out_dir=tmp_path / "run",
+        data=(DataSource(write_folder(tmp_path / "train", 9)),),
+        val=(DataSource(write_folder(tmp_path / "val", 4, first_seed=100)),),
+        model=TINY,
+        image_size_hw=(32, 64),
+        epochs=3,
+        batch_size=4,
+        lr=1e-3,
+        t_max_epochs=0,
+        warmup_epochs=0.5,
+        ema_decay=0.9,
+        seed=3,
+        threads=1,
+        curves=False,
+    )
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
+    return state
+
+
+def assert_same_state(first: Path, second: Path) -> None:
+    """Every weight, moment, average, random number and figure is equal to the last bit."""
+    one, two = state_of(first), state_of(second)
+    for name in ("model", "average"):
+        assert one[name].keys() == two[name].keys()
+        for key, value in one[name].items():
+            assert torch.equal(value, two[name][key]), (name, key)
+    for key, moments in one["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, two["optimizer"]["state"][key][name]), (key, name)
+    assert torch.equal(one["torch_rng"], two["torch_rng"])
+    for name in ("epoch", "step", "loss_sum", "average_steps"):
+        assert one[name] == two[name], name
+    timings = ("seconds", "images_per_s")
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert {k: v for k, v in a.items() if k not in timings} == {
+            k: v for k, v in b.items() if k not in timings
+        }
+
+
+def interrupt_at(epoch: int, step: int, number: int = signal.SIGTERM) -> Any:
+    """A callback that sends this process a signal at a step."""
+
+    def on_step(report: StepReport) -> None:
+        if (report.epoch, report.step) == (epoch, step):
+            os.kill(os.getpid(), number)
+
+    return on_step
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_interrupted_run_goes_on_bit_for_bit(config: TrainConfig, tmp_path: Path, precision: str) -> None:
+    config = dataclasses.replace(config, precision=precision)
+    whole = train(config)
+    assert whole.finished and whole.epochs_done == 3
+    parts = dataclasses.replace(config, out_dir=tmp_path / "parts")
+    with pytest.raises(StoppedError, match="epoch 1 after step 1 of 2") as stopped:
+        train(parts, on_step=interrupt_at(1, 1))
+    assert stopped.value.exit_status == 143
+    assert state_of(parts.out_dir)["step"] == 1
+    parts = dataclasses.replace(parts, resume=True)
+    with pytest.raises(StoppedError) as stopped:  # after an epoch's last step, before its validation
+        train(parts, on_step=interrupt_at(2, 2, signal.SIGINT))
+    assert stopped.value.exit_status == 130
+    result = train(parts)
+    assert result.finished
+    assert_same_state(config.out_dir, parts.out_dir)
+    for name in (BEST, LAST):
+        one, two = (
+            load_weights(folder / name).model.state_dict() for folder in (config.out_dir, parts.out_dir)
+        )
+        assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def test_equal_seeds_agree_and_others_do_not(config: TrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(config, epochs=1)
+    runs = [
+        dataclasses.replace(config, out_dir=tmp_path / str(number), seed=seed)
+        for number, seed in enumerate((3, 3, 4))
+    ]
+    losses = [train(run).history[0].train_loss for run in runs]
+    assert_same_state(runs[0].out_dir, runs[1].out_dir)
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_what_a_run_writes(config: TrainConfig) -> None:
+    seen = []
+    result = train(dataclasses.replace(config, curves=True), on_epoch=seen.append)
+    out_dir = config.out_dir
+    assert sorted(path.name for path in out_dir.iterdir()) == [
+        BEST, "config.json", "curves.png", LAST, "metrics.csv", STATE,
+    ]  # fmt: skip
+    assert tuple(seen) == result.history and [report.epoch for report in seen] == [1, 2, 3]
+    rows = list(csv.DictReader((out_dir / "metrics.csv").open(encoding="utf-8")))
+    assert [float(row["val_dice"]) for row in rows] == [report.val_dice for report in seen]
+    assert (out_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((out_dir / "config.json").read_text())["seed"] == 3
+    best = load_weights(result.best_weights or "")
+    assert best.config == TINY and best.training["epoch"] == result.best_epoch
+    assert best.training["preprocess"] == {"height": 32, "width": 64, "roi": "none"}
+    assert best.training["train_images"] == 9 and best.training["val_images"] == 4
+    assert str(out_dir.parent) not in json.dumps(best.training)
+    assert result.best_dice == max(report.val_dice for report in seen)
+
+
+def test_validation_figures_are_those_of_the_saved_weights(config: TrainConfig) -> None:
+    """Loss and Dice of the last epoch, computed again from the files by other means."""
+    from vmkla.config import IMAGENET_MEAN, IMAGENET_STD
+    from vmkla.data.folder import iter_samples
+    from vmkla.preprocess import PreprocessSpec, Rect, prepare
+
+    result = train(config)
+    model = load_weights(config.out_dir / LAST).model
+    scores, losses = [], []
+    for sample in iter_samples(config.val):
+        height, width = sample.mask.shape
+        spec, rect = PreprocessSpec(32, 64), Rect(0, 0, width, height)
+        image = prepare(sample.image_rgb, spec, rect) / 255.0
+        truth = (
+            prepare(np.repeat(sample.mask[..., None] * np.uint8(255), 3, axis=2), spec, rect)[..., 0] > 127
+        )
+        x = torch.from_numpy((image - IMAGENET_MEAN) / IMAGENET_STD).permute(2, 0, 1)[None].float()
+        with torch.no_grad():
+            probability = torch.sigmoid(model(x))[0, 0].double().numpy()
+        found = probability >= 0.5
+        both = found.sum() + truth.sum()
+        scores.append(2 * (found & truth).sum() / both if both else 1.0)
+        bce = -np.log(np.where(truth, probability, 1 - probability)).mean()
+        dice = (2 * probability[truth].sum() + 1) / (probability.sum() + truth.sum() + 1)
+        losses.append(bce + 1 - dice)
+    assert result.history[-1].val_dice == pytest.approx(np.mean(scores), abs=2e-3)
+    assert result.history[-1].val_loss == pytest.approx(np.mean(losses), abs=2e-3)
+
+
+def test_it_learns_a_few_images_by_heart(config: TrainConfig, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "few", 4, first_seed=50)
+    copy = write_folder(tmp_path / "copy", 4, first_seed=50)
+    result = train(
+        dataclasses.replace(
+            config,
+            data=(DataSource(folder),),
+            val=(DataSource(copy),),
+            model=dataclasses.replace(TINY, drop_path=0.0),
+            epochs=25,
+            batch_size=1,
+            lr=5e-3,
+            augment=AugmentConfig.off(),
+            ema_decay=0.0,
+            save_minutes=60,
+        )
+    )
+    first, last = result.history[0], result.history[-1]
+    assert first.train_loss > 1.0
+    assert last.train_loss < 0.6 and last.val_dice > 0.85
+
+
+def test_training_on_rendered_frames_alone(config: TrainConfig) -> None:
+    result = train(dataclasses.replace(config, data=(), rendered=4, epochs=1))
+    assert result.epochs_done == 1 and math.isfinite(result.history[0].train_loss)
+    assert load_weights(config.out_dir / LAST).training["rendered_images"] == 4
+
+
+def test_time_is_up(config: TrainConfig) -> None:
+    steps: list[StepReport] = []
+
+    def slow(report: StepReport) -> None:
+        steps.append(report)
+        time.sleep(0.1)
+
+    limited = dataclasses.replace(config, max_minutes=0.002)
+    result = train(limited, on_step=slow)
+    assert not result.finished and result.epochs_done < 3
+    result = train(dataclasses.replace(config, resume=True))
+    assert result.finished and result.epochs_done == 3
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_value_that_is_not_finite_ends_the_run(config: TrainConfig, where: str) -> None:
+    real = _Run._loss
+
+    def poisoned(self: _Run, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        loss = real(self, logits, target)
+        if self.epoch == 1 and self.step == 1:
+            # The square root of 0 is 0, and its slope is infinite.
+            return loss * float("nan") if where == "loss" else loss + (logits * 0).sum().sqrt()
+        return loss
+
+    with (
+        mock.patch.object(_Run, "_loss", poisoned),
+        pytest.raises(VmklaError, match="epoch 2, step 2") as caught,
+    ):
+        train(config)
+    assert caught.value.exit_status == 1
+    saved = np.load(config.out_dir / "bad_batch.npz")
+    assert saved["images_rgb"].shape == (4, 32, 64, 3) and len(saved["names"]) == 4
+    assert all(value.isfinite().all() for value in state_of(config.out_dir)["model"].values())
+    assert load_weights(config.out_dir / LAST).training["epoch"] == 1
+
+
+def test_a_folder_with_a_run_is_not_overwritten(config: TrainConfig) -> None:
+    train(dataclasses.replace(config, epochs=1))
+    with pytest.raises(UsageError, match="holds a run already"):
+        train(config)
+    with pytest.raises(UsageError, match="lr: 0.001 then, 0.002 now"):
+        train(dataclasses.replace(config, resume=True, lr=2e-3))
+    folder = config.data[0].folder
+    for part in ("images", "masks"):
+        (folder / part / "case-03.png").unlink()
+    with pytest.raises(UsageError, match="training set has changed"):
+        train(dataclasses.replace(config, resume=True))
+
+
+def test_resuming_nothing_or_rubbish(config: TrainConfig) -> None:
+    config = dataclasses.replace(config, resume=True)
+    with pytest.raises(BadInputError, match="no run to go on with"):
+        train(config)
+    config.out_dir.mkdir()
+    (config.out_dir / STATE).write_bytes(b"rubbish" * 100)
+    with pytest.raises(BadInputError, match="not a state"):
+        train(config)
+
+
+def test_missing_and_shared_data_are_refused(config: TrainConfig) -> None:
+    with pytest.raises(UsageError, match="nothing to train on"):
+        train(dataclasses.replace(config, data=()))
+    with pytest.raises(UsageError, match="nothing to validate on"):
+        train(dataclasses.replace(config, val=()))
+    with pytest.raises(BadInputError, match="4 images are in the training and in the validation set"):
+        train(dataclasses.replace(config, data=config.data + config.val))
+
+
+def test_starting_from_weights(config: TrainConfig, tmp_path: Path) -> None:
+    first = train(dataclasses.replace(config, epochs=1))
+    begun = dataclasses.replace(config, out_dir=tmp_path / "next", init=first.last_weights, epochs=1)
+    initial = _Run(begun, None, None, lambda line: None).model.state_dict()
+    expected = load_weights(first.last_weights or "").model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in initial.items())
+    with pytest.raises(UsageError, match="another network"):
+        other = dataclasses.replace(TINY, d_state=3)
+        train(dataclasses.replace(begun, out_dir=tmp_path / "other", model=other))
+
+
+def test_average_of_the_weights() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    average = WeightAverage(model, 0.6)
+    expected = model.weight.detach().double().clone()
+    for step in range(8):
+        with torch.no_grad():
+            model.weight.normal_()
+        average.update(model)
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * model.weight.detach().double()
+    torch.testing.assert_close(average.model.weight.double(), expected, atol=1e-6, rtol=1e-6)
+    assert not average.model.weight.requires_grad
+
+
+def test_the_optimizer_is_adamw_and_spares_norms_and_the_recurrence() -> None:
+    """Two steps of the fused optimizer against AdamW written out in float64."""
+    torch.manual_seed(0)
+    model = torch.nn.Module()
+    model.weight = torch.nn.Parameter(torch.randn(4, 3))
+    model.bias = torch.nn.Parameter(torch.randn(4))
+    model.A_log = torch.nn.Parameter(torch.randn(2, 3))
+    optimizer = make_optimizer(model, 0.1)
+    values = {name: p.detach().double().clone() for name, p in model.named_parameters()}
+    moments = {name: (torch.zeros_like(v), torch.zeros_like(v)) for name, v in values.items()}
+    for step in (1, 2):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01
+        for name, parameter in model.named_parameters():
+            gradient = torch.randn_like(parameter)
+            parameter.grad = gradient
+            g = gradient.double()
+            mean, square = moments[name]
+            mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g * g
+            moments[name] = mean, square
+            decay = 0.1 if name == "weight" else 0.0
+            update = (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+            values[name] = values[name] * (1 - 0.01 * decay) - 0.01 * update
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.double(), values[name], atol=1e-6, rtol=1e-6)
+
+
+def test_sigterm_to_a_process_of_its_own(config: TrainConfig, tmp_path: Path) -> None:
+    """The real signal, from outside, at an unknown moment of the training."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from vmkla.data.folder import DataSource\n"
+        "from vmkla.config import ModelConfig\n"
+        "from vmkla.errors import VmklaError\n"
+        "from vmkla.training import TrainConfig, train\n"
+        f"model = ModelConfig.from_dict({TINY.to_dict()!r})\n"
+        f"config = TrainConfig(out_dir=Path({str(config.out_dir)!r}), model=model, image_size_hw=(32, 64),\n"
+        f"    data=(DataSource(Path({str(config.data[0].folder)!r})),), epochs=100000, batch_size=4,\n"
+        f"    val=(DataSource(Path({str(config.val[0].folder)!r})),), curves=False, threads=1)\n"
+        "try:\n"
+        "    train(config, on_epoch=lambda report: print(report.epoch, flush=True))\n"
+        "except VmklaError as error:\n"
+        "    sys.exit(error.exit_status)\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "1\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+    state = state_of(config.out_dir)
+    assert state["epoch"] >= 1 and state["step"] >= 1
+    assert not list(config.out_dir.glob(".*"))
+
+
+def test_handlers_are_put_back(config: TrainConfig) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    result: TrainResult = train(dataclasses.replace(config, epochs=1))
+    assert result.finished
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

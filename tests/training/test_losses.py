@@ -1,0 +1,67 @@
+"""Losses against plain numpy in float64, their gradients, and extreme logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vmkla.errors import ShapeError
+from vmkla.training.losses import bce_dice_loss, dice_loss
+
+
+def naive(logits: np.ndarray, target: np.ndarray, bce_weight: float, dice_weight: float) -> float:  # type: ignore[type-arg]
+    """The sum as one writes it down, image by image."""
+    probability = 1 / (1 + np.exp(-logits))
+    bce = -(target * np.log(probability) + (1 - target) * np.log(1 - probability)).mean()
+    dice = []
+    for p, t in zip(probability, target, strict=True):
+        dice.append(1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+    return float(bce_weight * bce + dice_weight * np.mean(dice))
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.3, 2.5)])
+def test_value(weights: tuple[float, float]) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        logits = rng.normal(0, 2, (3, 1, 6, 5))
+        target = (rng.random((3, 1, 6, 5)) < 0.3).astype(np.float64)
+        loss = bce_dice_loss(
+            torch.from_numpy(logits), torch.from_numpy(target), bce_weight=weights[0], dice_weight=weights[1]
+        )
+        assert float(loss) == pytest.approx(naive(logits, target, *weights), rel=1e-10)
+
+
+def test_gradient() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 1, 4, 3, dtype=torch.float64, requires_grad=True)
+    target = (torch.rand(2, 1, 4, 3) < 0.5).double()
+    assert torch.autograd.gradcheck(lambda x: bce_dice_loss(x, target), logits)
+
+
+def test_dice_is_per_image() -> None:
+    """A missed small polyp counts as much as a missed large one."""
+    target = torch.zeros(2, 1, 32, 32)
+    target[0, 0, :2, :2] = 1
+    target[1, 0, :20, :20] = 1
+    losses = dice_loss(torch.full((2, 1, 32, 32), -30.0), target)
+    assert losses[0] == pytest.approx(1 - 1 / 5, abs=1e-6)
+    assert losses[1] == pytest.approx(1 - 1 / 401, abs=1e-6)
+
+
+@pytest.mark.parametrize("logit", [-200.0, 200.0])
+def test_extreme_logits_stay_finite(logit: float) -> None:
+    logits = torch.full((1, 1, 4, 4), logit, requires_grad=True)
+    for value in (0.0, 1.0):
+        loss = bce_dice_loss(logits, torch.full((1, 1, 4, 4), value))
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+        right = (logit > 0) == (value == 1)
+        assert (loss < 1e-6) if right else (loss > 200)
+
+
+def test_shapes_are_checked() -> None:
+    with pytest.raises(ShapeError):
+        bce_dice_loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))
+    with pytest.raises(ShapeError):
+        bce_dice_loss(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))

@@ -1,0 +1,58 @@
+"""The training and validation images of a run, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vmkla.data.arrays import LabelledArrays, cache_spec, joined, stack
+from vmkla.data.folder import iter_samples, list_pairs
+from vmkla.data.rendered import rendered_samples
+from vmkla.errors import BadInputError, UsageError
+from vmkla.preprocess import PreprocessSpec
+from vmkla.training.config import TrainConfig
+
+
+def load_sets(
+    config: TrainConfig, on_message: Callable[[str], None]
+) -> tuple[LabelledArrays, LabelledArrays]:
+    """Read, render and prepare everything that the run looks at.
+
+    Args:
+        config: says which images, and their size.
+        on_message: told in a sentence what is done.
+    Returns:
+        Training set, with the margin that augmentation wants, and validation set.
+    Raises:
+        UsageError: there is nothing to train or to validate on.
+        BadInputError: images are missing or wrong, or are in both sets.
+    """
+    if not config.data and not config.rendered:
+        raise UsageError("there is nothing to train on", hint="Give --data DIR, or --rendered N.")
+    if not config.val:
+        raise UsageError("there is nothing to validate on", hint="Give --val DIR or --val DIR:SPLITFILE.")
+    _refuse_overlap(config)
+    spec = cache_spec(config.image_size_hw, config.roi, config.augment)
+    parts = []
+    if config.data:
+        on_message("reading the training images")
+        parts.append(stack(iter_samples(config.data), spec))
+    if config.rendered:
+        on_message(f"rendering {config.rendered} frames")
+        parts.append(stack(rendered_samples(config.rendered, seed=config.seed), spec))
+    on_message("reading the validation images")
+    val_set = stack(iter_samples(config.val), PreprocessSpec(*config.image_size_hw, config.roi))
+    train_set = joined(parts)
+    on_message(f"{len(train_set)} training images, {len(val_set)} validation images")
+    return train_set, val_set
+
+
+def _refuse_overlap(config: TrainConfig) -> None:
+    """An image on both sides makes the validation worthless."""
+    train_files = {pair.image.resolve() for pair in list_pairs(config.data)}
+    both = [pair.name for pair in list_pairs(config.val) if pair.image.resolve() in train_files]
+    if both:
+        some = ", ".join(both[:5]) + (" ..." if len(both) > 5 else "")
+        raise BadInputError(
+            f"{len(both)} images are in the training and in the validation set: {some}",
+            hint="Give split files that share no stem.",
+        )

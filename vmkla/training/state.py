@@ -1,0 +1,80 @@
+"""The state of a run on disk: everything that the next step depends on, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vmkla.errors import BadInputError, UsageError
+from vmkla.training.config import MAY_CHANGE_ON_RESUME, EpochReport, TrainConfig
+
+FORMAT = 1
+
+
+def save_state(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
+    """Write a state. The file gets its name only when it is whole.
+
+    Args:
+        path: the file; the one of before is replaced.
+        state: tensors and plain values.
+        config: of the run, held against that of a resumed one.
+    Raises:
+        BadInputError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT, "config": config.to_dict(), **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise BadInputError(f"the state of the run cannot be written to {path}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
+    """Read what ``save_state`` wrote.
+
+    Raises:
+        BadInputError: the file is missing or damaged.
+        UsageError: it belongs to a run with another configuration.
+    """
+    if not path.is_file():
+        raise BadInputError(
+            f"{path} does not exist, so there is no run to go on with", hint="Run it without --resume."
+        )
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        then = state["config"]
+        if state["format"] != FORMAT:
+            raise ValueError(f"layout {state['format']!r}, expected {FORMAT!r}")
+    except Exception as error:  # torch.load raises a dozen kinds for a damaged file
+        raise BadInputError(f"{path} is not a state that this version of vmkla wrote: {error}") from error
+    now = config.to_dict()
+    changed = [
+        f"  {name}: {then.get(name)!r} then, {now[name]!r} now"
+        for name in now
+        if name not in MAY_CHANGE_ON_RESUME and then.get(name) != now[name]
+    ]
+    if changed:
+        raise UsageError(
+            "the run to go on with was started with other settings:\n" + "\n".join(changed),
+            hint="Repeat the settings of then, or start a new run in another folder.",
+        )
+    return state
+
+
+def history_to_state(history: list[EpochReport]) -> list[dict[str, Any]]:
+    """Plain values, for ``save_state``."""
+    return [asdict(report) for report in history]
+
+
+def history_from_state(values: list[dict[str, Any]]) -> list[EpochReport]:
+    """Inverse of ``history_to_state``."""
+    return [EpochReport(**value) for value in values]
