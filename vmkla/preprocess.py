@@ -163,7 +163,7 @@ def union(rects: Iterable[Rect]) -> Rect | None:
 def prepare(frame_rgb: npt.NDArray[np.uint8], spec: PreprocessSpec, rect: Rect) -> npt.NDArray[np.uint8]:
     """Cut out the field of view and stretch it to the network's size.
 
-    Area interpolation when either side shrinks, linear when both stay or grow.
+    Area interpolation along a side that shrinks, linear along one that grows.
 
     Args:
         frame_rgb: (H, W, 3) uint8, RGB.
@@ -177,12 +177,14 @@ def prepare(frame_rgb: npt.NDArray[np.uint8], spec: PreprocessSpec, rect: Rect) 
     _check_frame(frame_rgb)
     _check_inside(rect, frame_rgb.shape[:2])
     field = frame_rgb[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w]  # (rect.h, rect.w, 3)
-    if (rect.h, rect.w) == (spec.height, spec.width):
-        return np.ascontiguousarray(field)
-    shrinks = spec.height < rect.h or spec.width < rect.w
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(field, (spec.width, spec.height), interpolation=interpolation)
-    return np.asarray(resized, dtype=np.uint8)
+    # OpenCV takes areas only where neither side grows, so a frame that does both goes in two steps.
+    shrunk_wh = (min(rect.w, spec.width), min(rect.h, spec.height))
+    if shrunk_wh != (rect.w, rect.h):
+        field = np.asarray(cv2.resize(field, shrunk_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    if shrunk_wh != (spec.width, spec.height):
+        grown = cv2.resize(field, (spec.width, spec.height), interpolation=cv2.INTER_LINEAR)
+        field = np.asarray(grown, dtype=np.uint8)
+    return np.ascontiguousarray(field)
 
 
 def restore(

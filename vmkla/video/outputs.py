@@ -1,0 +1,246 @@
+"""The folder of a run: made, checked, picked up again, and left without half-written files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
+from vmkla.video.images import write_atomically
+from vmkla.video.sinks import DiskReserve, JsonlSink, output_errors, partial_rows, to_json
+from vmkla.video.sources import ImageItem
+
+OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER = "overlay.mp4", "overlay", "masks"
+ROWS, REPORT, SETTINGS, RESERVE = "frames.jsonl", "report.json", ".settings.json", ".reserve.partial"
+_TAKEN = (OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER, ROWS, REPORT, SETTINGS)
+
+Row = dict[str, Any]
+
+
+@dataclass
+class OutputFolder:
+    """Outputs of one run, open.
+
+    Attributes:
+        path: the folder.
+        rows: ``frames.jsonl`` being written.
+        reserve: disk space for closing.
+        kept: rows of an earlier, interrupted run by image name, outputs present.
+        made: this run made the folder.
+    """
+
+    path: Path
+    rows: JsonlSink
+    reserve: DiskReserve
+    kept: dict[str, Row] = field(default_factory=dict)
+    made: bool = False
+
+    def discard(self) -> None:
+        """Remove what ``open_outputs`` made: the run never had a frame. An earlier run's frames stay."""
+        self.reserve.release()
+        if self.kept:
+            self.close_rows()
+            return
+        self.rows.close(keep=False)
+        (self.path / SETTINGS).unlink(missing_ok=True)
+        if self.made:
+            with contextlib.suppress(OSError):  # somebody put something there meanwhile
+                self.path.rmdir()
+
+    def close_rows(self, *, dropped: Collection[str] = ()) -> None:
+        """Give ``frames.jsonl`` its name; after a resumed run, with one row an image and in order.
+
+        Args:
+            dropped: images of the earlier run that are to have no row.
+        Raises:
+            BadInputError: it cannot be written.
+        """
+        self.rows.close()
+        if not self.kept:
+            return
+        latest = {row["name"]: row for row in _read_rows(self.rows.path) if row["name"] not in dropped}
+        ordered = sorted(latest.values(), key=lambda row: int(row["index"]))
+        with output_errors(self.rows.path):
+            write_atomically(self.rows.path, b"".join(to_json(row) + b"\n" for row in ordered))
+
+    def write_report(self, report: dict[str, Any]) -> None:
+        """Write ``report.json``, whole or not at all.
+
+        Raises:
+            BadInputError: it cannot be written.
+        """
+        path = self.path / REPORT
+        with output_errors(path):
+            write_atomically(path, to_json(report, indent=2) + b"\n")
+
+
+def search_exclusions(out_dir: Path) -> tuple[Path, Path]:
+    """Folders that hold a run's own pictures, never its input."""
+    return out_dir / OVERLAY_FOLDER, out_dir / MASK_FOLDER
+
+
+def check_image_names(items: Collection[ImageItem], out_dir: Path) -> None:
+    """Refuse images whose outputs would have one name, or would replace an image of the source.
+
+    Raises:
+        BadInputError: with both names.
+    """
+    first: dict[str, ImageItem] = {}
+    for item in items:
+        other = first.setdefault(item.output_name, item)
+        if other is not item:
+            raise BadInputError(
+                f"{other.name} and {item.name} would both be written to {OVERLAY_FOLDER}/{item.output_name}",
+                hint="Rename one of them, or segment them in two runs.",
+            )
+    written = {(folder / name).resolve() for folder in search_exclusions(out_dir) for name in first}
+    for item in items:
+        if item.path.resolve() in written:
+            raise BadInputError(
+                f"the output would replace the input {item.path}", hint="Give another folder: --out DIR"
+            )
+
+
+def open_outputs(
+    out_dir: Path,
+    settings: dict[str, Any],
+    *,
+    images: Collection[ImageItem] | None,
+    resume: bool,
+    exist_ok: bool,
+    save_masks: bool,
+) -> OutputFolder:
+    """Make or take over the folder of a run.
+
+    Args:
+        out_dir: the folder.
+        settings: everything that decides what the outputs hold; an interrupted run goes on only with
+            equal ones.
+        images: the source's images; None for a video.
+        resume: keep what an interrupted run over images finished.
+        exist_ok: remove the outputs of an earlier run first.
+        save_masks: masks are among the outputs.
+    Raises:
+        UsageError: there are outputs already and neither ``resume`` nor ``exist_ok`` is set.
+        ArtefactMismatchError: the interrupted run had other settings.
+        BadInputError: the folder cannot be written to.
+    """
+    made = not out_dir.exists()
+    kept: dict[str, Row] = {}
+    if not made and out_dir.is_dir():
+        taken = [name for name in _TAKEN if (out_dir / name).exists()]
+        if resume:
+            kept = _kept_rows(out_dir, settings, images or (), save_masks)
+        elif taken and not exist_ok:
+            raise UsageError(
+                f"{out_dir} holds outputs already: {', '.join(name for name in taken if name[0] != '.')}",
+                hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
+            )
+        elif taken:
+            _remove_earlier(out_dir)
+    with output_errors(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            reserve = DiskReserve(out_dir / RESERVE)
+        except OSError:
+            if made:
+                out_dir.rmdir()
+            raise
+    (out_dir / REPORT).unlink(missing_ok=True)
+    rows = JsonlSink(out_dir / ROWS)
+    outputs = OutputFolder(out_dir, rows, reserve, kept, made)
+    if images is not None:
+        with output_errors(out_dir / SETTINGS):
+            write_atomically(out_dir / SETTINGS, to_json(settings, indent=2) + b"\n")
+    for row in kept.values():  # a second interruption loses nothing
+        rows.write(row)
+    return outputs
+
+
+def _kept_rows(
+    out_dir: Path, settings: dict[str, Any], images: Iterable[ImageItem], save_masks: bool
+) -> dict[str, Row]:
+    """Rows of images whose outputs are there, after a look at the settings they were made with."""
+    path = out_dir / SETTINGS
+    if not path.exists():
+        return {}
+    try:
+        earlier = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtefactMismatchError(
+            f"{path} cannot be read, so nothing is known of the run to continue: {error}",
+            hint="Start anew with another folder: --out DIR",
+        ) from error
+    for name in sorted(set(earlier) | set(settings)):
+        if earlier.get(name) != settings.get(name):
+            raise ArtefactMismatchError(
+                f"the run in {out_dir} cannot be continued: its {name} was {earlier.get(name)!r}, "
+                f"now it is {settings.get(name)!r}",
+                hint="Use the same model and flags as before, or start anew with another folder: --out DIR",
+            )
+    wanted = {item.name: (index, item) for index, item in enumerate(images)}
+    kept: dict[str, Row] = {}
+    for row in (*_read_rows(out_dir / ROWS), *_read_rows(partial_rows(out_dir / ROWS))):
+        if row["name"] not in wanted:
+            continue
+        index, item = wanted[row["name"]]
+        folders = (OVERLAY_FOLDER, MASK_FOLDER) if save_masks else (OVERLAY_FOLDER,)
+        if not row["segmented"] or all((out_dir / folder / item.output_name).is_file() for folder in folders):
+            kept[item.name] = {**row, "index": index}
+    return kept
+
+
+def _read_rows(path: Path) -> list[Row]:
+    """Whole rows of a file; a line that a kill tore is left out."""
+    rows = []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and {"name", "sha256", "segmented"} <= row.keys():
+            rows.append(row)
+    return rows
+
+
+def _remove_earlier(out_dir: Path) -> None:
+    """Remove an earlier run's outputs, and no other file: its pictures are those its rows name."""
+    with output_errors(out_dir):
+        for row_file in (out_dir / ROWS, partial_rows(out_dir / ROWS)):
+            if not row_file.exists():
+                continue
+            with open(row_file, "rb") as file:
+                for line in file:
+                    _remove_pictures(out_dir, line)
+            row_file.unlink()
+        for name in (OVERLAY_VIDEO, REPORT, SETTINGS):
+            (out_dir / name).unlink(missing_ok=True)
+        for folder in search_exclusions(out_dir):
+            _remove_empty(folder)
+
+
+def _remove_pictures(out_dir: Path, line: bytes) -> None:
+    try:
+        row = json.loads(line)
+        names = [row[key] for key in ("overlay", "mask") if row.get(key)]
+    except (ValueError, AttributeError, TypeError):
+        return  # a torn line names nothing
+    for name in names:
+        picture = (out_dir / str(name)).resolve()
+        if out_dir.resolve() in picture.parents and picture.is_file():
+            picture.unlink()
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder when it holds nothing but folders."""
+    if folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
+        shutil.rmtree(folder)

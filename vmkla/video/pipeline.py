@@ -1,0 +1,136 @@
+"""File mode, whole: source -> preprocess -> runner -> findings -> overlay -> files, in overlapping threads.
+
+One thread decodes, the caller's thread prepares frames and runs the network, one thread reads the findings,
+draws and encodes. The queues between them hold three frames, so memory does not grow with the source. Every
+frame goes through, in order. Whatever ends a run (the source's end, an error in any stage, a signal), the
+outputs are closed, the video is playable up to there, and report.json says how it ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from vmkla import __version__
+from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
+from vmkla.preprocess import PreprocessSpec, Rect, union, visible_field
+from vmkla.runner import Runner
+from vmkla.video.decoding import VideoSource
+from vmkla.video.frames import Source
+from vmkla.video.options import Cancellation, Progress, SegmentOptions
+from vmkla.video.outputs import OVERLAY_VIDEO, check_image_names, open_outputs, search_exclusions
+from vmkla.video.report import SegmentReport, model_warnings
+from vmkla.video.run import Plan, Run
+from vmkla.video.sources import ImageSource, open_source
+
+__all__ = ["Cancellation", "Progress", "SegmentOptions", "SegmentReport", "segment"]
+
+_FIELD_EVERY, _FIELD_SAMPLES, _FIELD_FRAMES_MAX = 5, 8, 300
+
+
+def segment(
+    runner: Runner,
+    source_spec: str | Path,
+    options: SegmentOptions,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> SegmentReport:
+    """Segment a video, an image, a folder or a glob of images.
+
+    Writes ``overlay.mp4`` for a video, ``overlay/<name>.png`` for images, ``masks/`` when asked (0 and 255;
+    with several classes the class's number), ``frames.jsonl`` and ``report.json`` into ``options.out_dir``.
+    Files have temporary names until they are whole.
+
+    With the field of view ``"auto"`` a video has one, found once: the union over the first eight of every
+    fifth frame that show one. An image has its own.
+
+    Args:
+        runner: the network.
+        source_spec: see ``open_source``.
+        options: what to do.
+        progress: called from this thread after each frame; an error that it raises ends the run.
+        cancel: set it to stop; ``stop_on_signals`` makes one that signals set.
+    Returns:
+        The report, also when ``cancel`` was set without a signal (``outcome`` is then ``"interrupted"``).
+    Raises:
+        DegradedError: everything was written, but not all of the source could be read.
+        StoppedError: a signal stopped it; everything up to there was written.
+        UsageError, BadInputError, ArtefactMismatchError: it cannot begin, or cannot go on.
+    """
+    spec = runner.spec
+    if spec.batch not in (None, 1):
+        raise ArtefactMismatchError(
+            f"{spec.path} takes a fixed batch of {spec.batch}, and frames come one by one",
+            hint="Run: vmkla export again with --batch dynamic or --batch 1",
+        )
+    if options.threshold is not None and spec.num_classes > 1:
+        raise UsageError(
+            f"a threshold was given, but {spec.path} has {spec.num_classes} classes: each pixel takes its "
+            "most probable one",
+            hint="Leave --threshold out.",
+        )
+    source = open_source(source_spec, exclude=search_exclusions(options.out_dir))
+    if isinstance(source, ImageSource):
+        check_image_names(source.items, options.out_dir)
+    elif options.resume:
+        raise UsageError(
+            "--continue goes on with a folder of images; a video is segmented from its first frame",
+            hint="Leave --continue out; --exist-ok replaces earlier outputs.",
+        )
+    elif source.path.resolve() == (options.out_dir / OVERLAY_VIDEO).resolve():
+        raise BadInputError(
+            f"the output would replace the input {source.path}", hint="Give another folder: --out DIR"
+        )
+    plan = _plan(runner, source, options)
+    outputs = open_outputs(
+        options.out_dir,
+        plan.settings,
+        images=source.items if isinstance(source, ImageSource) else None,
+        resume=options.resume,
+        exist_ok=options.exist_ok,
+        save_masks=options.save_masks,
+    )
+    return Run(runner, source, options, plan, outputs).go(progress, cancel or Cancellation())
+
+
+def _plan(runner: Runner, source: Source, options: SegmentOptions) -> Plan:
+    metadata = runner.spec.metadata
+    roi = metadata.preprocess.roi if options.roi is None else options.roi
+    threshold = metadata.threshold if options.threshold is None else options.threshold
+    warnings = model_warnings(runner)
+    rect = None
+    if isinstance(source, VideoSource) and roi == "auto":
+        rect, searched = _field_of_video(source)
+        if rect is None:
+            warnings.append(f"the first {searched} frames show no field of view; frames are taken whole")
+            roi = "none"
+    settings = {
+        "vmkla_version": __version__,
+        "model_sha256": runner.spec.sha256,
+        "source": str(source.path.resolve()),
+        "threshold": threshold,
+        "overlay": options.overlay,
+        "alpha": options.alpha,
+        "save_masks": options.save_masks,
+        "stride": options.stride,
+        "roi": roi if isinstance(roi, str) else list(roi),
+    }
+    spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)
+    return Plan(spec, threshold, rect, settings, tuple(warnings))
+
+
+def _field_of_video(source: VideoSource) -> tuple[Rect | None, int]:
+    """The field of view over the clip's first lit frames, and how many frames were looked through."""
+    found: list[Rect] = []
+    searched = 0
+    frames = source.frames()
+    for frame in frames:
+        searched += 1
+        field = visible_field(frame.rgb) if frame.index % _FIELD_EVERY == 0 else None
+        if field is not None:
+            found.append(field)
+        if len(found) == _FIELD_SAMPLES or searched == _FIELD_FRAMES_MAX:
+            break
+    frames.close()
+    return union(found), searched

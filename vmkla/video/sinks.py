@@ -1,0 +1,316 @@
+"""Where pictures and rows go: MP4 with the source's timestamps, JSON lines, disk space to close them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import cv2
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from vmkla.errors import BadInputError, MissingDependencyError
+from vmkla.video.frames import VideoTraits
+
+_RESERVE_BYTES = 4 << 20  # the index of an MP4 takes about 16 bytes a frame: an hour at 30 fps is 1.7 MB
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_KEYFRAME_EVERY_S = 2
+_PRESET, _CRF = "superfast", "18"
+"""At 480x360 1.7 ms of CPU a frame; veryfast takes 3.0 ms for the same quality in two thirds of the bytes."""
+_THREADS_FROM_PX = 1280 * 720
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn a failure to write ``path`` into a message.
+
+    Raises:
+        BadInputError: the disk is full, or the place cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not error.errno or error.errno not in errno.errorcode:  # an error of FFmpeg's own, not of the disk
+            raise
+        hint = "Give another folder: --out DIR"
+        if error.errno in _FULL:
+            hint = f"Free some space there, or give another folder: --out DIR (disk of {path.parent})"
+        elif error.errno == errno.EFBIG:
+            hint = (
+                "The disk's format or a limit of this account allows no larger file. Use another: --out DIR"
+            )
+        raise BadInputError(f"cannot write {path}: {os.strerror(error.errno)}", hint=hint) from error
+
+
+class DiskReserve:
+    """Some space held back, so that on a full disk the open outputs can still be closed.
+
+    Args:
+        path: the file that holds the space.
+    Raises:
+        OSError: there is no such space, or the folder cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with open(path, "wb") as file:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+                except OSError as error:
+                    if error.errno in (*_FULL, errno.EFBIG):
+                        raise
+                    file.write(bytes(_RESERVE_BYTES))  # a file system that cannot allocate ahead
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+
+    def release(self) -> bool:
+        """Give the space back; False when that was done before."""
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        return True
+
+
+class _OutputFile:
+    """A file for FFmpeg to write to, which takes from the reserve when the disk is full."""
+
+    def __init__(self, path: Path, reserve: DiskReserve | None) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._reserve = reserve
+        self.full: OSError | None = None  # the reserve has been used up on this
+        self.error: OSError | None = None  # writing has failed for good
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except OSError as error:
+                if error.errno not in _FULL or self._reserve is None or not self._reserve.release():
+                    self.error = error
+                    raise
+                self.full = error
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return os.lseek(self._fd, offset, whence)
+
+    def tell(self) -> int:
+        return os.lseek(self._fd, 0, os.SEEK_CUR)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class VideoSink:
+    """Writes H.264 (4:2:0, limited range) into an MP4 that plays everywhere.
+
+    Each frame keeps its own timestamp in the source's time base. An odd width or height is rounded up to
+    even by repeating the last column or row, since 4:2:0 has no odd sizes. The file has a temporary name
+    until ``close``.
+
+    Args:
+        path: the final name.
+        traits: the clip's time base and shape of pixels.
+        frame_hw: height and width of every frame, px.
+        reserve: space to take when the disk is full.
+    Raises:
+        BadInputError: the file cannot be made.
+        MissingDependencyError: this FFmpeg has no libx264.
+    """
+
+    def __init__(
+        self, path: Path, traits: VideoTraits, frame_hw: tuple[int, int], reserve: DiskReserve | None = None
+    ) -> None:
+        if "libx264" not in av.codecs_available:
+            raise MissingDependencyError(
+                "the installed PyAV has no libx264, which writes H.264",
+                hint="Run: pip install --force-reinstall --only-binary=av av",
+            )
+        self.path = path
+        self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        self.written = 0
+        self._closed = self._broken = False
+        self.frame_hw = frame_hw
+        self.size_hw = (frame_hw[0] + frame_hw[0] % 2, frame_hw[1] + frame_hw[1] % 2)
+        self._traits = traits
+        self._frame_ticks = max(1, round(1 / (traits.frame_rate * traits.time_base)))
+        self._to_yuv = VideoReformatter()
+        self._colorspace = Colorspace.ITU709 if traits.matrix == "bt709" else Colorspace.ITU601
+        with output_errors(path):
+            self._file = _OutputFile(self.partial, reserve)
+        try:
+            # The track's clock counts the frames; the movie's clock places the first one.
+            ticks = str(traits.time_base.denominator)
+            timescales = {"video_track_timescale": ticks, "movie_timescale": ticks}
+            self._container = av.open(self._file, "w", format="mp4", options=timescales)
+            self._stream = self._add_stream()
+            with self._writing():
+                self._container.start_encoding()
+        except BaseException:
+            self._file.close()
+            self.partial.unlink(missing_ok=True)
+            raise
+
+    def _add_stream(self) -> Any:
+        rate = self._traits.frame_rate
+        stream: Any = self._container.add_stream(
+            "libx264", rate=rate.limit_denominator(65535), options={"preset": _PRESET, "crf": _CRF}
+        )
+        stream.height, stream.width = self.size_hw
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = self._traits.time_base
+        context = stream.codec_context
+        context.time_base = self._traits.time_base
+        context.gop_size = min(300, max(12, round(_KEYFRAME_EVERY_S * rate)))
+        context.thread_count = 2 if self.size_hw[0] * self.size_hw[1] >= _THREADS_FROM_PX else 1
+        context.color_range = 1  # limited; the numbers are FFmpeg's AVColorRange and AVColorSpace
+        context.colorspace = 1 if self._traits.matrix == "bt709" else 6
+        if self._traits.matrix == "bt709":
+            context.color_primaries = context.color_trc = 1
+        if self._traits.sample_aspect_ratio:
+            context.sample_aspect_ratio = self._traits.sample_aspect_ratio
+        return stream
+
+    def write(self, frame_rgb: npt.NDArray[np.uint8], pts: int) -> None:
+        """Encode one frame.
+
+        Args:
+            frame_rgb: (H, W, 3) uint8 of the size given at the start.
+            pts: ticks of the time base, more than the last one's.
+        Raises:
+            BadInputError: the disk is full. What was written before can still be closed.
+        """
+        if self._file.full is not None:
+            with output_errors(self.path):
+                raise self._file.full
+        bottom, right = self.size_hw[0] - frame_rgb.shape[0], self.size_hw[1] - frame_rgb.shape[1]
+        if bottom or right:
+            frame_rgb = np.asarray(
+                cv2.copyMakeBorder(frame_rgb, 0, bottom, 0, right, cv2.BORDER_REPLICATE), dtype=np.uint8
+            )
+        frame = self._to_yuv.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_rgb), format="rgb24"),
+            format="yuv420p",
+            src_color_range=ColorRange.JPEG,
+            dst_colorspace=self._colorspace,
+            dst_color_range=ColorRange.MPEG,
+        )
+        frame.pts = pts
+        frame.time_base = self._traits.time_base
+        with self._writing():
+            self._mux(frame)
+        self.written += 1
+
+    def close(self) -> None:
+        """Finish the file and give it its name. A second call does nothing.
+
+        Raises:
+            BadInputError: it cannot be finished, and is removed.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with self._writing():
+                try:
+                    if self.written and not self._broken:
+                        self._mux(None)
+                finally:
+                    self._container.close()
+        finally:
+            self._file.close()
+            if self._broken or not self.written:
+                self.partial.unlink(missing_ok=True)
+        if self.written and not self._broken:
+            with output_errors(self.path):
+                os.replace(self.partial, self.path)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What FFmpeg does to the file: after an error it must not be asked again."""
+        with output_errors(self.path):
+            try:
+                yield
+            except Exception as error:
+                self._broken = True
+                cause = self._file.error
+                if cause is None or cause is error:
+                    raise
+                raise cause from error  # FFmpeg passes on a file's first error, later ones without a cause
+
+    def _mux(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            # The last frame's own duration ends the clip; with none a player would skip that frame.
+            packet.duration = packet.duration or self._frame_ticks
+            self._container.mux(packet)
+
+
+class JsonlSink:
+    """Writes one JSON object a line, unbuffered, under a temporary name.
+
+    Args:
+        path: the final name.
+    Raises:
+        BadInputError: the file cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.partial = partial_rows(path)
+        self.rows = 0
+        with output_errors(path):
+            self._file = open(self.partial, "wb", buffering=0)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row, whole or not at all.
+
+        Raises:
+            BadInputError: the disk is full.
+        """
+        line = to_json(row) + b"\n"
+        start = self._file.tell()
+        with output_errors(self.path):
+            try:
+                view = memoryview(line)
+                while view:
+                    view = view[self._file.write(view) or 0 :]
+            except OSError:
+                self._file.truncate(start)
+                raise
+        self.rows += 1
+
+    def close(self, *, keep: bool = True) -> None:
+        """Give the file its name, or remove it. A second call does nothing."""
+        if self._file.closed:
+            return
+        self._file.close()
+        if keep:
+            with output_errors(self.path):
+                os.replace(self.partial, self.path)
+        else:
+            self.partial.unlink(missing_ok=True)
+
+
+def to_json(value: Any, *, indent: int | None = None) -> bytes:
+    """JSON in UTF-8; a file name that is no valid Unicode is escaped."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False, indent=indent).encode()
+
+
+def partial_rows(path: Path) -> Path:
+    """Temporary name of a ``JsonlSink``'s file."""
+    return path.with_name(f".{path.stem}.partial{path.suffix}")

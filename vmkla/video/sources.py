@@ -1,0 +1,213 @@
+"""Where pictures come from: a video, an image, a folder of images, or a glob of images."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable, Collection, Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from vmkla.errors import BadInputError, UsageError
+from vmkla.video.decoding import VideoSource
+from vmkla.video.frames import Frame, Problem, Source, VideoTraits
+from vmkla.video.images import IMAGE_SUFFIXES, decode_image, looks_like_image, read_bytes
+
+__all__ = [
+    "Frame",
+    "ImageItem",
+    "ImageSource",
+    "Problem",
+    "Source",
+    "VideoSource",
+    "VideoTraits",
+    "open_source",
+]
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_MOTION_JPEG_SUFFIXES = (".mjpg", ".mjpeg")  # a video that begins like a JPEG
+
+
+@dataclass(frozen=True)
+class ImageItem:
+    """An image of a source.
+
+    Attributes:
+        path: the file.
+        name: its path relative to the source, with forward slashes.
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def output_name(self) -> str:
+        """The same relative path as a PNG: ``a/b.jpg`` becomes ``a/b.png``."""
+        return str(PurePosixPath(self.name).with_suffix(".png"))
+
+
+class ImageSource:
+    """Images in natural order (``frame9`` before ``frame10``).
+
+    One image that cannot be read among others is passed over and listed in ``problems``.
+
+    Args:
+        path: the file, or the folder that names are relative to.
+        items: the images.
+    """
+
+    kind: Literal["images"] = "images"
+
+    def __init__(self, path: Path, items: Iterable[ImageItem]) -> None:
+        self.path = path
+        self.items = tuple(sorted(items, key=lambda item: _natural_key(item.name)))
+        self._problems: list[Problem] = []
+
+    @property
+    def total(self) -> int | None:
+        """How many images there are."""
+        return len(self.items)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Images that the last pass could not read."""
+        return tuple(self._problems)
+
+    def frames(
+        self, skip: Callable[[int, ImageItem, str], bool] | None = None
+    ) -> Generator[Frame, None, None]:
+        """Read the images one by one.
+
+        Args:
+            skip: given an image's index, itself and the sha256 of its file, says that it is not wanted.
+        Raises:
+            BadInputError: the only image, or every one of them, cannot be read.
+        """
+        self._problems = []
+        for index, item in enumerate(self.items):
+            try:
+                data = read_bytes(item.path)
+                sha256 = hashlib.sha256(data).hexdigest()
+                if skip is not None and skip(index, item, sha256):
+                    continue
+                rgb = decode_image(data, name=str(item.path))
+            except BadInputError as error:
+                if len(self.items) == 1:
+                    raise
+                self._problems.append(Problem(item.name, error.message))
+                continue
+            yield Frame(index=index, rgb=rgb, name=item.name, sha256=sha256)
+        if len(self._problems) == len(self.items):
+            raise BadInputError(
+                f"none of the {len(self.items)} images of {self.path} can be read; the first: "
+                f"{self._problems[0].what}"
+            )
+
+
+def open_source(spec: str | Path, *, exclude: Collection[Path] = ()) -> Source:
+    """Find out what a user's word for a source means.
+
+    An existing path is taken as it is, also when it holds ``*`` or ``[``. A single file is told by its
+    first bytes: a still picture is an image whatever it is called, anything else must be a video.
+
+    Args:
+        spec: a video, an image, a folder (searched recursively by file suffix; hidden files and folders
+            are left out) or a glob of images (``**`` crosses folders).
+        exclude: folders that are left out of a search: the run's own output.
+    Raises:
+        UsageError: a live source, or another address.
+        BadInputError: it is missing, unreadable, or holds no image.
+    """
+    text = str(spec)
+    if text.startswith(("rtsp://", "rtsps://", "v4l2://")):
+        raise UsageError(
+            f"{text} is a live source, and live mode is not in this version",
+            hint="Record it to a file first, then: vmkla infer --video FILE",
+        )
+    if _SCHEME.match(text):
+        raise UsageError(
+            f"{text} is an address, and only local files are read",
+            hint="Fetch it first, then: vmkla infer --video FILE",
+        )
+    path = Path(text)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        if glob.has_magic(text):
+            return _open_glob(text, exclude)
+        if isinstance(error, FileNotFoundError):
+            raise BadInputError(
+                f"there is no file or folder {text}", hint=f"Looked from {Path.cwd()}; check the name."
+            ) from error
+        raise BadInputError(f"{text!r} cannot be read: {error}") from error
+    if stat.S_ISDIR(mode):
+        return _open_folder(path, exclude)
+    if stat.S_ISCHR(mode):
+        raise UsageError(f"{text} is a device, and live mode is not in this version")
+    if not stat.S_ISREG(mode):
+        raise BadInputError(f"{text} is neither a file nor a folder")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise BadInputError(f"{text} cannot be read: {error.strerror or error}") from error
+    suffix = path.suffix.lower()
+    if suffix not in _MOTION_JPEG_SUFFIXES and (looks_like_image(head) or suffix in IMAGE_SUFFIXES):
+        return ImageSource(path, [ImageItem(path, path.name)])
+    return VideoSource(path)
+
+
+def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
+    excluded = {path.resolve() for path in exclude}
+    items = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if Path(parent).resolve() in excluded:
+            folders.clear()
+            continue
+        for name in names:
+            path = Path(parent, name)
+            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
+                items.append(ImageItem(path, path.relative_to(folder).as_posix()))
+    if not items:
+        raise BadInputError(
+            f"the folder {folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})",
+            hint="For a video, give the file itself: vmkla infer --video FILE",
+        )
+    return ImageSource(folder, items)
+
+
+def _open_glob(pattern: str, exclude: Collection[Path]) -> ImageSource:
+    base = Path(pattern)
+    if ".." in pattern[min(pattern.index(sign) for sign in "*?[" if sign in pattern) :]:
+        raise UsageError(
+            f"the pattern {pattern} goes up (..) after a wildcard, so its matches have no common folder"
+        )
+    while glob.has_magic(str(base)):
+        base = base.parent
+    excluded = {path.resolve() for path in exclude}
+    matches = [path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file()]
+    items = [
+        ImageItem(path, path.relative_to(base).as_posix())
+        for path in matches
+        if path.suffix.lower() in IMAGE_SUFFIXES and excluded.isdisjoint(path.resolve().parents)
+    ]
+    if not items:
+        found = "matches nothing" if not matches else f"matches {len(matches)} files, none of them an image"
+        raise BadInputError(
+            f"the pattern {pattern} {found}", hint="For a video, give the file: vmkla infer --video FILE"
+        )
+    return ImageSource(base, items)
+
+
+def _natural_key(name: str) -> list[list[tuple[int, int, str]]]:
+    """Folders first by their own names, digits by their value; the name itself breaks ties."""
+    parts = [re.split(r"([0-9]+)", part) for part in name.split("/")]
+    return [
+        [(0, int(piece), "") if piece.isdigit() else (1, 0, piece.casefold()) for piece in pieces if piece]
+        for pieces in parts
+    ] + [[(1, 0, name)]]

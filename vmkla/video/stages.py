@@ -1,0 +1,102 @@
+"""Bounded hand-over between threads that can neither hang nor lose an error."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_POLL_S = 0.1
+
+
+class ChannelClosedError(Exception):
+    """The other side is gone."""
+
+
+class Channel(Generic[T]):
+    """A bounded queue for one producer and one consumer.
+
+    The producer ends with ``finish``, giving its error if it had one: the consumer meets it after the last
+    item. The consumer, or anybody, ends both sides at once with ``close``.
+
+    Args:
+        depth: items that may wait; ``put`` blocks beyond.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._finished = False
+        self._closed = False
+        self._error: BaseException | None = None
+
+    def put(self, item: T) -> None:
+        """Hand over an item, waiting for room.
+
+        Raises:
+            ChannelClosedError: nobody will take it.
+        """
+        with self._changed:
+            while len(self._items) >= self._depth and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                raise ChannelClosedError
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """No more items come; the consumer gets ``error`` after the last one."""
+        with self._changed:
+            self._finished = True
+            self._error = error
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End both sides now; items that wait are dropped."""
+        with self._changed:
+            self._closed = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def items(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[T]:
+        """Take items until the producer finishes, or ``stopped`` says so.
+
+        Raises:
+            ChannelClosedError: the channel was closed.
+            BaseException: the producer's error, after its last item.
+        """
+        while not stopped():
+            with self._changed:
+                if not self._items and not self._finished and not self._closed:
+                    self._changed.wait(_POLL_S)  # with a limit, so that ``stopped`` is asked again
+                if self._closed:
+                    raise ChannelClosedError
+                if self._items:
+                    item = self._items.popleft()
+                    self._changed.notify_all()
+                elif self._finished:
+                    break
+                else:
+                    continue
+            yield item
+        if self._error is not None and not stopped():
+            raise self._error
+
+
+class Stopwatch:
+    """Milliseconds of consecutive steps."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap_ms(self) -> float:
+        """Time since the last lap, or since the beginning."""
+        now = time.perf_counter()
+        elapsed_ms = (now - self._since) * 1e3
+        self._since = now
+        return elapsed_ms
