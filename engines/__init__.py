@@ -1,4 +1,4 @@
-"""From an ONNX file to something that runs: runners, and the comparison that every step ends in. No torch here."""
+"""From an ONNX file to something that runs: runners, and the comparison that every step ends in."""
 
 from vmkla.engines.load import RUNTIMES, load_runner
 

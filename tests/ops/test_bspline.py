@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import instruction_sets
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,19 +16,15 @@ from torch import Tensor
 
 from vmkla.errors import ShapeError
 from vmkla.ops import UniformGrid, bspline_basis
-from vmkla.ops.backends import native
 from vmkla.ops.bspline import bspline_basis_reference
 
 
-@pytest.fixture(params=("avx512", "avx2", "baseline", "neon"))
+@pytest.fixture(params=instruction_sets.available())
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every instruction set that this machine can run."""
-    kernels, name = native(), str(request.param)
-    before = kernels.instruction_set
-    if not kernels.set_instruction_set(name):
-        pytest.skip(f"this machine or build has no {name}")
-    yield name
-    kernels.set_instruction_set(before)
+    with instruction_sets.using(str(request.param)) as there:
+        assert there
+        yield str(request.param)
 
 
 def uneven_grid(rows: int, knots: int, seed: int) -> Tensor:

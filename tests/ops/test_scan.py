@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import instruction_sets
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from vmkla.errors import ShapeError, UsageError
 from vmkla.ops import selective_scan2d
-from vmkla.ops.backends import native
 from vmkla.ops.scan import selective_scan2d_reference
 
 NAMES = ("u", "p", "dt_weight", "A", "D", "delta_bias")
@@ -104,15 +104,12 @@ def test_gradcheck_of_the_reference() -> None:
     assert torch.autograd.gradcheck(lambda *t: selective_scan2d(*t, backend="reference"), inputs)
 
 
-@pytest.fixture(params=("avx512", "avx2", "baseline", "neon"))
+@pytest.fixture(params=instruction_sets.available())
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every instruction set that this machine can run."""
-    kernels, name = native(), str(request.param)
-    before = kernels.instruction_set
-    if not kernels.set_instruction_set(name):
-        pytest.skip(f"this machine or build has no {name}")
-    yield name
-    kernels.set_instruction_set(before)
+    with instruction_sets.using(str(request.param)) as there:
+        assert there
+        yield str(request.param)
 
 
 def assert_native_is_reference(shape: Shape, seed: int) -> None:

@@ -39,7 +39,7 @@ class FramesToProbability(nn.Module):
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Hash of the weights' bytes in float32, in the order of their names; how they were stored is no matter."""
+    """Hash of the weights' bytes in float32, in the order of their names; however stored."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -1,0 +1,203 @@
+"""How fast a runner is here: latency per stage, throughput and memory, for ``vmkla bench``."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import MissingDependencyError, UsageError
+from vmkla.native import find_library
+from vmkla.preprocess import field_of_view, prepare, restore
+from vmkla.runner import Runner
+
+_CPU_FLAGS = (
+    "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
+    "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "asimdhp", "asimddp", "sve", "bf16", "i8mm",
+)  # fmt: skip
+"""Flags of /proc/cpuinfo that decide how fast dense arithmetic can be."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Percentiles of one stage, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, samples_ms: Sequence[float]) -> Latency:
+        """Percentiles of measured times."""
+        p50, p95, p99 = np.percentile(samples_ms, [50, 95, 99])
+        return cls(float(p50), float(p95), float(p99), float(max(samples_ms)))
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """One measurement.
+
+    Attributes:
+        latency_ms: of ``whole`` and of each stage: ``prepare``, ``infer``, ``restore``; of one batch.
+        fps: frames a second, one batch after the other.
+        iterations, warmup, batch: how it was measured.
+        frame_hw: size of the frames that went in, px.
+        peak_memory_bytes: largest resident size of this process so far.
+        kernel_instruction_set: what vmkla's kernels picked; None when they are not in use.
+        cpu: name of the processor.
+        cpu_flags: its instruction sets that matter here.
+        cores: CPUs that this process may use.
+        threads: that were asked for; None left the runtime its choice.
+        runner, runtime, device, kernels, path, sha256: what was measured.
+    """
+
+    latency_ms: dict[str, Latency]
+    fps: float
+    iterations: int
+    warmup: int
+    batch: int
+    frame_hw: tuple[int, int]
+    peak_memory_bytes: int
+    kernel_instruction_set: str | None
+    cpu: str
+    cpu_flags: tuple[str, ...]
+    cores: int
+    threads: int | None
+    runner: str
+    runtime: str
+    device: str
+    kernels: str
+    path: str
+    sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def benchmark(
+    runner: Runner,
+    frames: Sequence[npt.NDArray[np.uint8]],
+    *,
+    warmup: int = 10,
+    iterations: int = 100,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> BenchReport:
+    """Time a runner from frame to restored probability.
+
+    Args:
+        runner: a loaded model.
+        frames: (H, W, 3) uint8 RGB each, all of one size, taken in turn; at least one.
+        warmup: batches that are not counted.
+        iterations: batches that are, at least 1.
+        threads: what the runner was loaded with, for the report.
+        progress: called with the number of each finished batch, from 1, warm-up included.
+    Raises:
+        UsageError: there is nothing to measure.
+    """
+    if not frames or iterations < 1 or warmup < 0:
+        raise UsageError(
+            f"nothing to measure: {len(frames)} frames, {iterations} iterations, {warmup} warm-up batches"
+        )
+    batch = runner.spec.batch or 1
+    spec = runner.spec.metadata.preprocess
+    times_ms: dict[str, list[float]] = {"whole": [], "prepare": [], "infer": [], "restore": []}
+    for i in range(warmup + iterations):
+        chosen = [frames[(i * batch + j) % len(frames)] for j in range(batch)]
+        marks = [time.perf_counter()]
+        rects = [field_of_view(frame, spec.roi) for frame in chosen]
+        prepared = [prepare(frame, spec, rect) for frame, rect in zip(chosen, rects, strict=True)]
+        inputs = np.stack(prepared)
+        marks.append(time.perf_counter())
+        probability = runner.infer(inputs)
+        marks.append(time.perf_counter())
+        for values, rect, frame in zip(probability, rects, chosen, strict=True):
+            height, width = frame.shape[:2]
+            restore(values, rect, (height, width))
+        marks.append(time.perf_counter())
+        if i >= warmup:
+            for stage, start, end in zip(("prepare", "infer", "restore"), marks, marks[1:], strict=False):
+                times_ms[stage].append((end - start) * 1e3)
+            times_ms["whole"].append((marks[-1] - marks[0]) * 1e3)
+        if progress is not None:
+            progress(i + 1)
+    height, width = frames[0].shape[:2]
+    return BenchReport(
+        latency_ms={stage: Latency.of(samples) for stage, samples in times_ms.items()},
+        fps=batch * iterations / (sum(times_ms["whole"]) / 1e3),
+        iterations=iterations,
+        warmup=warmup,
+        batch=batch,
+        frame_hw=(height, width),
+        peak_memory_bytes=peak_memory_bytes(),
+        kernel_instruction_set=kernel_instruction_set() if runner.spec.kernels == "native" else None,
+        cpu=cpu_name(),
+        cpu_flags=cpu_flags(),
+        cores=len(os.sched_getaffinity(0)),
+        threads=threads,
+        runner=runner.name,
+        runtime=runner.spec.runtime,
+        device=runner.spec.device,
+        kernels=runner.spec.kernels,
+        path=runner.spec.path,
+        sha256=runner.spec.sha256,
+    )
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def kernel_instruction_set() -> str:
+    """What vmkla's CPU kernels picked on this machine: ``avx512``, ``avx2``, ``neon`` or ``baseline``.
+
+    Raises:
+        MissingDependencyError: the library is not there, or is of another version.
+    """
+    path = find_library()
+    try:
+        name = ctypes.CDLL(str(path)).vmkla_cpu_instruction_set
+    except (OSError, AttributeError) as error:
+        raise MissingDependencyError(
+            f"the compiled library {path} cannot be used: {error}",
+            hint="Run: pip install --force-reinstall vmkla   (from a checkout: pip install .)",
+        ) from error
+    name.restype = ctypes.c_char_p
+    return str(name().decode())
+
+
+def cpu_name() -> str:
+    """The processor's name; its architecture where it has none."""
+    names = [value for key, value in _cpuinfo() if key in ("model name", "CPU part")]
+    return names[0] if names else platform.machine()
+
+
+def cpu_flags() -> tuple[str, ...]:
+    """The processor's instruction sets that matter here."""
+    present = {flag for key, value in _cpuinfo() if key in ("flags", "Features") for flag in value.split()}
+    return tuple(flag for flag in _CPU_FLAGS if flag in present)
+
+
+def _cpuinfo() -> list[tuple[str, str]]:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    return [
+        (key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines) if value
+    ]

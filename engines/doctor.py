@@ -1,0 +1,199 @@
+"""What is installed here, what works, and the command that brings each missing thing."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vmkla import __version__, weights
+from vmkla.engines import custom_ops
+from vmkla.engines.bench import cpu_name, kernel_instruction_set
+from vmkla.errors import MissingDependencyError, VmklaError
+from vmkla.imports import require
+from vmkla.native import CPU_LIBRARY, find_library
+
+REINSTALL = "pip install --force-reinstall vmkla"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        group: ``package``, ``library``, ``backend``, ``runtime``, ``weights`` or ``gpu``.
+        name: the thing.
+        works: it is here and answered.
+        detail: its version or what it said; where it does not work, why.
+        needed_for: what it serves.
+        fix: the command that brings it; None when nothing is to be done.
+    """
+
+    group: str
+    name: str
+    works: bool
+    detail: str
+    needed_for: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The machine and all findings.
+
+    Attributes:
+        vmkla, python, platform, cpu: versions and names.
+        cores: CPUs that this process may use.
+        findings: in the order in which they are best read.
+    """
+
+    vmkla: str
+    python: str
+    platform: str
+    cpu: str
+    cores: int
+    findings: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def diagnose() -> Diagnosis:
+    """Look at everything. Never fails: what cannot be had is a finding."""
+    return Diagnosis(
+        vmkla=__version__,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=cpu_name(),
+        cores=len(os.sched_getaffinity(0)),
+        findings=(
+            *_packages(),
+            _attempt("library", CPU_LIBRARY, "fast ops on the CPU", _native_library),
+            *_backends(),
+            _attempt("runtime", "onnxruntime", "vmkla infer", _onnxruntime),
+            _attempt("runtime", "torch", "parity checks, training", _torch),
+            *_weights(),
+            _attempt("gpu", "NVIDIA GPU", "the GPU runtimes", _gpu),
+        ),
+    )
+
+
+def _attempt(group: str, name: str, needed_for: str, look: Callable[[], str]) -> Finding:
+    """The finding of a function that returns a detail or raises why there is none."""
+    try:
+        return Finding(group, name, True, look(), needed_for)
+    except VmklaError as error:
+        return Finding(
+            group, name, False, error.message, needed_for, (error.hint or "").removeprefix("Run: ") or None
+        )
+    except Exception as error:  # a broken package may raise anything at its import
+        return Finding(group, name, False, f"{type(error).__name__}: {error}", needed_for)
+
+
+def _packages() -> list[Finding]:
+    """Every package that vmkla's own metadata names, with its version here."""
+    purposes = {
+        "": "every command",
+        "train": "vmkla train",
+        "export": "vmkla export",
+        "cuda": "the mamba_ssm backend",
+        "tensorrt": "TensorRT",
+        "jetson": "TensorRT on Jetson",
+        "rtx": "TensorRT-RTX",
+        "dev": "the tests",
+    }
+    wanted: dict[str, list[str]] = {}
+    for requirement in importlib.metadata.requires("vmkla") or []:
+        name = re.match(r"[\w.-]+", requirement)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        if name is not None and name[0] != "vmkla":
+            wanted.setdefault(name[0], []).append(extra[1] if extra else "")
+    findings = []
+    for package, extras in wanted.items():
+        needed_for = ", ".join(purposes.get(extra, extra) for extra in extras)
+        fix = f"pip install 'vmkla[{extras[0]}]'" if extras[0] else REINSTALL
+        try:
+            version = importlib.metadata.version(package)
+            findings.append(Finding("package", package, True, version, needed_for))
+        except importlib.metadata.PackageNotFoundError:
+            findings.append(Finding("package", package, False, "not installed", needed_for, fix))
+    return findings
+
+
+def _native_library() -> str:
+    return f"instruction set {kernel_instruction_set()}, {find_library()}"
+
+
+def _backends() -> list[Finding]:
+    """The backends of the torch ops, as their dispatcher sees them."""
+    purpose = "vmkla train, vmkla export"
+    try:
+        torch = require("torch", extra="train", purpose="the torch ops")
+    except MissingDependencyError:
+        return [
+            Finding(
+                "backend", "torch ops", False, "torch is not installed", purpose, "pip install 'vmkla[train]'"
+            )
+        ]
+    backends = importlib.import_module("vmkla.ops.backends")
+    names = [name for name in backends.BACKENDS if name != "auto"]
+    sample = torch.zeros(1)
+
+    def choose(name: str) -> str:
+        return f"takes {backends.choose(name, sample)}"
+
+    return [_attempt("backend", name, purpose, functools.partial(choose, name)) for name in names]
+
+
+def _onnxruntime() -> str:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    custom_ops.register(options)
+    providers = ", ".join(ort.get_available_providers())
+    return f"{ort.__version__} with vmkla's kernels; providers {providers}"
+
+
+def _torch() -> str:
+    torch = require("torch", extra="train", purpose="the torch runner")
+    return f"{torch.__version__}; CUDA {'available' if torch.cuda.is_available() else 'not available'}"
+
+
+def _weights() -> list[Finding]:
+    files = sorted({*weights.shipped(".onnx").values(), *weights.shipped(".safetensors").values()})
+    if not files:
+        return [Finding("weights", "none", False, "no weights are installed", "models by name", REINSTALL)]
+    return [
+        Finding("weights", path.name, True, f"{path.stat().st_size / 1e6:.1f} MB", "models by name")
+        for path in files
+    ]
+
+
+def _gpu() -> str:
+    """Name and compute capability of the first GPU, asked of the driver itself: no CUDA package needed."""
+    hint = "Install NVIDIA's driver; without a GPU, onnxruntime on the CPU serves."
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise MissingDependencyError("no NVIDIA driver (libcuda.so.1) here", hint=hint) from error
+    count, device, major, minor = (ctypes.c_int() for _ in range(4))
+    name = ctypes.create_string_buffer(128)
+    status = driver.cuInit(0)
+    if status or driver.cuDeviceGetCount(ctypes.byref(count)) or count.value == 0:
+        raise MissingDependencyError(f"the NVIDIA driver finds no GPU (cuInit returned {status})", hint=hint)
+    driver.cuDeviceGet(ctypes.byref(device), 0)
+    driver.cuDeviceGetName(name, len(name), device)
+    driver.cuDeviceGetAttribute(
+        ctypes.byref(major), 75, device
+    )  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+    driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)  # and _MINOR
+    return f"{name.value.decode()}, compute capability {major.value}.{minor.value}, {count.value} in all"

@@ -1,0 +1,160 @@
+"""The runner on ONNX Runtime, on the CPU. Imports neither torch nor onnx."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.engines import custom_ops
+from vmkla.engines.frames import check_frames
+from vmkla.engines.onnx_file import read_outline
+from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError, VmklaError
+from vmkla.imports import require
+from vmkla.metadata import ArtefactMetadata
+from vmkla.runner import RunnerSpec
+
+logger = logging.getLogger(__name__)
+
+Kernels = Literal["native", "bodies"]
+PROVIDER = "CPUExecutionProvider"
+INPUT, OUTPUT = "frames", "probability"
+
+
+class OnnxRuntimeRunner:
+    """A vmkla ONNX file in an ONNX Runtime session on the CPU.
+
+    Args:
+        path: a file that ``vmkla export`` wrote.
+        threads: CPU threads; None takes one per physical core, ONNX Runtime's own choice.
+        kernels: ``native`` runs the custom nodes with vmkla's kernels, and is an error where they
+            cannot be had; ``bodies`` runs the function bodies in the file.
+        warn_unverified: log a warning when the file's own check was skipped.
+    Raises:
+        BadInputError: the file is missing, cut off or not ONNX.
+        ArtefactMismatchError: the file is not one of vmkla's, or not for this onnxruntime.
+        MissingDependencyError: the kernels cannot be had.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        kernels: Kernels = "native",
+        warn_unverified: bool = True,
+    ) -> None:
+        ort = require("onnxruntime", extra="export", purpose="the ONNX Runtime runner")
+        outline = read_outline(path)
+        metadata = ArtefactMetadata.from_props(outline.metadata, path=str(path))
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Workers spin while a frame is computed, which is faster, and not between frames, when the
+        # decoder and the encoder of a video want the cores.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if kernels == "native":
+            custom_ops.register(options)
+        try:
+            session = ort.InferenceSession(str(path), options, providers=[PROVIDER])
+        except Exception as error:  # onnxruntime's exceptions have no base of their own
+            raise ArtefactMismatchError(
+                f"onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}",
+                hint="Run: vmkla export again, with the vmkla and onnxruntime installed here",
+            ) from error
+        if session.get_providers() != [PROVIDER]:
+            raise MissingDependencyError(
+                f"onnxruntime took the providers {session.get_providers()}, expected {PROVIDER} alone"
+            )
+        self._session = session
+        self._spec = _spec_of(session, metadata, path, f"onnxruntime {ort.__version__}", kernels)
+        if warn_unverified and not metadata.verified:
+            logger.warning("%s was never verified: its maker's check was skipped", path)
+
+    @property
+    def spec(self) -> RunnerSpec:
+        """What it takes and gives."""
+        return self._spec
+
+    def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(n, height, width, 3) uint8 RGB -> (n, classes, height, width) float32 probability.
+
+        Raises:
+            ShapeError: the batch has another shape or type.
+            VmklaError: the runner is closed, or onnxruntime failed.
+        """
+        check_frames(frames_rgb, self._spec)
+        if self._session is None:
+            raise VmklaError("the runner is closed")
+        if len(frames_rgb) == 0:
+            s = self._spec
+            return np.empty((0, s.num_classes, s.height, s.width), np.float32)
+        try:
+            (probability,) = self._session.run(None, {INPUT: np.ascontiguousarray(frames_rgb)})
+        except Exception as error:
+            raise VmklaError(f"onnxruntime failed on {self._spec.path}: {_first_line(error)}") from error
+        return np.asarray(probability)
+
+    def close(self) -> None:
+        """Release the session; a second call does nothing."""
+        self._session = None
+
+
+def _spec_of(
+    session: object, metadata: ArtefactMetadata, path: Path, runtime: str, kernels: Kernels
+) -> RunnerSpec:
+    """Hold the session's input and output against what the metadata says of them."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()  # type: ignore[attr-defined]
+    height, width = metadata.preprocess.height, metadata.preprocess.width
+    seen = [(value.name, value.type, list(value.shape)) for value in (*inputs, *outputs)]
+    batch = seen[0][2][0] if seen and seen[0][2] else None
+    classes = len(metadata.class_names)
+    expected = [
+        (INPUT, "tensor(uint8)", [batch, height, width, 3]),
+        (OUTPUT, "tensor(float)", [batch, classes, height, width]),
+    ]
+    if seen != expected:
+        raise ArtefactMismatchError(
+            f"{path} has inputs and outputs {seen}, its metadata asks for {expected}",
+            hint="Use a file that `vmkla export` wrote, unchanged.",
+        )
+    return RunnerSpec(
+        height=height,
+        width=width,
+        batch=batch if isinstance(batch, int) else None,
+        num_classes=classes,
+        metadata=metadata,
+        path=str(path),
+        sha256=file_sha256(path),
+        runtime=runtime,
+        device="cpu",
+        kernels=kernels,
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes, read in pieces.
+
+    Raises:
+        BadInputError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

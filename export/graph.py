@@ -1,0 +1,145 @@
+"""Tidying of an exported graph: constants folded, names readable, no traces of where it was made."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from vmkla.imports import require
+
+if TYPE_CHECKING:
+    import onnx
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_PREFIX = "model."
+_UNLIMITED = 1 << 31
+_ROLES = {
+    "MatMul": ("left", "weight_transposed"),
+    "SelectiveScan2d": ("u", "p", "dt_weight", "A", "D", "delta_bias"),
+    "BSplineBasis": ("x", "grid"),
+}
+"""What the inputs of a node are, for naming weights that were computed from others."""
+
+
+def fold_constants(model: Any) -> None:
+    """Compute what depends on weights alone (transposed weights, A = -exp(A_log), rotary tables), in place.
+
+    Args:
+        model: ``onnx_ir.Model``.
+    """
+    optimizer = require("onnxscript.optimizer", extra="export", purpose="vmkla export")
+    passes = require("onnx_ir.passes.common", extra="export", purpose="vmkla export")
+    optimizer.fold_constants(
+        model, input_size_limit=_UNLIMITED, output_size_limit=_UNLIMITED, should_fold=lambda node: True
+    )
+    passes.RemoveUnusedNodesPass()(model)
+    passes.DeduplicateInitializersPass(size_limit=_UNLIMITED)(model)
+
+
+def open_elu(model: onnx.ModelProto) -> int:
+    """Write ELU(x) + 1 as r + exp(x - r) with r = relu(x), in place: the same values, in a third of the time.
+
+    ONNX Runtime's Elu takes one value at a time; its Exp is vectorised.
+
+    Returns:
+        Places that were changed.
+    """
+    onnx = require("onnx", extra="export", purpose="vmkla export")
+    graph = model.graph
+    ones = {
+        tensor.name
+        for tensor in graph.initializer
+        if len(tensor.dims) == 0 and float(onnx.numpy_helper.to_array(tensor)) == 1.0
+    }
+    users = Counter(name for node in graph.node for name in node.input)
+    plain = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "Elu" and users[node.output[0]] == 1 and all(a.f == 1.0 for a in node.attribute)
+    }
+    nodes, changed = [], 0
+    for node in graph.node:
+        elu = next((plain[name] for name in node.input if name in plain), None)
+        if node.op_type != "Add" or elu is None or not ones & set(node.input):
+            nodes.append(node)
+            continue
+        nodes.remove(elu)
+        x, y = elu.input[0], node.output[0]
+        parts = [
+            onnx.helper.make_node("Relu", [x], [f"{y}.positive"]),
+            onnx.helper.make_node("Sub", [x, f"{y}.positive"], [f"{y}.negative"]),
+            onnx.helper.make_node("Exp", [f"{y}.negative"], [f"{y}.decay"]),
+            onnx.helper.make_node("Add", [f"{y}.positive", f"{y}.decay"], [y]),
+        ]
+        for part in parts:
+            part.metadata_props.extend(elu.metadata_props)
+        nodes.extend(parts)
+        changed += 1
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return changed
+
+
+def give_names(model: onnx.ModelProto) -> None:
+    """Name nodes, values and weights after the modules that they belong to, and drop the exporter's notes.
+
+    A node is called ``encoder.stages.0.blocks.1.scan/SelectiveScan2d``, its output likewise.
+    """
+    graph = model.graph
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    renamed: dict[str, str] = {}
+    folded = {tensor.name for tensor in graph.initializer if not tensor.name.startswith(_PREFIX)}
+    taken: Counter[str] = Counter()
+
+    def unused(name: str) -> str:
+        taken[name] += 1
+        return name if taken[name] == 1 else f"{name}_{taken[name]}"
+
+    for tensor in graph.initializer:
+        if tensor.name not in folded:
+            renamed[tensor.name] = unused(_without_prefix(tensor.name))
+    for node in graph.node:
+        scope = _scope(node)
+        node.name = unused(f"{scope}/{node.op_type}" if scope else node.op_type)
+        for i, output in enumerate(node.output):
+            if output and output not in fixed:
+                renamed[output] = node.name if i == 0 else f"{node.name}:{i}"
+        # A folded weight has lost its name; its first user says what it is.
+        for i, name in enumerate(node.input):
+            if name in folded:
+                folded.remove(name)
+                role = _ROLES.get(node.op_type, ())
+                what = role[i] if i < len(role) else f"{node.op_type}.constant"
+                renamed[name] = unused(f"{scope}.{what}".lstrip("."))
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for tensor in graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+        del tensor.metadata_props[:]
+        tensor.doc_string = ""
+    # ONNX Runtime cannot infer shapes behind a custom node, and fuses less without them: they stay.
+    for value in graph.value_info:
+        value.name = renamed.get(value.name, value.name)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        del value.metadata_props[:]
+        value.doc_string = ""
+    for holder in (graph, model):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """Dotted name of the innermost module that a node comes from."""
+    for entry in node.metadata_props:
+        if entry.key == _SCOPES:
+            *modules, _ = ast.literal_eval(entry.value)
+            return _without_prefix(f"{modules[-1]}.").rstrip(".") if modules else ""
+    return ""
+
+
+def _without_prefix(name: str) -> str:
+    return name.removeprefix(_PREFIX)

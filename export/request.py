@@ -1,0 +1,138 @@
+"""What a user asks to export, turned into a network and frames to check it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla import weights
+from vmkla.config import PRESETS, get_preset
+from vmkla.errors import BadInputError, UsageError
+from vmkla.export.exporter import ExportReport, export_onnx
+from vmkla.imports import require
+from vmkla.preprocess import PreprocessSpec, Rect, field_of_view, prepare
+
+if TYPE_CHECKING:
+    from vmkla.training.checkpoints import LoadedWeights
+
+CHECK_FRAMES = 16
+"""Frames of a folder that are used to check with, spread over it."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export.
+
+    Attributes:
+        model: name of shipped weights, a weights file, or a preset.
+        output: the ONNX file to write.
+        size_hw: input size, px; None takes the size of the training, and 256x256 where that is unknown.
+        weights: weights file of a preset.
+        random_weights: draw the weights of a preset; for benchmarks.
+        batch: ``"dynamic"``, or a fixed number of frames.
+        roi: field of view; None takes that of the training.
+        threshold: None takes that of the weights.
+        frames: a video, image, folder or pattern to check with; None renders some.
+        skip_gates: do not check.
+        half_storage: store the weights as float16.
+        seed: of random weights.
+    """
+
+    model: str
+    output: Path
+    size_hw: tuple[int, int] | None = None
+    weights: Path | None = None
+    random_weights: bool = False
+    batch: Literal["dynamic"] | int = "dynamic"
+    roi: str | Rect | None = None
+    threshold: float | None = None
+    frames: str | None = None
+    skip_gates: bool = False
+    half_storage: bool = False
+    seed: int = 0
+
+
+def export_request(request: ExportRequest, progress: Callable[[str], None] | None = None) -> ExportReport:
+    """Find the weights, make the frames, export.
+
+    Raises:
+        UsageError: a preset without weights, or weights named twice.
+        VmklaError: whatever ``export_onnx`` and ``load_weights`` raise.
+    """
+    loaded = _load(request)
+    training = loaded.training
+    height, width = request.size_hw or training.get("image_size_hw") or (256, 256)
+    loaded.config.check_input(height, width)
+    spec = PreprocessSpec(height, width, request.roi or training.get("roi", "none"))
+    return export_onnx(
+        loaded.model,
+        spec=spec,
+        output=request.output,
+        batch=request.batch,
+        class_names=loaded.class_names,
+        threshold=loaded.threshold if request.threshold is None else request.threshold,
+        training=training,
+        random_weights=request.random_weights,
+        frames=None if request.frames is None else _frames(request.frames, spec),
+        skip_gates=request.skip_gates,
+        half_storage=request.half_storage,
+        progress=progress,
+    )
+
+
+def _load(request: ExportRequest) -> LoadedWeights:
+    """The network that is meant, and never another one."""
+    checkpoints: Any = require("vmkla.training.checkpoints", extra="export", purpose="vmkla export")
+    name, shipped = request.model, weights.shipped(".safetensors")
+    if request.weights is not None and request.random_weights:
+        raise UsageError("--weights and --random-weights are both given; choose one")
+    if request.random_weights:
+        return _random(request, checkpoints)
+    if request.weights is not None:
+        loaded: LoadedWeights = checkpoints.load_weights(request.weights)
+        if name in PRESETS and loaded.config.name != name:
+            raise UsageError(
+                f"--model is {name}, but {request.weights} holds a {loaded.config.name}",
+                hint=f"Run: vmkla export --model {request.weights}",
+            )
+        return loaded
+    if name in PRESETS and name not in shipped and not Path(name).is_file():
+        raise UsageError(
+            f"the preset {name!r} has no shipped weights",
+            hint="Add --weights FILE, or --random-weights for a benchmark of an untrained network.",
+        )
+    found: LoadedWeights = checkpoints.load_weights(weights.resolve(name, ".safetensors"))
+    return found
+
+
+def _random(request: ExportRequest, checkpoints: Any) -> LoadedWeights:
+    torch = require("torch", extra="export", purpose="vmkla export")
+    models = require("vmkla.models", extra="export", purpose="vmkla export")
+    config = get_preset(request.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(request.seed)
+        model = models.build_model(config)
+    loaded: LoadedWeights = checkpoints.LoadedWeights(model.eval(), config, ("polyp",), 0.5, {})
+    return loaded
+
+
+def _frames(source_spec: str, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+    """(n, height, width, 3) frames of a source, preprocessed, spread over it."""
+    from vmkla.video.sources import open_source
+
+    source = open_source(source_spec)
+    step = max(1, (source.total or 1) // CHECK_FRAMES)
+    prepared: list[npt.NDArray[np.uint8]] = []
+    for index, frame in enumerate(source.frames()):
+        if index % step == 0:
+            prepared.append(prepare(frame.rgb, spec, field_of_view(frame.rgb, spec.roi)))
+        if len(prepared) == CHECK_FRAMES:
+            break
+    if not prepared:
+        raise BadInputError(f"{source_spec} has no frame to check with")
+    return np.stack(prepared)

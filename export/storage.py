@@ -1,0 +1,70 @@
+"""Weights stored as float16 and computed with in float32: a file of half the size, and the same graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmkla.imports import require
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+SMALLEST = 256
+"""Values; a shorter initializer is not worth a Cast."""
+
+
+def round_to_half(model: nn.Module) -> None:
+    """Round weights to what float16 can hold, in place; they stay float32 tensors.
+
+    What ``model.half()`` would keep in float32 (A_log, D and delta_bias of the scan, which the recurrence
+    multiplies thousands of times) is left as it is.
+    """
+    torch = require("torch", extra="export", purpose="vmkla export")
+    layers = require("vmkla.models.layers", extra="export", purpose="vmkla export")
+    kept = {
+        id(getattr(module, name))
+        for module in model.modules()
+        if isinstance(module, layers.Float32Island)
+        for name in module.float32_names
+    }
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if id(parameter) not in kept:
+                parameter.copy_(parameter.half().float())
+
+
+def store_half(model: onnx.ModelProto) -> int:
+    """Store every float32 initializer that float16 holds exactly as float16 with a Cast behind it.
+
+    Nothing is rounded here: a value that float16 cannot hold keeps its whole tensor in float32. ONNX
+    Runtime folds the Casts when it loads the file.
+
+    Args:
+        model: changed in place.
+    Returns:
+        Initializers that were stored so.
+    """
+    onnx = require("onnx", extra="export", purpose="vmkla export")
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.size < SMALLEST or not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
+        casts.append(
+            onnx.helper.make_node(
+                "Cast", [f"{name}.half"], [name], name=f"{name}/Cast", to=onnx.TensorProto.FLOAT
+            )
+        )
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return len(casts)

@@ -1,0 +1,270 @@
+"""The whole export of a tiny network: the file's form, its numbers, and what a wrong file comes to."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from exported_models import HEIGHT, TINY, WIDTH, frames, network, traced
+from tolerances import tol
+
+from vmkla.engines.onnx_file import read_outline
+from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.errors import BadInputError, GateError, ShapeError, UsageError
+from vmkla.export import exporter
+from vmkla.metadata import ArtefactMetadata
+from vmkla.models.serving import FramesToProbability, weights_sha256
+from vmkla.preprocess import PreprocessSpec
+
+SPEC = PreprocessSpec(HEIGHT, WIDTH)
+
+
+@pytest.fixture
+def no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces come from the session's cache, each a copy of its own; all else is the real exporter."""
+    monkeypatch.setattr(exporter, "trace", lambda model, height, width, batch: traced(model.config, batch))
+
+
+def export(path: Path, **changes: Any) -> exporter.ExportReport:
+    arguments: dict[str, Any] = {
+        "spec": SPEC,
+        "output": path,
+        "frames": frames(3),
+        "training": {"epochs": 3},
+        **changes,
+    }
+    return exporter.export_onnx(arguments.pop("model", network()), **arguments)
+
+
+def probability(config: Any, inputs: Any) -> torch.Tensor:
+    with torch.no_grad():
+        served = FramesToProbability(network(config), config.num_classes).eval()
+        out: torch.Tensor = served(torch.from_numpy(inputs))
+    return out
+
+
+def test_form_of_the_graph(tiny_onnx: Path) -> None:
+    model = onnx.load(tiny_onnx)
+    onnx.checker.check_model(model, full_check=True)
+    graph = model.graph
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": 20, "vmkla": 1}
+    assert [value.name for value in graph.input] == ["frames"]
+    assert [value.name for value in graph.output] == ["probability"]
+    consumers = [node.op_type for node in graph.node if "frames" in node.input]
+    assert consumers == ["Cast"]
+    dims = [d.dim_param or d.dim_value for d in graph.input[0].type.tensor_type.shape.dim]
+    assert dims == ["n", HEIGHT, WIDTH, 3]
+    assert {function.name for function in model.functions} == {"SelectiveScan2d", "BSplineBasis"}
+    custom = [node for node in graph.node if node.domain == "vmkla"]
+    assert len(custom) == 4 + 8
+    for node in custom:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        assert attributes["plugin_namespace"] == b"vmkla"
+        assert attributes["plugin_version"] == b"1"
+
+
+def test_graph_has_no_loose_pieces(tiny_onnx: Path) -> None:
+    """Norms, GELU and the ops' insides are single nodes; what depends on weights alone is a weight."""
+    nodes = read_outline(tiny_onnx).nodes
+    loose = {
+        "Where",
+        "Softplus",
+        "Pow",
+        "Abs",
+        "Erf",
+        "Neg",
+        "Cos",
+        "Sin",
+        "BatchNormalization",
+        "Shape",
+    }
+    assert not loose & set(nodes)
+    assert nodes["Gelu"] == 4
+    assert nodes["Exp"] == 4, "of ELU + 1; softplus and A = -exp(A_log) have left none"
+    assert nodes["Cast"] == 1
+
+
+def test_names_are_readable_and_carry_nothing_of_the_machine(tiny_onnx: Path) -> None:
+    model = onnx.load(tiny_onnx)
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    assert "encoder.stages.0.blocks.0.scan/SelectiveScan2d" in names
+    assert "decoder.stages.3.blocks.0.mlp.act/Gelu" in names
+    initializers = [tensor.name for tensor in model.graph.initializer]
+    assert len(set(initializers)) == len(initializers)
+    assert "encoder.stages.0.blocks.0.scan.A" in initializers
+    data = tiny_onnx.read_bytes()
+    for trace in (b"site-packages", b"pkg.torch", os.fsencode(Path(__file__).parents[2]), b"stack_trace"):
+        assert trace not in data
+
+
+def test_metadata(tiny_onnx: Path) -> None:
+    metadata = ArtefactMetadata.from_props(read_outline(tiny_onnx).metadata, path="")
+    assert metadata.verified
+    assert metadata.random_weights
+    assert metadata.model_config == {**TINY.to_dict(), "encoder_depths": [1] * 4, "decoder_depths": [1] * 4}
+    assert metadata.preprocess == SPEC
+    assert metadata.weights_sha256 == weights_sha256(network())
+    assert [check["measured"]["candidate"] for check in metadata.gates["checks"]] == [
+        "onnxruntime/native",
+        "onnxruntime/bodies",
+    ]
+
+
+@pytest.mark.parametrize("kernels", ["native", "bodies"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_probability_is_torchs(tiny_onnx: Path, kernels: Any, count: int) -> None:
+    runner = OnnxRuntimeRunner(tiny_onnx, threads=1, kernels=kernels)
+    inputs = frames(count, seed=5)
+    expected = probability(TINY, inputs)
+    assert expected.min() < 0.4 and expected.max() > 0.6
+    torch.testing.assert_close(
+        torch.from_numpy(runner.infer(inputs)), expected, **tol(("onnx", "torch"), torch.float32)
+    )
+
+
+def test_fixed_batch_many_classes_and_half_storage(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, num_classes=3, decoder_block="csa")
+    lines: list[str] = []
+    report = export(
+        tmp_path / "a" / "model.onnx", model=network(config), batch=2, class_names=("background", "a", "b"),
+        half_storage=True, progress=lines.append,
+    )  # fmt: skip
+    assert report.path.stat().st_size == report.size_bytes
+    assert len(report.comparisons) == 2 and all(gate.passed for gate in report.gates)
+    assert any("mask Dice mean" in line and "passed" in line for line in lines)
+    runner = OnnxRuntimeRunner(report.path, threads=1)
+    assert runner.spec.batch == 2
+    inputs = frames(2, seed=6)
+    out = runner.infer(inputs)
+    assert out.shape == (2, 3, HEIGHT, WIDTH)
+    np.testing.assert_allclose(out.sum(axis=1), 1.0, atol=1e-5)
+    with pytest.raises(ShapeError, match="frames must be"):
+        runner.infer(frames(1))
+
+
+def body_with_a_route_not_reversed() -> onnx.FunctionProto:
+    body = real_scan_body()
+    for node in body.node:
+        if node.op_type == "Slice" and node.output[0] == "u_back":
+            node.op_type, node.input[:] = "Identity", node.input[:1]
+    return body
+
+
+real_scan_body = exporter.bodies.scan_body
+
+
+def test_a_wrong_body_is_refused(tmp_path: Path, no_tracing: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter.bodies, "scan_body", body_with_a_route_not_reversed)
+    with pytest.raises(GateError) as caught:
+        export(tmp_path / "model.onnx")
+    assert caught.value.exit_status == 5
+    assert "onnxruntime/bodies" in caught.value.message
+    assert "onnxruntime/native" not in caught.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("random_weights", [False, True])
+def test_a_wrong_graph_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_weights: bool
+) -> None:
+    """Two routes of one scan have changed places: both ways to run it must fail."""
+
+    def spoilt(model: Any, height: int, width: int, batch: Any) -> onnx.ModelProto:
+        proto = traced(model.config, batch)
+        for tensor in proto.graph.initializer:
+            if tensor.name == "encoder.stages.3.blocks.0.scan.delta_bias":
+                values = onnx.numpy_helper.to_array(tensor)[[2, 1, 0, 3]]
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+                return proto
+        raise AssertionError("the weight to spoil is not there")
+
+    monkeypatch.setattr(exporter, "trace", spoilt)
+    with pytest.raises(GateError, match="onnxruntime/native.*onnxruntime/bodies"):
+        export(tmp_path / "model.onnx", random_weights=random_weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_export_leaves_the_file_of_before(
+    tmp_path: Path, no_tracing: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"the one before")
+    monkeypatch.setattr(exporter.bodies, "scan_body", body_with_a_route_not_reversed)
+    with pytest.raises(GateError):
+        export(path)
+    assert path.read_bytes() == b"the one before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_skipped_gates_are_written_down_and_warned_of(
+    tmp_path: Path, no_tracing: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = export(tmp_path / "model.onnx", skip_gates=True)
+    assert report.comparisons == ()
+    assert report.metadata.gates == {"skipped": True}
+    runner = OnnxRuntimeRunner(report.path, threads=1)
+    assert not runner.spec.metadata.verified
+    assert "never verified" in caplog.text
+
+
+def test_the_model_is_not_changed(tmp_path: Path, no_tracing: None) -> None:
+    before = weights_sha256(network())
+    report = export(tmp_path / "model.onnx", half_storage=True, skip_gates=True)
+    assert weights_sha256(network()) == before
+    assert report.metadata.weights_sha256 != before
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"spec": PreprocessSpec(40, 64)}, ShapeError, "multiples of 32"),
+        ({"batch": 0}, UsageError, "batch"),
+        ({"class_names": ("a", "b")}, UsageError, "class names"),
+        ({"threshold": 7.0}, UsageError, "threshold"),
+        ({"frames": frames(1, 64, 64)}, ShapeError, "frames must be"),
+    ],
+)
+def test_arguments_that_make_no_sense(
+    tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        export(tmp_path / "model.onnx", **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_cannot_be_written(tmp_path: Path, no_tracing: None) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInputError, match="cannot be made"):
+        export(tmp_path / "file" / "model.onnx")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BadInputError, match="is a folder"):
+        export(tmp_path / "folder")
+
+
+def test_frames_are_rendered_when_none_are_given(tmp_path: Path, no_tracing: None) -> None:
+    report = export(tmp_path / "model.onnx", frames=None)
+    assert report.metadata.gates["rendered"] is True
+    assert report.metadata.gates["frames"] == exporter.RENDERED_FRAMES
+    assert report.metadata.verified
+
+
+@pytest.mark.slow
+def test_nano(tmp_path: Path) -> None:
+    """The preset as it is, traced anew."""
+    from vmkla.config import get_preset
+    from vmkla.models.vmkla_unet import build_model
+
+    torch.manual_seed(0)
+    report = export(
+        tmp_path / "nano.onnx", model=build_model(get_preset("nano")), spec=PreprocessSpec(64, 64),
+        frames=frames(2, 64, 64), random_weights=True, half_storage=True,
+    )  # fmt: skip
+    assert all(comparison.max_error < 1e-5 for comparison in report.comparisons)
+    assert report.size_bytes < 10e6

@@ -1,0 +1,82 @@
+"""Small networks and their ONNX files for the tests of export and engines; traced once a session."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from vmkla.config import ModelConfig
+from vmkla.export.exporter import export_onnx, trace
+from vmkla.models.vmkla_unet import VMKLAUNet, build_model
+from vmkla.preprocess import PreprocessSpec
+
+TINY = ModelConfig(
+    "tiny-test",
+    dim=16,  # 4 channels a pixel in the head: a norm over 2 would be a sign, steep beyond use
+    encoder_depths=(1, 1, 1, 1),
+    decoder_depths=(1, 1, 1, 1),
+    d_state=4,
+    head_dim=16,
+    kan_hidden=8,
+)
+HEIGHT, WIDTH = 32, 64
+"""Not square, so that swapped axes show."""
+
+
+@functools.cache
+def network(config: ModelConfig = TINY) -> VMKLAUNet:
+    """A network whose every weight is random, so that none hides behind a zero or a one."""
+    generator = torch.Generator().manual_seed(1)
+    torch.manual_seed(1)
+    model = build_model(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.2 * noise * parameter.abs().mean().clamp(min=0.05))
+        model.head.project.weight.mul_(4.0)  # so that probabilities spread over 0 to 1
+    return model
+
+
+def frames(count: int, height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """(count, height, width, 3) uint8: blurred noise, each frame its own."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, height // 8, width // 8, 3))
+    fine = rng.integers(-20, 21, (count, height, width, 3))
+    return np.clip(coarse.repeat(8, axis=1).repeat(8, axis=2) + fine, 0, 255).astype(np.uint8)
+
+
+@functools.cache
+def exported() -> bytes:
+    """The whole, verified file of the tiny network, with a dynamic batch."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = export_onnx(
+            network(),
+            spec=PreprocessSpec(HEIGHT, WIDTH),
+            output=Path(folder) / "tiny.onnx",
+            frames=frames(3),
+            random_weights=True,
+        )
+        return report.path.read_bytes()
+
+
+@functools.cache
+def _traced(config: ModelConfig, batch: Literal["dynamic"] | int) -> bytes:
+    if (config, batch) == (TINY, "dynamic"):
+        proto = onnx.load_model_from_string(exported())
+        del proto.functions[:]
+        del proto.metadata_props[:]
+    else:
+        proto = trace(network(config), HEIGHT, WIDTH, batch)
+    return bytes(proto.SerializeToString())
+
+
+def traced(config: ModelConfig = TINY, batch: Literal["dynamic"] | int = "dynamic") -> onnx.ModelProto:
+    """The exporter's graph, without bodies and metadata; a copy of one's own."""
+    return onnx.load_model_from_string(_traced(config, batch))
