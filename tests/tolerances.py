@@ -27,8 +27,8 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
     (("native", "reference"), torch.float32): Tolerance(
         2e-5,
         2e-5,
-        "float32 sums over at most 100 terms of order 1, exp to 1e-7, against float64; a missing term or a state "
-        "carried over a row's end differs by 1e-2",
+        "float32 sums over at most 100 terms of order 1, exp to 1e-7, against float64; a missing term or "
+        "a state carried over a row's end differs by 1e-2",
     ),
     (("native gradient", "reference gradient"), torch.float32): Tolerance(
         2e-5, 2e-5, "times the largest gradient of the tensor; a forgotten term is of order 1e-1"
@@ -37,7 +37,9 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
         3e-6, 3e-6, "cubes of numbers up to 2 in float32, cancelling; a neighbouring basis differs by 1e-1"
     ),
     (("native basis gradient", "reference basis gradient"), torch.float32): Tolerance(
-        2e-4, 1e-4, "slopes of up to 50 (narrow cells) in float32; a forgotten chain factor is off by 2 or more"
+        2e-4,
+        1e-4,
+        "slopes of up to 50 (narrow cells) in float32; a forgotten chain factor is off by 2 or more",
     ),
     (("native", "reference"), torch.float16): Tolerance(
         2e-3, 2e-3, "the result is rounded to half (2^-11); float16 state would be off by 1e-1"
@@ -65,10 +67,14 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
         1e-6, 1e-6, "rotary tables are float32, good to 1e-7; a head mixed with another differs by 1e-1"
     ),
     (("rope", "complex"), torch.float32): Tolerance(
-        1e-5, 1e-5, "float32 cosines of angles up to some tens of radians; rotating the wrong way differs by 1"
+        1e-5,
+        1e-5,
+        "float32 cosines of angles up to some tens of radians; rotating the wrong way differs by 1",
     ),
     (("kan", "definition"), torch.float64): Tolerance(
-        1e-5, 1e-5, "knots are float32, slopes up to 10 carry their 1e-7; the published precedence error, 1e-1"
+        1e-5,
+        1e-5,
+        "knots are float32, slopes up to 10 carry their 1e-7; the published precedence error, 1e-1",
     ),
     (("kan", "layout"), torch.float32): Tolerance(
         1e-5, 1e-5, "same products in another layout; bases of the wrong feature differ by 1e-1"
@@ -77,7 +83,9 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
         1e-4, 1e-4, "a whole block in float32, scans in another order; a wrong row of x_proj differs by 1e-1"
     ),
     (("batch", "single"), torch.float32): Tolerance(
-        1e-5, 1e-5, "products of another size are summed in another order; leaking between images differs by 1e-1"
+        1e-5,
+        1e-5,
+        "products of another size are summed in another order; leaking between images differs by 1e-1",
     ),
     (("eager", "exported"), torch.float32): Tolerance(
         1e-5, 1e-5, "the same ops after tracing; a frozen size or a lost branch differs by 1e-1"
@@ -90,7 +98,9 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
     ),
     # Export and engines.
     (("ort body", "reference"), torch.float32): Tolerance(
-        1e-5, 2e-5, "chunked instead of pixel by pixel, same sums; a lost carry between chunks differs by 1e-1"
+        1e-5,
+        2e-5,
+        "chunked instead of pixel by pixel, same sums; a lost carry between chunks differs by 1e-1",
     ),
     (("ort body", "reference"), torch.float16): Tolerance(
         2e-3, 2e-3, "inputs are the same halves, the result is rounded to half; float16 state differs by 1e-1"
@@ -99,13 +109,19 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
         1e-11, 1e-5, "delta of 1e-6 makes y of 1e-6; log(1 + e) without care is off by several per cent of it"
     ),
     (("ort body", "basis reference"), torch.float32): Tolerance(
-        2e-6, 1e-5, "the uniform path is another formula than Cox-de Boor; the neighbouring basis differs by 1e-2"
+        2e-6,
+        1e-5,
+        "the uniform path is another formula than Cox-de Boor; the neighbouring basis differs by 1e-2",
     ),
     (("ort body", "basis reference"), torch.float16): Tolerance(
-        2e-6, 1.1e-3, "one rounding to half may fall to the neighbour, 2^-10 away; the neighbouring basis, 1e-2"
+        2e-6,
+        1.1e-3,
+        "one rounding to half may fall to the neighbour, 2^-10 away; the neighbouring basis, 1e-2",
     ),
     (("rewrite", "module"), torch.float32): Tolerance(
-        1e-5, 1e-5, "weights multiplied in float64, then the same sums; a swapped colour or pixel differs by 1e-1"
+        1e-5,
+        1e-5,
+        "weights multiplied in float64, then the same sums; a swapped colour or pixel differs by 1e-1",
     ),
     (("onnx", "torch"), torch.float32): Tolerance(
         1e-5, 0.0, "probabilities, float32 sums in another order; a route read backwards differs by 1e-3"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, get_args, Literal
+from typing import Any, Literal, get_args
 
 from vmkla.errors import ShapeError, UsageError
 
@@ -131,7 +131,5 @@ def get_preset(name: str, **changes: Any) -> ModelConfig:
         UsageError: there is no preset of that name.
     """
     if name not in PRESETS:
-        raise UsageError(
-            f"there is no preset {name!r}", hint=f"Choose one of: {', '.join(PRESETS)}"
-        )
+        raise UsageError(f"there is no preset {name!r}", hint=f"Choose one of: {', '.join(PRESETS)}")
     return dataclasses.replace(PRESETS[name], **changes)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import instruction_sets
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -81,7 +81,9 @@ def assert_native_is_reference(x: Tensor, grid: Tensor, order: int, uniform: Uni
         near = (exact.unsqueeze(-1) - grid.double()).abs().amin(-1) < 1e-5
         gradient, expected = gradient.masked_fill(near, 0), expected.masked_fill(near, 0)
     torch.testing.assert_close(
-        gradient.double(), expected, **tol(("native basis gradient", "reference basis gradient"), torch.float32)
+        gradient.double(),
+        expected,
+        **tol(("native basis gradient", "reference basis gradient"), torch.float32),
     )
 
 

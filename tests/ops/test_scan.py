@@ -1,4 +1,4 @@
-"""``selective_scan2d``: the reference against a scalar recurrence, the native kernels against the reference."""
+"""``selective_scan2d``: the reference against a scalar recurrence, the kernels against the reference."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ def scan_inputs(shape: Shape, seed: int, dtype: torch.dtype = torch.float64) -> 
 
 
 def scalar_scan(u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor) -> Tensor:
-    """Mamba's recurrence, number by number, along the four paths of VMamba's cross-scan.
+    """Mamba's recurrence, number by number, along the four paths of VMamba.
 
-    h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t,  y_t = C_t h_t + D u_t  (Gu & Dao, 2023, eq. 2 and alg. 2).
+    h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t,  y_t = C_t h_t + D u_t
+    (Gu & Dao, 2023, eq. 2 and alg. 2).
     """
     b, H, W, d = u.shape
     n, R = A.shape[1], dt_weight.shape[1]
@@ -87,7 +88,7 @@ def test_reference_is_the_recurrence(shape: Shape) -> None:
 
 @pytest.mark.parametrize("route", range(4))
 def test_each_route_of_the_reference(route: int) -> None:
-    """With the C of the other routes at 0 only one path contributes; a swap of two paths would cancel in the sum."""
+    """Only one path contributes: a swap of two would cancel in the sum."""
     inputs = scan_inputs((1, 3, 2, 2, 2, 1), seed=route)
     n = 2
     for k in range(4):
@@ -137,7 +138,9 @@ def test_native_is_the_reference(shape: Shape, seed: int) -> None:
     assert_native_is_reference(shape, seed)
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 7, 19, 16, 3), (1, 40, 3, 33, 5, 9), (2, 8, 9, 64, 16, 2), (1, 2, 70, 80, 16, 1)])
+@pytest.mark.parametrize(
+    "shape", [(2, 5, 7, 19, 16, 3), (1, 40, 3, 33, 5, 9), (2, 8, 9, 64, 16, 2), (1, 2, 70, 80, 16, 1)]
+)
 def test_native_on_every_instruction_set(instruction_set: str, shape: Shape) -> None:
     assert_native_is_reference(shape, seed=len(instruction_set))
 
@@ -188,7 +191,7 @@ def test_nothing_in_nothing_out(backend: str, shape: Shape) -> None:
 
 @pytest.mark.parametrize("bias", [-14.0, 400.0])
 def test_extreme_delta(bias: float) -> None:
-    """delta of 8e-7 (relative error matters) and of 400 (exp underflows: every state forgets all but its pixel)."""
+    """delta of 8e-7, where relative error matters, and of 400, where exp underflows."""
     inputs = scan_inputs((1, 5, 6, 18, 16, 2), 6, torch.float32)
     inputs[5] = torch.full_like(inputs[5], bias)
     inputs[4].zero_()  # without the skip term a lost state cannot hide

@@ -73,9 +73,7 @@ def bspline_basis(
             f"got {tuple(grid.shape)} and {tuple(x.shape)}"
         )
     if grid.shape[-1] < 2 * order + 2:
-        raise ShapeError(
-            f"order {order} needs at least {2 * order + 2} knots, grid has {grid.shape[-1]}"
-        )
+        raise ShapeError(f"order {order} needs at least {2 * order + 2} knots, grid has {grid.shape[-1]}")
     if uniform is not None and grid.ndim != 1:
         raise ShapeError("uniform knots are one vector for all features; got a grid per feature")
     (x,) = backends.float32_under_autocast(x)
@@ -103,18 +101,14 @@ def _out_shape(x: Tensor, grid: Tensor, order: int) -> tuple[int, ...]:
 
 
 @torch.library.custom_op("vmkla::bspline_basis", mutates_args=())
-def _op(
-    x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, backend: str
-) -> Tensor:
+def _op(x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, backend: str) -> Tensor:
     if backend == "native":
         return backends.native().bspline_forward(x, grid, order, grid_min, grid_step)
     return bspline_basis_reference(x, grid, order)
 
 
 @_op.register_fake
-def _(
-    x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, backend: str
-) -> Tensor:
+def _(x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, backend: str) -> Tensor:
     return x.new_empty(_out_shape(x, grid, order))
 
 
@@ -126,9 +120,7 @@ def _backward_op(
 
 
 @_backward_op.register_fake
-def _(
-    grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float
-) -> Tensor:
+def _(grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 

@@ -56,9 +56,7 @@ def selective_scan2d(
     return result
 
 
-def check_shapes(
-    u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor
-) -> None:
+def check_shapes(u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor) -> None:
     """Refuse shapes that do not belong together; see ``selective_scan2d``."""
     if u.ndim != 4:
         raise ShapeError(f"u must be (b, H, W, d), got {tuple(u.shape)}")
@@ -94,7 +92,7 @@ def selective_scan2d_reference(
     n, R = A.shape[1], dt_weight.shape[1]
     L = H * W
     wide = torch.float64 if u.dtype == torch.float64 else torch.float32
-    B, C, dt = p.to(wide).split((ROUTES * n, ROUTES * n, ROUTES * R), dim=-1)
+    B, C, dt = torch.split(p.to(wide), [ROUTES * n, ROUTES * n, ROUTES * R], dim=-1)
     orders = route_orders(H, W, u.device)  # (4, L)
 
     def along_routes(t: Tensor, width: int) -> Tensor:

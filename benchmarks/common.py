@@ -1,0 +1,83 @@
+"""Timing and tables for the benchmarks."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SIZE = 256
+"""Height and width of the network's input, px."""
+
+
+@dataclass
+class Table:
+    """A titled table, with what has to be known to read it."""
+
+    title: str
+    columns: Sequence[str]
+    rows: list[Sequence[object]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, *cells: object) -> None:
+        """Add a row; floats are printed with three significant digits or one decimal."""
+        self.rows.append(cells)
+
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        lines = [f"## {self.title}", ""]
+        lines += ["| " + " | ".join(self.columns) + " |", "|" + " --- |" * len(self.columns)]
+        lines += ["| " + " | ".join(_text(cell) for cell in row) + " |" for row in self.rows]
+        if self.notes:
+            lines += ["", *self.notes]
+        return "\n".join(lines)
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.1f}" if abs(cell) >= 10 else f"{cell:.2f}"
+    return str(cell)
+
+
+def median_ms(run: Callable[[], object], *, repeats: int, warmup: int = 2) -> float:
+    """Median wall time of ``run``, ms."""
+    for _ in range(warmup):
+        run()
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times) * 1e3
+
+
+@contextmanager
+def exported(preset: str, *, size: int = SIZE, custom_nodes: bool = True) -> Iterator[Path]:
+    """A preset with random weights, exported for fixed batch 1: speed does not depend on the weights."""
+    import torch
+
+    from vmkla.config import get_preset
+    from vmkla.export import export_onnx
+    from vmkla.models import build_model
+    from vmkla.preprocess import PreprocessSpec
+
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{preset}.onnx"
+        export_onnx(
+            build_model(get_preset(preset)).eval(),
+            spec=PreprocessSpec(size, size),
+            output=path,
+            batch=1,
+            class_names=("polyp",),
+            threshold=0.5,
+            training={},
+            random_weights=True,
+            frames=None,
+            skip_gates=True,
+        )
+        yield path

@@ -1,0 +1,80 @@
+"""Measure vmkla on this CPU and write the tables of benchmarks/cpu.md.
+
+    python benchmarks/cpu.py                      # everything, about ten minutes on two cores
+    python benchmarks/cpu.py --only graphs scan   # parts
+
+Medians of one run on a machine that should be doing nothing else. `pip install openvino` adds its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cpu_graphs
+import cpu_kernels
+import cpu_pipeline
+from common import Table
+
+from vmkla.engines.bench import cpu_flags, cpu_name, kernel_instruction_set
+
+HERE = Path(__file__).resolve().parent
+PARTS: dict[str, Callable[[int], list[Table]]] = {
+    "graphs": cpu_graphs.measure,
+    "scan": cpu_kernels.measure_scan,
+    "frame": cpu_kernels.measure_reference_frame,
+    "training": cpu_kernels.measure_training_step,
+    "pipeline": cpu_pipeline.measure,
+}
+
+
+def machine(threads: int) -> list[str]:
+    """What was measured on."""
+    packages = ("torch", "onnxruntime", "numpy", "opencv-python", "av", "openvino")
+    versions = []
+    for package in packages:
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"no {package}")
+    return [
+        f"- {datetime.date.today().isoformat()}, {cpu_name()}, {len(os.sched_getaffinity(0))} CPUs, "
+        f"{threads} threads used",
+        f"- instruction sets: {' '.join(cpu_flags())}; vmkla's kernels use {kernel_instruction_set()}",
+        f"- {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
+        f"{', '.join(versions)}",
+        f"- load average before the run: {os.getloadavg()[0]:.2f}",
+    ]
+
+
+def main() -> int:
+    """Run the parts and write the file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=sorted(PARTS), default=list(PARTS))
+    parser.add_argument("--output", type=Path, default=HERE / "cpu.md")
+    args = parser.parse_args()
+    lines = ["# Speed and memory on a CPU", ""]
+    lines += [f"Written by `python benchmarks/cpu.py --threads {args.threads}`; medians of one run.", ""]
+    lines += [*machine(args.threads), ""]
+    for name in PARTS:
+        if name in args.only:
+            print(f"measuring: {name}", file=sys.stderr, flush=True)
+            for table in PARTS[name](args.threads):
+                print(table.markdown(), file=sys.stderr, flush=True)
+                lines += [table.markdown(), ""]
+    args.output.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    print(args.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

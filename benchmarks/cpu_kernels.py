@@ -1,0 +1,107 @@
+"""The scan kernel against the bare cost of its exponentials, and native against reference ops."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from common import SIZE, Table, median_ms
+from torch import Tensor
+
+from vmkla.config import get_preset
+from vmkla.models import build_model
+from vmkla.ops import selective_scan2d
+from vmkla.ops.backends import native
+
+D_STATE = 16
+
+
+def scan_inputs(side: int, d: int, rank: int) -> list[Tensor]:
+    """u, p, dt_weight, A, D and delta_bias of one image."""
+    g = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(1, side, side, d, generator=g),
+        torch.randn(1, side, side, 4 * (2 * D_STATE + rank), generator=g),
+        torch.randn(4, rank, d, generator=g) * rank**-0.5,
+        -0.1 - 4 * torch.rand(4, D_STATE, d, generator=g),
+        torch.randn(d, generator=g),
+        torch.randn(4, d, generator=g) - 2,
+    ]
+
+
+def measure_scan(threads: int) -> list[Table]:
+    """One scan of every stage of ``small`` at 256x256."""
+    torch.set_num_threads(threads)
+    table = Table(
+        f"The scan kernel of `small`, {threads} threads",
+        ("stage", "scan ms", "its exponentials alone ms", "ratio", "scans per frame"),
+        notes=[
+            "Exponentials alone: 4 H W d n of them at the speed of a bare vector loop over the same",
+            f"polynomial on one thread, divided by {threads}. Goal: ratio at most 1.5.",
+        ],
+    )
+    x = -10 * torch.rand(4096, generator=torch.Generator().manual_seed(1))
+    repeats = 2000
+    exp_ms = median_ms(lambda: native().exp2_loop(x, repeats), repeats=9) / (repeats * x.numel())
+    total, total_exp = 0.0, 0.0
+    config = get_preset("small")
+    for stage, (dim, depth) in enumerate(zip(config.dims, config.encoder_depths, strict=True)):
+        side, d, rank = SIZE // 4 >> stage, 2 * dim, -(-dim // 16)
+        inputs = scan_inputs(side, d, rank)
+        with torch.no_grad():
+            scan = median_ms(lambda inputs=inputs: selective_scan2d(*inputs, backend="native"), repeats=31)
+        exponentials = 4 * side * side * d * D_STATE * exp_ms / threads
+        table.add(f"{side}x{side}x{d}", scan, exponentials, scan / exponentials, depth)
+        total, total_exp = total + depth * scan, total_exp + depth * exponentials
+    table.add("whole frame", total, total_exp, total / total_exp, sum(config.encoder_depths))
+    return [table]
+
+
+def measure_reference_frame(threads: int) -> list[Table]:
+    """One frame of ``small`` in torch, native against reference ops."""
+    torch.set_num_threads(threads)
+    x = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    table = Table(
+        f"One frame of `small` in torch, {threads} threads", ("ops", "ms"), notes=["Goal: at least 20 times."]
+    )
+    times = {}
+    for backend, repeats in (("native", 7), ("reference", 1)):
+        model = build_model(get_preset("small"), backend).eval()
+        with torch.inference_mode():
+            times[backend] = median_ms(lambda model=model: model(x), repeats=repeats, warmup=1)
+        table.add(backend, times[backend])
+    table.add("reference over native", times["reference"] / times["native"])
+    return [table]
+
+
+def measure_training_step(threads: int) -> list[Table]:
+    """Forward, backward and optimiser step of ``nano``."""
+    torch.set_num_threads(threads)
+    batch, side = 4, 128
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 3, side, side, generator=g)
+    target = (torch.rand(batch, 1, side, side, generator=g) > 0.8).float()
+    table = Table(
+        f"Training step of `nano`, batch {batch} at {side}x{side}, float32, {threads} threads",
+        ("ops", "ms", "ms per image"),
+        notes=["Goal: at least 3 times."],
+    )
+    times = {}
+    for backend, repeats in (("native", 7), ("reference", 1)):
+        torch.manual_seed(0)
+        model = build_model(get_preset("nano"), backend)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+        def step(model: torch.nn.Module = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(model(x), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        begun = time.perf_counter()
+        step()
+        first = (time.perf_counter() - begun) * 1e3
+        times[backend] = first if repeats == 1 else median_ms(step, repeats=repeats, warmup=1)
+        table.add(backend, times[backend], times[backend] / batch)
+    table.add("reference over native", times["reference"] / times["native"], "")
+    return [table]

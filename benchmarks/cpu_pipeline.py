@@ -1,0 +1,90 @@
+"""`vmkla infer` and the command line, as a user runs them: in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import Table
+
+VMKLA = str(Path(sys.executable).with_name("vmkla"))
+BESIDE_THE_MODEL = ("decode", "preprocess", "postprocess", "overlay", "write")
+HELP_RUNS = 15
+
+
+def measure(threads: int) -> list[Table]:
+    """Cost beside the model, memory against length, start-up."""
+    columns = ["frames", "fps", "CPU ms per frame, whole process"]
+    columns += [f"{stage} p50 ms" for stage in ("inference", *BESIDE_THE_MODEL)]
+    stages = Table(
+        f"`vmkla infer` on a rendered 480x360 clip, nano, {threads} threads for the model",
+        [*columns, "peak MB"],
+        notes=[
+            "Stages overlap: each is timed in its own thread, so their sum is not the time of a frame.",
+            "Goals: all but the model at most 8 ms of CPU a frame; under 800 MB whatever the length.",
+        ],
+    )
+    start = Table("Start-up", ("what", "median s", "goal"))
+    help_s = statistics.median(timed([VMKLA, "--help"]) for _ in range(HELP_RUNS))
+    start.add("`vmkla --help`", help_s, "under 0.3")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clip, one = folder / "clip.mp4", folder / "one.mp4"
+        sample = [VMKLA, "sample", str(clip), "--frames", "60", "--size", "360x480", "--quiet"]
+        subprocess.run(sample, check=True, capture_output=True)
+        repeat(clip, one, 1)
+        one_s = statistics.median(infer(one, folder / f"one{i}", threads)[1] for i in range(5))
+        start.add("`vmkla infer` on a clip of one frame, start to end", one_s, "under 2")
+        for frames in (120, 1200):
+            long = folder / f"{frames}.mp4"
+            repeat(clip, long, frames)
+            report, _, cpu_s, peak_mb = infer(long, folder / f"out{frames}", threads)
+            p50 = [float(report["latency_ms"][s]["p50"]) for s in ("inference", *BESIDE_THE_MODEL)]
+            stages.add(frames, float(report["fps"]), 1e3 * cpu_s / frames, *p50, f"{peak_mb:.0f}")
+    return [stages, start]
+
+
+def timed(command: list[str]) -> float:
+    """Wall time of a command, s."""
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - begun
+
+
+def infer(video: Path, out: Path, threads: int) -> tuple[dict[str, Any], float, float, float]:
+    """report.json, wall s, CPU s and peak MB of one run."""
+    script = (
+        "import resource, subprocess, sys;"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+        "u = resource.getrusage(resource.RUSAGE_CHILDREN); print(u.ru_utime + u.ru_stime, u.ru_maxrss)"
+    )
+    command = [VMKLA, "infer", "--video", str(video), "--out", str(out), "--quiet", "--threads", str(threads)]
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command], check=True, capture_output=True, text=True
+    )
+    wall = time.perf_counter() - begun
+    cpu_s, peak_kb = (float(v) for v in done.stdout.split())
+    return json.loads((out / "report.json").read_text(encoding="utf-8")), wall, cpu_s, peak_kb / 1024
+
+
+def repeat(clip: Path, to: Path, frames: int) -> None:
+    """A clip of ``frames`` frames: the given one's, over and over, back and forth."""
+    import av
+
+    with av.open(str(clip)) as source:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
+    cycle = pictures + pictures[::-1]
+    with av.open(str(to), "w") as sink:
+        stream = sink.add_stream("libx264", rate=30)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for i in range(frames):
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(cycle[i % len(cycle)], format="rgb24")))
+        sink.mux(stream.encode())
