@@ -126,7 +126,7 @@ def _frames(source_spec: str, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
     from vmkla.video.sources import open_source
 
     source = open_source(source_spec)
-    step = max(1, (source.total or 1) // CHECK_FRAMES)
+    step = max(1, -(-(source.total or 1) // CHECK_FRAMES))
     prepared: list[npt.NDArray[np.uint8]] = []
     for index, frame in enumerate(source.frames()):
         if index % step == 0:

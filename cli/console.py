@@ -1,0 +1,67 @@
+"""What commands print: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class ProgressCallback(Protocol):
+    """Called with the work done so far, the whole of it (None when unknown), and a short note."""
+
+    def __call__(self, done: int, total: int | None, note: str = "") -> None: ...
+
+
+def say(message: str, *, quiet: bool = False) -> None:
+    """A line for a person, on stderr."""
+    if not quiet:
+        print(message, file=sys.stderr)
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of ``--json``, on stdout. NaN and infinity become null."""
+    print(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@contextmanager
+def progress_bar(title: str, unit: str, *, quiet: bool) -> Iterator[ProgressCallback | None]:
+    """A progress bar on stderr, or None where nobody would see it."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None, rate="")
+
+        def update(done: int, total: int | None, note: str = "") -> None:
+            speed = bar.tasks[task].speed
+            rate = "" if speed is None else f"{speed:.1f} {unit}/s"
+            bar.update(task, completed=done, total=total, rate=f"{rate} {note}".strip())
+
+        yield update

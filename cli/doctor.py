@@ -1,0 +1,26 @@
+"""``vmkla doctor``: what is installed here, what works, and what each missing thing needs."""
+
+from __future__ import annotations
+
+from vmkla.cli.console import print_json
+from vmkla.cli.options import Json
+
+
+def doctor(json: Json = False) -> None:
+    """Show what works on this machine. For what is missing, the command that brings it."""
+    from vmkla.engines.doctor import diagnose
+
+    diagnosis = diagnose()
+    if json:
+        print_json(diagnosis.to_dict())
+        return
+    print(f"vmkla {diagnosis.vmkla}, Python {diagnosis.python}, {diagnosis.platform}")
+    print(f"{diagnosis.cpu}, {diagnosis.cores} cores")
+    group = ""
+    for finding in diagnosis.findings:
+        if finding.group != group:
+            group = finding.group
+            print(f"\n{group}")
+        print(f"  {'ok' if finding.works else '--':2}  {finding.name:20} {finding.detail}")
+        if finding.fix:
+            print(f"      {'':20} for {finding.needed_for}: {finding.fix}")

@@ -1,0 +1,131 @@
+"""``vmkla infer``: a video or images to overlays, masks and a report."""
+
+from __future__ import annotations
+
+import json as json_format
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vmkla.cli.console import print_json, progress_bar, say
+from vmkla.cli.options import (
+    Device,
+    Json,
+    Overlay,
+    Quiet,
+    Runtime,
+    RuntimeOption,
+    Threads,
+    latest,
+    numbered,
+)
+from vmkla.errors import DegradedError, StoppedError, UsageError
+
+RUNS = Path("runs/infer")
+
+
+def infer(
+    video: Annotated[str | None, typer.Option("--video", metavar="FILE", help="A video to segment.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", metavar="WHAT", help="A video, an image, a folder of images or a pattern."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME|FILE", help="A shipped model or an .onnx file.")
+    ] = "nano",
+    runtime: RuntimeOption = Runtime.auto,
+    device: Device = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="Probability from which a pixel counts; default: the model's."),
+    ] = None,
+    overlay: Annotated[Overlay, typer.Option("--overlay", help="How findings are drawn.")] = Overlay.contour,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", help="Opacity of what is drawn, 0 to 1; default: the style's.")
+    ] = None,
+    save_masks: Annotated[bool, typer.Option("--save-masks", help="Write masks/ too.")] = False,
+    stride: Annotated[int, typer.Option("--stride", help="Segment every Nth frame only.")] = 1,
+    roi: Annotated[
+        str | None,
+        typer.Option(
+            "--roi",
+            metavar="auto|none|X,Y,W,H",
+            help="Field of view: without black border, whole frame, or a rectangle; default: the model's.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--continue", help="Go on with an interrupted run over images.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/infer/NAME, numbered.")
+    ] = None,
+    exist_ok: Annotated[
+        bool, typer.Option("--exist-ok", help="Replace the outputs of an earlier run.")
+    ] = False,
+    threads: Threads = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Segment a video or images. Writes overlays, masks, a line per frame, and a report."""
+    if (video is None) == (source is None):
+        raise UsageError("give either --video or --source", hint="For instance: vmkla infer --video clip.mp4")
+    spec = str(video if source is None else source)
+
+    from vmkla.engines import load_runner
+    from vmkla.preprocess import parse_roi
+    from vmkla.video.options import Progress, SegmentOptions, stop_on_signals
+    from vmkla.video.pipeline import segment
+
+    options = SegmentOptions(
+        out_dir=out if out is not None else _default_folder(spec, resume=resume, exist_ok=exist_ok),
+        threshold=threshold,
+        overlay=overlay.value,
+        alpha=alpha,
+        save_masks=save_masks,
+        stride=stride,
+        roi=None if roi is None else parse_roi(roi),
+        resume=resume,
+        exist_ok=exist_ok,
+    )
+    runner = load_runner(model, runtime.value, device, threads=threads)
+    try:
+        with stop_on_signals() as cancel, progress_bar("segmenting", "frames", quiet=quiet) as bar:
+
+            def show(progress: Progress) -> None:
+                if bar is not None:
+                    bar(progress.done, progress.total, f"{progress.findings} with a finding")
+
+            report = segment(runner, spec, options, show, cancel).to_dict()
+    except (DegradedError, StoppedError):
+        # What was written is worth its results; main() then prints the message and ends with its status.
+        written = json_format.loads((options.out_dir / "report.json").read_text(encoding="utf-8"))
+        _print_results(written, options.out_dir, json=json, quiet=quiet)
+        raise
+    finally:
+        runner.close()
+    _print_results(report, options.out_dir, json=json, quiet=quiet)
+
+
+def _print_results(report: dict[str, Any], out_dir: Path, *, json: bool, quiet: bool) -> None:
+    for warning in report["warnings"]:
+        say(f"note: {warning}", quiet=quiet)
+    if json:
+        print_json({"out_dir": str(out_dir), **report})
+        return
+    counts = report["counts"]
+    print(
+        f"{counts['frames']} frames, {counts['segmented']} segmented, "
+        f"{counts['with_finding']} with a finding, {report['fps']:.1f} frames/s"
+    )
+    for name, path in report["outputs"].items():
+        print(f"{name + ':':9} {out_dir / path}")
+
+
+def _default_folder(spec: str, *, resume: bool, exist_ok: bool) -> Path:
+    """``runs/infer/<name of the source>``: the one to go on with or to replace, or a new one."""
+    parts = [part for part in Path(spec).parts if not re.search(r"[*?\[]", part) and part not in ("/", "..")]
+    path = Path(parts[-1]) if parts else Path("images")
+    folder = RUNS / (path.stem if Path(spec).is_file() else path.name)
+    return latest(folder) if resume or exist_ok else numbered(folder)

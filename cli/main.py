@@ -1,0 +1,123 @@
+"""Entry of the ``vmkla`` command: its commands, and the one place that turns errors into exit statuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from vmkla import __version__
+from vmkla.cli.bench import bench
+from vmkla.cli.doctor import doctor
+from vmkla.cli.export import export
+from vmkla.cli.infer import infer
+from vmkla.cli.inspect import inspect
+from vmkla.cli.sample import sample
+from vmkla.cli.train import train
+from vmkla.errors import VmklaError
+
+# Typer 0.20 and later carry a click of their own; either way this is what its usage errors derive from.
+_CliError: Any = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    help="Polyp segmentation with VMKLA-UNet: train, export, infer. Research use, not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich help doubles the time of `vmkla --help`
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (infer, export, train, inspect, doctor, bench, sample):
+    app.command(command.__name__)(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vmkla {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show the traceback of an error. Taken at any place of the command."),
+    ] = False,
+) -> None:
+    """Options of all commands; ``main`` itself takes ``--debug`` out."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and report its errors on stderr.
+
+    Args:
+        arguments: the command line without the program's name.
+    Returns:
+        Exit status: 0 done; 1 unexpected; 2 usage; 3 bad input; 4 missing dependency; 5 a gate failed;
+        6 artefact and machine do not match; 7 done but degraded; 130 after SIGINT.
+    """
+    arguments, debug = _take_debug(arguments)
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("vmkla", arguments) as context:
+            status = command.invoke(context)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("vmkla: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of stdout has gone (`vmkla ... | head`): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except VmklaError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"vmkla: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        return error.exit_status
+    except _CliError as error:
+        error.show()
+        return int(error.exit_code)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        else:
+            print(f"vmkla: unexpected {type(error).__name__}: {_first_line(error)}", file=sys.stderr)
+            print("  Run it again with --debug to see where.", file=sys.stderr)
+        return 1
+
+
+def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """Split ``--debug`` off, wherever it stands before a ``--``."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    before = [argument for argument in arguments[:end] if argument != "--debug"]
+    return before + list(arguments[end:]), len(before) < end
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+def _terminate(signum: int, _: FrameType | None) -> NoReturn:
+    # An exception, so that every `finally` and `with` on the way closes its files.
+    raise SystemExit(128 + signum)
+
+
+def run() -> None:
+    """Entry point of the installed ``vmkla`` script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,75 @@
+"""Options that several commands share, and the parsing of their values."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmkla.errors import UsageError
+
+
+class Overlay(str, Enum):
+    """How findings are drawn."""
+
+    contour = "contour"
+    fill = "fill"
+    box = "box"
+    none = "none"
+
+
+class Kernels(str, Enum):
+    """What runs the two custom ops inside ONNX Runtime."""
+
+    native = "native"
+    bodies = "bodies"
+
+
+class Runtime(str, Enum):
+    """What runs the network."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+    torch = "torch"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all cores.")]
+RuntimeOption = Annotated[Runtime, typer.Option("--runtime", help="What runs the network.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda:0; default: the runtime's own.")]
+
+
+def parse_size(text: str, *, flag: str) -> tuple[int, int]:
+    """``"256"``, ``"192,256"`` or ``"192x256"`` -> (height, width) in pixels.
+
+    Raises:
+        UsageError: the text is neither.
+    """
+    match = re.fullmatch(r"(\d+)(?:[,x](\d+))?", text.strip())
+    if match is None or 0 in (int(match[1]), int(match[2] or match[1])):
+        raise UsageError(f"{flag} is {text!r}, expected H or H,W in pixels", hint=f"For instance: {flag} 256")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def latest(folder: Path) -> Path:
+    """The last of ``<name>``, ``<name>-2``, ``<name>-3``, ... that stands; ``<name>`` when none does."""
+    number, found = 2, folder
+    while (candidate := folder.with_name(f"{folder.name}-{number}")).exists():
+        number, found = number + 1, candidate
+    return found
+
+
+def numbered(folder: Path) -> Path:
+    """The folder itself when nothing stands there, else the first free of ``<name>-2``, ``<name>-3``, ..."""
+    if not folder.exists():
+        return folder
+    number = 2
+    while (candidate := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    return candidate

@@ -1,0 +1,84 @@
+"""Fixtures of the whole suite, and the rule that a test may not quietly skip itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same inputs in every run, and no time limit for one of them: other processes share the machine.
+settings.register_profile("vmkla", derandomize=True, deadline=None)
+settings.load_profile("vmkla")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MAY_SKIP = {"needs_data", "gpu", "tensorrt", "hardware"}
+"""Markers of tests that need what no installation can bring."""
+
+
+def pytest_sessionstart() -> None:
+    """Refuse to run on a vmkla that was not installed: its compiled library would be missing."""
+    from vmkla.errors import VmklaError
+    from vmkla.native import find_library
+
+    try:
+        find_library()
+    except VmklaError as error:
+        pytest.exit(f"vmkla is not installed: {error}", returncode=4)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skip counts as a failure, unless a marker says that the machine lacks something."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and not any(item.iter_markers("xfail")):
+        if not MAY_SKIP & {marker.name for marker in item.iter_markers()}:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            report.outcome = "failed"
+            report.longrepr = f"skipped in CI without one of the markers {sorted(MAY_SKIP)}: {reason}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with real images (``data/``) and videos (``video/``), for tests marked ``needs_data``.
+
+    It is named by the environment variable VMKLA_DATA; else it is the folder ``shared`` beside the checkout.
+    """
+    folder = Path(os.environ.get("VMKLA_DATA") or ROOT.parent / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no real data: {folder / 'data'} does not exist; set VMKLA_DATA")
+    return folder
+
+
+@pytest.fixture
+def tiny_onnx(tmp_path: Path) -> Path:
+    """A whole, verified ONNX file of a tiny network with random weights, to be spoilt at will."""
+    from exported_models import exported
+
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(exported())
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network as a weights file."""
+    from exported_models import HEIGHT, WIDTH, network
+
+    from vmkla.training.checkpoints import save_weights
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(network(), path, training={"image_size_hw": [HEIGHT, WIDTH], "roi": "none"})
+    return path
