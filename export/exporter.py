@@ -8,7 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -299,7 +299,10 @@ def _write(proto: onnx.ModelProto, metadata: ArtefactMetadata, path: Path) -> No
     onnx = require("onnx", extra="export", purpose="vmkla export")
     onnx.helper.set_model_props(proto, metadata.to_props())
     try:
-        path.write_bytes(proto.SerializeToString())
+        with path.open("wb") as file:
+            file.write(proto.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise BadInputError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -312,12 +315,13 @@ def _temporary_beside(output: Path) -> Iterator[Path]:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInputError(f"the folder {output.parent} cannot be made: {error.strerror}") from error
-    if output.is_dir():
+    if os.path.isdir(output):  # Path.is_dir raises for a name that is too long
         raise BadInputError(f"{output} is a folder, expected the name of a file to write")
     try:
         yield partial
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # already in its place, or a name that could not be written at all
+            partial.unlink()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from vmkla.preprocess import (
     field_of_view,
     parse_roi,
     prepare,
+    prepare_mask,
     restore,
     union,
     visible_field,
@@ -203,6 +204,19 @@ class TestPrepare:
         frame[:, ::4] = 255  # linear sampling by 4 sees none of these columns
         made = prepare(frame, PreprocessSpec(16, 16), Rect(0, 0, 64, 8))
         assert np.abs(made.astype(float) - 255 / 4).max() <= 1
+
+    @pytest.mark.parametrize("size_hw", [(24, 40), (90, 130), (90, 40), (24, 130)])
+    def test_the_mask_lies_on_the_pixels_of_its_image(self, size_hw: tuple[int, int]) -> None:
+        """Shrinking, growing, and each on one side."""
+        rng = np.random.default_rng(sum(size_hw))
+        mask = cv2.blur(rng.random((70, 100)).astype(np.float32), (9, 9)) > 0.5
+        frame = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
+        spec, rect = PreprocessSpec(*size_hw), Rect(5, 9, 81, 53)
+        seen = prepare(frame, spec, rect)[..., 0].astype(int)
+        truth = prepare_mask(mask, spec, rect)
+        assert truth.shape == size_hw and 0.2 < truth.mean() < 0.8
+        clear = np.abs(seen - 127.5) > 2  # the frame's values are rounded, those of the mask are not
+        np.testing.assert_array_equal(truth[clear], seen[clear] > 127)
 
     def test_cuts_out_the_field(self) -> None:
         frame = np.random.default_rng(2).integers(0, 256, (50, 70, 3)).astype(np.uint8)

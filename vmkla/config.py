@@ -65,9 +65,12 @@ class ModelConfig:
             object.__setattr__(self, field, depths)
             if len(depths) != 4 or any(depth < 1 for depth in depths):
                 raise UsageError(f"{field} must be four counts of at least 1, got {depths}")
-        for field in ("dim", "num_classes", "d_state", "expand", "patch", "kan_hidden", "grid_size"):
+        for field in ("dim", "num_classes", "d_state", "expand", "patch", "head_dim", "kan_hidden",
+                      "grid_size", "spline_order", "mlp_ratio"):  # fmt: skip
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if not 0 <= self.drop_path < 1:
+            raise UsageError(f"drop_path must be in 0 <= x < 1, got {self.drop_path}")
 
     @property
     def dims(self) -> tuple[int, int, int, int]:

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError, UsageError
 from vmkla.metrics import MEASURES, Confusion, bootstrap_mean, confusion, global_measures, per_image
-from vmkla.preprocess import field_of_view, prepare, restore
+from vmkla.preprocess import field_of_view, prepare, prepare_mask, restore
 from vmkla.runner import Runner
 
 
@@ -143,10 +142,6 @@ def _judge(runner: Runner, sample: LabelledImage, threshold: float, at_native: b
         truth = sample.mask
         probability = restore(probability, rect, truth.shape[:2])
     else:
-        field = sample.mask[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w].astype(np.float32)
-        size_wh = (preprocess.width, preprocess.height)
-        shrinks = rect.w > size_wh[0] or rect.h > size_wh[1]
-        share = cv2.resize(field, size_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        truth = np.asarray(share) >= 0.5
+        truth = prepare_mask(sample.mask, preprocess, rect)
     found = probability[0] >= np.float32(threshold)
     return ImageResult(sample.name, confusion(found, truth), float(probability.max()))

@@ -177,14 +177,24 @@ def prepare(frame_rgb: npt.NDArray[np.uint8], spec: PreprocessSpec, rect: Rect) 
     _check_frame(frame_rgb)
     _check_inside(rect, frame_rgb.shape[:2])
     field = frame_rgb[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w]  # (rect.h, rect.w, 3)
-    # OpenCV takes areas only where neither side grows, so a frame that does both goes in two steps.
-    shrunk_wh = (min(rect.w, spec.width), min(rect.h, spec.height))
-    if shrunk_wh != (rect.w, rect.h):
-        field = np.asarray(cv2.resize(field, shrunk_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    if shrunk_wh != (spec.width, spec.height):
-        grown = cv2.resize(field, (spec.width, spec.height), interpolation=cv2.INTER_LINEAR)
-        field = np.asarray(grown, dtype=np.uint8)
-    return np.ascontiguousarray(field)
+    return np.ascontiguousarray(_stretch(field, (spec.width, spec.height)), dtype=np.uint8)
+
+
+def prepare_mask(mask: npt.NDArray[np.bool_], spec: PreprocessSpec, rect: Rect) -> npt.NDArray[np.bool_]:
+    """The truth at the network's size, on the very pixels that ``prepare`` makes of its image.
+
+    Args:
+        mask: (H, W) bool.
+        spec: the network's size.
+        rect: what ``field_of_view`` gave for the image.
+    Returns:
+        (spec.height, spec.width) bool: true where half of a pixel or more is.
+    Raises:
+        ShapeError: the rectangle is not inside the mask.
+    """
+    _check_inside(rect, mask.shape)
+    field = mask[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w].astype(np.float32)
+    return np.asarray(_stretch(field, (spec.width, spec.height)) >= 0.5, dtype=np.bool_)
 
 
 def restore(
@@ -216,6 +226,18 @@ def restore(
             np.ascontiguousarray(plane, np.float32), (rect.w, rect.h), interpolation=cv2.INTER_LINEAR
         )
     return restored
+
+
+def _stretch(field: npt.NDArray[Any], size_wh: tuple[int, int]) -> npt.NDArray[Any]:
+    """Area interpolation along a side that shrinks, linear along one that grows."""
+    height_px, width_px = field.shape[:2]
+    # OpenCV takes areas only where neither side grows, so a frame that does both goes in two steps.
+    shrunk_wh = (min(width_px, size_wh[0]), min(height_px, size_wh[1]))
+    if shrunk_wh != (width_px, height_px):
+        field = np.asarray(cv2.resize(field, shrunk_wh, interpolation=cv2.INTER_AREA))
+    if shrunk_wh != size_wh:
+        field = np.asarray(cv2.resize(field, size_wh, interpolation=cv2.INTER_LINEAR))
+    return field
 
 
 def _check_frame(frame_rgb: npt.NDArray[np.uint8]) -> None:

@@ -79,15 +79,20 @@ def test_all_file_problems_in_one_message_and_nothing_after_the_first(tmp_path: 
     (folder / "images" / "case-02.png").write_text("not a picture")
     (folder / "masks" / "case-03.png").write_text("not a picture")
     cv2.imwrite(str(folder / "masks" / "case-04.png"), np.ones((48, 64), np.uint8))
+    # OpenCV alone reads a JPEG that is cut off, and fills what is missing with 128: half of it polyp.
+    (folder / "masks" / "case-05.png").unlink()
+    noise = np.random.default_rng(0).integers(0, 2, (48, 64), np.uint8) * np.uint8(255)
+    jpeg = cv2.imencode(".jpg", noise)[1].tobytes()
+    (folder / "masks" / "case-05.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     seen = []
     with pytest.raises(BadInputError) as caught:
         for sample in iter_samples([DataSource(folder)]):
             seen.append(sample.name)
     assert seen == ["set/case-00"]
     message = str(caught.value)
-    assert "4 problems" in message
+    assert "5 problems" in message
     assert "the image is 48x64 (height x width) and its mask 48x63" in message
-    for name in ("images/case-02.png", "masks/case-03.png"):
+    for name in ("images/case-02.png", "masks/case-03.png", "masks/case-05.jpg"):
         assert name in message
     assert "the largest value is 1" in message
 

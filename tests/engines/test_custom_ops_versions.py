@@ -58,6 +58,7 @@ class Release:
         return subprocess.run(
             [sys.executable, "-c", SCRIPT, str(work), self.version],
             env=os.environ | {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"},
+            cwd=work,  # not the checkout, whose vmkla/ is not the installed package
             capture_output=True,
             text=True,
             timeout=120,

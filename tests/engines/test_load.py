@@ -180,5 +180,5 @@ def test_inference_imports_neither_torch_nor_onnx(tiny_onnx: Path) -> None:
         "heavy = {'torch', 'onnx', 'onnxscript', 'safetensors', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

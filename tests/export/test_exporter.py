@@ -28,6 +28,7 @@ SPEC = PreprocessSpec(HEIGHT, WIDTH)
 @pytest.fixture
 def no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traces come from the session's cache, each a copy of its own; all else is the real exporter."""
+    traced()  # fills the cache, by the real exporter
     monkeypatch.setattr(exporter, "trace", lambda model, height, width, batch: traced(model.config, batch))
 
 
@@ -185,6 +186,7 @@ def test_a_wrong_graph_is_refused(
                 return proto
         raise AssertionError("the weight to spoil is not there")
 
+    traced()  # fills the cache, by the real exporter
     monkeypatch.setattr(exporter, "trace", spoilt)
     with pytest.raises(GateError, match="onnxruntime/native.*onnxruntime/bodies"):
         export(tmp_path / "model.onnx", random_weights=random_weights)
@@ -246,6 +248,8 @@ def test_output_that_cannot_be_written(tmp_path: Path, no_tracing: None) -> None
     (tmp_path / "folder").mkdir()
     with pytest.raises(BadInputError, match="is a folder"):
         export(tmp_path / "folder")
+    with pytest.raises(BadInputError, match="cannot be written"):
+        export(tmp_path / f"{'long' * 70}.onnx")
 
 
 def test_frames_are_rendered_when_none_are_given(tmp_path: Path, no_tracing: None) -> None:

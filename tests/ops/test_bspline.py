@@ -14,7 +14,7 @@ from scipy.interpolate import BSpline
 from tolerances import tol
 from torch import Tensor
 
-from vmkla.errors import ShapeError
+from vmkla.errors import ShapeError, UsageError
 from vmkla.ops import UniformGrid, bspline_basis
 from vmkla.ops.bspline import bspline_basis_reference
 
@@ -111,7 +111,7 @@ def test_native_is_the_reference(
     assert_native_is_reference(x, grid, order, uniform)
 
 
-@pytest.mark.parametrize("cells", [5, 2, 20])
+@pytest.mark.parametrize("cells", [5, 2, 13, 20])
 def test_native_on_every_instruction_set(instruction_set: str, cells: int) -> None:
     uniform = UniformGrid.over(-1, 1, cells, 3)
     x = 1.3 * torch.randn(37, 3, generator=torch.Generator().manual_seed(1))
@@ -130,10 +130,17 @@ def test_half_and_non_contiguous_input() -> None:
     assert torch.equal(wide, bspline_basis(x.contiguous(), grid, 3, uniform=uniform, backend="native"))
 
 
+def test_a_grid_of_another_type_never_reaches_the_kernels() -> None:
+    with pytest.raises(UsageError, match=r"expect grid to be torch\.float32"):
+        bspline_basis(torch.zeros(2, 4), torch.arange(12.0, dtype=torch.float64), 3, backend="native")
+
+
+@pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("backend", ["native", "reference"])
-def test_opcheck(backend: str) -> None:
+def test_opcheck(backend: str, transposed: bool) -> None:
     grid = UniformGrid.over(-1, 1, 5, 3)
-    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(3))
+    x = (x.T if transposed else x).requires_grad_()
     args = (x, grid.knots(5, 3), 3, grid.grid_min, grid.step, backend)
     torch.library.opcheck(torch.ops.vmkla.bspline_basis.default, args)
 

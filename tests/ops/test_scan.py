@@ -261,6 +261,28 @@ def test_backend_that_cannot_run_is_refused() -> None:
     assert selective_scan2d(*inputs, backend="auto").dtype == torch.float64  # the reference
 
 
+def test_half_with_any_gradient_goes_to_the_reference() -> None:
+    """The kernels' backward reads float32; u itself may well want no gradient."""
+    halves = [
+        t.half() if i < 3 else t for i, t in enumerate(scan_inputs((1, 2, 3, 4, 2, 1), 14, torch.float32))
+    ]
+    for position in range(6):
+        leaves = [t.clone().requires_grad_(i == position) for i, t in enumerate(halves)]
+        with pytest.raises(UsageError, match="wants a gradient"):
+            selective_scan2d(*leaves, backend="native")
+        (gradient,) = torch.autograd.grad(selective_scan2d(*leaves).float().sum(), leaves[position])
+        assert torch.isfinite(gradient).all() and gradient.any()
+
+
+@pytest.mark.parametrize("position", range(1, 6))
+def test_mixed_types_never_reach_the_kernels(position: int) -> None:
+    """The kernels see addresses only: another type would be read as noise, or past its end."""
+    inputs = scan_inputs((1, 2, 3, 4, 2, 1), 15, torch.float32)
+    inputs[position] = inputs[position].double() if position > 2 else inputs[position].half()
+    with pytest.raises(UsageError, match=f"expect {NAMES[position]} to be torch.float32"):
+        selective_scan2d(*inputs, backend="native")
+
+
 def test_autocast_leaves_the_scan_in_float32() -> None:
     inputs = scan_inputs((1, 4, 4, 8, 4, 2), 12, torch.float32)
     halves = [t.bfloat16() if i < 3 else t for i, t in enumerate(inputs)]

@@ -76,6 +76,12 @@ def test_below_the_threshold_there_is_nothing() -> None:
     assert found.max_probability == pytest.approx(0.4)
 
 
+def test_at_the_threshold_there_is_a_finding() -> None:
+    """0.7 in half the digits is a little less than 0.7, and means the same."""
+    probability = np.full((1, 4, 4), 0.7, np.float32)
+    assert find(probability, Rect(0, 0, 4, 4), (4, 4), 0.7).area_px == 16
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("classes", [1, 3])
 def test_nan_is_an_error_and_not_an_empty_mask(value: float, classes: int) -> None:

@@ -425,7 +425,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     peaks_mb = []
     for count in (60, 480):
         path = write_clip(f"{count}.mp4", make_frames(60, 360, 480) * (count // 60))
-        command = [sys.executable, "-c", script, str(path), str(tmp_path / str(count)), here]
+        command = [sys.executable, "-I", "-c", script, str(path), str(tmp_path / str(count)), here]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
         peaks_mb.append(float(done.stdout))
     assert peaks_mb[1] - peaks_mb[0] < 10

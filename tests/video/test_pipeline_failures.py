@@ -341,7 +341,7 @@ except VmklaError as error:
 """
         out = tmp_path / "out"
         process = subprocess.Popen(
-            [sys.executable, "-c", script, str(clip), str(out), str(Path(__file__).parent)],
+            [sys.executable, "-I", "-c", script, str(clip), str(out), str(Path(__file__).parent)],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -366,3 +366,51 @@ except VmklaError as error:
         assert isinstance(error, KeyboardInterrupt)
         report = check_playable(tmp_path / "out", read_back, at_least=10, outcome="interrupted")
         assert report["exit_status"] == 130
+
+    def test_a_second_signal_ends_the_process_and_the_report_has_its_status(
+        self, clip: Path, make_runner: Any, read_back: ReadBack, tmp_path: Path
+    ) -> None:
+        def progress(state: Progress) -> None:
+            if state.done >= 10:
+                raise SystemExit(143)  # what the command line makes of SIGTERM
+
+        error = in_time(lambda: segment(make_runner(), clip, SegmentOptions(tmp_path / "out"), progress))
+        assert isinstance(error, SystemExit)
+        report = check_playable(tmp_path / "out", read_back, at_least=10, outcome="interrupted")
+        assert report["exit_status"] == 143
+
+    def test_a_second_ctrl_c_while_the_writer_is_waited_for(
+        self,
+        clip: Path,
+        make_runner: Any,
+        read_back: ReadBack,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The video is closed only when the writing thread has left it."""
+        plain_write, plain_join = VideoSink.write, writer.FrameWriter.join
+        joins = [0]
+
+        def slow(self: VideoSink, frame_rgb: Image, pts: int) -> None:
+            time.sleep(0.02)
+            plain_write(self, frame_rgb, pts)
+
+        def join(self: writer.FrameWriter) -> None:
+            joins[0] += 1
+            if joins[0] == 1:
+                raise KeyboardInterrupt
+            plain_join(self)
+
+        monkeypatch.setattr(VideoSink, "write", slow)
+        monkeypatch.setattr(writer.FrameWriter, "join", join)
+        cancel = Cancellation()
+
+        def progress(state: Progress) -> None:
+            if state.done >= 10:
+                cancel.stop()
+
+        error = in_time(
+            lambda: segment(make_runner(), clip, SegmentOptions(tmp_path / "out"), progress, cancel)
+        )
+        assert isinstance(error, KeyboardInterrupt)
+        check_playable(tmp_path / "out", read_back, at_least=10, outcome="interrupted")

@@ -17,6 +17,7 @@ from vmkla.errors import ArtefactMismatchError, BadInputError, DegradedError, Us
 from vmkla.video.images import read_image, write_png
 from vmkla.video.options import Cancellation
 from vmkla.video.pipeline import SegmentOptions, segment
+from vmkla.video.sinks import JsonlSink
 
 Image = npt.NDArray[np.uint8]
 MakeFrames = Callable[..., list[Image]]
@@ -245,3 +246,44 @@ class TestContinue:
         segment(make_runner(), folder, SegmentOptions(tmp_path / "out"))
         with pytest.raises(UsageError, match="holds outputs already"):
             segment(make_runner(), folder, SegmentOptions(tmp_path / "out"))
+
+    def test_the_outputs_of_a_video_are_not_continued(
+        self, folder: Path, make_runner: Any, tmp_path: Path, write_clip: Any, make_frames: MakeFrames
+    ) -> None:
+        out = tmp_path / "out"
+        segment(make_runner(), write_clip("in.mp4", make_frames(3, 48, 64)), SegmentOptions(out))
+        before = {name: (out / name).read_bytes() for name in listing(out)}
+        with pytest.raises(UsageError, match="holds outputs already"):
+            segment(make_runner(), folder, SegmentOptions(out, resume=True))
+        assert {name: (out / name).read_bytes() for name in listing(out)} == before
+
+    def test_the_stride_holds_over_images_that_came_in_between(
+        self, folder: Path, make_runner: Any, tmp_path: Path
+    ) -> None:
+        options = SegmentOptions(tmp_path / "out", stride=2, resume=True)
+        segment(make_runner(), folder, options)
+        write_png(folder / "a" / "frame 0b.png", np.full((48, 64, 3), 240, np.uint8))
+        segment(make_runner(), folder, options)
+        written = rows(tmp_path / "out")
+        assert [row["segmented"] for row in written] == [index % 2 == 0 for index in range(11)]
+
+    @pytest.mark.parametrize("killed", [False, True])
+    def test_an_end_while_beginning_again_loses_nothing(
+        self, folder: Path, make_runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+    ) -> None:
+        out, options = tmp_path / "out", SegmentOptions(tmp_path / "out", resume=True)
+        cancel, progress = self.stop_after(6)
+        segment(make_runner(), folder, options, progress, cancel)
+        if killed:  # a kill leaves the rows under their temporary name
+            (out / "frames.jsonl").rename(out / ".frames.partial.jsonl")
+
+        def full(self: JsonlSink, row: dict[str, Any]) -> None:
+            raise BadInputError("the disk is full")
+
+        monkeypatch.setattr(JsonlSink, "write", full)
+        with pytest.raises(BadInputError, match="the disk is full"):
+            segment(make_runner(), folder, options)
+        monkeypatch.undo()
+        assert not (out / ".reserve.partial").exists()
+        runner = make_runner()
+        assert segment(runner, folder, options).counts.kept == 6 and runner.calls == 4

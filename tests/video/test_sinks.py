@@ -212,7 +212,9 @@ try:
 except BadInputError as error:
     print("closing:", error)
 """
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 0, done.stderr
         assert "File too large" in done.stdout and "--out DIR" in done.stdout
         assert not (tmp_path / "out.mp4").exists()
@@ -270,7 +272,9 @@ except BadInputError as error:
     print(error)
 sink.close()
 """
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=60
+        )
         assert "File too large" in done.stdout, done.stderr
         rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_bytes().splitlines()]
         assert [row["index"] for row in rows] == list(range(len(rows))) and len(rows) > 5

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -145,3 +148,21 @@ class TestGlob:
     def test_upwards_after_a_wildcard(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="goes up"):
             open_source(f"{tmp_path}/*/../*.png")
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated, since root may read anything."""
+    put_image(tmp_path / "in" / "a.png")
+    put_image(tmp_path / "in" / "locked" / "b.png")
+    plain = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(BadInputError, match="locked cannot be read: Permission denied"):
+        open_source(tmp_path / "in")

@@ -8,14 +8,13 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from vmkla.data.augment import AugmentConfig, augment
 from vmkla.data.folder import Sample
 from vmkla.errors import BadInputError
-from vmkla.preprocess import PreprocessSpec, field_of_view, prepare
+from vmkla.preprocess import PreprocessSpec, field_of_view, prepare, prepare_mask
 
 CROP_MARGIN = 1.25
 """Images that will be warped are kept this much larger than the network's input, for detail."""
@@ -64,13 +63,8 @@ def prepared_pair(
         255: a pixel is polyp when half of it or more is.
     """
     rect = field_of_view(sample.image_rgb, spec.roi)
-    image = prepare(sample.image_rgb, spec, rect)
-    window = sample.mask[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w].astype(np.float32)
-    shrinks = rect.h > spec.height or rect.w > spec.width  # as ``prepare`` decides
-    share = cv2.resize(
-        window, (spec.width, spec.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return image, np.where(share >= 0.5, np.uint8(255), np.uint8(0))
+    mask = prepare_mask(sample.mask, spec, rect)
+    return prepare(sample.image_rgb, spec, rect), np.where(mask, np.uint8(255), np.uint8(0))
 
 
 def stack(samples: Iterable[Sample], spec: PreprocessSpec) -> LabelledArrays:

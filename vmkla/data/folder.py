@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
-from vmkla.video.images import read_image
+from vmkla.video.images import IMAGE_SUFFIXES, read_image
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 SHOWN_PROBLEMS = 20
 """A message lists so many problems and counts the rest."""
 
@@ -99,9 +98,7 @@ def read_sample(pair: Pair) -> Sample:
         BadInputError: a file cannot be read, the sizes differ, or the mask is not 0 and 255.
     """
     image = read_image(pair.image)
-    mask = cv2.imread(str(pair.mask), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise BadInputError(f"{pair.mask} cannot be read as an image")
+    mask = np.asarray(cv2.cvtColor(read_image(pair.mask), cv2.COLOR_RGB2GRAY))  # (H, W) uint8
     if image.shape[:2] != mask.shape:
         raise BadInputError(
             f"{pair.name}: the image is {image.shape[0]}x{image.shape[1]} (height x width) and its mask "

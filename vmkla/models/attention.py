@@ -199,7 +199,7 @@ class LinearAttention(Float32Island):
         q_re, q_im, k_re, k_im = (elu(self.query_key(v)) + 1.0).chunk(4, dim=-1)  # (b, L, C/2) each
         cos, sin = self._rotations(H, W, x)  # (L, C/2)
 
-        # The normaliser, in float32: q . mean(k) of every token and head.
+        # The normaliser, in float32 when the weights are half: q . mean(k) of every token and head.
         mean_re = at_least_float32(k_re).mean(dim=1).unsqueeze(-1) * self.head_of_pair  # (b, C/2, heads)
         mean_im = at_least_float32(k_im).mean(dim=1).unsqueeze(-1) * self.head_of_pair
         weight = at_least_float32(q_re) @ mean_re + at_least_float32(q_im) @ mean_im  # (b, L, heads)

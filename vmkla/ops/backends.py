@@ -42,18 +42,22 @@ def _report(backend: str, device: str, dtype: torch.dtype, reason: str) -> None:
     logger.info("ops on %s %s: backend %s%s", device, dtype, backend, f" ({reason})" if reason else "")
 
 
-def choose(backend: str, x: Tensor) -> str:
+def choose(backend: str, x: Tensor, *others: Tensor) -> str:
     """Name of the backend that will run an op on x: ``native`` or ``reference``.
 
+    Args:
+        backend: what was asked for.
+        x: the op's first tensor, whose type and device decide.
+        others: its other tensors that may want a gradient.
     Raises:
-        UsageError: there is no such backend, or it cannot run this tensor.
+        UsageError: there is no such backend, or it cannot run these tensors.
         MissingDependencyError: it was asked for by name and is absent.
     """
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", hint=f"Choose one of: {', '.join(BACKENDS)}")
     if backend == "reference":
         return backend
-    obstacle = _native_obstacle(x)
+    obstacle = _native_obstacle(x, others)
     if backend == "native":
         if obstacle:
             raise UsageError(f"backend 'native' cannot run this: {obstacle}", hint="Use backend='auto'.")
@@ -77,12 +81,13 @@ def float32_under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tensors
 
 
-def _native_obstacle(x: Tensor) -> str:
-    """Why the native kernels cannot take x, empty when they can."""
+def _native_obstacle(x: Tensor, others: tuple[Tensor, ...]) -> str:
+    """Why the native kernels cannot take x beside the others, empty when they can."""
     if x.device.type not in ("cpu", "meta"):
         return f"the tensor is on {x.device.type}, the kernels run on the CPU"
     if x.dtype not in (torch.float32, torch.float16):
         return f"the tensor is {x.dtype}, the kernels take float32 and float16"
-    if x.dtype == torch.float16 and x.requires_grad and torch.is_grad_enabled():
-        return "a float16 tensor wants a gradient, the kernels have one for float32 only"
+    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *others))
+    if x.dtype == torch.float16 and wanted:
+        return "a float16 op wants a gradient, the kernels have one for float32 only"
     return ""

@@ -62,6 +62,7 @@ def bspline_basis(
         (..., in, G + k), dtype of x.
     Raises:
         ShapeError: grid does not fit x, or has too few knots.
+        UsageError: the backend that runs cannot take these types or devices.
         MissingDependencyError: the backend that was asked for is absent.
     Source: de Boor, A Practical Guide to Splines, 1978, ch. IX; Liu et al., KAN, 2024, sec. 2.
     """
@@ -104,7 +105,8 @@ def _out_shape(x: Tensor, grid: Tensor, order: int) -> tuple[int, ...]:
 def _op(x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, backend: str) -> Tensor:
     if backend == "native":
         return backends.native().bspline_forward(x, grid, order, grid_min, grid_step)
-    return bspline_basis_reference(x, grid, order)
+    # The fake kernel promises a contiguous result, and elementwise arithmetic keeps the strides of x.
+    return bspline_basis_reference(x.contiguous(), grid, order)
 
 
 @_op.register_fake

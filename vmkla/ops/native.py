@@ -7,17 +7,18 @@ import ctypes
 import torch
 from torch import Tensor
 
-from vmkla.errors import MissingDependencyError
-from vmkla.native import find_library
+from vmkla.errors import MissingDependencyError, UsageError
+from vmkla.native import CPU_LIBRARY, find_library
 
-API_VERSION = 1
+API_VERSION = 2
 
 
 class NativeKernels:
     """Forward and backward of both ops on the CPU.
 
     Tensors may be non-contiguous. Forward takes float32 or float16, backward float32. The number of
-    threads is torch's (``torch.get_num_threads()``).
+    threads is torch's (``torch.get_num_threads()``). A tensor of another type or device than the kernels
+    would read it as is refused with ``UsageError``: they see bare addresses.
 
     Raises:
         MissingDependencyError: the library is absent or of another version.
@@ -57,13 +58,20 @@ class NativeKernels:
         """
         return float(self._library.vmkla_cpu_exp2_loop(_pointer(x), _int(x.numel()), _int(repeats)))
 
+    def _call(self, entry: str, *args: object) -> None:
+        if self._library[entry](*args) != 0:
+            raise MemoryError(f"{entry} of {CPU_LIBRARY} ran out of memory")
+
     def scan2d_forward(
         self, u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor
     ) -> Tensor:
         """See ``selective_scan2d``."""
+        _expect(_element(u), u=u, p=p, dt_weight=dt_weight)
+        _expect(torch.float32, A=A, D=D, delta_bias=delta_bias)
         tensors = [t.contiguous() for t in (u, p, dt_weight, A, D, delta_bias)]
         y = torch.empty_like(tensors[0])
-        self._library.vmkla_cpu_scan2d_forward(
+        self._call(
+            "vmkla_cpu_scan2d_forward",
             *_scan_extents(u, A, dt_weight),
             ctypes.c_int(u.dtype == torch.float16),
             *(_pointer(t) for t in (*tensors, y)),
@@ -82,9 +90,11 @@ class NativeKernels:
         delta_bias: Tensor,
     ) -> list[Tensor]:
         """Gradients of u, p, dt_weight, A, D and delta_bias, in this order. All tensors float32."""
+        _expect(torch.float32, grad_y=grad_y, u=u, p=p, dt_weight=dt_weight, A=A, D=D, delta_bias=delta_bias)
         tensors = [t.contiguous() for t in (grad_y, u, p, dt_weight, A, D, delta_bias)]
         gradients = [torch.empty_like(t) for t in tensors[1:]]
-        self._library.vmkla_cpu_scan2d_backward(
+        self._call(
+            "vmkla_cpu_scan2d_backward",
             *_scan_extents(u, A, dt_weight),
             *(_pointer(t) for t in (*tensors, *gradients)),
             _threads(),
@@ -95,9 +105,12 @@ class NativeKernels:
         self, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float
     ) -> Tensor:
         """See ``bspline_basis``; grid_step > 0 says that the knots are uniform."""
+        _expect(_element(x), x=x)
+        _expect(torch.float32, grid=grid)
         x, grid = x.contiguous(), grid.contiguous()
         out = x.new_empty((*x.shape, grid.shape[-1] - order - 1))
-        self._library.vmkla_cpu_bspline_forward(
+        self._call(
+            "vmkla_cpu_bspline_forward",
             *_spline_extents(x, grid, order),
             ctypes.c_int(x.dtype == torch.float16),
             ctypes.c_float(grid_min),
@@ -111,9 +124,11 @@ class NativeKernels:
         self, grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float
     ) -> Tensor:
         """Gradient of x. All tensors float32."""
+        _expect(torch.float32, grad_out=grad_out, x=x, grid=grid)
         grad_out, x, grid = grad_out.contiguous(), x.contiguous(), grid.contiguous()
         grad_x = torch.empty_like(x)
-        self._library.vmkla_cpu_bspline_backward(
+        self._call(
+            "vmkla_cpu_bspline_backward",
             *_spline_extents(x, grid, order),
             ctypes.c_float(grid_min),
             ctypes.c_float(grid_step),
@@ -121,6 +136,26 @@ class NativeKernels:
             _threads(),
         )
         return grad_x
+
+
+def _element(tensor: Tensor) -> torch.dtype:
+    """The type that a forward kernel reads: the tensor's own where it can."""
+    return torch.float16 if tensor.dtype == torch.float16 else torch.float32
+
+
+def _expect(dtype: torch.dtype, **tensors: Tensor) -> None:
+    """Refuse tensors that lie elsewhere or hold another type than the kernels would read.
+
+    Raises:
+        UsageError: names the tensor.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype != dtype or tensor.device.type != "cpu":
+            raise UsageError(
+                f"the native kernels expect {name} to be {dtype} on the CPU, got {tensor.dtype} on "
+                f"{tensor.device}",
+                hint="Give all tensors the types that the op's description names.",
+            )
 
 
 def _int(value: int) -> ctypes.c_int64:

@@ -46,12 +46,13 @@ def selective_scan2d(
         (b, H, W, d), dtype of u.
     Raises:
         ShapeError: the shapes do not fit together.
+        UsageError: the backend that runs cannot take these types or devices.
         MissingDependencyError: the backend that was asked for is absent.
     Source: Liu et al., VMamba, 2024, sec. 4; Gu & Dao, Mamba, 2023, alg. 2.
     """
     check_shapes(u, p, dt_weight, A, D, delta_bias)
     u, p, dt_weight = backends.float32_under_autocast(u, p, dt_weight)
-    chosen = backends.choose(backend, u)
+    chosen = backends.choose(backend, u, p, dt_weight, A, D, delta_bias)
     result: Tensor = torch.ops.vmkla.selective_scan2d(u, p, dt_weight, A, D, delta_bias, chosen)
     return result
 

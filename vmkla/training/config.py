@@ -15,7 +15,9 @@ from vmkla.errors import UsageError
 MAY_CHANGE_ON_RESUME = frozenset(
     {"epochs", "threads", "max_minutes", "save_minutes", "resume", "out_dir", "curves"}
 )
-"""Fields that a resumed run may change; every other one would make another run of it."""
+"""Fields that a resumed run may change; every other one would make another run of it.
+
+``epochs`` may change unless the cosine spans the whole run (``t_max_epochs`` 0)."""
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,13 @@ def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
     except Exception as error:  # torch.load raises a dozen kinds for a damaged file
         raise BadInputError(f"{path} is not a state that this version of vmkla wrote: {error}") from error
     now = config.to_dict()
+    may_change = set(MAY_CHANGE_ON_RESUME)
+    if config.t_max_epochs == 0:
+        may_change.remove("epochs")  # the cosine reaches over all of them
     changed = [
         f"  {name}: {then.get(name)!r} then, {now[name]!r} now"
         for name in now
-        if name not in MAY_CHANGE_ON_RESUME and then.get(name) != now[name]
+        if name not in may_change and then.get(name) != now[name]
     ]
     if changed:
         raise UsageError(

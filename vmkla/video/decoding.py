@@ -25,6 +25,10 @@ _FULL_RANGE, _UNSPECIFIED_RANGE = 2, 0  # FFmpeg's AVColorRange
 _ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the cover of a sound file is no video
 _HD_HEIGHT_PX = 720
 _PROBLEMS_KEPT = 20
+# Up to PyAV 18, metadata that is not UTF-8 is an error unless told otherwise; 19 has no such switch.
+_LENIENT_METADATA: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 
 
 class VideoSource:
@@ -88,9 +92,10 @@ class VideoSource:
             # Frame threads would report an error frames later than where it is, or lose whole frames to it.
             stream.thread_type = "SLICE"
             stream.codec_context.thread_count = 2
-            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-            timeline = Timeline(stream.time_base, max(1, round(1 / (rate * stream.time_base))))
-            traits = VideoTraits(stream.time_base, rate, stream.sample_aspect_ratio or None)
+            rate = _exact(stream.average_rate) or _exact(stream.guessed_rate) or Fraction(25)
+            time_base = Fraction(stream.time_base.numerator, stream.time_base.denominator)
+            timeline = Timeline(time_base, max(1, round(1 / (rate * time_base))))
+            traits = VideoTraits(time_base, rate, _exact(stream.sample_aspect_ratio))
             index, size_hw = 0, None
             to_rgb = _RgbConverter()
             for decoded in self._decode(container, stream):
@@ -128,9 +133,7 @@ class VideoSource:
         try:
             # The prefix keeps a name with a colon from being taken for a protocol; the list keeps a playlist
             # from reaching for the network.
-            return av.open(
-                f"file:{self.path}", metadata_errors="replace", options={"protocol_whitelist": "file"}
-            )
+            return av.open(f"file:{self.path}", options={"protocol_whitelist": "file"}, **_LENIENT_METADATA)
         except av.error.FFmpegError as error:
             if not self._extent.has_index:
                 raise BadInputError(
@@ -262,10 +265,15 @@ def _extent(path: Path) -> Extent:
 
 
 def _count_from_duration(container: Any, stream: Any) -> int | None:
-    duration_s = None
-    if stream.duration:
-        duration_s = stream.duration * stream.time_base
+    duration_s, time_base = None, _exact(stream.time_base)
+    if stream.duration and time_base:
+        duration_s = stream.duration * time_base
     elif container.duration:
         duration_s = Fraction(container.duration, av.time_base)
-    rate = stream.average_rate or stream.guessed_rate
+    rate = _exact(stream.average_rate) or _exact(stream.guessed_rate)
     return max(1, round(duration_s * rate)) if duration_s and rate else None
+
+
+def _exact(ratio: Any) -> Fraction | None:
+    """A ratio of PyAV's, None where the file has none. From PyAV 19 on it is no longer a Fraction."""
+    return Fraction(ratio.numerator, ratio.denominator) if ratio is not None and ratio.numerator else None

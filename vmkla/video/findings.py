@@ -61,7 +61,7 @@ def find(
             "the model's probability holds NaN or infinity, expected 0 to 1",
             hint="The model or its precision is at fault. Run: vmkla verify",
         )
-    if probability.shape[0] == 1 and max_probability < threshold:
+    if probability.shape[0] == 1 and max_probability < np.float32(threshold):
         # Interpolation never exceeds its inputs, so most frames end here.
         return Findings(np.zeros(frame_hw, np.uint8), 0, 0.0, (), (), max_probability)
     restored = restore(probability, rect, frame_hw)  # (classes, H, W)

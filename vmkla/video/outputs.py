@@ -65,8 +65,7 @@ class OutputFolder:
             return
         latest = {row["name"]: row for row in _read_rows(self.rows.path) if row["name"] not in dropped}
         ordered = sorted(latest.values(), key=lambda row: int(row["index"]))
-        with output_errors(self.rows.path):
-            write_atomically(self.rows.path, b"".join(to_json(row) + b"\n" for row in ordered))
+        _write_rows(self.rows.path, ordered)
 
     def write_report(self, report: dict[str, Any]) -> None:
         """Write ``report.json``, whole or not at all.
@@ -126,7 +125,8 @@ def open_outputs(
         exist_ok: remove the outputs of an earlier run first.
         save_masks: masks are among the outputs.
     Raises:
-        UsageError: there are outputs already and neither ``resume`` nor ``exist_ok`` is set.
+        UsageError: there are outputs already, ``exist_ok`` is not set, and they are not to be continued
+            or not of a run over images.
         ArtefactMismatchError: the interrupted run had other settings.
         BadInputError: the folder cannot be written to.
     """
@@ -134,7 +134,7 @@ def open_outputs(
     kept: dict[str, Row] = {}
     if not made and out_dir.is_dir():
         taken = [name for name in _TAKEN if (out_dir / name).exists()]
-        if resume:
+        if resume and (out_dir / SETTINGS).exists():
             kept = _kept_rows(out_dir, settings, images or (), save_masks)
         elif taken and not exist_ok:
             raise UsageError(
@@ -151,15 +151,21 @@ def open_outputs(
             if made:
                 out_dir.rmdir()
             raise
-    (out_dir / REPORT).unlink(missing_ok=True)
-    rows = JsonlSink(out_dir / ROWS)
-    outputs = OutputFolder(out_dir, rows, reserve, kept, made)
-    if images is not None:
-        with output_errors(out_dir / SETTINGS):
-            write_atomically(out_dir / SETTINGS, to_json(settings, indent=2) + b"\n")
-    for row in kept.values():  # a second interruption loses nothing
-        rows.write(row)
-    return outputs
+    try:
+        if kept:  # they may stand in the file that is begun anew below; an end at any moment loses none
+            _write_rows(out_dir / ROWS, kept.values())
+        with output_errors(out_dir / REPORT):
+            (out_dir / REPORT).unlink(missing_ok=True)
+        if images is not None:
+            with output_errors(out_dir / SETTINGS):
+                write_atomically(out_dir / SETTINGS, to_json(settings, indent=2) + b"\n")
+        rows = JsonlSink(out_dir / ROWS)
+        for row in kept.values():
+            rows.write(row)
+    except BaseException:
+        reserve.release()
+        raise
+    return OutputFolder(out_dir, rows, reserve, kept, made)
 
 
 def _kept_rows(
@@ -167,8 +173,6 @@ def _kept_rows(
 ) -> dict[str, Row]:
     """Rows of images whose outputs are there, after a look at the settings they were made with."""
     path = out_dir / SETTINGS
-    if not path.exists():
-        return {}
     try:
         earlier = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -189,10 +193,17 @@ def _kept_rows(
         if row["name"] not in wanted:
             continue
         index, item = wanted[row["name"]]
+        if row["segmented"] != (index % settings["stride"] == 0):
+            continue  # images came or went meanwhile, and now the stride takes others
         folders = (OVERLAY_FOLDER, MASK_FOLDER) if save_masks else (OVERLAY_FOLDER,)
         if not row["segmented"] or all((out_dir / folder / item.output_name).is_file() for folder in folders):
             kept[item.name] = {**row, "index": index}
     return kept
+
+
+def _write_rows(path: Path, rows: Iterable[Row]) -> None:
+    with output_errors(path):
+        write_atomically(path, b"".join(to_json(row) + b"\n" for row in rows))
 
 
 def _read_rows(path: Path) -> list[Row]:

@@ -203,6 +203,8 @@ class Run:
             message = error.message if isinstance(error, VmklaError) else f"{type(error).__name__}: {error}"
             if isinstance(error, KeyboardInterrupt):
                 outcome, exit_status, message = "interrupted", 128 + signal.SIGINT, "stopped by Ctrl-C"
+            elif isinstance(error, SystemExit) and isinstance(error.code, int):
+                outcome, exit_status, message = "interrupted", error.code, "stopped before its end"
         elif cancel.is_set():
             signum = getattr(cancel, "signum", None)
             outcome, exit_status = "interrupted", 128 + (signum or signal.SIGINT)

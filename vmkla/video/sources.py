@@ -120,7 +120,7 @@ def open_source(spec: str | Path, *, exclude: Collection[Path] = ()) -> Source:
         exclude: folders that are left out of a search: the run's own output.
     Raises:
         UsageError: a live source, or another address.
-        BadInputError: it is missing, unreadable, or holds no image.
+        BadInputError: it is missing, unreadable (a folder: any part of it), or holds no image.
     """
     text = str(spec)
     if text.startswith(("rtsp://", "rtsps://", "v4l2://")):
@@ -164,7 +164,7 @@ def open_source(spec: str | Path, *, exclude: Collection[Path] = ()) -> Source:
 def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
     excluded = {path.resolve() for path in exclude}
     items = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if Path(parent).resolve() in excluded:
             folders.clear()
@@ -179,6 +179,14 @@ def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
             hint="For a video, give the file itself: vmkla infer --video FILE",
         )
     return ImageSource(folder, items)
+
+
+def _refuse_folder(error: OSError) -> None:
+    # By default a folder that cannot be read would count as empty, and its images be missed in silence.
+    raise BadInputError(
+        f"the folder {error.filename} cannot be read: {error.strerror or error}",
+        hint="Make it readable, or name the images by a pattern.",
+    ) from error
 
 
 def _open_glob(pattern: str, exclude: Collection[Path]) -> ImageSource:

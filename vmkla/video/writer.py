@@ -102,11 +102,13 @@ class FrameWriter:
         return self.counts.frames > 0 or (self.video is not None and self.video.written > 0)
 
     def close(self) -> None:
-        """Finish the video.
+        """Finish the video. What still waits (a second Ctrl-C cut ``join`` short) is dropped.
 
         Raises:
             BadInputError: it cannot be finished.
         """
+        self._channel.close()
+        self.join()
         if self.video is not None:
             self.video.close()
 

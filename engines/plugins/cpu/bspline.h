@@ -61,7 +61,7 @@ static void uniform_cubic_backward(const BSplineF32& a, int64_t begin, int64_t e
   const BasisLanes lanes(bases);
   const float scale = 1.0f / a.grid_step;
   int64_t i = begin;
-  if (lanes.values * bases == kLanes) {
+  if (bases <= 8 && lanes.values * bases == kLanes) {  // sum_eights adds eight lanes at most
     for (; i + lanes.values <= end; i += lanes.values) {
       const Lanes::V slope = cubic_basis_slope<Lanes>(lanes.positions(a, a.x + i), lanes.numbers);
       const Lanes::V sums = Lanes::sum_eights(slope * Lanes::load(a.grad_out + i * bases));
@@ -84,7 +84,7 @@ static void uniform_cubic_backward(const BSplineF32& a, int64_t begin, int64_t e
 static void bspline_forward(const BSplineF32& a, int64_t begin, int64_t end) {
   if (is_uniform_cubic(a)) return uniform_cubic_forward(a, begin, end);
   const int64_t bases = a.knots - a.order - 1;
-  float* work = static_cast<float*>(std::malloc(static_cast<size_t>(a.knots) * sizeof(float)));
+  float* work = static_cast<float*>(allocate(static_cast<size_t>(a.knots) * sizeof(float)));
   for (int64_t i = begin; i < end; ++i) {
     cox_de_boor(a.x[i], a.grid + (a.rows > 1 ? i % a.rows * a.knots : 0), a.knots, a.order, work, nullptr);
     std::memcpy(a.out + i * bases, work, static_cast<size_t>(bases) * sizeof(float));
@@ -95,7 +95,7 @@ static void bspline_forward(const BSplineF32& a, int64_t begin, int64_t end) {
 static void bspline_backward(const BSplineF32& a, int64_t begin, int64_t end) {
   if (is_uniform_cubic(a)) return uniform_cubic_backward(a, begin, end);
   const int64_t bases = a.knots - a.order - 1;
-  float* work = static_cast<float*>(std::malloc(2 * static_cast<size_t>(a.knots) * sizeof(float)));
+  float* work = static_cast<float*>(allocate(2 * static_cast<size_t>(a.knots) * sizeof(float)));
   float* slopes = work + a.knots;
   for (int64_t i = begin; i < end; ++i) {
     cox_de_boor(a.x[i], a.grid + (a.rows > 1 ? i % a.rows * a.knots : 0), a.knots, a.order, work, slopes);

@@ -47,7 +47,7 @@ struct IsaKernels {
   float (*exp2_loop)(const float* x, int64_t count, int64_t repeats);
 };
 
-// One per instruction set that this build holds; null where the machine at hand cannot run it.
+// One per instruction set that this build holds; dispatch.cpp knows which of them the machine can run.
 extern const IsaKernels* const kBaselineKernels;
 #if defined(__x86_64__)
 extern const IsaKernels* const kAvx2Kernels;

@@ -32,7 +32,7 @@ struct RouteParameters {
 class Scratch {
  public:
   explicit Scratch(int64_t vectors)
-      : memory_(std::aligned_alloc(64, static_cast<size_t>((vectors * sizeof(Lanes::V) + 63) / 64 * 64 + 64))),
+      : memory_(allocate(static_cast<size_t>(vectors) * sizeof(Lanes::V))),
         next_(static_cast<Lanes::V*>(memory_)) {}
   ~Scratch() { std::free(memory_); }
   Scratch(const Scratch&) = delete;

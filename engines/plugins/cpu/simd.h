@@ -2,6 +2,8 @@
 // GCC's vector extension carries the arithmetic; intrinsics only where one instruction replaces several.
 #pragma once
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #if defined(__AVX512F__)
@@ -112,6 +114,17 @@ struct Lanes {
     std::memcpy(p, &v, static_cast<size_t>(count) * sizeof(float));
   }
 };
+
+// Working memory of a task, aligned for vectors; free() returns it. A task has no way to report an error to its host, and
+// going on without memory would write a wrong mask or none: it ends the process and says why.
+inline __attribute__((noinline)) void* allocate(size_t bytes) {
+  void* memory = std::aligned_alloc(64, (bytes + 127) / 64 * 64);
+  if (memory == nullptr) {
+    std::fprintf(stderr, "vmkla: out of memory: a kernel needs %zu more bytes\n", bytes);
+    std::abort();
+  }
+  return memory;
+}
 
 // A decaying state ends in denormal numbers, on which arithmetic is a hundred times slower: flush them to zero while a
 // task runs, and leave the thread as it was.

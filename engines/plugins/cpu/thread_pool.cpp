@@ -2,11 +2,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
-#include <vector>
 
 namespace vmkla {
 namespace {
@@ -32,12 +33,13 @@ class ThreadPool {
       for (size_t i = 0; i < count; ++i) task(context, i);
       return;
     }
-    const size_t helpers = std::min(static_cast<size_t>(threads - 1), count - 1);
+    size_t helpers = std::min(static_cast<size_t>(threads - 1), count - 1);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      while (workers_ < helpers) {
-        std::thread(&ThreadPool::work, this, workers_).detach();
-        ++workers_;
+      try {
+        for (; workers_ < helpers; ++workers_) std::thread(&ThreadPool::work, this, workers_).detach();
+      } catch (const std::system_error&) {
+        helpers = workers_;  // the system gives no more threads: fewer of them do the same work
       }
       task_ = task;
       context_ = context;
