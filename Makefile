@@ -22,7 +22,7 @@ help:
 	@echo "make test     all tests: the fast ones, then the slow ones"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   ruff's formatter over all Python files"
-	@echo "make bench    latency of the shipped model on this CPU"
+	@echo "make bench    measure speed and memory on this CPU, write benchmarks/cpu.md"
 	@echo "make develop  editable install, for working on the Python files"
 
 $(BIN)/python:
@@ -72,8 +72,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.base
-	$(BIN)/vmkla bench --model nano
+# About ten minutes; `pip install openvino` into $(VENV) adds its rows.
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/cpu.py
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
