@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vmkla.config import ModelConfig
 from vmkla.data.folder import DataSource, iter_samples
 from vmkla.engines import load_runner
 from vmkla.evaluation import evaluate
@@ -47,7 +48,8 @@ def test_both_files_hold_the_same_network(nano: Runner) -> None:
         torch_runner.close()
     # Rounding through the whole network; another epoch's weights differ by 1e-1.
     assert difference.max() < 1e-3
-    assert load_weights(resolve("nano", ".safetensors")).config.to_dict() == nano.spec.metadata.model_config
+    config = ModelConfig.from_dict(nano.spec.metadata.model_config)
+    assert load_weights(resolve("nano", ".safetensors")).config == config
 
 
 def overlap(box: list[int], truth: list[int]) -> bool:
