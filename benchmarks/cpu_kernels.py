@@ -67,8 +67,8 @@ def measure_reference_frame(threads: int) -> list[Table]:
         f"One frame of `small`, {threads} threads",
         ("runtime and ops", "ms"),
         notes=[
-            "Goal: at least 20 times. The reference advances the four routes side by side, which makes it far",
-            "faster than four scans one after the other.",
+            "Goal: at least 20 times. The reference advances the four routes side by side: that makes it",
+            "much faster than four scans one after the other.",
         ],
     )
     times = {}
