@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all that a new machine needs: Python 3.10 to 3.13 with pip, a C++17 compiler, CMake.
+# `make demo` and `make test` are all that a new machine needs: Python 3.10 to 3.13 with pip, g++ 9 or newer, CMake.
 # Everything goes into $(VENV); a second run installs again only what changed.
 
 PYTHON ?= python3

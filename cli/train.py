@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, progress_bar, say
-from vmkla.cli.options import Json, Quiet, Threads, parse_size
+from vmkla.cli.options import Json, Quiet, Threads, latest, numbered, parse_size
 from vmkla.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def train(
         ),
     ],
     val: Annotated[list[str], typer.Option("--val", help="Validation set, written alike. Repeatable.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/train/run"),
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/train/MODEL, numbered.")
+    ] = None,
     model: Annotated[str, typer.Option("--model", help="Preset: nano, tiny, small or large.")] = "nano",
     decoder_block: Annotated[
         str, typer.Option("--decoder-block", help="mkcsa, mkla, csa, mlla, mlcsa or ss2d.")
@@ -60,7 +62,9 @@ def train(
     init_encoder: Annotated[
         Path | None, typer.Option("--init-encoder", help="Public VMamba checkpoint for the encoder.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or the last.")
+    ] = False,
     max_minutes: Annotated[
         float | None, typer.Option("--max-minutes", help="Stop cleanly after this.")
     ] = None,
@@ -78,7 +82,7 @@ def train(
     from vmkla.training import train as run_training
 
     config = TrainConfig(
-        out_dir=out,
+        out_dir=out or (latest if resume else numbered)(Path("runs/train") / model),
         data=tuple(DataSource.parse(text) for text in data),
         val=tuple(DataSource.parse(text) for text in val),
         model=get_preset(model, decoder_block=decoder_block),

@@ -50,7 +50,7 @@ class OnnxRuntimeRunner:
         kernels: Kernels = "native",
         warn_unverified: bool = True,
     ) -> None:
-        ort = require("onnxruntime", extra="export", purpose="the ONNX Runtime runner")
+        ort = require("onnxruntime", extra=None, purpose="the ONNX Runtime runner")
         outline = read_outline(path)
         metadata = ArtefactMetadata.from_props(outline.metadata, path=str(path))
         options = ort.SessionOptions()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from vmkla.engines.frames import check_frames
 from vmkla.engines.onnxruntime_runner import file_sha256
-from vmkla.errors import ArtefactMismatchError, MissingDependencyError, VmklaError
+from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError, VmklaError
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
 from vmkla.preprocess import PreprocessSpec
@@ -48,9 +49,13 @@ class TorchRunner:
     ) -> None:
         torch = require("torch", extra="train", purpose="the PyTorch runner")
         serving = require("vmkla.models.serving", extra="train", purpose="the PyTorch runner")
-        if device.startswith("cuda") and not torch.cuda.is_available():
+        match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+        if match is None:
+            raise UsageError(f"device is {device!r}, expected cpu, cuda or cuda:N")
+        if device != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
             raise MissingDependencyError(
-                f"device {device} was asked for, and torch {torch.__version__} sees no GPU",
+                f"device {device} was asked for, and torch {torch.__version__} sees "
+                f"{torch.cuda.device_count()} GPUs",
                 hint="Use --device cpu",
             )
         if threads is not None:

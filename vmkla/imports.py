@@ -8,12 +8,13 @@ from typing import Any
 from vmkla.errors import MissingDependencyError
 
 
-def require(module: str, *, extra: str, purpose: str) -> Any:
+def require(module: str, *, extra: str | None, purpose: str) -> Any:
     """Import ``module`` or say which extra brings it.
 
     Args:
         module: dotted name, for instance ``"onnx"``.
-        extra: the optional-dependency group of vmkla that installs it.
+        extra: the optional-dependency group of vmkla that installs it; None for what every
+            installation has.
         purpose: what needs it, for the message, for instance ``"vmkla export"``.
     Returns:
         The imported module.
@@ -23,7 +24,8 @@ def require(module: str, *, extra: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        wanted = f"'vmkla[{extra}]'" if extra else f"--force-reinstall {module}"
         raise MissingDependencyError(
             f"{purpose} needs the package {module!r}, which cannot be imported here: {error}",
-            hint=f"Run: pip install 'vmkla[{extra}]'",
+            hint=f"Run: pip install {wanted}",
         ) from error

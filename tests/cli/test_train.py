@@ -101,6 +101,13 @@ def test_the_defaults_are_those_of_the_configuration(
     assert vmkla("train", "--data", "a", "--val", "b", "--out", tmp_path).status == 0
     expected = TrainConfig(out_dir=tmp_path, data=seen[0].data, val=seen[0].val)
     assert seen[0].to_dict() == expected.to_dict()
+    monkeypatch.chdir(tmp_path)
+    for folder in ("nano", "nano-2"):  # numbered when taken; --resume goes on with the last
+        assert vmkla("train", "--data", "a", "--val", "b").status == 0
+        assert seen[-1].out_dir == Path("runs/train") / folder
+        seen[-1].out_dir.mkdir(parents=True)
+    assert vmkla("train", "--data", "a", "--val", "b", "--resume").status == 0
+    assert seen[-1].out_dir == Path("runs/train/nano-2")
 
 
 @pytest.mark.parametrize(

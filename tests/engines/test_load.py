@@ -162,6 +162,15 @@ def test_torch_runs_weights_and_agrees_with_the_file(tiny_onnx: Path) -> None:
         runner.infer(frames(1))
 
 
+def test_torch_devices_that_are_not_there(tmp_path: Path) -> None:
+    weights = tmp_path / "tiny.safetensors"
+    save_weights(network(), weights, training={"image_size_hw": [HEIGHT, WIDTH], "roi": "none"})
+    with pytest.raises(UsageError, match="device is 'gpu', expected cpu, cuda or cuda:N"):
+        load_runner(weights, device="gpu")
+    with pytest.raises(MissingDependencyError, match="cuda:99 was asked for"):
+        load_runner(weights, device="cuda:99")
+
+
 def test_weights_that_do_not_say_their_size(tmp_path: Path) -> None:
     weights = tmp_path / "tiny.safetensors"
     save_weights(network(), weights, training={})

@@ -257,7 +257,18 @@ def test_a_folder_with_a_run_is_not_overwritten(config: TrainConfig) -> None:
     folder = config.data[0].folder
     for part in ("images", "masks"):
         (folder / part / "case-03.png").unlink()
-    with pytest.raises(UsageError, match="training set has changed"):
+    with pytest.raises(UsageError, match="train set has changed"):
+        train(dataclasses.replace(config, resume=True, epochs=1))
+
+
+def test_another_validation_set_is_another_run(config: TrainConfig) -> None:
+    """Best so far would be held against a Dice on other images."""
+    train(dataclasses.replace(config, epochs=1))
+    folder = config.val[0].folder
+    for part in ("images", "masks"):
+        file = next(iter(sorted((folder / part).iterdir())))
+        file.rename(file.with_name("another.png"))
+    with pytest.raises(UsageError, match="val set has changed"):
         train(dataclasses.replace(config, resume=True, epochs=1))
 
 

@@ -339,17 +339,19 @@ class _Run:
             "average": None if self.average is None else self.average.model.state_dict(),
             "average_steps": 0 if self.average is None else self.average.steps,
             "train_names": list(self.train_set.names),
+            "val_names": list(self.val_set.names),
         }
         save_state(self.config.out_dir / STATE, state, self.config)
         self.saved_s = time.monotonic()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if state["train_names"] != list(self.train_set.names):
-            raise UsageError(
-                f"the training set has changed: {len(state['train_names'])} images then, "
-                f"{len(self.train_set)} now, or others",
-                hint="Put the images back, or start a new run in another folder.",
-            )
+        for kind, images in (("train", self.train_set), ("val", self.val_set)):
+            then = state[f"{kind}_names"]
+            if then != list(images.names):
+                raise UsageError(
+                    f"the {kind} set has changed: {len(then)} images then, {len(images)} now, or others",
+                    hint="Put the images back, or start a new run in another folder.",
+                )
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
         self.loss_sum, self.seconds = float(state["loss_sum"]), float(state["seconds"])
         self.history = history_from_state(state["history"])
