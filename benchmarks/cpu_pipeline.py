@@ -97,18 +97,20 @@ def timed(command: list[str]) -> float:
 def infer(video: Path, out: Path, threads: int) -> tuple[dict[str, Any], float, float, float]:
     """report.json, wall s, CPU s and peak MB of one run."""
     script = (
-        "import resource, subprocess, sys;"
-        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
-        "u = resource.getrusage(resource.RUSAGE_CHILDREN); print(u.ru_utime + u.ru_stime, u.ru_maxrss)"
+        "import sys, time; from vmkla.cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "from vmkla.engines.bench import peak_memory_bytes\n"
+        "print(time.process_time(), peak_memory_bytes(), file=sys.stderr)"
     )
-    command = [VMKLA, "infer", "--video", str(video), "--out", str(out), "--quiet", "--threads", str(threads)]
+    command = ["infer", "--video", str(video), "--out", str(out), "--quiet", "--threads", str(threads)]
     begun = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", script, *command], check=True, capture_output=True, text=True
     )
     wall = time.perf_counter() - begun
-    cpu_s, peak_kb = (float(v) for v in done.stdout.split())
-    return json.loads((out / "report.json").read_text(encoding="utf-8")), wall, cpu_s, peak_kb / 1024
+    cpu_s, peak_bytes = (float(v) for v in done.stderr.split()[-2:])
+    return json.loads((out / "report.json").read_text(encoding="utf-8")), wall, cpu_s, peak_bytes / 2**20
 
 
 def repeat(clip: Path, to: Path, frames: int) -> None:

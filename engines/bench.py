@@ -6,17 +6,16 @@ import ctypes
 import dataclasses
 import os
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.errors import MissingDependencyError, UsageError
+from vmkla.errors import MissingDependencyError, UsageError, VmklaError
 from vmkla.native import find_library
 from vmkla.preprocess import field_of_view, prepare, restore
 from vmkla.runner import Runner
@@ -157,9 +156,14 @@ def benchmark(
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Largest resident size of this process so far.
+
+    From /proc, not from ``getrusage``: the latter begins at the size of the process that started this one.
+    """
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise VmklaError("/proc/self/status has no line VmHWM, so the peak of memory is unknown")
 
 
 def kernel_instruction_set() -> str:
