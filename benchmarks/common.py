@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 SIZE = 256
 """Height and width of the network's input, px."""
@@ -53,6 +58,12 @@ def median_ms(run: Callable[[], object], *, repeats: int, warmup: int = 2) -> fl
         run()
         times.append(time.perf_counter() - begun)
     return statistics.median(times) * 1e3
+
+
+def apart(function: Callable[..., T], *args: object) -> T:
+    """``function(*args)`` in a process of its own: no other library's waiting threads beside it."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import SIZE, Table, exported, median_ms
+from common import SIZE, Table, apart, exported, median_ms
 
 DENSE = {"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Conv", "FusedConv"}
 RUNS = 30
@@ -35,12 +35,16 @@ def measure(threads: int) -> list[Table]:
     for preset in ("small", "nano"):
         with exported(preset) as path:
             frame = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
-            latency.add(preset, "ONNX Runtime, vmkla kernels", ort_latency(path, frame, threads, "native"))
-            latency.add(preset, "ONNX Runtime, function bodies", ort_latency(path, frame, threads, "bodies"))
-            latency.add(preset, "OpenVINO, same file", openvino_latency(path, frame, threads))
+            latency.add(
+                preset, "ONNX Runtime, vmkla kernels", apart(ort_latency, path, frame, threads, "native")
+            )
+            latency.add(
+                preset, "ONNX Runtime, function bodies", apart(ort_latency, path, frame, threads, "bodies")
+            )
+            latency.add(preset, "OpenVINO, same file", apart(openvino_latency, path, frame, threads))
             stripped = without_scans(path)
-            latency.add(preset, "OpenVINO, scans left out", openvino_latency(stripped, frame, threads))
-            per_op = profile(path, frame, threads)
+            latency.add(preset, "OpenVINO, scans left out", apart(openvino_latency, stripped, frame, threads))
+            per_op = apart(profile, path, frame, threads)
         total = sum(ms for _, ms in per_op.values())
         dense = sum(ms for op, (_, ms) in per_op.items() if op in DENSE)
         ratio.add(preset, total, dense, total / dense, GOALS[preset])
@@ -119,8 +123,8 @@ def profile(path: Path, frame: Any, threads: int) -> dict[str, tuple[float, floa
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             times[event["args"]["op_name"], event["name"]].append(event["dur"] / 1e3)
-    per_op: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+    per_op: dict[str, tuple[float, float]] = {}
     for (op, _), values in times.items():
-        count, ms = per_op[op]
+        count, ms = per_op.get(op, (0.0, 0.0))
         per_op[op] = (count + len(values) / RUNS, ms + statistics.median(values) * len(values) / RUNS)
     return per_op

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import torch
-from common import SIZE, Table, exported, median_ms
+from common import SIZE, Table, apart, exported, median_ms
 from cpu_graphs import ort_latency
 from torch import Tensor
 
@@ -79,7 +79,7 @@ def measure_reference_frame(threads: int) -> list[Table]:
         table.add(f"torch, {backend}", times[backend])
     with exported("small") as path:
         frame = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
-        onnx_ms = ort_latency(path, frame, threads, "native")
+        onnx_ms = apart(ort_latency, path, frame, threads, "native")
     table.add("ONNX Runtime, vmkla kernels", onnx_ms)
     table.add("reference over torch native", times["reference"] / times["native"])
     table.add("reference over ONNX Runtime", times["reference"] / onnx_ms)
