@@ -19,7 +19,8 @@ struct ScanForwardF32 {
 };
 
 // Gradients. A task is one image, so what images share comes out in parts: grad_dt_weight (b, 4, R, d);
-// grad_A (b, 4, n, d); grad_delta_bias (b, 4, d); grad_D (b, d). grad_u and grad_p are whole.
+// grad_A (b, 4, n, d); grad_delta_bias (b, 4, d); grad_D (b, d); the last two
+// are added to and begin at 0. grad_u and grad_p are whole.
 struct ScanBackwardF32 {
   ScanShape shape;
   const float *grad_y, *u, *p, *dt_weight, *A, *D, *delta_bias;

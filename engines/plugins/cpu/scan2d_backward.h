@@ -152,11 +152,6 @@ static void scan_backward_route(const ScanBackwardF32& a, int64_t image, int num
     }
   }
 
-  for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t channel = block * kLanes, lanes = s.d - channel;
-    Lanes::store(a.grad_delta_bias + (image * kRoutes + number) * s.d + channel, V{}, lanes);
-    if (number == 0) Lanes::store(a.grad_D + image * s.d + channel, V{}, lanes);
-  }
   for (int64_t i = tiles; i-- > 0;) {
     const Tile tile = tile_at(i);
     for (int64_t row = 0; row < tile.length * row_width; ++row) memory.rows[row] = V{};

@@ -25,11 +25,6 @@ struct Route {
     }
     return r;
   }
-  // Pixel number of the t-th visit.
-  VMKLA_HD int64_t pixel(int64_t t) const {
-    const int64_t o = t / inner;
-    return first + o * outer_step + (t - o * inner) * inner_step;
-  }
 };
 
 // Where route k's channels begin in a pixel of p: [B 4 x n | C 4 x n | dt 4 x R].
