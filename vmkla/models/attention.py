@@ -210,14 +210,20 @@ class LinearAttention(Float32Island):
         kv_re = self._heads(k_re * cos - k_im * sin).transpose(2, 3) @ values
         kv_im = self._heads(k_re * sin + k_im * cos).transpose(2, 3) @ values
         out = self._heads(q_re * cos - q_im * sin) @ kv_re + self._heads(q_re * sin + q_im * cos) @ kv_im
-        out = at_least_float32(out.transpose(1, 2)) * scale.unsqueeze(-1)  # (b, L, heads, C/heads)
+        out = at_least_float32(self._side_by_side(out)) * scale.unsqueeze(-1)  # (b, L, heads, C/heads)
         local: Tensor = self.lepe(x)
         return out.to(x.dtype).reshape(-1, H, W, C) + local
 
     def _heads(self, x: Tensor) -> Tensor:
         """(b, L, width) -> (b, heads, L, width / heads)."""
         _, L, width = x.shape
+        if self.heads == 1:
+            return x.unsqueeze(1)  # nothing to move, and no transpose in the exported graph
         return x.reshape(-1, L, self.heads, width // self.heads).transpose(1, 2)
+
+    def _side_by_side(self, x: Tensor) -> Tensor:
+        """(b, heads, L, width) -> (b, L, heads, width)."""
+        return x.reshape(-1, x.shape[2], 1, x.shape[3]) if self.heads == 1 else x.transpose(1, 2)
 
     def _rotations(self, height: int, width: int, x: Tensor) -> tuple[Tensor, Tensor]:
         pairs = self.dim // 2 // self.heads

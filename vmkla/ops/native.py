@@ -10,7 +10,7 @@ from torch import Tensor
 from vmkla.errors import MissingDependencyError, UsageError
 from vmkla.native import CPU_LIBRARY, find_library
 
-API_VERSION = 2
+API_VERSION = 3
 
 
 class NativeKernels:
@@ -40,6 +40,7 @@ class NativeKernels:
             )
         self._library.vmkla_cpu_instruction_set.restype = ctypes.c_char_p
         self._library.vmkla_cpu_exp2_loop.restype = ctypes.c_float
+        self._library.vmkla_cpu_recurrence_loop.restype = ctypes.c_float
 
     @property
     def instruction_set(self) -> str:
@@ -57,6 +58,13 @@ class NativeKernels:
         A bare vector loop: what exponentials alone cost, as the yardstick for the scan.
         """
         return float(self._library.vmkla_cpu_exp2_loop(_pointer(x), _int(x.numel()), _int(repeats)))
+
+    def recurrence_loop(self, x: Tensor, repeats: int) -> float:
+        """The exponentials of ``exp2_loop`` with a scan's multiply-adds around them, on one thread.
+
+        Decay, state and output with everything in registers: the least that a scan computes.
+        """
+        return float(self._library.vmkla_cpu_recurrence_loop(_pointer(x), _int(x.numel()), _int(repeats)))
 
     def _call(self, entry: str, *args: object) -> None:
         if self._library[entry](*args) != 0:

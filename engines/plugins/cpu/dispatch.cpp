@@ -105,6 +105,9 @@ bool set_instruction_set(const char* name) {
 }
 
 float exp2_loop(const float* x, int64_t count, int64_t repeats) { return current()->exp2_loop(x, count, repeats); }
+float recurrence_loop(const float* x, int64_t count, int64_t repeats) {
+  return current()->recurrence_loop(x, count, repeats);
+}
 
 void scan2d_forward(const Scan2dForward& a, const Executor& executor) {
   const ScanShape shape{a.b, a.H, a.W, a.d, a.n, a.R};

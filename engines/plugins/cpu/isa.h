@@ -46,6 +46,9 @@ struct IsaKernels {
   void (*bspline_backward)(const BSplineF32&, int64_t begin, int64_t end);
   // sum of 2^x over `count` values, `repeats` times: the bare cost of exponentials, for benchmarks.
   float (*exp2_loop)(const float* x, int64_t count, int64_t repeats);
+  // The same exponentials as decays of a recurrence, its multiply-adds included and no memory but x: the least that a
+  // scan computes.
+  float (*recurrence_loop)(const float* x, int64_t count, int64_t repeats);
 };
 
 // One per instruction set that this build holds; dispatch.cpp knows which of them the machine can run.

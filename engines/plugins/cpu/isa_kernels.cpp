@@ -23,9 +23,27 @@ static float exp2_loop(const float* x, int64_t count, int64_t repeats) {
   return Lanes::sum(sum[0] + sum[1] + sum[2] + sum[3]);
 }
 
+// What a scan must compute and nothing else: decay, state and output, all in registers.
+static float recurrence_loop(const float* x, int64_t count, int64_t repeats) {
+  constexpr int kStreams = 4;  // independent states
+  const Lanes::V B = Lanes::set(x[0]), C = Lanes::set(x[1]);
+  Lanes::V A[kStreams], h[kStreams] = {}, sum[kStreams] = {};
+  for (int s = 0; s < kStreams; ++s) A[s] = Lanes::set(1.0f / float(1 + s));
+  for (int64_t repeat = 0; repeat < repeats; ++repeat) {
+    for (int64_t i = 0; i + kStreams * kLanes <= count; i += kStreams * kLanes) {
+      for (int s = 0; s < kStreams; ++s) {
+        const Lanes::V delta = Lanes::load(x + i + s * kLanes);
+        h[s] = next_state<Lanes>(h[s], delta, A[s], delta, B);
+        sum[s] = Lanes::fma(h[s], C, sum[s]);
+      }
+    }
+  }
+  return Lanes::sum(sum[0] + sum[1] + sum[2] + sum[3]);
+}
+
 static const IsaKernels kKernels = {
     VMKLA_TEXT(VMKLA_ISA_NAME), scan_forward_tasks, scan_forward, scan_backward,
-    bspline_forward,            bspline_backward,   exp2_loop,
+    bspline_forward,            bspline_backward,   exp2_loop,     recurrence_loop,
 };
 
 }  // namespace VMKLA_KERNELS_NAMESPACE

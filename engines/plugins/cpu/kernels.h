@@ -60,5 +60,7 @@ const char* instruction_set();
 bool set_instruction_set(const char* name);
 // Sum of 2^x over `count` values (a multiple of 64), `repeats` times, on one thread: what bare exponentials cost.
 float exp2_loop(const float* x, int64_t count, int64_t repeats);
+// The same exponentials with the multiply-adds of a scan around them, in registers: the least that a scan computes.
+float recurrence_loop(const float* x, int64_t count, int64_t repeats);
 
 }  // namespace vmkla

@@ -20,7 +20,7 @@ int guarded(const F& body) {
 }  // namespace
 
 // Raised with every change to a signature below; vmkla/ops/native.py checks it.
-VMKLA_API int vmkla_cpu_api_version() { return 2; }
+VMKLA_API int vmkla_cpu_api_version() { return 3; }
 
 VMKLA_API const char* vmkla_cpu_instruction_set() { return vmkla::instruction_set(); }
 
@@ -28,6 +28,10 @@ VMKLA_API int vmkla_cpu_set_instruction_set(const char* name) { return vmkla::se
 
 VMKLA_API float vmkla_cpu_exp2_loop(const float* x, int64_t count, int64_t repeats) {
   return vmkla::exp2_loop(x, count, repeats);
+}
+
+VMKLA_API float vmkla_cpu_recurrence_loop(const float* x, int64_t count, int64_t repeats) {
+  return vmkla::recurrence_loop(x, count, repeats);
 }
 
 VMKLA_API int vmkla_cpu_scan2d_forward(int64_t b, int64_t H, int64_t W, int64_t d, int64_t n, int64_t R, int half,
