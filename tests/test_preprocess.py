@@ -213,10 +213,39 @@ class TestPrepare:
         frame = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
         spec, rect = PreprocessSpec(*size_hw), Rect(5, 9, 81, 53)
         seen = prepare(frame, spec, rect)[..., 0].astype(int)
-        truth = prepare_mask(mask, spec, rect)
+        truth = prepare_mask(mask.astype(np.uint8), spec, rect)
         assert truth.shape == size_hw and 0.2 < truth.mean() < 0.8
         clear = np.abs(seen - 127.5) > 2  # the frame's values are rounded, those of the mask are not
         np.testing.assert_array_equal(truth[clear], seen[clear] > 127)
+
+    @pytest.mark.parametrize("size_hw", [(24, 40), (90, 130), (90, 40)])
+    def test_of_several_classes_the_largest_share_wins(self, size_hw: tuple[int, int]) -> None:
+        """Against the shares of each class by itself, and never a class in between."""
+        rng = np.random.default_rng(sum(size_hw))
+        coarse = rng.choice(np.array([0, 2, 3, 8], np.uint8), (9, 13))
+        mask = np.asarray(cv2.resize(coarse, (100, 70), interpolation=cv2.INTER_NEAREST), np.uint8)
+        spec, rect = PreprocessSpec(*size_hw), Rect(5, 9, 81, 53)
+        made = prepare_mask(mask, spec, rect)
+        assert made.dtype == np.uint8 and made.shape == size_hw
+        assert set(np.unique(made)) == {0, 2, 3, 8}
+        shares = np.stack(
+            [
+                prepare(np.repeat((mask == index)[..., None] * np.uint8(255), 3, axis=2), spec, rect)[..., 0]
+                for index in range(9)
+            ]
+        ).astype(int)
+        best, second = np.sort(shares, axis=0)[[-1, -2]]
+        clear = best - second > 4  # the frames' values are rounded, the shares are not
+        assert clear.mean() > 0.9
+        np.testing.assert_array_equal(made[clear], shares.argmax(axis=0)[clear])
+
+    def test_equal_shares_go_to_the_highest_class(self) -> None:
+        mask = np.array([[0, 1], [0, 1]], np.uint8)
+        assert prepare_mask(mask, PreprocessSpec(1, 1), Rect(0, 0, 2, 2)).tolist() == [[1]]
+        mask = np.array([[4, 4], [7, 7]], np.uint8)
+        assert prepare_mask(mask, PreprocessSpec(1, 1), Rect(0, 0, 2, 2)).tolist() == [[7]]
+        with pytest.raises(ShapeError, match="expected .H, W. uint8"):
+            prepare_mask(mask.astype(bool), PreprocessSpec(1, 1), Rect(0, 0, 2, 2))  # type: ignore[arg-type]
 
     def test_cuts_out_the_field(self) -> None:
         frame = np.random.default_rng(2).integers(0, 256, (50, 70, 3)).astype(np.uint8)

@@ -1,4 +1,7 @@
-"""Frame to network input and back: the one definition for train, calibrate, eval and infer."""
+"""Frame to network input and back: the one definition for train, calibrate, eval and infer.
+
+OpenCV is imported where pixels are interpolated, so that packed sets are read without it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -122,6 +124,8 @@ def visible_field(frame_rgb: npt.NDArray[np.uint8]) -> Rect | None:
         The box; the whole frame when there is no dark border; None when the frame shows no field that
         can be believed (dark, or only small bright spots).
     """
+    import cv2
+
     height_px, width_px = frame_rgb.shape[:2]
     shrink = -(-max(height_px, width_px) // _SEARCH_SIDE_PX)
     small_wh = (max(1, width_px // shrink), max(1, height_px // shrink))
@@ -180,21 +184,35 @@ def prepare(frame_rgb: npt.NDArray[np.uint8], spec: PreprocessSpec, rect: Rect) 
     return np.ascontiguousarray(_stretch(field, (spec.width, spec.height)), dtype=np.uint8)
 
 
-def prepare_mask(mask: npt.NDArray[np.bool_], spec: PreprocessSpec, rect: Rect) -> npt.NDArray[np.bool_]:
+def prepare_mask(mask: npt.NDArray[np.uint8], spec: PreprocessSpec, rect: Rect) -> npt.NDArray[np.uint8]:
     """The truth at the network's size, on the very pixels that ``prepare`` makes of its image.
 
     Args:
-        mask: (H, W) bool.
+        mask: (H, W) uint8, class indices; 0 is the background.
         spec: the network's size.
         rect: what ``field_of_view`` gave for the image.
     Returns:
-        (spec.height, spec.width) bool: true where half of a pixel or more is.
+        (spec.height, spec.width) uint8: the class with the largest share of the pixel; of equal shares the
+        highest index, so that a polyp is where half of a pixel or more is.
     Raises:
-        ShapeError: the rectangle is not inside the mask.
+        ShapeError: the mask is not (H, W) uint8, or the rectangle is not inside it.
     """
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ShapeError(f"a mask has shape {mask.shape} and type {mask.dtype}, expected (H, W) uint8")
     _check_inside(rect, mask.shape)
-    field = mask[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w].astype(np.float32)
-    return np.asarray(_stretch(field, (spec.width, spec.height)) >= 0.5, dtype=np.bool_)
+    field = mask[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w]
+    size_wh = (spec.width, spec.height)
+    classes = np.flatnonzero(np.bincount(field.ravel(), minlength=1)[1:]) + 1
+    small = np.zeros((spec.height, spec.width), np.uint8)
+    if len(classes) == 1:
+        small[_stretch((field == classes[0]).astype(np.float32), size_wh) >= 0.5] = classes[0]
+    elif len(classes):
+        largest = _stretch((field == 0).astype(np.float32), size_wh)
+        for index in classes:
+            share = _stretch((field == index).astype(np.float32), size_wh)
+            small[share >= largest] = index
+            largest = np.maximum(largest, share)
+    return small
 
 
 def restore(
@@ -212,6 +230,8 @@ def restore(
     Raises:
         ShapeError: the probability is not (classes, h, w), or the rectangle is not inside the frame.
     """
+    import cv2
+
     if probability.ndim != 3 or 0 in probability.shape:
         raise ShapeError(f"probability has shape {probability.shape}, expected (classes, h, w)")
     _check_inside(rect, frame_hw)
@@ -230,6 +250,8 @@ def restore(
 
 def _stretch(field: npt.NDArray[Any], size_wh: tuple[int, int]) -> npt.NDArray[Any]:
     """Area interpolation along a side that shrinks, linear along one that grows."""
+    import cv2
+
     height_px, width_px = field.shape[:2]
     # OpenCV takes areas only where neither side grows, so a frame that does both goes in two steps.
     shrunk_wh = (min(width_px, size_wh[0]), min(height_px, size_wh[1]))

@@ -17,6 +17,7 @@ from vmkla.data.arrays import (
     _made_ahead,
     cache_spec,
     in_batches,
+    loader_threads,
     prepared_pair,
     stack,
 )
@@ -52,7 +53,7 @@ def test_unaugmented_training_sees_the_pixels_that_infer_gives(samples: list[Sam
     framed = []
     for sample in samples:
         image = np.zeros((80, 100, 3), np.uint8)
-        mask = np.zeros((80, 100), np.bool_)
+        mask = np.zeros((80, 100), np.uint8)
         image[12:60, 20:84], mask[12:60, 20:84] = sample.image_rgb, sample.mask
         framed.append(Sample(sample.name, image, mask))
     off = AugmentConfig.off()
@@ -68,11 +69,11 @@ def test_unaugmented_training_sees_the_pixels_that_infer_gives(samples: list[Sam
 
 def test_a_mask_pixel_is_set_when_half_of_it_is(samples: list[Sample]) -> None:
     rng = np.random.default_rng(0)
-    mask = rng.random((64, 96)) < 0.5
+    mask = (rng.random((64, 96)) < 0.5).astype(np.uint8)
     sample = Sample("x", np.zeros((64, 96, 3), np.uint8), mask)
     _, small = prepared_pair(sample, PreprocessSpec(16, 32))
     share = mask.reshape(16, 4, 32, 3).mean((1, 3))
-    np.testing.assert_array_equal(small > 0, share >= 0.5 - 1e-6)
+    np.testing.assert_array_equal(small, share >= 0.5 - 1e-6)
 
 
 def test_an_epoch_takes_each_image_once_and_epochs_differ(samples: list[Sample]) -> None:
@@ -92,6 +93,17 @@ def test_going_on_in_the_middle_gives_the_batches_that_were_left(samples: list[S
     assert all(same(a, b) for a, b in zip(whole[1:], rest, strict=True))
     other = list(loader_of(samples, AugmentConfig(), seed=1).epoch(4))
     assert not same(whole[0], other[0])
+
+
+def test_several_threads_make_the_same_batches(samples: list[Sample]) -> None:
+    arrays = arrays_of(samples, AugmentConfig())
+    loaders = [
+        TrainLoader(arrays, batch_size=5, size_hw=(32, 32), config=AugmentConfig(), seed=2, threads=threads)
+        for threads in (1, 3)
+    ]
+    pairs = list(zip(*(loader.epoch(1) for loader in loaders), strict=True))
+    assert len(pairs) == 2 and all(same(*pair) for pair in pairs)
+    assert loader_threads("cpu", 1) == 1 and 1 <= loader_threads("cuda", 4) <= loader_threads("cuda") <= 8
 
 
 def test_leaving_an_epoch_early_ends_its_thread(samples: list[Sample]) -> None:

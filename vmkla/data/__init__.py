@@ -2,5 +2,15 @@
 
 from vmkla.data.augment import AugmentConfig
 from vmkla.data.folder import DataSource, Sample, iter_samples, list_pairs
+from vmkla.data.layouts import DataSet
+from vmkla.data.recipes import open_dataset
 
-__all__ = ["AugmentConfig", "DataSource", "Sample", "iter_samples", "list_pairs"]
+__all__ = [
+    "AugmentConfig",
+    "DataSet",
+    "DataSource",
+    "Sample",
+    "iter_samples",
+    "list_pairs",
+    "open_dataset",
+]

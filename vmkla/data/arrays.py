@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +29,7 @@ class LabelledArrays:
     Attributes:
         names: one per image.
         images_rgb: (n, h, w, 3) uint8.
-        masks: (n, h, w) uint8, 0 or 255.
+        masks: (n, h, w) uint8, class indices; 0 is the background.
     """
 
     names: tuple[str, ...]
@@ -45,7 +47,7 @@ class Batch:
     Attributes:
         names: one per image.
         images_rgb: (b, h, w, 3) uint8.
-        masks: (b, h, w) uint8, 0 or 255.
+        masks: (b, h, w) uint8, class indices; 0 is the background.
     """
 
     names: tuple[str, ...]
@@ -59,12 +61,25 @@ def prepared_pair(
     """An image and its mask as the network sees them.
 
     Returns:
-        (h, w, 3) uint8 RGB, the very pixels that ``infer`` gives the network, and (h, w) uint8 of 0 or
-        255: a pixel is polyp when half of it or more is.
+        (h, w, 3) uint8 RGB, the very pixels that ``infer`` gives the network, and (h, w) uint8, class
+        indices: a pixel is polyp when half of it or more is. A packed image is at that size already.
+    Raises:
+        BadInputError: the image was packed for another size or field of view.
     """
+    if sample.prepared is not None:
+        if sample.prepared != spec:
+            raise BadInputError(
+                f"{sample.name} was packed at {_said(sample.prepared)}, and is wanted at {_said(spec)}",
+                hint="Pack the set again for this run: vmkla data pack, with its --imgsz, --roi and "
+                "--margin (1 where the augmentation moves no pixels)",
+            )
+        return sample.image_rgb, sample.mask
     rect = field_of_view(sample.image_rgb, spec.roi)
-    mask = prepare_mask(sample.mask, spec, rect)
-    return prepare(sample.image_rgb, spec, rect), np.where(mask, np.uint8(255), np.uint8(0))
+    return prepare(sample.image_rgb, spec, rect), prepare_mask(sample.mask, spec, rect)
+
+
+def _said(spec: PreprocessSpec) -> str:
+    return f"{spec.height}x{spec.width} (height x width), roi {spec.roi}"
 
 
 def stack(samples: Iterable[Sample], spec: PreprocessSpec) -> LabelledArrays:
@@ -92,8 +107,18 @@ def cache_spec(size_hw: tuple[int, int], roi: str, config: AugmentConfig) -> Pre
     return PreprocessSpec(round(size_hw[0] * margin), round(size_hw[1] * margin), roi)
 
 
+def loader_threads(device: str, processes: int = 1) -> int:
+    """How many threads augment: one on a CPU, which the network needs itself; a GPU's machine gives eight.
+
+    Args:
+        device: kind of device that trains, ``"cpu"`` or ``"cuda"``.
+        processes: training processes, which share the machine's cores.
+    """
+    return 1 if device == "cpu" else max(1, min(8, (os.cpu_count() or 1) // processes))
+
+
 class TrainLoader:
-    """Augmented batches in a random order, made by one thread, a few ahead of the training.
+    """Augmented batches in a random order, made in the background, a few ahead of the training.
 
     Order and augmentation depend on nothing but (seed, epoch, index), so a run that is cut off in the
     middle of an epoch goes on with the batches that it would have had.
@@ -105,6 +130,8 @@ class TrainLoader:
         config: strengths of the augmentation.
         seed: of order and augmentation.
         ahead: batches made in advance.
+        part: of every batch, the images that are made; one of several processes makes its own alone.
+        threads: images augmented at a time; a GPU wants more than one. The batches are the same.
     """
 
     def __init__(
@@ -116,6 +143,8 @@ class TrainLoader:
         config: AugmentConfig,
         seed: int,
         ahead: int = 2,
+        part: slice = slice(None),
+        threads: int = 1,
     ) -> None:
         if len(arrays) < batch_size:
             raise BadInputError(
@@ -128,6 +157,8 @@ class TrainLoader:
         self.config = config
         self.seed = seed
         self.ahead = ahead
+        self.part = part
+        self._pool = ThreadPoolExecutor(threads, "vmkla-augment") if threads > 1 else None
 
     @property
     def steps(self) -> int:
@@ -142,11 +173,15 @@ class TrainLoader:
         """Augment the images of these indices as this epoch does."""
         images = np.empty((len(indices), *self.size_hw, 3), np.uint8)
         masks = np.empty((len(indices), *self.size_hw), np.uint8)
-        for row, index in enumerate(indices):
+
+        def make(index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
             rng = np.random.default_rng((self.seed, epoch, int(index)))
-            images[row], masks[row] = augment(
-                self.arrays.images_rgb[index], self.arrays.masks[index], self.size_hw, self.config, rng
-            )
+            image, mask = self.arrays.images_rgb[index], self.arrays.masks[index]
+            return augment(image, mask, self.size_hw, self.config, rng)
+
+        made = map(make, indices) if self._pool is None else self._pool.map(make, indices)
+        for row, (image, mask) in enumerate(made):
+            images[row], masks[row] = image, mask
         return Batch(tuple(self.arrays.names[index] for index in indices), images, masks)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -158,7 +193,7 @@ class TrainLoader:
         """
         order = self.order(epoch)
         chunks = (order[s * self.batch_size :][: self.batch_size] for s in range(first_step, self.steps))
-        return _made_ahead((self.batch(epoch, chunk) for chunk in chunks), self.ahead)
+        return _made_ahead((self.batch(epoch, chunk[self.part]) for chunk in chunks), self.ahead)
 
 
 def _made_ahead(batches: Iterator[Batch], ahead: int) -> Iterator[Batch]:

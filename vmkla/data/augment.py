@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.data.pixels import Ellipse, Image, Pixels, available
 from vmkla.errors import UsageError
 
-Image = npt.NDArray[np.uint8]
+BEYOND_THE_PAPER = ("stretch", "colour", "blur", "noise", "glare", "border", "patch")
+"""Kinds of change that the paper's recipe does not have."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,17 @@ class AugmentConfig:
                 raise UsageError(f"augmentation {name} is a chance, 0 to 1, got {getattr(self, name)}")
         for name in ("rotate_deg", "scale", "shift", "stretch", "colour"):
             if not 0 <= getattr(self, name) <= 180:
-                raise UsageError(f"augmentation {name} must not be negative, got {getattr(self, name)}")
+                raise UsageError(f"augmentation {name} must lie between 0 and 180, got {getattr(self, name)}")
 
     @property
     def geometric(self) -> bool:
         """Pixels move, so that a source larger than the crop keeps detail."""
         return max(self.rotate_deg, self.scale, self.shift, self.stretch) > 0
+
+    @classmethod
+    def paper(cls) -> AugmentConfig:
+        """The paper's: flips, rotation and crop; light, colour and the endoscope stay as they are."""
+        return dataclasses.replace(cls(), **dict.fromkeys(BEYOND_THE_PAPER, 0.0))
 
     @classmethod
     def off(cls) -> AugmentConfig:
@@ -71,29 +78,32 @@ def augment(
     size_hw: tuple[int, int],
     config: AugmentConfig,
     rng: np.random.Generator,
+    pixels: Pixels | None = None,
 ) -> tuple[Image, Image]:
     """Change an image and its mask alike, at random.
 
     Args:
         image_rgb: (H, W, 3) uint8; H and W at least those of ``size_hw``.
-        mask: (H, W) uint8, 0 or 255.
+        mask: (H, W) uint8, class indices; 0 is the background.
         size_hw: size of the result, px.
         config: strengths.
         rng: source of every random number, so that equal generators give equal results.
+        pixels: what does the work; None takes what is installed.
     Returns:
-        (h, w, 3) uint8 and (h, w) uint8 of 0 or 255.
+        (h, w, 3) uint8 and (h, w) uint8, class indices.
     """
-    image, warped = _warp(image_rgb, mask, size_hw, config, rng)
+    pixels = pixels or available()
+    image, warped = _warp(image_rgb, mask, size_hw, config, rng, pixels)
     if config.border and rng.random() < config.border:
-        inside = _field_of_view(size_hw, rng)
+        inside = _field_of_view(size_hw, rng, pixels)
         image = _on_border(image, inside, rng)
-        warped = _u8(cv2.bitwise_and(warped, inside))
+        warped = warped & inside
     if config.colour:
-        image = _change_colour(image, config.colour, rng)
+        image = _change_colour(image, config.colour, rng, pixels)
     if config.glare and rng.random() < config.glare:
-        image = _add_glare(image, rng)
+        image = _add_glare(image, rng, pixels)
     if config.blur and rng.random() < config.blur:
-        image = _blur(image, rng)
+        image = _blur(image, rng, pixels)
     if config.noise and rng.random() < config.noise:
         image = _add_noise(image, rng)
     if config.patch and rng.random() < config.patch:
@@ -123,9 +133,13 @@ def warp_matrix(
 
 
 def _warp(
-    image: Image, mask: Image, size_hw: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
+    image: Image,
+    mask: Image,
+    size_hw: tuple[int, int],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    pixels: Pixels,
 ) -> tuple[Image, Image]:
-    height, width = size_hw
     if not config.geometric:
         if image.shape[:2] != size_hw:
             raise UsageError(f"an image of {image.shape[:2]} needs a warp to become {size_hw}, and it is off")
@@ -133,37 +147,30 @@ def _warp(
         return np.ascontiguousarray(np.flip(image, axes)), np.ascontiguousarray(np.flip(mask, axes))
     matrix = warp_matrix(image.shape[:2], size_hw, config, rng)
     # A reflected polyp is a polyp with its mask; black corners are the endoscope's own. Either is fine.
-    edge = cv2.BORDER_REFLECT_101 if rng.random() < 0.5 else cv2.BORDER_CONSTANT
-    warped_image = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=edge)
-    warped_mask = cv2.warpAffine(mask, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=edge)
-    return _u8(warped_image), _u8(cv2.threshold(warped_mask, 127, 255, cv2.THRESH_BINARY)[1])
+    warp = functools.partial(pixels.warp, matrix=matrix, size_hw=size_hw, reflect=bool(rng.random() < 0.5))
+    # One class: linear, cut at one half. Several: the nearest, since nothing lies between two organs.
+    if mask.max() > 1:
+        return warp(image, nearest=False), warp(mask, nearest=True)
+    share = warp(mask * np.uint8(255), nearest=False)
+    return warp(image, nearest=False), (share > 127).astype(np.uint8)
 
 
-def _u8(array: Any) -> Image:
-    """OpenCV's loosely typed result as what it is."""
-    result: Image = np.asarray(array, np.uint8)
-    return result
-
-
-def _field_of_view(size_hw: tuple[int, int], rng: np.random.Generator) -> Image:
+def _field_of_view(size_hw: tuple[int, int], rng: np.random.Generator, pixels: Pixels) -> Image:
     """An endoscope's field of view as 255 on 0: a cut-cornered rectangle or a disc, a little off-centre."""
     height, width = size_hw
-    inside: Image = np.zeros(size_hw, np.uint8)
     left, right = rng.uniform(0, 0.15, 2) * width
     top, bottom = rng.uniform(0, 0.08, 2) * height
     if rng.random() < 0.3:
         centre = (int((left + width - right) / 2), int((top + height - bottom) / 2))
         radius = int(0.5 * max(width, height) * rng.uniform(0.95, 1.25))
-        cv2.circle(inside, centre, radius, 255, -1)
-        return inside
+        return pixels.disc(size_hw, centre, radius)
     cut = rng.uniform(0.05, 0.25) * min(height, width)
     x0, x1, y0, y1 = left, width - 1 - right, top, height - 1 - bottom
     corners = np.array(
         [(x0 + cut, y0), (x1 - cut, y0), (x1, y0 + cut), (x1, y1 - cut),
          (x1 - cut, y1), (x0 + cut, y1), (x0, y1 - cut), (x0, y0 + cut)]
     )  # fmt: skip
-    cv2.fillPoly(inside, [corners.round().astype(np.int32)], 255)
-    return inside
+    return pixels.polygon(size_hw, corners.round().astype(np.int32))
 
 
 def _on_border(image: Image, inside: Image, rng: np.random.Generator) -> Image:
@@ -171,7 +178,7 @@ def _on_border(image: Image, inside: Image, rng: np.random.Generator) -> Image:
     return np.where(inside[..., None] > 0, image, np.uint8(dark))
 
 
-def _change_colour(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def _change_colour(image: Image, strength: float, rng: np.random.Generator, pixels: Pixels) -> Image:
     """Gamma, contrast, brightness and white balance by one table a channel; then saturation and hue."""
     gamma = math.exp(strength * rng.uniform(-0.3, 0.3))
     contrast = 1 + strength * rng.uniform(-0.25, 0.25)
@@ -179,47 +186,39 @@ def _change_colour(image: Image, strength: float, rng: np.random.Generator) -> I
     gains = 1 + strength * rng.uniform(-0.1, 0.1, 3)
     levels = (np.arange(256) / 255.0) ** gamma
     table = ((levels - 0.4) * contrast + 0.4 + brightness * np.minimum(1.0, 8 * levels))[:, None] * gains
-    changed = _u8(cv2.LUT(image, np.clip(255 * table + 0.5, 0, 255).astype(np.uint8).reshape(1, 256, 3)))
+    changed = pixels.look_up(image, np.clip(255 * table + 0.5, 0, 255).astype(np.uint8))
     if strength and rng.random() < 0.5:
-        hsv = _u8(cv2.cvtColor(changed, cv2.COLOR_RGB2HSV))
         turn = int(round(strength * rng.uniform(-8, 8)))
-        saturation = 1 + strength * rng.uniform(-0.3, 0.3)
-        values = np.arange(256)
-        tables = np.stack(
-            [(values + turn) % 180, np.clip(values * saturation + 0.5, 0, 255), values], axis=-1
-        ).astype(np.uint8)
-        changed = _u8(cv2.cvtColor(cv2.LUT(hsv, tables.reshape(1, 256, 3)), cv2.COLOR_HSV2RGB))
+        return pixels.recolour(changed, 2 * turn, 1 + strength * rng.uniform(-0.3, 0.3))
     return changed
 
 
-def _add_glare(image: Image, rng: np.random.Generator) -> Image:
+def _add_glare(image: Image, rng: np.random.Generator, pixels: Pixels) -> Image:
     """A few bright, soft-edged blobs, as wet mucosa shows them."""
     height, width = image.shape[:2]
-    light: Image = np.zeros((height, width), np.uint8)
+    blobs = []
     for _ in range(int(rng.integers(1, 9))):
         centre = (int(rng.integers(width)), int(rng.integers(height)))
-        axes = tuple(int(1 + a) for a in rng.uniform(0.003, 0.03, 2) * max(height, width))
-        cv2.ellipse(light, centre, axes, float(rng.uniform(0, 180)), 0, 360, int(rng.integers(120, 256)), -1)
-    light = _u8(cv2.GaussianBlur(light, (3, 3), 0))
-    return _u8(cv2.add(image, cv2.merge([light, light, light])))
+        across, down = (int(1 + a) for a in rng.uniform(0.003, 0.03, 2) * max(height, width))
+        blobs.append(Ellipse(centre, (across, down), float(rng.uniform(0, 180)), int(rng.integers(120, 256))))
+    return pixels.glare(image, blobs)
 
 
-def _blur(image: Image, rng: np.random.Generator) -> Image:
+def _blur(image: Image, rng: np.random.Generator, pixels: Pixels) -> Image:
     if rng.random() < 0.5:
-        return _u8(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.8)))
+        return pixels.blur(image, rng.uniform(0.4, 1.8))
     length = int(rng.integers(3, 10))
-    kernel = np.zeros((length, length), np.float32)
     angle, half = rng.uniform(0, math.pi), (length - 1) / 2
     ends = [
         (round(half + s * half * math.cos(angle)), round(half + s * half * math.sin(angle))) for s in (-1, 1)
     ]
-    cv2.line(kernel, ends[0], ends[1], 1.0)
-    return _u8(cv2.filter2D(image, -1, kernel / kernel.sum()))
+    return pixels.smear(image, length, ends)
 
 
 def _add_noise(image: Image, rng: np.random.Generator) -> Image:
     noise = rng.normal(0.0, rng.uniform(2.0, 9.0), image.shape[:2]).astype(np.float32)
-    return _u8(np.clip(image.astype(np.float32) + noise[..., None], 0, 255))
+    noisy: Image = np.clip(image.astype(np.float32) + noise[..., None], 0, 255).astype(np.uint8)
+    return noisy
 
 
 def _add_patch(image: Image, mask: Image, rng: np.random.Generator) -> tuple[Image, Image]:

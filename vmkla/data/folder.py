@@ -1,46 +1,71 @@
-"""Labelled images on disk: ``images/<stem>.*`` beside ``masks/<stem>.*``, and files that list stems."""
+"""Where labelled images are, and reading them: pairs of files, Synapse's slices and volumes, packed files."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.data.sequences import rule_for
 from vmkla.errors import BadInputError
-from vmkla.video.images import IMAGE_SUFFIXES, read_image
+from vmkla.preprocess import PreprocessSpec
 
 SHOWN_PROBLEMS = 20
 """A message lists so many problems and counts the rest."""
+PAIRS, SLICES, VOLUMES, PACKED = "pairs", "slices", "volumes", "packed"
+"""What a source holds: image and mask files, Synapse's ``.npz`` or ``.npy.h5``, or part of a packed file."""
+PACK_SUFFIX = ".vmkpack"
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A folder of labelled images and, when only some of them are meant, the file that lists them.
+    """Labelled images in one place.
 
     Attributes:
-        folder: holds ``images/`` and ``masks/``.
+        folder: a folder with ``images/`` and ``masks/``, one of Synapse's files, or a packed file.
         split: text file with one stem a line; None takes every image.
+        stems: what a split by seed chose; None takes all that ``split`` leaves.
+        kind: ``PAIRS``, ``SLICES``, ``VOLUMES`` or ``PACKED``.
+        part: of a packed file, for instance ``"train"`` or ``"test/Kvasir"``; empty for all of it.
+        rule: how names tell sequences, see ``vmkla.data.sequences``; the folder's name may call for one.
     """
 
     folder: Path
     split: Path | None = None
+    stems: tuple[str, ...] | None = None
+    kind: str = PAIRS
+    part: str = ""
+    rule: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind == PAIRS and self.folder.suffix == PACK_SUFFIX and self.folder.is_file():
+            object.__setattr__(self, "kind", PACKED)
+        if not self.rule:
+            object.__setattr__(self, "rule", rule_for(self.folder.name))
 
     @classmethod
     def parse(cls, text: str) -> DataSource:
         """Read ``DIR`` or ``DIR:SPLITFILE``. A folder whose own name holds a colon is taken as it is."""
-        if ":" in text and not Path(text).is_dir():
+        if ":" in text and not Path(text).exists():
             folder, split = text.rsplit(":", 1)
             return cls(Path(folder), Path(split))
         return cls(Path(text))
 
     def __str__(self) -> str:
-        return str(self.folder) if self.split is None else f"{self.folder}:{self.split}"
+        """Equal for equal choices, so that a resumed run can tell another one."""
+        text = str(self.folder) if self.split is None else f"{self.folder}:{self.split}"
+        if self.part:
+            text += f" {self.part}"
+        if self.stems is not None:
+            digest = hashlib.sha256("\n".join(self.stems).encode()).hexdigest()
+            text += f" ({len(self.stems)} images, {digest[:8]})"
+        return text
 
 
 @dataclass(frozen=True)
@@ -49,12 +74,25 @@ class Pair:
 
     Attributes:
         name: folder and stem, for messages and reports.
-        image, mask: the two files.
+        image, mask: the two files; the same one where a file holds both.
+        stem: name of the image within its source.
+        group: sequence or patient that it belongs to; empty when that cannot be told.
+        member: which image of the file, where a file holds several.
+        read: decodes it.
     """
 
     name: str
     image: Path
     mask: Path
+    stem: str
+    group: str = ""
+    member: str = ""
+    read: Callable[[Pair], Sample] = field(kw_only=True, compare=False, repr=False)
+
+    @property
+    def identity(self) -> tuple[Path, str]:
+        """Equal for one image that is named in two ways."""
+        return self.image.resolve(), self.member
 
 
 @dataclass(frozen=True)
@@ -64,12 +102,17 @@ class Sample:
     Attributes:
         name: folder and stem, for messages and reports.
         image_rgb: (H, W, 3) uint8.
-        mask: (H, W) bool, true on polyps.
+        mask: (H, W) uint8, class indices: 0 is the background, 1 a polyp.
+        group: sequence or patient that it belongs to; empty when that cannot be told. The slices of a
+            volume follow each other, in order.
+        prepared: how it was brought to the network's size already; None for an image of its own size.
     """
 
     name: str
     image_rgb: npt.NDArray[np.uint8]
-    mask: npt.NDArray[np.bool_]
+    mask: npt.NDArray[np.uint8]
+    group: str = ""
+    prepared: PreprocessSpec | None = None
 
 
 def list_pairs(sources: Sequence[DataSource]) -> list[Pair]:
@@ -78,36 +121,47 @@ def list_pairs(sources: Sequence[DataSource]) -> list[Pair]:
     Raises:
         BadInputError: folders, files, partners or stems are missing or doubled; all are named at once.
     """
+    pairs, problems = find_pairs(sources)
+    raise_problems(problems)
+    return pairs
+
+
+def find_pairs(sources: Sequence[DataSource]) -> tuple[list[Pair], list[str]]:
+    """As ``list_pairs``, with the problems as sentences instead of an error."""
     pairs: list[Pair] = []
     problems: list[str] = []
     for source in sources:
         pairs.extend(_pairs_of(source, problems))
+    doubled = Counter((pair.image, pair.member) for pair in pairs)
     problems.extend(
-        f"{path} is given {count} times"
-        for path, count in Counter(p.image for p in pairs).items()
+        f"{path}{member and f' ({member})'} is given {count} times"
+        for (path, member), count in doubled.items()
         if count > 1
     )
-    _raise_problems(problems)
-    return pairs
+    return pairs, list(dict.fromkeys(problems))
+
+
+def _pairs_of(source: DataSource, problems: list[str]) -> Iterator[Pair]:
+    if source.kind == PACKED:
+        from vmkla.data.packed import packed_pairs
+
+        return packed_pairs(source, problems)
+    if source.kind in (SLICES, VOLUMES):
+        from vmkla.data.synapse import synapse_pairs
+
+        return synapse_pairs(source, problems)
+    from vmkla.data.pairs import file_pairs
+
+    return file_pairs(source, problems)
 
 
 def read_sample(pair: Pair) -> Sample:
     """Decode one pair.
 
     Raises:
-        BadInputError: a file cannot be read, the sizes differ, or the mask is not 0 and 255.
+        BadInputError: a file cannot be read, the sizes differ, or the mask is not what it must be.
     """
-    image = read_image(pair.image)
-    mask = np.asarray(cv2.cvtColor(read_image(pair.mask), cv2.COLOR_RGB2GRAY))  # (H, W) uint8
-    if image.shape[:2] != mask.shape:
-        raise BadInputError(
-            f"{pair.name}: the image is {image.shape[0]}x{image.shape[1]} (height x width) and its mask "
-            f"{mask.shape[0]}x{mask.shape[1]}; they must be equal"
-        )
-    top = int(mask.max(initial=0))
-    if 0 < top < 128:
-        raise BadInputError(f"{pair.mask}: the largest value is {top}; a mask holds 0 and 255")
-    return Sample(pair.name, image, mask > 127)
+    return pair.read(pair)
 
 
 def iter_samples(sources: Sequence[DataSource], *, threads: int = 2) -> Iterator[Sample]:
@@ -122,16 +176,16 @@ def iter_samples(sources: Sequence[DataSource], *, threads: int = 2) -> Iterator
     """
     pairs = list_pairs(sources)
     problems: list[str] = []
-    for result in _map_ahead(pairs, threads):
+    for result in read_ahead(pairs, threads):
         if isinstance(result, BadInputError):
             problems.append(result.message)
         elif not problems:
             yield result
-    _raise_problems(problems)
+    raise_problems(problems)
 
 
-def _map_ahead(pairs: Sequence[Pair], threads: int) -> Iterator[Sample | BadInputError]:
-    """``read_sample`` over the pairs in order; holds at most a few decoded images."""
+def read_ahead(pairs: Sequence[Pair], threads: int) -> Iterator[Sample | BadInputError]:
+    """``read_sample`` over the pairs in order, errors as values; holds at most a few decoded images."""
 
     def read(pair: Pair) -> Sample | BadInputError:
         try:
@@ -145,40 +199,14 @@ def _map_ahead(pairs: Sequence[Pair], threads: int) -> Iterator[Sample | BadInpu
             yield from pool.map(read, pairs[start : start + ahead])
 
 
-def _pairs_of(source: DataSource, problems: list[str]) -> Iterator[Pair]:
-    folders = [source.folder / "images", source.folder / "masks"]
-    missing = [folder for folder in folders if not folder.is_dir()]
-    if missing:
-        problems.extend(f"{folder} is not a folder" for folder in missing)
-        return
-    images, masks = (_by_stem(folder, problems) for folder in folders)
-    stems: Iterable[str] = sorted(images)
-    if source.split is not None:
-        stems = _read_split(source.split, problems)
-    elif not images:
-        problems.append(f"{folders[0]} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    else:
-        problems.extend(
-            f"{masks[stem]} has no image of that stem" for stem in sorted(set(masks) - set(images))
-        )
-    for stem in stems:
-        if stem not in images:
-            problems.append(f"{source.split} lists {stem!r}, and {folders[0]} has no image of that stem")
-        elif stem not in masks:
-            problems.append(f"{images[stem]} has no mask of that stem in {folders[1]}")
-        else:
-            yield Pair(f"{source.folder.name}/{stem}", images[stem], masks[stem])
+def chosen_stems(source: DataSource, present: Sequence[str], problems: list[str]) -> list[str]:
+    """The stems that a source means, of those that are there: those of its split file or of its choice.
 
-
-def _by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            problems.append(f"{found[path.stem]} and {path.name} have the same stem")
-        found[path.stem] = path
-    return found
+    Stems that are listed and not there are returned too, for the caller to name.
+    """
+    if source.stems is not None:
+        return list(source.stems)
+    return list(present) if source.split is None else _read_split(source.split, problems)
 
 
 def _read_split(path: Path, problems: list[str]) -> list[str]:
@@ -194,7 +222,12 @@ def _read_split(path: Path, problems: list[str]) -> list[str]:
     return list(dict.fromkeys(stems))
 
 
-def _raise_problems(problems: Sequence[str]) -> None:
+def raise_problems(problems: Sequence[str]) -> None:
+    """One error that names all; nothing when there is none.
+
+    Raises:
+        BadInputError: there are problems.
+    """
     if not problems:
         return
     shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN_PROBLEMS])
@@ -203,5 +236,6 @@ def _raise_problems(problems: Sequence[str]) -> None:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     raise BadInputError(
         f"the labelled images have {count}:\n{shown}{more}",
-        hint="Expected: DIR/images/<stem>.jpg with DIR/masks/<stem>.png of the same size, 0 and 255.",
+        hint="Expected: DIR/images/<stem>.jpg with DIR/masks/<stem>.png of the same size, 0 and 255. "
+        "All problems at once: vmkla data check --data DIR",
     )

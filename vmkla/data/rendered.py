@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from vmkla.data.folder import Sample
 from vmkla.video.clip import Scene
 
@@ -25,4 +27,4 @@ def rendered_samples(count: int, *, seed: int) -> Iterator[Sample]:
         if turn == 0:
             scene = Scene(seed * 1_000_003 + clip, *RENDER_HW)
         rgb, mask = scene.frame(turn * FRAMES_APART)
-        yield Sample(f"rendered/{seed}-{number:05d}", rgb, mask > 0)
+        yield Sample(f"rendered/{seed}-{number:05d}", rgb, (mask > 0).astype(np.uint8))

@@ -1,0 +1,109 @@
+"""``vmkla data``: what is wrong with a set of labelled images, and one file to take to another machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmkla.cli.console import print_json, progress_bar, say
+from vmkla.cli.options import Json, Quiet, parse_size
+from vmkla.errors import BadInputError, UsageError
+
+if TYPE_CHECKING:
+    from vmkla.data.check import CheckReport
+
+SHOWN = 20
+"""The table shows so many problems of a kind; --json has all."""
+
+data = typer.Typer(help="Check or pack labelled images.", no_args_is_help=True, rich_markup_mode=None)
+
+DataOption = Annotated[
+    str, typer.Option("--data", help="A folder, DIR:LIST, a packed file, or a recipe: NAME or NAME=DIR.")
+]
+Root = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Folder of a recipe.")]
+SplitSeed = Annotated[int, typer.Option("--split-seed", help="Of the splits, where the set has none.")]
+
+
+@data.command("check")
+def check(
+    data: DataOption, root: Root = None, split_seed: SplitSeed = 0, json: Json = False, quiet: Quiet = False
+) -> None:
+    """Read every image and mask, and list everything that is wrong. Ends with status 3 when something is."""
+    from vmkla.data.check import check as run_check
+    from vmkla.data.recipes import open_dataset
+
+    problems: list[str] = []
+    data_set = open_dataset(data, root=root, seed=split_seed, split_validation=False, problems=problems)
+    with progress_bar("checking", "images", quiet=quiet) as bar:
+        report = run_check(data_set, problems=problems, on_progress=bar)
+    if json:
+        print_json({"data": data, "ok": not report.problems, **dataclasses.asdict(report)})
+    else:
+        _print_report(report)
+    if report.problems:
+        count = len(report.problems)
+        raise BadInputError(
+            f"{data} has {count} problem{'s' if count > 1 else ''} in {sum(report.images.values())} images"
+        )
+
+
+@data.command("pack")
+def pack(
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write, *.vmkpack.")],
+    root: Root = None,
+    split_seed: SplitSeed = 0,
+    imgsz: Annotated[str, typer.Option("--imgsz", help="The network's input in pixels, H or H,W.")] = "256",
+    roi: Annotated[str, typer.Option("--roi", help="auto cuts black borders off; none does not.")] = "none",
+    margin: Annotated[
+        float,
+        typer.Option(
+            "--margin", help="Training images are kept this much larger; 1 where no pixel will be moved."
+        ),
+    ] = 1.25,
+    quality: Annotated[int, typer.Option("--quality", help="Of the JPEG files, 1 to 100.")] = 95,
+    lossless: Annotated[bool, typer.Option("--lossless", help="PNG: several times as large.")] = False,
+    exist_ok: Annotated[bool, typer.Option("--exist-ok", help="Replace a file of that name.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a set into one file that a training machine reads fast, without OpenCV."""
+    from vmkla.data.packing import PackOptions
+    from vmkla.data.packing import pack as run_pack
+    from vmkla.data.recipes import open_dataset
+
+    size_hw = parse_size(imgsz, flag="--imgsz")
+    options = PackOptions(size_hw, roi, margin, None if lossless else quality)
+    if out.exists() and not exist_ok:
+        raise UsageError(
+            f"{out} exists already", hint="Add --exist-ok to replace it, or choose another name."
+        )
+    data_set = open_dataset(data, root=root, seed=split_seed)
+    with progress_bar("packing", "images", quiet=quiet) as bar:
+        report = run_pack(data_set, out, options, seed=split_seed, on_progress=bar)
+    if json:
+        print_json(dataclasses.asdict(report))
+        return
+    for part, count in report.images.items():
+        print(f"{part + ':':<24}{count:>8} images")
+    print(f"{report.path}: {report.size_bytes / 1e6:.1f} MB, sha256 {report.sha256}")
+    say(f"train on it with: vmkla train --data {report.path}", quiet=quiet)
+
+
+def _print_report(report: CheckReport) -> None:
+    from vmkla.data.check import KINDS
+
+    print(f"{'set':<24}{'images':>8}{'empty masks':>14}")
+    for part, count in report.images.items():
+        print(f"{part:<24}{count:>8}{report.without_foreground[part]:>14}")
+    print()
+    for kind, title in KINDS.items():
+        found = [problem.message for problem in report.problems if problem.kind == kind]
+        print(f"{title:<48}{len(found) or 'none':>8}")
+        for message in found[:SHOWN]:
+            print(f"  {message}")
+        if len(found) > SHOWN:
+            print(f"  and {len(found) - SHOWN} more; --json lists all")

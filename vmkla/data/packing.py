@@ -1,0 +1,243 @@
+"""Writing packed sets: images once prepared and encoded, so that a training machine only decodes them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla import __version__
+from vmkla.data.arrays import CROP_MARGIN, prepared_pair
+from vmkla.data.folder import PACK_SUFFIX, DataSource, Pair, Sample, list_pairs, raise_problems, read_ahead
+from vmkla.data.layouts import UNNAMED, DataSet
+from vmkla.data.packed import FORMAT, MANIFEST, decode
+from vmkla.errors import BadInputError, UsageError
+from vmkla.imports import require
+from vmkla.preprocess import PreprocessSpec
+
+_JPEG_START = b"\xff\xd8\xff"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The date of every member: equal images give equal files."""
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """How images are stored.
+
+    Attributes:
+        size_hw: the network's input, px.
+        roi: field of view cut out first, ``"none"`` or ``"auto"``.
+        margin: training images are kept this much larger, for the warp of the augmentation.
+        quality: of the JPEG files, 1 to 100; None stores PNG, without loss and several times as large.
+    """
+
+    size_hw: tuple[int, int] = (256, 256)
+    roi: str = "none"
+    margin: float = CROP_MARGIN
+    quality: int | None = 95
+
+    def __post_init__(self) -> None:
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"the quality is {self.quality}, expected 1 to 100")
+        if not 1 <= self.margin <= 4:
+            raise UsageError(f"the margin is {self.margin}, expected 1 to 4")
+
+    def spec(self, part: str) -> PreprocessSpec | None:
+        """Size of the images of a part; None where they keep their own."""
+        if part.split("/")[0] == UNNAMED:
+            return None
+        margin = self.margin if part == "train" else 1.0
+        height, width = self.size_hw
+        return PreprocessSpec(round(height * margin), round(width * margin), self.roi)
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """What was written.
+
+    Attributes:
+        path: of the file.
+        size_bytes: of the file.
+        sha256: of the file.
+        images: of each part, their number.
+    """
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    images: dict[str, int]
+
+
+def pack(
+    data_set: DataSet,
+    path: Path,
+    options: PackOptions,
+    *,
+    seed: int = 0,
+    on_progress: Callable[[int, int | None], None] | None = None,
+) -> PackReport:
+    """Write a set into one file.
+
+    Training images are stored at the network's size with a margin, validation images at the network's size,
+    test images at their own, without loss, since they are judged there. The file gets its name when it is
+    whole.
+
+    Args:
+        data_set: what to pack.
+        path: the file; its name ends in ``.vmkpack``.
+        options: how.
+        seed: that the splits were made with, for the record.
+        on_progress: called with images done and in all.
+    Raises:
+        BadInputError: images are wrong (all problems are named), or the file cannot be written.
+        UsageError: the name has another ending.
+    """
+    if path.suffix != PACK_SUFFIX:
+        raise UsageError(f"{path.name} does not end in {PACK_SUFFIX}", hint=f"Try {path.stem}{PACK_SUFFIX}")
+    pairs = {part: list_pairs(sources) for part, sources in data_set.parts().items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+                _write(archive, data_set, pairs, options, seed, on_progress)
+            digest = _sha256(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be written: {error.strerror or error}") from error
+    images = {part: len(listed) for part, listed in pairs.items()}
+    return PackReport(path, path.stat().st_size, digest, images)
+
+
+def _write(
+    archive: zipfile.ZipFile,
+    data_set: DataSet,
+    pairs: dict[str, list[Pair]],
+    options: PackOptions,
+    seed: int,
+    on_progress: Callable[[int, int | None], None] | None,
+) -> None:
+    """All images, then the manifest.
+
+    Raises:
+        BadInputError: images are wrong; all are named.
+    """
+    writer = _Writer(archive, options, sum(map(len, pairs.values())), on_progress)
+    parts = {part: writer.part(part, listed) for part, listed in pairs.items()}
+    raise_problems(writer.problems)
+    manifest = {
+        "format": FORMAT,
+        "vmkla": __version__,
+        "class_names": list(data_set.class_names),
+        "num_classes": data_set.num_classes,
+        "volumes": data_set.volumes,
+        "seed": seed,
+        "sources": {part: _names(sources) for part, sources in data_set.parts().items()},
+        "parts": parts,
+    }
+    writer.write(MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1).encode())
+
+
+class _Writer:
+    """Encodes images into an open archive."""
+
+    def __init__(
+        self,
+        archive: zipfile.ZipFile,
+        options: PackOptions,
+        total: int,
+        on_progress: Callable[[int, int | None], None] | None,
+    ) -> None:
+        self.archive, self.options, self.total = archive, options, total
+        self.on_progress = on_progress
+        self.done = 0
+        self.problems: list[str] = []
+
+    def part(self, part: str, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """Store the images of one part and say what they are."""
+        spec = self.options.spec(part)
+        entries = []
+        for number, (pair, sample) in enumerate(zip(pairs, read_ahead(pairs, 2), strict=True)):
+            self.done += 1
+            if isinstance(sample, BadInputError):
+                self.problems.append(sample.message)
+            elif not self.problems:
+                entries.append(self._entry(f"{part}/{number:06d}", pair, sample, spec))
+            if self.on_progress is not None:
+                self.on_progress(self.done, self.total)
+        doubled = len(entries) - len({entry["name"] for entry in entries})
+        if doubled:
+            self.problems.append(f"{doubled} images of {part} have the name of another; rename a folder")
+        return {"preprocess": None if spec is None else spec.to_dict(), "images": entries}
+
+    def _entry(self, stem: str, pair: Pair, sample: Sample, spec: PreprocessSpec | None) -> dict[str, Any]:
+        if spec is None:
+            image, mask = sample.image_rgb, sample.mask
+            data = _original(pair, image) or _encoded(image, None)
+        else:
+            image, mask = prepared_pair(sample, spec)
+            data = _encoded(image, self.options.quality)
+        suffix = ".jpg" if data.startswith(_JPEG_START) else ".png"
+        mask_data = _encoded(mask, None)
+        names = f"{stem}{suffix}", f"{stem}-mask.png"
+        return {
+            "name": sample.name,
+            "group": sample.group,
+            "image": names[0],
+            "mask": names[1],
+            "image_sha256": self.write(names[0], data),
+            "mask_sha256": self.write(names[1], mask_data),
+        }
+
+    def write(self, name: str, data: bytes) -> str:
+        """Add a member; returns its sha256."""
+        self.archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
+        return hashlib.sha256(data).hexdigest()
+
+
+def _original(pair: Pair, image: npt.NDArray[np.uint8]) -> bytes | None:
+    """The image's own file, when it is a JPEG that decodes to the very pixels; None otherwise."""
+    if pair.image == pair.mask:
+        return None
+    data = pair.image.read_bytes()
+    if not data.startswith(_JPEG_START) or not np.array_equal(decode(data, "RGB", name=pair.name), image):
+        return None
+    return data
+
+
+def _encoded(image: npt.NDArray[np.uint8], quality: int | None) -> bytes:
+    """A PNG, or a JPEG without colour subsampling; one channel where all three are equal."""
+    pillow = require("PIL.Image", extra="train", purpose="vmkla data pack")
+    if image.ndim == 3 and (image == image[..., :1]).all():
+        image = image[..., 0]
+    buffer = io.BytesIO()
+    picture = pillow.fromarray(np.ascontiguousarray(image))
+    if quality is None:
+        picture.save(buffer, "PNG", optimize=True)
+    else:
+        picture.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
+    return buffer.getvalue()
+
+
+def _names(sources: Sequence[DataSource]) -> list[str]:
+    """The sources without the folders of this machine."""
+    return [":".join(Path(part).name for part in str(source).split(":")) for source in sources]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""Synapse as TransUNet prepared it: training slices in ``.npz`` files, test volumes in ``.npy.h5`` files."""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.data.folder import SLICES, DataSource, Pair, Sample, chosen_stems
+from vmkla.data.sequences import sequence_of
+from vmkla.errors import BadInputError
+from vmkla.imports import require
+
+SLICE_SUFFIX, VOLUME_SUFFIX = ".npz", ".npy.h5"
+CLASSES = 9
+"""The background and eight organs."""
+
+
+def synapse_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
+    """The slices of a folder of ``.npz`` files, or those of its volumes in order."""
+    suffix = SLICE_SUFFIX if source.kind == SLICES else VOLUME_SUFFIX
+    files = {
+        path.name.removesuffix(suffix): path
+        for path in sorted(source.folder.iterdir() if source.folder.is_dir() else ())
+        if path.name.endswith(suffix) and not path.name.startswith(".")
+    }
+    if not files:
+        problems.append(f"{source.folder} holds no file *{suffix}")
+    for stem in chosen_stems(source, sorted(files), problems):
+        if stem not in files:
+            problems.append(f"{source.split or source} lists {stem!r}, and {source.folder} lacks it")
+        elif source.kind == SLICES:
+            path = files[stem]
+            name = f"{source.folder.name}/{stem}"
+            yield Pair(name, path, path, stem, sequence_of(stem, source.rule), read=_read_slice)
+        else:
+            yield from _slices_of(files[stem], stem, source, problems)
+
+
+def _slices_of(path: Path, stem: str, source: DataSource, problems: list[str]) -> Iterator[Pair]:
+    try:
+        with _open_volume(path) as volume:
+            count = len(volume["image"])
+    except BadInputError as error:
+        problems.append(error.message)
+        return
+    for index in range(count):
+        name = f"{source.folder.name}/{stem}/{index:03d}"
+        read = functools.partial(_read_volume_slice, index=index)
+        yield Pair(name, path, path, stem, stem, str(index), read=read)
+
+
+def _read_slice(pair: Pair) -> Sample:
+    try:
+        with np.load(pair.image, allow_pickle=False) as arrays:
+            return slice_sample(pair, arrays["image"], arrays["label"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInputError(f"{pair.image} cannot be read as a slice (image, label): {error}") from error
+
+
+def _read_volume_slice(pair: Pair, *, index: int) -> Sample:
+    with _open_volume(pair.image) as volume:
+        try:
+            return slice_sample(pair, volume["image"][index], volume["label"][index])
+        except (OSError, ValueError, IndexError) as error:
+            raise BadInputError(f"{pair.image}: slice {index} cannot be read: {error}") from error
+
+
+def _open_volume(path: Path) -> Any:
+    """An open HDF5 file that holds an image and a label of one shape (slices, H, W)."""
+    h5py = require("h5py", extra="train", purpose="reading Synapse's volumes")
+    try:
+        volume = h5py.File(path, "r")
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read as an HDF5 file: {error}") from error
+    shapes = {name: volume[name].shape for name in ("image", "label") if name in volume}
+    if len(shapes) == 2 and len(shapes["image"]) == 3 and shapes["image"] == shapes["label"]:
+        return volume
+    volume.close()
+    raise BadInputError(f"{path} holds {shapes}, expected image and label of one shape (slices, H, W)")
+
+
+def slice_sample(pair: Pair, image: npt.NDArray[Any], label: npt.NDArray[Any]) -> Sample:
+    """A slice as the network takes it: ``round(255 x)`` in three equal channels.
+
+    Args:
+        pair: what it is.
+        image: (H, W) float, windowed to 0..1.
+        label: (H, W), class indices 0 to 8.
+    Raises:
+        BadInputError: shapes differ, or values are outside their range.
+    """
+    if image.ndim != 2 or not image.size or image.shape != label.shape:
+        raise BadInputError(
+            f"{pair.name}: the image is {image.shape} and the label {label.shape}, expected one shape (H, W)"
+        )
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0.0 and high <= 1.0):  # also when they are no numbers
+        raise BadInputError(f"{pair.name}: the values run from {low:g} to {high:g}, expected 0 to 1")
+    classes = label.astype(np.uint8)
+    if not np.array_equal(classes, label) or classes.max() >= CLASSES:
+        raise BadInputError(
+            f"{pair.name}: the label holds {_some(label)}, expected whole numbers from 0 to {CLASSES - 1}"
+        )
+    grey = np.rint(255.0 * image).astype(np.uint8)
+    return Sample(pair.name, np.repeat(grey[..., None], 3, axis=2), classes, pair.group)
+
+
+def _some(values: npt.NDArray[Any]) -> str:
+    different = [f"{value:g}" for value in np.unique(values)]
+    return ", ".join(different[:12]) + (", ..." if len(different) > 12 else "")
