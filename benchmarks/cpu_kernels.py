@@ -59,9 +59,7 @@ def measure_scan(threads: int) -> list[Table]:
             scan = median_ms(lambda inputs=inputs: selective_scan2d(*inputs, backend="native"), repeats=31)
         states = 4 * side * side * d * D_STATE / threads
         exponentials, floor = states * exp_ms, states * floor_ms
-        table.add(
-            f"{side}x{side}x{d}", scan, exponentials, scan / exponentials, floor, scan / floor, depth
-        )
+        table.add(f"{side}x{side}x{d}", scan, exponentials, scan / exponentials, floor, scan / floor, depth)
         totals += depth * np.array([scan, exponentials, floor])
     scan, exponentials, floor = totals
     depths = sum(config.encoder_depths)
