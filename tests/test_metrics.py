@@ -1,4 +1,4 @@
-"""Metrics against counting pixel by pixel with sets."""
+"""Metrics against counting pixel by pixel with sets, and against scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn import metrics as sklearn_metrics
 
 from vmkla.errors import ShapeError
-from vmkla.metrics import MEASURES, Confusion, bootstrap_mean, confusion, global_measures, per_image
+from vmkla.metrics import (
+    MEASURES,
+    Confusion,
+    bootstrap_global,
+    bootstrap_groups,
+    bootstrap_mean,
+    confusion,
+    global_measures,
+    mean_measures,
+    per_image,
+)
 
 Mask = npt.NDArray[np.bool_]
 
@@ -41,6 +52,21 @@ masks = hnp.arrays(np.bool_, (5, 7))
 @given(prediction=masks, truth=masks)
 def test_measures_of_one_image(prediction: Mask, truth: Mask) -> None:
     assert confusion(prediction, truth).measures() == pytest.approx(by_sets(prediction, truth))
+
+
+@given(prediction=masks, truth=masks)
+def test_measures_against_scikit_learn(prediction: Mask, truth: Mask) -> None:
+    pair = truth.ravel(), prediction.ravel()
+    expected = {
+        "dice": sklearn_metrics.f1_score(*pair, zero_division=1.0),
+        "iou": 1.0,
+        "accuracy": sklearn_metrics.accuracy_score(*pair),
+        "sensitivity": sklearn_metrics.recall_score(*pair, zero_division=1.0),
+        "specificity": sklearn_metrics.recall_score(*pair, pos_label=0, zero_division=1.0),
+    }
+    if truth.any() or prediction.any():  # scikit-learn knows no value of its own for nothing at all
+        expected["iou"] = sklearn_metrics.jaccard_score(*pair)
+    assert confusion(prediction, truth).measures() == pytest.approx(expected)
 
 
 @given(st.lists(st.tuples(masks, masks), min_size=1, max_size=5))
@@ -87,3 +113,47 @@ def test_bootstrap_interval() -> None:
     assert bootstrap_mean(values, seed=1) != (low, high)
     assert bootstrap_mean(np.full(5, 0.25)) == (0.25, 0.25)
     assert all(math.isnan(bound) for bound in bootstrap_mean(np.array([])))
+
+
+@given(prediction=masks, truth=masks)
+def test_dice_and_iou_belong_together_and_know_no_order(prediction: Mask, truth: Mask) -> None:
+    there, back = confusion(prediction, truth), confusion(truth, prediction)
+    assert there.dice == back.dice and there.iou == back.iou and there.accuracy == back.accuracy
+    assert there.iou == pytest.approx(there.dice / (2 - there.dice))
+    assert confusion(truth, truth).measures() == dict.fromkeys(MEASURES, 1.0)
+    assert confusion(~truth, truth).accuracy == 0.0
+
+
+def test_bootstrap_of_global_figures_against_resampled_pixels() -> None:
+    """The same draws, from the masks themselves laid side by side."""
+    rng = np.random.default_rng(1)
+    pairs = [(rng.random((6, 6)) < 0.5, rng.random((6, 6)) < share) for share in np.linspace(0.2, 0.8, 9)]
+    found = bootstrap_global([[confusion(*pair) for pair in pairs]], resamples=50, seed=4)
+    draws = np.random.default_rng(4)
+    dice = []
+    for _ in range(50):
+        chosen = draws.integers(9, size=9)
+        whole = [np.concatenate([pairs[i][side].ravel() for i in chosen]) for side in (1, 0)]
+        dice.append(sklearn_metrics.f1_score(*whole))
+    assert found["dice"] == pytest.approx(tuple(np.quantile(dice, (0.025, 0.975))))
+    assert set(found) == set(MEASURES)
+
+
+def test_mean_measures_and_their_bootstrap_over_classes() -> None:
+    first, second = Confusion(3, 1, 2, 10), Confusion(0, 4, 0, 12)
+    assert mean_measures([first, second])["dice"] == pytest.approx((6 / 9 + 0) / 2)
+    low, high = bootstrap_global([[first] * 4, [second] * 4], resamples=20)["dice"]
+    assert low == high == pytest.approx(3 / 9)
+
+
+def test_bootstrap_over_groups() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(0.6, 0.1, 300)
+    alone = bootstrap_groups(values, [f"{n}" for n in range(300)])
+    assert alone == pytest.approx(bootstrap_mean(values), abs=0.002)  # a group of one is an image
+    one = bootstrap_groups(values, ["same"] * 300)
+    assert one == pytest.approx((values.mean(), values.mean()))
+    # Two groups of unequal size: one is drawn twice, the other twice, or each once.
+    low, high = bootstrap_groups(np.array([0.0, 1.0, 1.0, 1.0]), ["a", "b", "b", "b"])
+    assert (low, high) == (0.0, 1.0)
+    assert all(math.isnan(bound) for bound in bootstrap_groups(np.array([]), []))

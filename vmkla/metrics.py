@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vmkla.errors import ShapeError
 
 MEASURES = ("dice", "iou", "accuracy", "sensitivity", "specificity")
+_DRAWN_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,84 @@ def bootstrap_mean(
     """
     if not len(values):
         return float("nan"), float("nan")
+    draws = _draws(len(values), resamples, seed)
+    means = np.concatenate([values[drawn].mean(1) for drawn in draws])
+    return _interval(means, level)
+
+
+def bootstrap_groups(
+    values: npt.NDArray[np.float64],
+    groups: Sequence[str],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of a mean over images, by drawing whole groups with replacement.
+
+    Frames of one sequence resemble each other, so drawing single frames gives too narrow an interval.
+
+    Args:
+        values: (n,), one per image.
+        groups: (n,), the group of each image.
+        level, resamples, seed: as of ``bootstrap_mean``.
+    Returns:
+        Lower and upper bound; NaN twice when there is no value.
+    """
+    if not len(values):
+        return float("nan"), float("nan")
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    sums, counts = np.bincount(index, values), np.bincount(index)
+    draws = _draws(len(counts), resamples, seed)
+    means = np.concatenate([sums[drawn].sum(1) / counts[drawn].sum(1) for drawn in draws])
+    return _interval(means, level)
+
+
+def bootstrap_global(
+    confusions: Sequence[Sequence[Confusion]], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of the five global measures, by drawing images with replacement.
+
+    Args:
+        confusions: one sequence per class with one entry per image; a measure is the mean over classes.
+        level, resamples, seed: as of ``bootstrap_mean``.
+    Returns:
+        Measure -> lower and upper bound.
+    """
+    counts = np.array([[astuple(c) for c in of_class] for of_class in confusions], np.int64)  # (k, n, 4)
+    draws = _draws(counts.shape[1], resamples, seed)
+    totals = np.concatenate([counts[:, drawn].sum(2) for drawn in draws], axis=1)  # (k, resamples, 4)
+    tp, fp, fn, tn = (totals[..., index] for index in range(4))
+    values = {
+        "dice": _ratios(2 * tp, 2 * tp + fp + fn),
+        "iou": _ratios(tp, tp + fp + fn),
+        "accuracy": _ratios(tp + tn, tp + fp + fn + tn),
+        "sensitivity": _ratios(tp, tp + fn),
+        "specificity": _ratios(tn, tn + fp),
+    }
+    return {name: _interval(values[name].mean(0), level) for name in MEASURES}
+
+
+def mean_measures(confusions: Sequence[Confusion]) -> dict[str, float]:
+    """The five measures, each the mean over the classes' confusions."""
+    return {name: sum(float(getattr(c, name)) for c in confusions) / len(confusions) for name in MEASURES}
+
+
+def _draws(count: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices drawn with replacement, (some, count) at a time, so that many images need little memory."""
     rng = np.random.default_rng(seed)
-    means = np.array([values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)])
-    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
+    rows = max(1, _DRAWN_AT_ONCE // count)
+    for start in range(0, resamples, rows):
+        yield rng.integers(count, size=(min(rows, resamples - start), count))
+
+
+def _ratios(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """``_ratio`` of every element."""
+    return np.where(whole > 0, part / np.maximum(whole, 1), 1.0)
+
+
+def _interval(values: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
     return float(low), float(high)
 
 

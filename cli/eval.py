@@ -1,0 +1,164 @@
+"""``vmkla eval``: how good a model is on labelled images."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vmkla.cli.console import print_json, progress_bar, say
+from vmkla.cli.options import Device, Json, Quiet, Runtime, RuntimeOption, Threads, latest, numbered
+from vmkla.errors import BadInputError, UsageError
+
+if TYPE_CHECKING:
+    from vmkla.data.folder import DataSource
+    from vmkla.data.layouts import DataSet
+
+_WIDTH = 118
+"""Columns of the tables where stdout is no terminal."""
+
+
+class Split(str, Enum):
+    """Which part of a data set."""
+
+    test = "test"
+    val = "val"
+    train = "train"
+    all = "all"
+
+
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", help="A folder in any known layout, DIR:FILE, a packed file, or a recipe: NAME=DIR."
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME|FILE", help="A shipped model, .onnx or .safetensors.")
+    ] = "nano",
+    root: Annotated[
+        Path | None, typer.Option("--root", metavar="DIR", help="Folder of a recipe given by its name.")
+    ] = None,
+    split: Annotated[
+        Split | None, typer.Option("--split", help="Default: test; val or all where there is none.")
+    ] = None,
+    split_seed: Annotated[int, typer.Option("--split-seed", help="Of splits that the data lack.")] = 0,
+    runtime: RuntimeOption = Runtime.auto,
+    device: Device = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="Probability from which a pixel counts; default: the model's."),
+    ] = None,
+    roi: Annotated[
+        str | None,
+        typer.Option("--roi", metavar="auto|none|X,Y,W,H", help="Field of view; default: the model's."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/eval/MODEL, numbered.")
+    ] = None,
+    exist_ok: Annotated[
+        bool, typer.Option("--exist-ok", help="Replace the outputs of an earlier evaluation.")
+    ] = False,
+    html: Annotated[bool, typer.Option("--html/--no-html", help="Write report.html.")] = True,
+    threads: Threads = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model on labelled images. Writes figures, a line per image, and a page with pictures."""
+    from vmkla.data import iter_samples, list_pairs, open_dataset
+    from vmkla.engines import load_runner
+    from vmkla.evaluation.run import EvalOptions, run_evaluation
+    from vmkla.preprocess import parse_roi
+
+    wanted_roi = None if roi is None else parse_roi(roi)
+    # Only who asks for one side of a split that the data lack gets one that a seed made.
+    made = split in (Split.val, Split.train)
+    data_set = open_dataset(data, root=root, seed=split_seed, split_validation=made)
+    part, sets = _choose(data_set, split, data)
+    total = sum(len(list_pairs(sources)) for sources in sets.values())
+    runner = load_runner(model, runtime.value, device, threads=threads)
+    try:
+        if runner.spec.num_classes != data_set.num_classes:
+            raise UsageError(
+                f"{model} has {runner.spec.num_classes} output channels, and {data} needs "
+                f"{data_set.num_classes} ({', '.join(data_set.class_names)})"
+            )
+        name = Path(runner.spec.path).stem
+        volumes = data_set.volumes and part == Split.test.value
+        options = EvalOptions(
+            out_dir=out or (latest if exist_ok else numbered)(Path("runs/eval") / name),
+            data=data,
+            split=part,
+            volumes=volumes,
+            threshold=threshold,
+            roi=wanted_roi,
+            html=html,
+            exist_ok=exist_ok,
+        )
+        unit = "volumes" if volumes else "images"
+        say(f"{data}: {total} {unit} ({part})", quiet=quiet)
+        with progress_bar("judging", "images", quiet=quiet) as bar:
+            document = run_evaluation(
+                runner,
+                {label if len(sets) > 1 else "": iter_samples(sources) for label, sources in sets.items()},
+                options,
+                # A volume is one file and many images: how many, only its reader knows.
+                None if bar is None else lambda done: bar(done, None if volumes else total),
+            )
+    finally:
+        runner.close()
+    for warning in document["warnings"]:
+        say(f"note: {warning}", quiet=quiet)
+    if json:
+        print_json({"out_dir": str(options.out_dir), **document})
+        return
+    _print_tables(document)
+    for label, file in document["outputs"].items():
+        print(f"{label + ':':10} {options.out_dir / file}")
+
+
+def _choose(
+    data_set: DataSet, split: Split | None, data: str
+) -> tuple[str, dict[str, tuple[DataSource, ...]]]:
+    """Name of the part that is judged, and its sets.
+
+    Raises:
+        BadInputError: the data have no such part.
+    """
+    parts: dict[str, tuple[DataSource, ...]] = data_set.parts()
+    if split is None:
+        split = Split.test if data_set.test else Split.val if data_set.val else Split.all
+    if split is Split.all:
+        return split.value, parts
+    chosen = dict(data_set.test) if split is Split.test else {split.value: parts.get(split.value, ())}
+    if any(chosen.values()):
+        return split.value, chosen
+    raise BadInputError(
+        f"{data} has no {split.value} set, it has: {', '.join(parts)}",
+        hint="Leave --split out, or use --split all.",
+    )
+
+
+def _print_tables(document: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from vmkla.evaluation.tables import tables
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    for content in tables(document):
+        table = Table(
+            title=content.title, title_justify="left", caption=content.note or None, caption_justify="left",
+            box=box.SIMPLE_HEAD, show_lines=False,
+        )  # fmt: skip
+        for number, column in enumerate(content.columns):
+            table.add_column(column, justify="left" if number == 0 else "right")
+        for row in content.rows:
+            table.add_row(*row)
+        console.print(table)

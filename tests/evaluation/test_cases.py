@@ -1,0 +1,87 @@
+"""Pictures of cases: which are chosen, and what is drawn into them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from colour_runners import RedRunner, labelled
+
+from vmkla.evaluation import judge
+from vmkla.evaluation.cases import PREDICTION_RGB, TRUTH_RGB, CaseBook, draw_classes, draw_contours
+
+
+def square(left: int, size: int = 20, height: int = 60, width: int = 80) -> npt.NDArray[np.uint8]:
+    """A mask of one square."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[20 : 20 + size, left : left + size] = 1
+    return mask
+
+
+def coloured(picture: npt.NDArray[np.uint8], rgb: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
+    """Where a picture has exactly this colour."""
+    return np.asarray((picture == rgb).all(-1))
+
+
+def test_both_outlines_lie_where_the_masks_do() -> None:
+    grey = np.full((60, 80, 3), 90, np.uint8)
+    truth, prediction = square(10), square(45)
+    picture = draw_contours(grey, truth, prediction)
+    assert picture.shape == grey.shape and (grey == 90).all()
+    ring = cv2.getStructuringElement(cv2.MORPH_RECT, (5, 5))
+    for mask, colour in ((truth, TRUTH_RGB), (prediction, PREDICTION_RGB)):
+        drawn = coloured(picture, colour)
+        near = cv2.dilate(mask, ring) & ~cv2.erode(mask, ring) & 1
+        assert drawn.any() and not (drawn & (near == 0)).any()
+        assert drawn[20, mask[20].argmax()] and drawn.sum() >= 4 * 19
+    untouched = ~coloured(picture, TRUTH_RGB) & ~coloured(picture, PREDICTION_RGB)
+    assert (picture[untouched] == 90).all()
+    assert (draw_contours(grey, square(10) * 0, square(10) * 0) == 90).all()
+
+
+def test_large_images_are_shrunk_and_keep_their_shape() -> None:
+    picture = draw_contours(np.zeros((1200, 1600, 3), np.uint8), *[square(300, 500, 1200, 1600)] * 2)
+    assert picture.shape == (300, 400, 3) and coloured(picture, PREDICTION_RGB).any()
+
+
+def test_classes_side_by_side() -> None:
+    grey = np.full((60, 80, 3), 90, np.uint8)
+    both = draw_classes(grey, square(10) + 2 * square(45), square(10))
+    left, right = both[:, :80], both[:, 80:]
+    assert both.shape == (60, 160, 3)
+    assert len({tuple(pixel) for pixel in left[left.std(-1) > 0]}) == 2
+    assert len({tuple(pixel) for pixel in right[right.std(-1) > 0]}) == 1
+    assert (right[:, 43:] == 90).all()
+
+
+def test_the_choice() -> None:
+    """Twenty lesions, each found worse than the one before, and three clean frames with marks."""
+    runner = RedRunner(60, 80)
+    truth = square(20)
+    with CaseBook() as book:
+        results = []
+        for number in range(23):
+            shown = np.roll(truth, number, 1) > 0
+            real = truth if number < 20 else np.zeros_like(truth)
+            if number >= 20:
+                shown = square(5, (20, 10, 2)[number - 20]) > 0  # 2 x 2 of 4800 pixels: no alarm
+            sample = labelled(f"{number:02d}", shown, real)
+            result, prediction = judge(runner, sample, 0.5)
+            results.append(result)
+            book.add(result, sample, prediction)
+        chosen = book.choose(results)
+    names = {heading: [case.result.name for case in cases] for heading, cases in chosen.items()}
+    assert names == {
+        "Best": ["00", "01", "02", "03"],
+        "Median": ["08", "09", "10", "11"],
+        "Worst": ["19", "18", "17", "16", "15", "14", "13", "12"],
+        "Largest false alarms on frames without a lesion": ["20", "21"],
+    }
+    for cases in chosen.values():
+        for case in cases:  # the picture is the case's own: its prediction is drawn where it was made
+            picture = cv2.imdecode(np.frombuffer(case.jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            assert picture.shape == (60, 80, 3)
+            number = int(case.result.name)
+            left = 20 + number if number < 20 else 5
+            far = np.abs(picture[30, left].astype(int) - PREDICTION_RGB).max()
+            assert far < 110, "JPEG blurs a thin line; anything else differs more"

@@ -1,0 +1,88 @@
+"""What the model card and the results say of `nano` is what ``vmkla eval`` prints, digit for digit."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from vmkla.cli.main import main
+
+# What a row is called, and how many images it has -> what `vmkla eval --data` takes, and the set of several.
+SETS = {
+    ("val_PolypGen", 167): ("{data}/polypgen:{data}/splits/val_PolypGen.txt", None),
+    ("Kvasir-SEG", 1000): ("{data}/kvasir-seg", None),
+    ("CVC-ClinicDB", 612): ("{data}/cvc-clinicdb", None),
+    ("Kvasir-SEG", 100): ("polyp={data}", "Kvasir"),
+    ("CVC-ClinicDB", 62): ("polyp={data}", "CVC-ClinicDB"),
+}
+FIGURES = {
+    "mean Dice": lambda report: _with_interval(report["per_image"], "dice"),
+    "mean IoU": lambda report: f"{report['per_image']['iou']:.3f}",
+    "sensitivity": lambda report: f"{report['per_image']['sensitivity']:.3f}",
+    "specificity": lambda report: f"{report['per_image']['specificity']:.3f}",
+    "global DSC": lambda report: f"{report['global']['dsc']:.3f}",
+    "global mIoU": lambda report: f"{report['global']['miou']:.3f}",
+    "polyps missed": lambda report: "{missed} of {images}".format(**report["with_polyp"]),
+}
+
+
+def _with_interval(values: dict[str, Any], name: str) -> str:
+    low, high = values[f"{name}_ci95"]
+    return f"{values[name]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def first_table(path: Path) -> list[dict[str, str]]:
+    """The rows of the first table that has a column of mean Dice: heading -> cell."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("|") and "| mean Dice |" in line)
+    cells = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        cells.append([cell.strip() for cell in line.strip("|").split("|")])
+    head, _, *rows = cells
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def rows_of(document: str) -> list[Any]:
+    """One parameter a row."""
+    parameters = []
+    for row in first_table(ROOT / document):
+        key = re.findall(r"[\w-]+", row["set"])[0], int(row["images"])
+        parameters.append(pytest.param(document, row, key, id=f"{document} {key[0]} {key[1]}"))
+    return parameters
+
+
+@pytest.fixture(scope="module")
+def judged(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Evaluates each set once."""
+    reports: dict[str, Any] = {}
+
+    def report(key: tuple[str, int]) -> Any:
+        text, part = SETS[key]
+        if text not in reports:
+            out = tmp_path_factory.mktemp("card") / "out"
+            data = text.format(data=shared_data / "data")
+            assert main(["eval", "--model", "nano", "--data", data, "--out", str(out), "--quiet"]) == 0
+            assert (out / "report.html").stat().st_size > 100_000
+            reports[text] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        return reports[text] if part is None else reports[text]["by_set"][part]
+
+    return report
+
+
+@pytest.mark.slow
+@pytest.mark.needs_data
+@pytest.mark.parametrize(
+    ("document", "row", "key"), [*rows_of("vmkla/weights/nano.md"), *rows_of("docs/results.md")]
+)
+def test_every_printed_digit(judged: Any, document: str, row: dict[str, str], key: tuple[str, int]) -> None:
+    report = judged(key)
+    names = [name for name in row if name in FIGURES]
+    assert len(names) >= 4 and report["images"] == key[1] and report["resolution"] == "native"
+    assert {name: FIGURES[name](report) for name in names} == {name: row[name] for name in names}

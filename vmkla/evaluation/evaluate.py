@@ -1,0 +1,127 @@
+"""Judge a runner on labelled images: one call for tests, benchmarks and ``vmkla eval``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from vmkla.errors import BadInputError, UsageError
+from vmkla.evaluation.judge import ImageResult, LabelledImage, Mask, judge
+from vmkla.evaluation.summary import summarise
+from vmkla.evaluation.volumes import VolumeScores
+from vmkla.preprocess import PreprocessSpec, Rect
+from vmkla.runner import Runner, RunnerSpec
+
+OnImage = Callable[[ImageResult, LabelledImage, Mask], None]
+
+
+def evaluate(
+    runner: Runner,
+    samples: Iterable[LabelledImage] | Mapping[str, Iterable[LabelledImage]],
+    *,
+    threshold: float | None = None,
+    at_native: bool = True,
+    volumes: bool = False,
+    roi: str | Rect | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    on_image: OnImage | None = None,
+) -> dict[str, Any]:
+    """Segment labelled images exactly as ``infer`` does, and compare.
+
+    Args:
+        runner: a model of one class (polyp), or of several with the background as class 0.
+        samples: images and truths; or several sets by name.
+        threshold: probability at and above which a pixel is polyp; None takes the model's own. A model
+            of several classes has none: the most probable class wins.
+        at_native: what the top level and the strata speak of: the images' own resolution (PraNet's
+            protocol), or the network's, where the truth is shrunk by area and the largest share wins.
+        volumes: samples of one group are the slices of one volume, in order and one after the other.
+        roi: field of view; None takes the model's own.
+        resamples: draws of the bootstrap.
+        seed: of the bootstrap.
+        on_image: told of each image: its result, the image, and the prediction (H, W) in class indices.
+    Returns:
+        Plain values: ``images``, ``threshold``, ``class_names`` (without the background), ``resolution``,
+        ``per_image`` (mean, std and 95 % interval of each measure over images; an image with neither truth
+        nor prediction scores 1), ``global`` (one confusion matrix over all pixels, and intervals),
+        ``without_polyp`` (images without one; ``false_alarms``: a connected region larger than
+        ``region_fraction`` of the image is marked; ``any_mark``: a pixel is), ``with_polyp`` (images with
+        one; ``missed``: no pixel of it was found), ``resolutions`` (all of these at ``native`` and at
+        ``model`` resolution), ``by_size``, ``by_sequence`` (None where frames form none), ``by_class``
+        (several classes), ``by_set`` (several sets), ``volumes`` (when asked for), ``each``.
+        With several classes every measure is the mean over the classes that are not background.
+    Raises:
+        BadInputError: there is no image, or a truth does not fit its image or the model.
+        UsageError: the threshold makes no sense.
+    """
+    spec = runner.spec
+    limit = check_threshold(threshold, spec)
+    sets = samples if isinstance(samples, Mapping) else {"": samples}
+    preprocess = spec.metadata.preprocess
+    if roi is not None:
+        preprocess = PreprocessSpec(preprocess.height, preprocess.width, roi)
+    class_names = finding_names(spec)
+    scores = VolumeScores(class_names) if volumes else None
+    results: list[ImageResult] = []
+    for set_name, images in sets.items():
+        for sample in images:
+            result, prediction = judge(runner, sample, limit, preprocess=preprocess, set_name=set_name)
+            results.append(result)
+            if scores is not None:
+                scores.add(sample, prediction, set_name)
+            if on_image is not None:
+                on_image(result, sample, prediction)
+    if not results:
+        raise BadInputError("there is no labelled image", hint="Give a folder with images/ and masks/.")
+
+    def summary(chosen: list[ImageResult]) -> dict[str, Any]:
+        return summarise(
+            chosen,
+            class_names=class_names,
+            model_hw=(spec.height, spec.width),
+            at_native=at_native,
+            resamples=resamples,
+            seed=seed,
+        )
+
+    report = {
+        "threshold": limit if spec.num_classes == 1 else None,
+        "class_names": list(class_names),
+        **summary(results),
+    }
+    if len(sets) > 1:
+        report["by_set"] = {}
+        for name in sets:
+            chosen = [result for result in results if result.set_name == name]
+            if chosen:
+                report["by_set"][name] = {k: v for k, v in summary(chosen).items() if k != "each"}
+    if scores is not None:
+        report["volumes"] = scores.summary(resamples=resamples, seed=seed)
+    return report
+
+
+def check_threshold(threshold: float | None, spec: RunnerSpec) -> float:
+    """The threshold to use.
+
+    Raises:
+        UsageError: it is not between 0 and 1, or the model has several classes and one is given.
+    """
+    if threshold is not None and spec.num_classes > 1:
+        raise UsageError(
+            f"a threshold of {threshold} is given, and the model has {spec.num_classes} classes, of which "
+            "the most probable wins",
+            hint="Leave the threshold out.",
+        )
+    limit = spec.metadata.threshold if threshold is None else threshold
+    if not 0 < limit < 1:
+        raise UsageError(f"the threshold must lie between 0 and 1, got {limit}")
+    return limit
+
+
+def finding_names(spec: RunnerSpec) -> tuple[str, ...]:
+    """Names of the classes that are not background."""
+    names = tuple(spec.metadata.class_names)
+    if len(names) != spec.num_classes:
+        names = tuple(f"class {index}" for index in range(spec.num_classes))
+    return names if spec.num_classes == 1 else names[1:]

@@ -1,0 +1,133 @@
+"""``report.html``: figures, plots and pictures in one file that needs no other."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from vmkla.evaluation import plots
+from vmkla.evaluation.cases import CLASS_RGB, Case
+from vmkla.evaluation.judge import ImageResult
+from vmkla.evaluation.tables import Table, tables
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #222 }
+body { margin: 2em auto; max-width: 1100px; padding: 0 1em }
+table { border-collapse: collapse; margin: .5em 0 1.5em }
+th, td { border-bottom: 1px solid #ddd; padding: .25em .8em; text-align: right; vertical-align: top }
+th:first-child, td:first-child { text-align: left }
+caption { text-align: left; font-weight: 600; padding: .3em 0 }
+img { max-width: 100% }
+.cases { display: flex; flex-wrap: wrap; gap: 12px }
+figure { margin: 0; width: 255px } .wide figure { width: 520px }
+figcaption { font-size: 12px; overflow-wrap: anywhere }
+.truth { background: #ffe600; padding: 0 .4em } .prediction { background: #00e6ff; padding: 0 .4em }
+.key { border: 3px solid; background: #444; color: #fff; padding: 0 .4em }
+.note { color: #555 }
+"""
+
+
+def render_report(
+    document: Mapping[str, Any], results: Sequence[ImageResult], cases: Mapping[str, Sequence[Case]]
+) -> str:
+    """The whole page.
+
+    Args:
+        document: what ``run_evaluation`` returns.
+        results: of all images.
+        cases: heading -> pictures.
+    Raises:
+        MissingDependencyError: matplotlib is absent.
+    """
+    model = document["model"]
+    title = f"{model['name'] or model['path']} on {document['data']}"
+    parts = [f"<h1>{escape(title)}</h1>", _facts(document)]
+    parts += [f'<p class="note">note: {escape(warning)}</p>' for warning in document["warnings"]]
+    parts += [_table(table) for table in tables(document)]
+    parts += _plots(document, results)
+    parts.append(_cases(cases, document["class_names"]))
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+def _facts(document: Mapping[str, Any]) -> str:
+    model, runtime = document["model"], document["runtime"]
+    threshold = document["threshold"]
+    rows = [
+        ("images", f"{document['images']} ({document['data']}, split {document['split']})"),
+        ("model", f"{model['path']}, {model['precision']}, input {'x'.join(map(str, model['input_hw']))}"),
+        ("weights, sha256", model["weights_sha256"]),
+        ("runtime", f"{runtime['version']}, {runtime['device']}, kernels {runtime['kernels']}"),
+        ("threshold", "none, the most probable class wins" if threshold is None else f"{threshold:g}"),
+        ("field of view", document["roi"]),
+        ("vmkla", document["vmkla_version"]),
+    ]
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows)
+    return f'<table style="text-align:left">{cells}</table><p>Research use, not a medical device.</p>'
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell).replace(chr(10), '<br>')}</td>" for cell in row) + "</tr>"
+        for row in table.rows
+    )
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    return f"<table><caption>{escape(table.title)}</caption><tr>{head}</tr>{body}</table>{note}"
+
+
+def _plots(document: Mapping[str, Any], results: Sequence[ImageResult]) -> Iterable[str]:
+    report = dict(document)
+    pictures = {
+        "All measures": plots.measures_plot(report),
+        "Images by Dice": plots.dice_histogram(results),
+        "Dice by size of the lesion": plots.dice_by_size(results),
+        "Dice by sequence": plots.dice_by_sequence(report),
+        "Dice by class": plots.dice_by_class(report),
+    }
+    for heading, png in pictures.items():
+        if png is not None:
+            yield f'<h2>{heading}</h2><img alt="{heading}" src="{_data_uri(png, "png")}">'
+
+
+def _cases(cases: Mapping[str, Sequence[Case]], class_names: Sequence[str]) -> str:
+    if not cases:
+        return ""
+    parts = ["<h2>Cases</h2>"]
+    several = len(class_names) > 1
+    if several:
+        colours = [CLASS_RGB[index % len(CLASS_RGB)] for index in range(len(class_names))]
+        keys = " ".join(
+            f'<span class="key" style="border-color: rgb{colour}">{escape(name)}</span>'
+            for name, colour in zip(class_names, colours, strict=True)
+        )
+        parts.append(f"<p>Left the truth, right the prediction. {keys}</p>")
+    else:
+        parts.append(
+            '<p><span class="truth">truth</span> <span class="prediction">prediction</span>; '
+            "Dice at native resolution</p>"
+        )
+    for heading, chosen in cases.items():
+        parts.append(f'<h3>{escape(heading)}</h3><div class="cases{" wide" if several else ""}">')
+        parts += [_case(case) for case in chosen]
+        parts.append("</div>")
+    return "\n".join(parts)
+
+
+def _case(case: Case) -> str:
+    result = case.result
+    caption = f"{result.name}: Dice {result.native.measures()['dice']:.3f}"
+    if result.native.has_polyp:
+        caption += f", lesion {100 * result.truth_fraction:.1f} % of the image"
+    else:
+        caption += f", largest region {100 * result.native.largest_region:.1f} % of the image"
+    picture = f'<img alt="{escape(result.name)}" src="{_data_uri(case.jpeg, "jpeg")}">'
+    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,111 @@
+"""The files of an evaluation: a folder that is free, and every file whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vmkla.errors import UsageError
+from vmkla.evaluation.judge import ImageResult
+from vmkla.evaluation.summary import size_of
+from vmkla.metrics import MEASURES
+from vmkla.video.images import write_atomically
+from vmkla.video.sinks import output_errors, to_json
+
+REPORT, ROWS, PAGE = "report.json", "per_image.csv", "report.html"
+_FILES = (REPORT, ROWS, PAGE)
+
+
+@contextlib.contextmanager
+def output_folder(path: Path, *, exist_ok: bool) -> Iterator[None]:
+    """A folder to write to; within it, a failure leaves none behind that was made here.
+
+    Raises:
+        UsageError: it holds an evaluation already, and ``exist_ok`` is not set.
+        BadInputError: it cannot be made.
+    """
+    taken = [name for name in _FILES if (path / name).exists()]
+    if taken and not exist_ok:
+        raise UsageError(
+            f"{path} holds outputs already: {', '.join(taken)}",
+            hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
+        )
+    made = not path.exists()
+    with output_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # it holds a file that was finished
+                path.rmdir()
+        raise
+
+
+def write_outputs(
+    path: Path,
+    document: Mapping[str, Any],
+    results: Sequence[ImageResult],
+    class_names: Sequence[str],
+    page: str | None,
+) -> None:
+    """Write ``per_image.csv``, ``report.html`` when there is a page, and last ``report.json``.
+
+    Raises:
+        BadInputError: a file cannot be written.
+    """
+    files = {ROWS: per_image_csv(results, class_names).encode()}
+    if page is not None:
+        files[PAGE] = page.encode()
+    files[REPORT] = to_json(plain(document), indent=2) + b"\n"
+    with output_errors(path):
+        for name in _FILES:  # of an earlier evaluation; never beside files of this one
+            (path / name).unlink(missing_ok=True)
+    for name, data in files.items():
+        with output_errors(path / name):
+            write_atomically(path / name, data)
+
+
+def per_image_csv(results: Sequence[ImageResult], class_names: Sequence[str]) -> str:
+    """One line an image: the five measures at both resolutions, and of several classes the Dice of each."""
+    text = io.StringIO()
+    writer: csv.DictWriter[str] | None = None
+    for result in results:
+        row: dict[str, Any] = {
+            "name": result.name,
+            "set": result.set_name,
+            "group": result.group,
+            "height_px": result.size_hw[0],
+            "width_px": result.size_hw[1],
+            "truth_fraction": result.truth_fraction,
+            "size": size_of(result.truth_fraction),
+            "max_probability": result.max_probability,
+            "largest_region_fraction": result.native.largest_region,
+        }
+        for label, view in (("native", result.native), ("model", result.model)):
+            measures = view.measures()
+            row.update({f"{label}_{name}": measures[name] for name in MEASURES})
+        if len(class_names) > 1:
+            confusions = zip(class_names, result.native.confusions, strict=True)
+            row.update({f"native_dice_{name}": confusion.dice for name, confusion in confusions})
+        if writer is None:
+            writer = csv.DictWriter(text, list(row), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def plain(value: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON has no words for."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,143 @@
+"""The plots of ``report.html``, as PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vmkla.evaluation.judge import ImageResult
+from vmkla.evaluation.summary import SIZE_LIMITS, SIZES, size_of
+from vmkla.imports import require
+from vmkla.metrics import MEASURES
+
+_DPI = 110
+_SHOWN_SEQUENCES = 60
+"""Bars of the plot of sequences."""
+
+
+def measures_plot(report: dict[str, Any]) -> bytes:
+    """All five measures with their intervals: both families, both resolutions."""
+    figure, axes = _figure(9, 4)
+    series = [
+        (f"{label}, {view['resolution']}", view[family], marker, colour)
+        for family, label, marker in (("per_image", "mean over images", "o"), ("global", "all pixels", "s"))
+        for view, colour in zip(report["resolutions"].values(), ("tab:blue", "tab:orange"), strict=True)
+    ]
+    for number, (label, values, marker, colour) in enumerate(series):
+        names = [_key(values, measure) for measure in MEASURES]
+        centres = np.array([values[name] for name in names])
+        bounds = np.array([values[f"{name}_ci95"] for name in names])
+        errors = np.abs(bounds.T - centres)
+        place = np.arange(len(MEASURES)) + (number - 1.5) * 0.17
+        axes.errorbar(
+            place, centres, errors, fmt=marker, color=colour, capsize=3, label=label,
+            markerfacecolor=colour if marker == "o" else "white",
+        )  # fmt: skip
+    axes.set_xticks(range(len(MEASURES)), MEASURES)
+    axes.set(ylim=(0, 1.02), ylabel="value and 95 % interval")
+    axes.grid(axis="y", alpha=0.4)
+    axes.legend(loc="lower right")
+    return _png(figure)
+
+
+def dice_histogram(results: Sequence[ImageResult]) -> bytes:
+    """How many images have which native Dice."""
+    figure, axes = _figure(6, 3.6)
+    dice = np.array([result.native.measures()["dice"] for result in results])
+    axes.hist(dice, bins=np.linspace(0, 1, 21), color="tab:blue", edgecolor="white")
+    axes.axvline(dice.mean(), color="black", label=f"mean {dice.mean():.3f}")
+    axes.axvline(np.median(dice), color="black", linestyle=":", label=f"median {np.median(dice):.3f}")
+    axes.set(xlim=(0, 1), xlabel="Dice of an image, native resolution", ylabel="images")
+    axes.legend(loc="upper left")
+    return _png(figure)
+
+
+def dice_by_size(results: Sequence[ImageResult]) -> bytes | None:
+    """Dice over the size of the lesion; None when no image has one."""
+    lesions = [result for result in results if result.truth_fraction > 0]
+    if not lesions:
+        return None
+    figure, axes = _figure(6, 3.6)
+    share = np.array([result.truth_fraction for result in lesions])
+    dice = np.array([result.native.measures()["dice"] for result in lesions])
+    axes.scatter(100 * share, dice, s=9, alpha=0.45, color="tab:blue", linewidths=0)
+    axes.set_xscale("log")
+    edges = [100 * share.min() * 0.9, *(100 * limit for limit in SIZE_LIMITS), 100 * share.max() * 1.1]
+    for number, size in enumerate(SIZES):
+        inside = dice[[size_of(value) == size for value in share]]
+        if len(inside):
+            axes.hlines(
+                inside.mean(), edges[number], edges[number + 1], color="tab:red",
+                label="mean of small, medium, large" if not axes.get_legend_handles_labels()[1] else None,
+            )  # fmt: skip
+    for limit in SIZE_LIMITS:
+        axes.axvline(100 * limit, color="grey", linestyle=":")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(ylim=(-0.02, 1.02), xlabel="lesion, % of the image", ylabel="Dice, native resolution")
+    figure.legend(loc="outside upper center")
+    return _png(figure)
+
+
+def dice_by_sequence(report: dict[str, Any]) -> bytes | None:
+    """Mean Dice of each sequence, worst first; None where frames form none."""
+    if report["by_sequence"] is None:
+        return None
+    rows = sorted(report["by_sequence"]["each"].items(), key=lambda item: item[1]["dice"])
+    return _bars(
+        [f"{name} ({row['images']})" for name, row in rows[:_SHOWN_SEQUENCES]],
+        [row["dice"] for _, row in rows[:_SHOWN_SEQUENCES]],
+        [row["dice_std"] for _, row in rows[:_SHOWN_SEQUENCES]],
+        "mean Dice of the frames, and their standard deviation",
+    )
+
+
+def dice_by_class(report: dict[str, Any]) -> bytes | None:
+    """Dice of each class: over volumes when there are any, else over images; None for a single class."""
+    if "volumes" in report:
+        rows, label = report["volumes"]["by_organ"], "mean Dice over volumes, and standard deviation"
+    elif "by_class" in report:
+        rows, label = report["by_class"], "mean Dice over images, and standard deviation"
+    else:
+        return None
+    return _bars(
+        list(rows),
+        [row["dice"] for row in rows.values()],
+        [row["dice_std"] for row in rows.values()],
+        label,
+    )
+
+
+def _bars(names: Sequence[str], values: Sequence[float], spreads: Sequence[float], label: str) -> bytes:
+    figure, axes = _figure(8, 1.2 + 0.22 * len(names))
+    places = np.arange(len(names))
+    axes.barh(places, values, color="tab:blue", xerr=spreads, ecolor="grey")
+    axes.set_yticks(places, names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.02), xlabel=label)
+    axes.grid(axis="x", alpha=0.4)
+    return _png(figure)
+
+
+def _key(values: dict[str, Any], measure: str) -> str:
+    """The measure's name in either family."""
+    return measure if measure in values else {"dice": "dsc", "iou": "miou"}[measure]
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    """A figure and its axes, inches; without pyplot and its global state."""
+    require("matplotlib", extra="train", purpose="report.html")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _png(figure: Any) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=_DPI)
+    return data.getvalue()

@@ -1,0 +1,210 @@
+"""The figures as tables of text: the same for the terminal and for ``report.html``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vmkla.evaluation.summary import SIZES
+from vmkla.metrics import MEASURES
+
+SHOWN_SEQUENCES = 30
+"""Rows of the table of sequences; ``report.json`` has all."""
+_HEADS = ("Dice", "IoU", "accuracy", "sensitivity", "specificity")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows.
+
+    Attributes:
+        title: above it.
+        columns: their headings.
+        rows: cells; a line break parts a figure from its interval.
+        note: below it; empty when there is nothing to say.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def tables(document: Mapping[str, Any]) -> Iterator[Table]:
+    """All tables of a result of ``evaluate``."""
+    yield _measures(document)
+    if "volumes" in document:
+        yield _volumes(document["volumes"])
+    if "by_set" in document:
+        yield _sets(document["by_set"])
+    if "by_class" in document:
+        yield _classes(document["by_class"], document["resolution"])
+    yield _sizes(document["by_size"], document["resolution"])
+    yield _alarms(document)
+    if document["by_sequence"] is not None:
+        yield _sequences(document["by_sequence"], document["resolution"])
+
+
+def _measures(document: Mapping[str, Any]) -> Table:
+    rows = []
+    for view in document["resolutions"].values():
+        values = view["per_image"]
+        cells = [
+            f"{values[name]:.3f} ± {values[f'{name}_std']:.3f}\n{_interval(values[f'{name}_ci95'])}"
+            for name in MEASURES
+        ]
+        rows.append((f"mean over images,\n{view['resolution']}", *cells))
+    for view in document["resolutions"].values():
+        values = view["global"]
+        names = ("dsc", "miou", *MEASURES[2:])
+        cells = [f"{values[name]:.3f}\n{_interval(values[f'{name}_ci95'])}" for name in names]
+        rows.append((f"all pixels as one,\n{view['resolution']}", *cells))
+    count = document["images"]
+    return Table(
+        f"{count} image{'s' * (count != 1)}",
+        ("", *_HEADS),
+        tuple(rows),
+        "± standard deviation over images, in brackets the 95 % bootstrap interval over images.",
+    )
+
+
+def _volumes(volumes: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            name,
+            _spread(row, "dice", 3),
+            _spread(row, "hd95_voxels", 2),
+            str(row["volumes"]),
+            str(row["missed"]),
+            str(row["invented"]),
+        )
+        for name, row in volumes["by_organ"].items()
+    ]
+    mean = ("mean", _spread(volumes, "dice", 3), _figure(volumes["hd95_voxels"], 2), str(volumes["count"]))
+    return Table(
+        "Volumes, per organ",
+        ("", "Dice", "HD95, voxels", "volumes", "missed", "invented"),
+        (*rows, (*mean, "", "")),
+        "An organ missed or invented has no HD95 and is left out of its mean.",
+    )
+
+
+def _sets(by_set: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, report in by_set.items():
+        native, model = report["resolutions"]["native"], report["resolutions"]["model"]
+        rows.append(
+            (
+                name,
+                str(report["images"]),
+                _spread(native["per_image"], "dice", 3),
+                _spread(native["per_image"], "iou", 3),
+                f"{model['global']['dsc']:.3f}\n{_interval(model['global']['dsc_ci95'])}",
+                f"{model['global']['miou']:.3f}\n{_interval(model['global']['miou_ci95'])}",
+            )
+        )
+    size = next(iter(by_set.values()))["resolutions"]["model"]["resolution"]
+    heads = ("mean Dice, native", "mean IoU, native", f"global DSC, {size}", f"global mIoU, {size}")
+    return Table("Sets", ("", "images", *heads), tuple(rows))
+
+
+def _classes(by_class: Mapping[str, Any], resolution: str) -> Table:
+    rows = tuple(
+        (
+            name,
+            str(row["images_with"]),
+            _spread(row, "dice", 3),
+            _figure(row["dice_where_present"], 3),
+            f"{row['global']['dsc']:.3f}",
+            f"{row['global']['miou']:.3f}",
+            str(row["missed"]),
+        )
+        for name, row in by_class.items()
+    )
+    heads = ("images with it", "mean Dice", "where present", "global DSC", "global mIoU", "missed")
+    return Table(
+        f"Classes, {resolution}",
+        ("", *heads),
+        rows,
+        "In the mean Dice an image that lacks the class in truth and prediction scores 1.",
+    )
+
+
+def _sizes(by_size: Mapping[str, Any], resolution: str) -> Table:
+    low, high = (100 * limit for limit in by_size["limits"])
+    ranges = (f"below {low:g} %", f"{low:g} to {high:g} %", f"{high:g} % and more")
+    rows = tuple(
+        (
+            f"{size}, {text}",
+            str(by_size[size]["images"]),
+            _spread(by_size[size], "dice", 3),
+            _spread(by_size[size], "iou", 3),
+            str(by_size[size].get("missed", "-")),
+        )
+        for size, text in zip(SIZES, ranges, strict=True)
+    )
+    return Table(
+        f"By size of the lesion, {resolution}",
+        ("share of the image", "images", "mean Dice", "mean IoU", "missed"),
+        rows,
+    )
+
+
+def _alarms(document: Mapping[str, Any]) -> Table:
+    rows = []
+    for view in document["resolutions"].values():
+        negatives, positives = view["without_polyp"], view["with_polyp"]
+        rows.append(
+            (
+                view["resolution"],
+                f"{positives['missed']} of {positives['images']}",
+                f"{negatives['false_alarms']} of {negatives['images']}",
+                f"{negatives['any_mark']} of {negatives['images']}",
+            )
+        )
+    percent = 100 * document["without_polyp"]["region_fraction"]
+    return Table(
+        "Missed lesions and false alarms",
+        ("", "missed", f"without lesion, region over {percent:g} %", "without lesion, any pixel"),
+        tuple(rows),
+        "Missed: no pixel of the lesion is marked.",
+    )
+
+
+def _sequences(by_sequence: Mapping[str, Any], resolution: str) -> Table:
+    """Worst first, and not more than a screen holds."""
+    each = sorted(by_sequence["each"].items(), key=lambda item: item[1]["dice"])
+    rows = tuple(
+        (
+            name,
+            str(row["images"]),
+            f"{row['dice']:.3f} ± {row['dice_std']:.3f}",
+            f"{row['dice_min']:.3f}",
+            str(row["missed"]),
+        )
+        for name, row in each[:SHOWN_SEQUENCES]
+    )
+    whole = by_sequence["mean_of_sequences"]
+    left_out = "" if len(each) <= SHOWN_SEQUENCES else f" The {SHOWN_SEQUENCES} worst are shown."
+    note = (
+        f"Mean of the {by_sequence['sequences']} sequences' means: {whole['dice']:.3f} "
+        f"{_interval(whole['dice_ci95'])}. Interval of the mean over images when whole sequences are drawn: "
+        f"{_interval(by_sequence['image_mean_dice_ci95'])}.{left_out}"
+    )
+    return Table(f"Sequences, {resolution}", ("", "frames", "mean Dice", "lowest Dice", "missed"), rows, note)
+
+
+def _spread(row: Mapping[str, Any], name: str, digits: int) -> str:
+    if row.get(name) is None:
+        return "-"
+    low, high = row[f"{name}_ci95"]
+    return f"{row[name]:.{digits}f} ± {row[f'{name}_std']:.{digits}f}\n[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _interval(bounds: list[float]) -> str:
+    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
