@@ -1,20 +1,45 @@
-"""``vmkla inspect``: what a model file says of itself."""
+"""``vmkla inspect``: what a model file says of itself, and what the network in it costs."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vmkla.cli.console import print_json
-from vmkla.cli.options import Json
+from vmkla.cli.options import Json, parse_size
+from vmkla.errors import UsageError
+
+if TYPE_CHECKING:
+    from vmkla.models.complexity import Complexity
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A shipped model's name or an .onnx file.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A shipped model's name or an .onnx file; with --complexity a preset or .safetensors too.",
+        ),
+    ],
+    complexity: Annotated[
+        bool,
+        typer.Option("--complexity", help="Parameters and floating-point operations, block by block."),
+    ] = False,
+    imgsz: Annotated[
+        str | None,
+        typer.Option(
+            "--imgsz", help="Of --complexity: input size, H or H,W; default: the model's, else 256."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Show what a model file holds. No package beyond the base install is needed."""
+    """Show what a model file holds. No package beyond the base install is needed, but for --complexity."""
+    if complexity:
+        _show_complexity(model, None if imgsz is None else parse_size(imgsz, flag="--imgsz"), json)
+        return
+    if imgsz is not None:
+        raise UsageError("--imgsz says for which size to count", hint="Add --complexity.")
     from vmkla.engines.inspect import describe
 
     facts = describe(model)
@@ -23,6 +48,36 @@ def inspect(
         return
     for name, value in facts.items():
         _print_fact(name, value, indent=0)
+
+
+def _show_complexity(model: str, size_hw: tuple[int, int] | None, json: bool) -> None:
+    from vmkla.engines.inspect import network_of
+    from vmkla.imports import require
+
+    config, own_hw = network_of(model)
+    counted: Complexity = require(
+        "vmkla.models.complexity", extra="train", purpose="vmkla inspect --complexity"
+    ).measure(config, *(size_hw or own_hw))
+    if json:
+        print_json({"model": model, "model_config": config.to_dict(), **counted.to_dict()})
+        return
+    _print_complexity(counted)
+
+
+def _print_complexity(counted: Complexity) -> None:
+    print(f"input: {counted.height}x{counted.width}")
+    print(f"{'part':30} {'kind':18} {'parameters':>12} {'M FLOPs':>10}")
+    for cost in counted.blocks:
+        print(f"{cost.name:30} {cost.kind:18} {cost.parameters:12,} {cost.flops / 1e6:10.1f}")
+    print(f"{'whole network':49} {counted.parameters:12,} {counted.flops / 1e6:10.1f}")
+    print("\nKAN linear attention beside SS2D, on the tokens of each decoder stage (the paper's Table 1):")
+    print(f"{'channels':>8} {'tokens':>9} {'parameters':>21} {'M FLOPs':>19}")
+    for mixer in counted.mixers:
+        attention, scan = mixer.attention, mixer.scan
+        parameters = f"{attention.parameters:,} / {scan.parameters:,}"
+        flops = f"{attention.flops / 1e6:.1f} / {scan.flops / 1e6:.1f}"
+        print(f"{mixer.dim:8} {f'{mixer.height}x{mixer.width}':>9} {parameters:>21} {flops:>19}")
+    print(f"\n{counted.convention}")
 
 
 def _print_fact(name: str, value: Any, *, indent: int) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from vmkla import weights
+from vmkla.config import PRESETS, ModelConfig, get_preset
 from vmkla.engines.onnx_file import read_outline
 from vmkla.engines.onnxruntime_runner import file_sha256
 from vmkla.errors import MissingDependencyError
+from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
 
 
@@ -54,3 +56,28 @@ def describe(model: str | Path) -> dict[str, Any]:
         "nodes": outline.nodes,
         "functions": list(outline.functions),
     }
+
+
+def network_of(model: str | Path) -> tuple[ModelConfig, tuple[int, int]]:
+    """Configuration and input size of the network behind a name or in a file.
+
+    Args:
+        model: a preset's name, a shipped model's, an ``.onnx`` file, or a ``.safetensors`` file.
+    Returns:
+        The configuration, and height and width in px: the file's own, 256x256 for a bare preset.
+    Raises:
+        BadInputError: there is no such file or name, or it is damaged.
+        ArtefactMismatchError: it is not one of vmkla's.
+        MissingDependencyError: it holds weights for torch, and torch is not installed.
+    """
+    if str(model) in PRESETS and str(model) not in weights.shipped():
+        return get_preset(str(model)), (256, 256)
+    path = weights.resolve(model)
+    if path.suffix == ".safetensors":
+        checkpoints = require("vmkla.training.checkpoints", extra="train", purpose="reading .safetensors")
+        loaded = checkpoints.load_weights(path)
+        height, width = loaded.training.get("image_size_hw", (256, 256))
+        return loaded.config, (height, width)
+    facts = describe(path)
+    size = facts["preprocess"]
+    return ModelConfig.from_dict(facts["model_config"]), (size["height"], size["width"])

@@ -50,3 +50,36 @@ def test_bench_prints_a_table(vmkla: Any, tiny_onnx: Path) -> None:
     done = vmkla("bench", "--model", tiny_onnx, "--iterations", 2, "--warmup", 0, "--frame", "64")
     assert done.status == 0
     assert all(word in done.stdout for word in ("p50", "p99", "whole", "restore", "frames/s", "peak memory"))
+
+
+def test_complexity_of_a_file_and_of_a_preset(vmkla: Any, tiny_onnx: Path, tiny_weights: Path) -> None:
+    from exported_models import HEIGHT, TINY, WIDTH, network
+
+    from vmkla.models.vmkla_unet import parameter_count
+
+    documents = [vmkla("inspect", file, "--complexity", "--json").json for file in (tiny_onnx, tiny_weights)]
+    assert documents[0]["model_config"] == documents[1]["model_config"]
+    for counted in documents:
+        assert (counted["height"], counted["width"]) == (HEIGHT, WIDTH)
+        assert counted["parameters"] == parameter_count(network()) > 0
+        assert counted["flops"] == sum(block["flops"] for block in counted["blocks"]) > 0
+        assert [mixer["dim"] for mixer in counted["mixers"]] == list(reversed(TINY.dims))
+    larger = vmkla("inspect", tiny_onnx, "--complexity", "--imgsz", "64,128", "--json").json
+    assert larger["flops"] > 3.9 * documents[0]["flops"]
+    text = vmkla("inspect", "small", "--complexity").stdout
+    assert "input: 256x256" in text and "44,404,791" in text and "decoder.stages.3.blocks.0" in text
+    assert "KAN linear attention beside SS2D" in text and "issue 110" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("nano", "--imgsz", "64"), 2, "--complexity"),
+        (("nano", "--complexity", "--imgsz", "100"), 3, "128x128"),
+        (("nano", "--complexity", "--imgsz", "wide"), 2, "wide"),
+        (("nothing", "--complexity"), 3, "nothing"),
+    ],
+)
+def test_complexity_refuses(vmkla: Any, arguments: Any, status: int, message: str) -> None:
+    done = vmkla("inspect", *arguments)
+    assert done.status == status and message in done.stderr and done.stdout == ""

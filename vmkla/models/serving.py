@@ -32,9 +32,16 @@ class FramesToProbability(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(n, H, W, 3) uint8 RGB -> (n, classes, H, W) float32 probability."""
+        return self.probability(self.model(self.normalised(frames)))
+
+    def normalised(self, frames: Tensor) -> Tensor:
+        """(n, H, W, 3) uint8 RGB -> (n, 3, H, W), in the type of the network."""
         x = frames.to(torch.float32) * self.scale.float() + self.shift.float()
-        x = x.permute(0, 3, 1, 2).to(self.scale.dtype)  # (n, 3, H, W), in the type of the network
-        logits: Tensor = self.model(x).float()
+        return x.permute(0, 3, 1, 2).to(self.scale.dtype)
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """(n, classes, H, W) logits -> as many float32 probabilities."""
+        logits = logits.float()
         return torch.sigmoid(logits) if self.num_classes == 1 else torch.softmax(logits, dim=1)
 
 

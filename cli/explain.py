@@ -1,0 +1,75 @@
+"""``vmkla explain``: heat maps of two decoder blocks beside each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmkla.cli.console import print_json, progress_bar
+from vmkla.cli.options import Json, Quiet, numbered
+from vmkla.errors import BadInputError, DegradedError, UsageError
+
+
+def explain(
+    source: Annotated[
+        str, typer.Option("--source", metavar="WHAT", help="An image, a folder of images or a pattern.")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME|FILE", help="A shipped model or a .safetensors file.")
+    ] = "nano",
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="FILE", help="Second network, for instance of another block."),
+    ] = None,
+    block: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--block",
+            help="STAGE or STAGE.BLOCK, stage 0 the deepest, 3 the shallowest. Give one or two; default: 2 "
+            "and 3, with --against 3 of both.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda:0.")] = "cpu",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/explain/MODEL, numbered.")
+    ] = None,
+    exist_ok: Annotated[
+        bool, typer.Option("--exist-ok", help="Write into a folder that holds something.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show where decoder blocks look (Grad-CAM), beside each other. Writes a PNG per image."""
+    from vmkla import weights
+    from vmkla.explain import BlockName, Panel
+    from vmkla.explain import explain as run_explain
+    from vmkla.video.outputs import OVERLAY_FOLDER
+    from vmkla.video.sources import ImageSource, open_source
+
+    names = block or (["3"] if against else ["2", "3"])
+    if len(names) > 2:
+        raise UsageError(f"{len(names)} blocks are given, expected one or two")
+    blocks = [BlockName.parse(name) for name in names]
+    first = weights.resolve(model, ".safetensors")
+    files = [first, against] if against else [first] * len(blocks)
+    folder = out or numbered(Path("runs/explain") / first.stem)
+    if not exist_ok and folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty", hint="Add --exist-ok, or choose another folder.")
+    images = open_source(source, exclude=[folder / OVERLAY_FOLDER])
+    if not isinstance(images, ImageSource):
+        raise BadInputError(f"{source} is a video, expected images", hint="Write its frames as images first.")
+    panels = [
+        Panel(file, blocks[min(number, len(blocks) - 1)], device=device) for number, file in enumerate(files)
+    ]
+    with progress_bar("explaining", "images", quiet=quiet) as bar:
+        done = run_explain(panels, images, folder, bar)
+    if json:
+        print_json({"out_dir": str(folder), "images": [dataclasses.asdict(each) for each in done]})
+    else:
+        print(f"pictures: {len(done)} in {folder / OVERLAY_FOLDER}")
+    if images.problems:
+        listed = "; ".join(f"{problem.where}: {problem.what}" for problem in images.problems)
+        raise DegradedError(f"{len(images.problems)} of {images.total} images could not be read: {listed}")

@@ -1,0 +1,203 @@
+"""Heat maps of decoder blocks beside each other, as pictures. Torch is imported when a panel is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
+from vmkla.imports import require
+from vmkla.preprocess import PreprocessSpec, field_of_view, prepare, restore
+from vmkla.video.findings import Findings, find
+from vmkla.video.images import write_png
+from vmkla.video.outputs import OVERLAY_FOLDER, check_image_names
+from vmkla.video.overlay import draw
+from vmkla.video.sources import ImageSource
+
+_OPACITY = 0.5
+_TITLE_PER_WIDTH = 1 / 16
+_TITLE_MIN_PX = 20
+_GAP_PX = 6
+
+
+@dataclass(frozen=True)
+class BlockName:
+    """A decoder block: its stage, 0 the deepest to 3, and its number there; None is the stage's last."""
+
+    stage: int
+    block: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> BlockName:
+        """Read ``STAGE`` or ``STAGE.BLOCK``.
+
+        Raises:
+            UsageError: it is neither.
+        """
+        match = re.fullmatch(r"(\d+)(?:\.(\d+))?", text.strip())
+        if match is None:
+            raise UsageError(
+                f"the block {text!r} makes no sense",
+                hint="Give STAGE or STAGE.BLOCK, for instance 3.0: stage 0 is the deepest, 3 the shallowest.",
+            )
+        return cls(int(match[1]), None if match[2] is None else int(match[2]))
+
+
+@dataclass(frozen=True)
+class PanelHeat:
+    """One panel's view of one image.
+
+    Attributes:
+        title: of the panel.
+        heat: (H, W) float32 on the image's own pixels, 0 to 1: scaled by its own largest value.
+        findings: what the panel's network marks in the image.
+    """
+
+    title: str
+    heat: npt.NDArray[np.float32]
+    findings: Findings
+
+    @property
+    def heat_in_mark(self) -> float | None:
+        """Share of the heat that lies inside the mark; None without heat or mark."""
+        total = float(self.heat.sum())
+        if not self.findings.any or total <= 0:
+            return None
+        return float(self.heat[self.findings.mask > 0].sum()) / total
+
+
+class Panel:
+    """A decoder block of a trained network, ready to explain images.
+
+    Args:
+        weights: a ``.safetensors`` file that ``vmkla train`` wrote.
+        block: which block.
+        device: where the network runs.
+    Raises:
+        ArtefactMismatchError: the file does not say what size it was trained at.
+        UsageError: there is no such block.
+        MissingDependencyError: torch or captum is absent.
+    """
+
+    def __init__(self, weights: Path, block: BlockName, *, device: str = "cpu") -> None:
+        self._torch = require("torch", extra="train", purpose="vmkla explain")
+        checkpoints = require("vmkla.training.checkpoints", extra="train", purpose="vmkla explain")
+        gradcam = require("vmkla.models.gradcam", extra="train", purpose="vmkla explain")
+        serving = require("vmkla.models.serving", extra="train", purpose="vmkla explain")
+        loaded = checkpoints.load_weights(weights)
+        if "image_size_hw" not in loaded.training:
+            raise ArtefactMismatchError(f"{weights} does not say what size it was trained at")
+        depths = loaded.config.decoder_depths
+        number = block.block
+        if number is None:
+            number = depths[block.stage] - 1 if block.stage < len(depths) else 0
+        self.title = f"{loaded.config.decoder_block} {block.stage}.{number}"
+        self.threshold = loaded.threshold
+        height, width = loaded.training["image_size_hw"]
+        self.spec = PreprocessSpec(height, width, loaded.training.get("roi", "none"))
+        self._device = device
+        self._cam = gradcam.DecoderGradCam(loaded.model.to(device), block.stage, number)
+        self._served: Any = serving.FramesToProbability(loaded.model, loaded.config.num_classes).to(device)
+
+    def __call__(self, image_rgb: npt.NDArray[np.uint8]) -> PanelHeat:
+        """Explain one image.
+
+        Args:
+            image_rgb: (H, W, 3) uint8.
+        """
+        rect = field_of_view(image_rgb, self.spec.roi)
+        frame = self._torch.from_numpy(prepare(image_rgb, self.spec, rect)[None]).to(self._device)
+        found = self._cam(self._served.normalised(frame))
+        probability = self._served.probability(found.logits)[0].cpu().numpy()  # (classes, h, w)
+        size_hw = image_rgb.shape[:2]
+        heat = restore(found.heat.cpu().numpy(), rect, size_hw)[0]
+        top = float(heat.max())
+        return PanelHeat(
+            self.title, heat / top if top > 0 else heat, find(probability, rect, size_hw, self.threshold)
+        )
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One image that was explained.
+
+    Attributes:
+        image: its name, relative to the source.
+        picture: the file that was written.
+        panels: what each panel saw, without its map.
+    """
+
+    image: str
+    picture: Path
+    panels: tuple[dict[str, Any], ...]
+
+
+def explain(
+    panels: Sequence[Panel],
+    images: ImageSource,
+    out_dir: Path,
+    on_image: Callable[[int, int | None, str], None] | None = None,
+) -> list[Explained]:
+    """Write a picture for every image that can be read; ``images.problems`` then names the others.
+
+    Args:
+        panels: one or more blocks.
+        images: what to explain.
+        out_dir: gets ``overlay/`` with the pictures, which keep the images' relative names.
+        on_image: called with images done, images in all, and the image's name.
+    Raises:
+        BadInputError: no image can be read, two would share a picture, or a picture cannot be written.
+    """
+    check_image_names(images.items, out_dir)
+    done: list[Explained] = []
+    for frame in images.frames():
+        views = [panel(frame.rgb) for panel in panels]
+        picture = (out_dir / OVERLAY_FOLDER / frame.name).with_suffix(".png")
+        try:
+            write_png(picture, side_by_side(frame.rgb, views))
+        except OSError as error:
+            raise BadInputError(f"{picture} cannot be written: {error.strerror or error}") from error
+        facts = tuple({"block": view.title, "heat_in_mark": view.heat_in_mark} for view in views)
+        done.append(Explained(frame.name, picture, facts))
+        if on_image is not None:
+            on_image(len(done), images.total, frame.name)
+    return done
+
+
+def side_by_side(image_rgb: npt.NDArray[np.uint8], panels: Sequence[PanelHeat]) -> npt.NDArray[np.uint8]:
+    """The image, and each panel's heat over it with the outline of what its network marks.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        panels: one or more views of it.
+    Returns:
+        (H + title, W (1 + panels) + gaps, 3) uint8.
+    """
+    pictures = [_titled(image_rgb, "image")]
+    for panel in panels:
+        bgr = cv2.applyColorMap((255 * panel.heat).round().astype(np.uint8), cv2.COLORMAP_JET)
+        heat_rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        mixed = np.asarray(cv2.addWeighted(image_rgb, 1 - _OPACITY, heat_rgb, _OPACITY, 0), np.uint8)
+        pictures.append(_titled(draw(mixed, panel.findings), panel.title))
+    gap = np.full((pictures[0].shape[0], _GAP_PX, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (gap, picture)][1:]
+    return np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+
+def _titled(image_rgb: npt.NDArray[np.uint8], title: str) -> npt.NDArray[np.uint8]:
+    width_px = image_rgb.shape[1]
+    height_px = max(_TITLE_MIN_PX, round(width_px * _TITLE_PER_WIDTH))
+    strip: npt.NDArray[np.uint8] = np.full((height_px, width_px, 3), 255, np.uint8)
+    left_bottom = (height_px // 4, round(0.7 * height_px))
+    thickness = max(1, height_px // 20)
+    cv2.putText(
+        strip, title, left_bottom, cv2.FONT_HERSHEY_SIMPLEX, height_px / 50, (0, 0, 0), thickness, cv2.LINE_AA
+    )
+    return np.concatenate([strip, image_rgb])
