@@ -146,9 +146,10 @@ def _backends() -> list[Finding]:
         ]
     backends = importlib.import_module("vmkla.ops.backends")
     names = [name for name in backends.BACKENDS if name != "auto"]
-    sample = torch.zeros(1)
+    on_gpu = backends.GPU_BACKENDS if torch.cuda.is_available() else ()
 
     def choose(name: str) -> str:
+        sample = torch.zeros(1, device="cuda" if name in on_gpu else "cpu")
         return f"takes {backends.choose(name, sample)}"
 
     return [_attempt("backend", name, purpose, functools.partial(choose, name)) for name in names]

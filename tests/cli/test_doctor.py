@@ -13,6 +13,10 @@ from vmkla.engines import doctor
 from vmkla.native import CPU_LIBRARY
 
 
+def document_has_gpu(document: Any) -> bool:
+    return bool(findings(document, "gpu")["NVIDIA GPU"]["works"])
+
+
 def findings(document: Any, group: str) -> dict[str, Any]:
     return {finding["name"]: finding for finding in document["findings"] if finding["group"] == group}
 
@@ -26,7 +30,11 @@ def test_what_is_here_works(vmkla: Any) -> None:
     for name in ("numpy", "onnxruntime", "torch"):
         assert packages[name]["works"] and packages[name]["detail"] == importlib.metadata.version(name)
     assert "instruction set" in findings(document, "library")[CPU_LIBRARY]["detail"]
-    assert {"native", "reference"} <= set(findings(document, "backend"))
+    found = findings(document, "backend")
+    assert set(found) == {"native", "reference", "triton", "mamba_ssm"}
+    assert found["native"]["works"] and found["reference"]["works"]
+    if not document_has_gpu(document):
+        assert not found["triton"]["works"] and "NVIDIA GPU" in found["triton"]["detail"]
     assert "with vmkla's kernels" in findings(document, "runtime")["onnxruntime"]["detail"]
 
 

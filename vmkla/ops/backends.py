@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from vmkla.errors import MissingDependencyError, UsageError
+from vmkla.imports import require
 from vmkla.ops.native import NativeKernels
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "native", "reference")
+GPU_BACKENDS = ("mamba_ssm", "triton")
+"""They have the scan alone, on a GPU; ``auto`` tries them there in this order."""
+BACKENDS = ("auto", "native", "reference", *GPU_BACKENDS)
+OLDEST_CAPABILITY = (8, 0)
+"""Of a GPU that Triton compiles for."""
 
 
 @functools.cache
@@ -27,46 +34,116 @@ def native() -> NativeKernels:
 
 
 @functools.cache
-def _native_or_reason() -> str:
-    """Empty when the native kernels load, else why not."""
+def triton_scan() -> ModuleType:
+    """``vmkla.ops.triton_scan``, imported once.
+
+    Raises:
+        MissingDependencyError: triton is absent; PyTorch's CUDA build brings it.
+    """
+    require("triton", extra=None, purpose="the triton backend")
+    return importlib.import_module("vmkla.ops.triton_scan")
+
+
+@functools.cache
+def mamba_interface() -> ModuleType:
+    """The module of mamba-ssm that has ``selective_scan_fn``, imported once.
+
+    Raises:
+        MissingDependencyError: mamba-ssm or its compiled kernel is absent.
+    """
+    module: ModuleType = require(
+        "mamba_ssm.ops.selective_scan_interface", extra="cuda", purpose="the mamba_ssm backend"
+    )
+    return module
+
+
+def _load(backend: str) -> None:
+    """Import or load a backend.
+
+    Raises:
+        MissingDependencyError: it is absent.
+    """
+    {"native": native, "triton": triton_scan, "mamba_ssm": mamba_interface}[backend]()
+
+
+@functools.cache
+def _absent(backend: str) -> str:
+    """Why a backend is not here at all, empty when it is."""
     try:
-        native()
+        _load(backend)
     except MissingDependencyError as error:
         return str(error)
     return ""
 
 
 @functools.cache
-def _report(backend: str, device: str, dtype: torch.dtype, reason: str) -> None:
+def _report(op: str, backend: str, device: str, dtype: torch.dtype, reason: str) -> None:
     """Say once what ``auto`` took for a device and type."""
-    logger.info("ops on %s %s: backend %s%s", device, dtype, backend, f" ({reason})" if reason else "")
+    logger.info("%s on %s %s: backend %s%s", op, device, dtype, backend, f" ({reason})" if reason else "")
 
 
 def choose(backend: str, x: Tensor, *others: Tensor) -> str:
-    """Name of the backend that will run an op on x: ``native`` or ``reference``.
+    """Name of the backend that will run the scan on x.
 
     Args:
-        backend: what was asked for.
+        backend: what was asked for. ``auto`` takes ``native`` on the CPU, the first of ``GPU_BACKENDS`` that
+            is here on CUDA, and the reference where these cannot run; it says in the log what it took.
         x: the op's first tensor, whose type and device decide.
         others: its other tensors that may want a gradient.
     Raises:
         UsageError: there is no such backend, or it cannot run these tensors.
         MissingDependencyError: it was asked for by name and is absent.
     """
+    return _choose(backend, str(x.device), x.dtype, gradient_wanted(x, *others))
+
+
+def _choose(backend: str, device: str, dtype: torch.dtype, gradient: bool) -> str:
+    """See ``choose``: the same by what matters of the tensors."""
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", hint=f"Choose one of: {', '.join(BACKENDS)}")
     if backend == "reference":
         return backend
-    obstacle = _native_obstacle(x, others)
-    if backend == "native":
+    if backend != "auto":
+        obstacle = _obstacle(backend, device, dtype, gradient)
         if obstacle:
-            raise UsageError(f"backend 'native' cannot run this: {obstacle}", hint="Use backend='auto'.")
-        native()
+            hint = "Use backend='auto'"
+            if backend in GPU_BACKENDS and not device.startswith("cuda"):
+                hint += ", or a machine with an NVIDIA GPU and PyTorch's CUDA build"
+            raise UsageError(f"backend {backend!r} cannot run this: {obstacle}", hint=f"{hint}.")
+        _load(backend)
         return backend
-    reason = obstacle or _native_or_reason()
-    chosen = "reference" if reason else "native"
-    _report(chosen, x.device.type, x.dtype, reason)
+    reasons: list[str] = []
+    chosen = "reference"
+    for candidate in GPU_BACKENDS if device.startswith("cuda") else ("native",):
+        reason = _obstacle(candidate, device, dtype, gradient) or _absent(candidate)
+        if not reason:
+            chosen = candidate
+            break
+        reasons.append(reason)
+    _report("the scan", chosen, device, dtype, "; ".join(reasons))
     return chosen
+
+
+def choose_basis(backend: str, x: Tensor) -> str:
+    """Name of the backend that will run ``bspline_basis`` on x: ``native`` or ``reference``.
+
+    A network has one backend for both ops. ``GPU_BACKENDS`` have no kernel for this one: the reference is
+    what they mean here.
+    """
+    if backend in GPU_BACKENDS or (backend == "auto" and x.device.type == "cuda"):
+        return _reference_basis(str(x.device), x.dtype)
+    return choose(backend, x)
+
+
+def _reference_basis(device: str, dtype: torch.dtype) -> str:
+    _report("the spline bases", "reference", device, dtype, "the GPU backends have the scan alone")
+    return "reference"
+
+
+# torch.compile takes these answers as they stand, and does not trace into imports and the log. This is what
+# torch.compiler.assume_constant_result does, which would import the whole compiler (seconds) here.
+_choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_reference_basis._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def float32_under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -81,13 +158,31 @@ def float32_under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tensors
 
 
-def _native_obstacle(x: Tensor, others: tuple[Tensor, ...]) -> str:
-    """Why the native kernels cannot take x beside the others, empty when they can."""
-    if x.device.type not in ("cpu", "meta"):
-        return f"the tensor is on {x.device.type}, the kernels run on the CPU"
-    if x.dtype not in (torch.float32, torch.float16):
-        return f"the tensor is {x.dtype}, the kernels take float32 and float16"
-    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *others))
-    if x.dtype == torch.float16 and wanted:
-        return "a float16 op wants a gradient, the kernels have one for float32 only"
+def gradient_wanted(*tensors: Tensor) -> bool:
+    """Whether autograd will ask for the gradient of an op on these tensors."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _obstacle(backend: str, device: str, dtype: torch.dtype, gradient: bool) -> str:
+    """Why a backend cannot take tensors of a type on a device, empty when it can."""
+    kind = device.split(":")[0]
+    if backend == "native":
+        if kind not in ("cpu", "meta"):
+            return f"the tensor is on {kind}, the kernels run on the CPU"
+        if dtype not in (torch.float32, torch.float16):
+            return f"the tensor is {dtype}, the kernels take float32 and float16"
+        if dtype == torch.float16 and gradient:
+            return "a float16 op wants a gradient, the kernels have one for float32 only"
+        return ""
+    # Triton's interpreter, for tests, runs on the CPU.
+    interpreted = backend == "triton" and kind == "cpu" and not _absent(backend) and triton_scan().INTERPRETED
+    if kind != "cuda" and not interpreted:
+        return f"the tensor is on {kind}, {backend} runs on an NVIDIA GPU"
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"the tensor is {dtype}, {backend} takes float32, float16 and bfloat16"
+    # Without a GPU only a fake tensor gets here, which has no capability.
+    if backend == "triton" and kind == "cuda" and torch.cuda.is_available():
+        capability = torch.cuda.get_device_capability(device)
+        if capability < OLDEST_CAPABILITY:
+            return f"the GPU has compute capability {capability}, triton needs {OLDEST_CAPABILITY}"
     return ""

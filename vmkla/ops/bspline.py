@@ -57,7 +57,7 @@ def bspline_basis(
             its own; float32 (float64 with float64 x). No gradient is taken with respect to it.
         order: k, at least 1; 3 is cubic.
         uniform: the knots' exact spacing when they are uniform; grid must then hold the same.
-        backend: ``auto``, ``native`` or ``reference``.
+        backend: ``auto``, ``native`` or ``reference``; ``triton`` and ``mamba_ssm`` mean the reference here.
     Returns:
         (..., in, G + k), dtype of x.
     Raises:
@@ -79,7 +79,7 @@ def bspline_basis(
         raise ShapeError("uniform knots are one vector for all features; got a grid per feature")
     (x,) = backends.float32_under_autocast(x)
     grid_min, step = (uniform.grid_min, uniform.step) if uniform else (0.0, 0.0)
-    chosen = backends.choose(backend, x)
+    chosen = backends.choose_basis(backend, x)
     result: Tensor = torch.ops.vmkla.bspline_basis(x, grid, order, grid_min, step, chosen)
     return result
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from vmkla.errors import ShapeError
-from vmkla.ops import backends
+from vmkla.ops import backends, triton_op
+from vmkla.ops.mamba import selective_scan2d_mamba
 
 ROUTES = 4
 """Row-major, column-major, and both reversed: VMamba's order, so that its checkpoints load."""
@@ -41,7 +42,7 @@ def selective_scan2d(
         A: (4, n, d) negative; float32 (float64 with float64 input).
         D: (d,) summed over routes; dtype of A.
         delta_bias: (4, d); dtype of A.
-        backend: ``auto``, ``native`` or ``reference``.
+        backend: ``auto``, ``native``, ``reference``, ``triton`` or ``mamba_ssm``.
     Returns:
         (b, H, W, d), dtype of u.
     Raises:
@@ -52,8 +53,13 @@ def selective_scan2d(
     """
     check_shapes(u, p, dt_weight, A, D, delta_bias)
     u, p, dt_weight = backends.float32_under_autocast(u, p, dt_weight)
-    chosen = backends.choose(backend, u, p, dt_weight, A, D, delta_bias)
-    result: Tensor = torch.ops.vmkla.selective_scan2d(u, p, dt_weight, A, D, delta_bias, chosen)
+    inputs = (u, p, dt_weight, A, D, delta_bias)
+    chosen = backends.choose(backend, *inputs)
+    result: Tensor
+    if chosen == "triton" and backends.gradient_wanted(*inputs):
+        result, _, _ = torch.ops.vmkla.selective_scan2d_triton(*inputs)
+    else:
+        result = torch.ops.vmkla.selective_scan2d(*inputs, chosen)
     return result
 
 
@@ -129,6 +135,13 @@ def route_orders(H: int, W: int, device: torch.device | None = None) -> Tensor:
     return torch.stack([rows, columns, rows.flip(0), columns.flip(0)])
 
 
+def _mamba(u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor) -> Tensor:
+    """By mamba-ssm's CUDA kernel; arguments and result as ``selective_scan2d``."""
+    orders = route_orders(u.shape[1], u.shape[2], u.device)
+    scan = backends.mamba_interface().selective_scan_fn
+    return selective_scan2d_mamba(u, p, dt_weight, A, D, delta_bias, orders=orders, scan=scan)
+
+
 @torch.library.custom_op("vmkla::selective_scan2d", mutates_args=())
 def _op(
     u: Tensor,
@@ -141,6 +154,10 @@ def _op(
 ) -> Tensor:
     if backend == "native":
         return backends.native().scan2d_forward(u, p, dt_weight, A, D, delta_bias)
+    if backend == "triton":
+        return triton_op.infer(u, p, dt_weight, A, D, delta_bias)
+    if backend == "mamba_ssm":
+        return _mamba(u, p, dt_weight, A, D, delta_bias)
     return selective_scan2d_reference(u, p, dt_weight, A, D, delta_bias)
 
 
@@ -195,10 +212,16 @@ def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     if ctx.backend == "native":
         return (*torch.ops.vmkla.selective_scan2d_backward(grad_y, *tensors), None)
-    # The reference's gradient is autograd's own, run over the definition once more.
+    if ctx.backend == "triton":
+        # Only a direct call of the op comes here: ``selective_scan2d`` takes the op that keeps its states.
+        _, states, sums = torch.ops.vmkla.selective_scan2d_triton(*tensors)
+        gradients = torch.ops.vmkla.selective_scan2d_triton_backward(grad_y, *tensors, states, sums)
+        return (*gradients, None)
+    # The gradient is autograd's own, run over the definition or mamba-ssm's function once more: a second
+    # forward pass, but none of the copies in route order is kept from one pass to the other.
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_() for t in tensors]
-        y = selective_scan2d_reference(*leaves)
+        y = (_mamba if ctx.backend == "mamba_ssm" else selective_scan2d_reference)(*leaves)
         # Without pixels, most inputs have no part in y: their gradient is 0.
         gradients = torch.autograd.grad(y, leaves, grad_y, allow_unused=True, materialize_grads=True)
         return (*gradients, None)
