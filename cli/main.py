@@ -14,7 +14,10 @@ import typer
 
 from vmkla import __version__
 from vmkla.cli.bench import bench
+from vmkla.cli.data import data
 from vmkla.cli.doctor import doctor
+from vmkla.cli.eval import evaluate
+from vmkla.cli.explain import explain
 from vmkla.cli.export import export
 from vmkla.cli.infer import infer
 from vmkla.cli.inspect import inspect
@@ -33,8 +36,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (infer, export, train, inspect, doctor, bench, sample):
+for command in (infer, export, train, explain, inspect, doctor, bench, sample):
     app.command(command.__name__)(command)
+app.add_typer(data, name="data")
+app.command("eval")(evaluate)  # a function of that name would hide Python's own
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,19 +15,31 @@ from vmkla.cli.options import Json, Quiet, Threads, latest, numbered, parse_size
 from vmkla.errors import UsageError
 
 if TYPE_CHECKING:
-    from vmkla.data.augment import AugmentConfig
+    from vmkla.data import AugmentConfig, DataSet, DataSource
     from vmkla.training.config import EpochReport
 
 
 def train(
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--data",
-            help="A folder with images/ and masks/, or DIR:FILE where FILE lists stems. Repeatable.",
+            help="A folder in any known layout, DIR:FILE where FILE lists stems, a packed file, or a recipe "
+            "NAME=DIR (isic17, isic18, ph2, polyp, synapse). Repeatable.",
         ),
-    ],
-    val: Annotated[list[str], typer.Option("--val", help="Validation set, written alike. Repeatable.")],
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", metavar="DIR", help="Folder of a recipe given by its name.")
+    ] = None,
+    val: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--val", help="Validation set, written alike; default: the data's own, or a tenth split off."
+        ),
+    ] = None,
+    split_seed: Annotated[
+        int, typer.Option("--split-seed", help="Of splits that the data do not bring themselves.")
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/train/MODEL, numbered.")
     ] = None,
@@ -33,11 +47,12 @@ def train(
     decoder_block: Annotated[
         str, typer.Option("--decoder-block", help="mkcsa, mkla, csa, mlla, mlcsa or ss2d.")
     ] = "mkcsa",
+    drop_path: Annotated[float, typer.Option("--drop-path", help="Largest rate of stochastic depth.")] = 0.0,
     imgsz: Annotated[str, typer.Option("--imgsz", help="Input size in pixels, H or H,W.")] = "256",
     roi: Annotated[str, typer.Option("--roi", help="auto cuts black borders off; none does not.")] = "none",
     rendered: Annotated[int, typer.Option("--rendered", help="Rendered frames added to the data.")] = 0,
     epochs: Annotated[int, typer.Option("--epochs")] = 300,
-    batch: Annotated[int, typer.Option("--batch", help="Images per step.")] = 32,
+    batch: Annotated[int, typer.Option("--batch", help="Images per step, over all processes.")] = 32,
     lr: Annotated[float, typer.Option("--lr")] = 1e-4,
     min_lr: Annotated[float, typer.Option("--min-lr", help="Lowest point of the cosine.")] = 1e-5,
     weight_decay: Annotated[float, typer.Option("--weight-decay")] = 1e-2,
@@ -47,17 +62,35 @@ def train(
     warmup_epochs: Annotated[float, typer.Option("--warmup-epochs")] = 0.0,
     ema_decay: Annotated[float, typer.Option("--ema-decay", help="Averaged weights; 0 is off.")] = 0.0,
     grad_clip: Annotated[float, typer.Option("--grad-clip", help="Largest gradient norm; 0 is off.")] = 1.0,
-    bce_weight: Annotated[float, typer.Option("--bce-weight")] = 1.0,
+    ce_weight: Annotated[
+        float, typer.Option("--ce-weight", "--bce-weight", help="Of the cross-entropy in the loss.")
+    ] = 1.0,
     dice_weight: Annotated[float, typer.Option("--dice-weight")] = 1.0,
     augment: Annotated[
         list[str] | None,
-        typer.Option("--augment", help="NAME=VALUE, for instance rotate_deg=90 or flip=0. Repeatable."),
+        typer.Option(
+            "--augment",
+            help="paper (flips, rotation, crop; the default), strong (colour, blur, glare, border and more "
+            "besides) or off, and NAME=VALUE, for instance rotate_deg=90. Repeatable.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic/--no-deterministic", help="Equal runs give equal results.")
+    ] = True,
     threshold: Annotated[float, typer.Option("--threshold", help="For validation, 0 to 1.")] = 0.5,
-    backend: Annotated[str, typer.Option("--backend", help="Of the ops: auto, native, reference.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda:0.")] = "cpu",
-    precision: Annotated[str, typer.Option("--precision", help="fp32, or bf16 for autocast.")] = "fp32",
+    backend: Annotated[
+        str, typer.Option("--backend", help="Of the ops: auto, native, triton, mamba_ssm or reference.")
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option("--device", help="cpu, cuda or cuda:N; cuda under torchrun.")
+    ] = "cpu",
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, or bf16 or fp16 for autocast; the scan stays float32.")
+    ] = "fp32",
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Convolutions' weights channels-last in memory.")
+    ] = False,
     init: Annotated[Path | None, typer.Option("--init", help="Weights to begin from (.safetensors).")] = None,
     init_encoder: Annotated[
         Path | None, typer.Option("--init-encoder", help="Public VMamba checkpoint for the encoder.")
@@ -71,21 +104,37 @@ def train(
     save_minutes: Annotated[float, typer.Option("--save-minutes", help="Save at least this often.")] = 10.0,
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     curves: Annotated[bool, typer.Option("--curves/--no-curves", help="Draw curves.png.")] = True,
+    tensorboard: Annotated[
+        bool,
+        typer.Option("--tensorboard/--no-tensorboard", help="Write for TensorBoard where it is installed."),
+    ] = True,
     threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network on labelled images. Keeps the weights that do best on the validation set."""
+    """Train a network on labelled images. Keeps the weights that do best on the validation set.
+
+    Several GPUs or machines: torchrun --nproc-per-node N --no-python vmkla train ... --device cuda
+    """
     from vmkla.config import get_preset
-    from vmkla.data.folder import DataSource
-    from vmkla.training import StepReport, TrainConfig
+    from vmkla.training import Ranks, StepReport, TrainConfig
     from vmkla.training import train as run_training
 
+    ranks = Ranks.of(os.environ)
+    if ranks.world > 1 and out is None and not resume:
+        raise UsageError(f"{ranks.world} processes need one folder to agree on", hint="Give --out DIR.")
+    if deterministic and device.startswith("cuda"):
+        # Read by cuBLAS when it starts: without it, its matrix products need not repeat.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    train_sources, val_sources, class_names = _sources(data or [], val or [], root, split_seed)
     config = TrainConfig(
         out_dir=out or (latest if resume else numbered)(Path("runs/train") / model),
-        data=tuple(DataSource.parse(text) for text in data),
-        val=tuple(DataSource.parse(text) for text in val),
-        model=get_preset(model, decoder_block=decoder_block),
+        data=train_sources,
+        val=val_sources,
+        model=get_preset(
+            model, decoder_block=decoder_block, drop_path=drop_path, num_classes=len(class_names)
+        ),
+        class_names=class_names,
         image_size_hw=parse_size(imgsz, flag="--imgsz"),
         roi=roi,
         rendered=rendered,
@@ -98,7 +147,7 @@ def train(
         warmup_epochs=warmup_epochs,
         ema_decay=ema_decay,
         grad_clip=grad_clip,
-        bce_weight=bce_weight,
+        ce_weight=ce_weight,
         dice_weight=dice_weight,
         augment=_augmentation(augment or []),
         seed=seed,
@@ -106,6 +155,8 @@ def train(
         backend=backend,
         device=device,
         precision=precision,
+        channels_last=channels_last,
+        deterministic=deterministic,
         init=init,
         init_encoder=init_encoder,
         resume=resume,
@@ -114,7 +165,9 @@ def train(
         threshold=threshold,
         compile=compile,
         curves=curves,
+        tensorboard=tensorboard,
     )
+    quiet = quiet or ranks.rank > 0
     with progress_bar("training", "steps", quiet=quiet) as bar:
 
         def show_step(step: StepReport) -> None:
@@ -128,10 +181,13 @@ def train(
 
         result = run_training(
             config,
+            ranks=ranks,
             on_epoch=lambda report: say(_epoch_line(report), quiet=quiet),
             on_step=show_step,
             on_message=lambda line: say(line, quiet=quiet),
         )
+    if ranks.rank > 0:
+        return
     if json:
         print_json(dataclasses.asdict(result))
         return
@@ -149,17 +205,56 @@ def _epoch_line(report: EpochReport) -> str:
     )
 
 
+def _sources(
+    data: Sequence[str], val: Sequence[str], root: Path | None, split_seed: int
+) -> tuple[tuple[DataSource, ...], tuple[DataSource, ...], tuple[str, ...]]:
+    """Training and validation sources and the names of the classes; never a test set."""
+    from vmkla.data import open_dataset
+    from vmkla.data.layouts import POLYP
+
+    def opened(texts: Sequence[str], *, split: bool) -> list[DataSet]:
+        return [open_dataset(text, root=root, seed=split_seed, split_validation=split) for text in texts]
+
+    train_sets, val_sets = opened(data, split=not val), opened(val, split=False)
+    classes = {found.class_names for found in (*train_sets, *val_sets)} or {POLYP}
+    if len(classes) > 1:
+        named = "\n".join(f"  {', '.join(names)}" for names in sorted(classes))
+        raise UsageError(f"the sets do not have the same classes:\n{named}")
+    for text, found in zip(data, train_sets, strict=True):
+        if not found.train:
+            raise UsageError(f"--data {text} holds no training set", hint="Name the folder to train on.")
+    for text, found in zip(val, val_sets, strict=True):
+        if not (found.val or found.train):
+            raise UsageError(
+                f"--val {text} holds test sets alone", hint="The best weights are never chosen on a test set."
+            )
+    chosen = [found.val or found.train for found in val_sets] or [found.val for found in train_sets]
+    return (
+        tuple(source for found in train_sets for source in found.train),
+        tuple(source for sources in chosen for source in sources),
+        classes.pop(),
+    )
+
+
 def _augmentation(changes: list[str]) -> AugmentConfig:
     from vmkla.data.augment import AugmentConfig
 
-    values: dict[str, float] = {}
+    presets = {"paper": AugmentConfig.paper, "strong": AugmentConfig, "off": AugmentConfig.off}
     names = [field.name for field in dataclasses.fields(AugmentConfig)]
+    chosen = AugmentConfig.paper()
+    values: dict[str, float] = {}
     for change in changes:
-        name, _, number = change.partition("=")
+        name, equals, number = change.partition("=")
+        if not equals and name in presets:
+            chosen = presets[name]()
+            continue
         if name not in names:
-            raise UsageError(f"there is no augmentation {name!r}", hint=f"Choose one of: {', '.join(names)}")
+            raise UsageError(
+                f"there is no augmentation {name!r}",
+                hint=f"Choose one of: {', '.join(presets)}; or NAME=NUMBER with one of: {', '.join(names)}",
+            )
         try:
             values[name] = float(number)
         except ValueError as error:
             raise UsageError(f"--augment {change!r}: expected NAME=NUMBER") from error
-    return AugmentConfig(**values)
+    return dataclasses.replace(chosen, **values)

@@ -27,7 +27,7 @@ class Convolutions(nn.Module):
     def __init__(self, config: Settings) -> None:
         super().__init__()
         self.config = config
-        self.first = nn.Conv2d(3, config.width, 3, padding=1)
+        self.first = nn.Conv2d(3, config.width, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(config.width)
         self.last = nn.Conv2d(config.width, config.num_classes, 3, padding=1)
 

@@ -16,10 +16,12 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 def flags(command: str) -> set[str]:
-    """Every spelling of every option of a command."""
-    return {
-        flag for parameter in COMMANDS[command].params for flag in (*parameter.opts, "--help", "--debug")
-    } | {flag for parameter in COMMANDS[command].params for flag in parameter.secondary_opts}
+    """Every spelling of every option of a command, and of its commands where it has some."""
+    inner = getattr(COMMANDS[command], "commands", {}).values()
+    parameters = [parameter for each in (COMMANDS[command], *inner) for parameter in each.params]
+    return {"--help", "--debug"} | {
+        flag for parameter in parameters for flag in (*parameter.opts, *parameter.secondary_opts)
+    }
 
 
 def named_flags(text: str) -> list[tuple[str, str]]:

@@ -37,9 +37,14 @@ HEAVY = (
     "onnxscript",
     "safetensors",
     "matplotlib",
+    "monai",
     "tensorrt",
     "cuda",
     "mamba_ssm",
+    "captum",
+    "triton",
+    "h5py",
+    "imagehash",
     "pycuda",
 )
 
@@ -179,5 +184,5 @@ sys.exit(f"status {{status}}, loaded {{loaded}}" if status or loaded else 0)
         [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    for command in ("infer", "export", "train", "inspect", "doctor", "bench", "sample"):
+    for command in ("infer", "export", "train", "eval", "explain", "inspect", "doctor", "bench", "sample"):
         assert command in done.stdout

@@ -33,6 +33,31 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
     (("native gradient", "reference gradient"), torch.float32): Tolerance(
         2e-5, 2e-5, "times the largest gradient of the tensor; a forgotten term is of order 1e-1"
     ),
+    (("triton", "reference"), torch.float32): Tolerance(
+        2e-5,
+        2e-5,
+        "as the native kernels, times the largest element of y; a carry of the wrong chunk differs by 1e-1",
+    ),
+    (("triton gradient", "reference gradient"), torch.float32): Tolerance(
+        2e-5, 2e-5, "times the largest gradient of the tensor; a forgotten term is of order 1e-1"
+    ),
+    (("triton", "reference"), torch.float16): Tolerance(
+        1e-3, 1e-3, "float32 inside, one rounding of the result to half; float16 state differs by 1e-2"
+    ),
+    (("triton gradient", "reference gradient"), torch.float16): Tolerance(
+        1e-3, 1e-3, "one rounding to half; a forgotten term is of order 1e-1"
+    ),
+    (("triton", "reference"), torch.bfloat16): Tolerance(
+        8e-3,
+        8e-3,
+        "one rounding to 8 bits, or a cut, as the interpreter does; bfloat16 state differs by 1e-1",
+    ),
+    (("triton gradient", "reference gradient"), torch.bfloat16): Tolerance(
+        8e-3, 8e-3, "one rounding to 8 bits; a forgotten term is of order 1e-1"
+    ),
+    (("mamba_ssm", "reference"), torch.float32): Tolerance(
+        2e-5, 2e-5, "float32 sums against float64; a channel in the wrong group differs by 1e-1"
+    ),
     (("native basis", "reference basis"), torch.float32): Tolerance(
         3e-6, 3e-6, "cubes of numbers up to 2 in float32, cancelling; a neighbouring basis differs by 1e-1"
     ),
@@ -96,6 +121,9 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
     (("weights", "half storage"), torch.float16): Tolerance(
         1e-7, 2**-11, "one rounding to half; a swapped tensor differs by 1e-1"
     ),
+    (("grad-cam", "definition"), torch.float32): Tolerance(
+        1e-6, 1e-4, "the same sums in another order; weights of the wrong axis differ by 1e-1 of the map"
+    ),
     # Export and engines.
     (("ort body", "reference"), torch.float32): Tolerance(
         1e-5,
@@ -123,8 +151,31 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
         1e-5,
         "weights multiplied in float64, then the same sums; a swapped colour or pixel differs by 1e-1",
     ),
+    # Training.
+    (("compiled", "eager"), torch.float32): Tolerance(
+        1e-4,
+        1e-4,
+        "two AdamW steps of 1e-3, sums fused in another order; a wrong gradient moves weights by 1e-3",
+    ),
+    (("two processes", "one"), torch.float32): Tolerance(
+        2e-5,
+        2e-5,
+        "four AdamW steps; gradients summed in another order moved a weight by 3e-6 at most, and gradients "
+        "that are not shared move it by the rate of a step, 1e-3",
+    ),
     (("onnx", "torch"), torch.float32): Tolerance(
         1e-5, 0.0, "probabilities, float32 sums in another order; a route read backwards differs by 1e-3"
+    ),
+    # The data: mean absolute difference of two pictures, in levels of 0 to 255.
+    (("packed jpeg", "folder"), torch.uint8): Tolerance(
+        2.0, 0.0, "smoothed 5x5, JPEG 95 of noise is 1 off; red for blue is 60 off, a shift by a pixel 3"
+    ),
+    (("Pillow", "OpenCV"), torch.uint8): Tolerance(
+        3.0, 0.0, "other rounding, other Gaussian, borders half a pixel apart; a shift by a pixel is 6 off"
+    ),
+    # The metrics.
+    (("monai", "all pairs"), torch.float32): Tolerance(
+        1e-5, 1e-6, "distances of a few voxels kept in float32; the next longer distance differs by 1e-1"
     ),
 }
 

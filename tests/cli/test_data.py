@@ -80,6 +80,7 @@ def test_pack_then_train_on_the_one_file(vmkla: Any, tmp_path: Path) -> None:
     assert again.status == 2 and "--exist-ok" in again.stderr
     over = vmkla("data", "pack", "--data", f"polyp={root}", "--out", out, "--imgsz", "32", "--exist-ok")
     assert over.status == 0 and packed.json["sha256"] in over.stdout
+    assert f"vmkla train --data {out} --imgsz 32x32" in over.stderr
     run = tmp_path / "run"
     size = ("--imgsz", 32, "--batch", 4, "--epochs", 1, "--no-curves", "--threads", 1)
     trained = vmkla("train", "--data", out, *size, "--out", run, "--json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,22 @@ def test_volumes(vmkla: Any, tmp_path: Path) -> None:
     volumes = done.json["volumes"]
     assert volumes["count"] == 2 and list(volumes["by_organ"]) == list(ORGANS[1:])
     assert set(volumes["each"]) == {"case0001", "case0002"} and done.json["images"] == 5
+    assert "5 images (test)" in done.stderr
     assert done.json["threshold"] is None and "by_class" in done.json
     wrong = vmkla("eval", "--model", "nano", "--data", f"synapse={root}", "--out", tmp_path / "no")
     assert wrong.status == 2 and "needs 9" in wrong.stderr and not (tmp_path / "no").exists()
+
+
+def test_a_name_that_is_no_valid_unicode(
+    vmkla: Any, tiny_weights: Path, folder: Path, tmp_path: Path
+) -> None:
+    for kind in ("images", "masks"):
+        (folder / kind / "case-00.png").rename(os.fsdecode(os.fsencode(folder / kind) + b"/\xe4.png"))
+    out = tmp_path / "out"
+    done = vmkla("eval", "--model", tiny_weights, "--data", folder, "--out", out)
+    assert done.status == 0, done.stderr
+    assert b"set/\xe4," in (out / "per_image.csv").read_bytes()
+    assert "set/\\udce4" in (out / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,16 @@ def test_nothing_is_overwritten_unasked(vmkla: Any, images: Path, tiny_weights: 
     assert vmkla(*command, "--exist-ok").status == 0
 
 
+def test_exist_ok_goes_into_the_last_default_folder(
+    vmkla: Any, images: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ("explain", "--source", images / "a.png", "--model", tiny_weights, "--block", "3")
+    for more in ((), (), ("--exist-ok",)):
+        assert vmkla(*command, *more).status == 0
+    assert [path.name for path in sorted(Path("runs/explain").iterdir())] == ["tiny", "tiny-2"]
+
+
 def test_two_images_that_would_share_a_picture(
     vmkla: Any, images: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -88,6 +98,8 @@ def test_an_image_that_cannot_be_read_is_named(
         (("--block", "3.7"), 2, "3.7"),
         (("--block", "x"), 2, "'x'"),
         (("--block", "1", "--block", "2", "--block", "3"), 2, "3 blocks"),
+        (("--device", "cuda:63"), 4, "cuda:63"),
+        (("--device", "tpu"), 2, "tpu"),
         (("--against", "missing.safetensors"), 3, "missing.safetensors"),
         (("--model", "missing.safetensors"), 3, "missing.safetensors"),
     ],

@@ -29,10 +29,11 @@ from vmkla.training.config import TrainConfig
         ({"roi": "middle"}, "roi"),
         ({"precision": "fp8"}, "precision"),
         ({"rendered": -1}, "rendered"),
-        ({"bce_weight": 0.0, "dice_weight": 0.0}, "no loss left"),
+        ({"ce_weight": 0.0, "dice_weight": 0.0}, "no loss left"),
         ({"init": Path("a"), "init_encoder": Path("b")}, "choose one"),
         ({"model": "huge"}, "no preset"),
-        ({"model": ModelConfig(num_classes=9)}, "9 classes"),
+        ({"class_names": ("polyp", "tool")}, r"2 class names \(polyp, tool\) for 1 output"),
+        ({"model": ModelConfig(num_classes=3), "class_names": ("polyp",)}, "1 class names"),
     ],
 )
 def test_nonsense_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -54,7 +55,18 @@ def test_defaults_are_the_papers_recipe() -> None:
         1e-5,
         50,
     )
-    assert config.image_size_hw == (256, 256) and (config.bce_weight, config.dice_weight) == (1, 1)
+    assert config.image_size_hw == (256, 256) and (config.ce_weight, config.dice_weight) == (1, 1)
+
+
+def test_the_papers_augmentation_is_flips_rotation_and_crop() -> None:
+    changes = {name: value for name, value in vars(TrainConfig(out_dir=Path("run")).augment).items() if value}
+    assert changes.keys() == {"flip", "rotate_deg", "scale", "shift"}
+
+
+def test_classes_have_names() -> None:
+    assert TrainConfig(out_dir=Path("run")).names_of_classes == ("polyp",)
+    config = TrainConfig(out_dir=Path("run"), model=ModelConfig(num_classes=3))
+    assert config.names_of_classes == ("background", "class 1", "class 2")
 
 
 def test_it_is_written_down_whole() -> None:

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -19,93 +18,35 @@ import numpy as np
 import pytest
 import torch
 from labelled_folders import write_folder
+from tiny_runs import TINY, assert_same_state, interrupt_at, state_of
 
-from vmkla.config import ModelConfig
 from vmkla.data.augment import AugmentConfig
 from vmkla.data.folder import DataSource
 from vmkla.errors import BadInputError, StoppedError, UsageError, VmklaError
-from vmkla.training import StepReport, TrainConfig, TrainResult, train
-from vmkla.training.averaging import WeightAverage
+from vmkla.training import Ranks, StepReport, TrainConfig, TrainResult, train
 from vmkla.training.checkpoints import load_weights
-from vmkla.training.loop import BEST, LAST, STATE, _Run, make_optimizer
+from vmkla.training.processes import Processes
+from vmkla.training.run_folder import BEST, LAST, STATE
+from vmkla.training.start import prepare
+from vmkla.training.steps import Stepper
 
-TINY = ModelConfig(
-    "tiny-test",
-    dim=16,
-    encoder_depths=(1, 1, 1, 1),
-    decoder_depths=(1, 1, 1, 1),
-    d_state=2,
-    head_dim=16,
-    kan_hidden=8,
-    drop_path=0.2,  # so that torch's random numbers matter
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "fp32", "channels_last": True}, {"precision": "bf16"}, {"precision": "fp16"}],
+    ids=str,
 )
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
-    return TrainConfig(
-        out_dir=tmp_path / "run",
-        data=(DataSource(write_folder(tmp_path / "train", 9)),),
-        val=(DataSource(write_folder(tmp_path / "val", 4, first_seed=100)),),
-        model=TINY,
-        image_size_hw=(32, 64),
-        epochs=3,
-        batch_size=4,
-        lr=1e-3,
-        t_max_epochs=0,
-        warmup_epochs=0.5,
-        ema_decay=0.9,
-        seed=3,
-        threads=1,
-        curves=False,
-    )
-
-
-def state_of(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
-    return state
-
-
-def assert_same_state(first: Path, second: Path) -> None:
-    """Every weight, moment, average, random number and figure is equal to the last bit."""
-    one, two = state_of(first), state_of(second)
-    for name in ("model", "average"):
-        assert one[name].keys() == two[name].keys()
-        for key, value in one[name].items():
-            assert torch.equal(value, two[name][key]), (name, key)
-    for key, moments in one["optimizer"]["state"].items():
-        for name, value in moments.items():
-            assert torch.equal(value, two["optimizer"]["state"][key][name]), (key, name)
-    assert torch.equal(one["torch_rng"], two["torch_rng"])
-    for name in ("epoch", "step", "loss_sum", "average_steps"):
-        assert one[name] == two[name], name
-    timings = ("seconds", "images_per_s")
-    for a, b in zip(one["history"], two["history"], strict=True):
-        assert {k: v for k, v in a.items() if k not in timings} == {
-            k: v for k, v in b.items() if k not in timings
-        }
-
-
-def interrupt_at(epoch: int, step: int, number: int = signal.SIGTERM) -> Any:
-    """A callback that sends this process a signal at a step."""
-
-    def on_step(report: StepReport) -> None:
-        if (report.epoch, report.step) == (epoch, step):
-            os.kill(os.getpid(), number)
-
-    return on_step
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_interrupted_run_goes_on_bit_for_bit(config: TrainConfig, tmp_path: Path, precision: str) -> None:
-    config = dataclasses.replace(config, precision=precision)
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    config: TrainConfig, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = dataclasses.replace(config, **changes)
     whole = train(config)
     assert whole.finished and whole.epochs_done == 3
     parts = dataclasses.replace(config, out_dir=tmp_path / "parts")
     with pytest.raises(StoppedError, match="epoch 1 after step 1 of 2") as stopped:
         train(parts, on_step=interrupt_at(1, 1))
     assert stopped.value.exit_status == 143
-    assert state_of(parts.out_dir)["step"] == 1
+    assert state_of(parts.out_dir)["progress"]["step"] == 1
     parts = dataclasses.replace(parts, resume=True)
     with pytest.raises(StoppedError) as stopped:  # after an epoch's last step, before its validation
         train(parts, on_step=interrupt_at(2, 2, signal.SIGINT))
@@ -224,21 +165,24 @@ def test_time_is_up(config: TrainConfig) -> None:
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_value_that_is_not_finite_ends_the_run(config: TrainConfig, where: str) -> None:
-    real = _Run._loss
+    real = Stepper.loss
+    calls = []
 
-    def poisoned(self: _Run, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def poisoned(self: Stepper, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         loss = real(self, logits, target)
-        if self.epoch == 1 and self.step == 1:
+        calls.append(logits.requires_grad)
+        if sum(calls) == 4:
             # The square root of 0 is 0, and its slope is infinite.
             return loss * float("nan") if where == "loss" else loss + (logits * 0).sum().sqrt()
         return loss
 
     with (
-        mock.patch.object(_Run, "_loss", poisoned),
+        mock.patch.object(Stepper, "loss", poisoned),
         pytest.raises(VmklaError, match="epoch 2, step 2") as caught,
     ):
         train(config)
     assert caught.value.exit_status == 1
+    assert not list(config.out_dir.glob(".*"))
     saved = np.load(config.out_dir / "bad_batch.npz")
     assert saved["images_rgb"].shape == (4, 32, 64, 3) and len(saved["names"]) == 4
     assert all(value.isfinite().all() for value in state_of(config.out_dir)["model"].values())
@@ -254,6 +198,8 @@ def test_a_folder_with_a_run_is_not_overwritten(config: TrainConfig) -> None:
     # The cosine reaches over all epochs here, so more of them would bend it.
     with pytest.raises(UsageError, match="epochs: 1 then, 3 now"):
         train(dataclasses.replace(config, resume=True))
+    train(dataclasses.replace(config, resume=True, epochs=1, threads=2))
+    assert json.loads((config.out_dir / "config.json").read_text())["threads"] == 2
     folder = config.data[0].folder
     for part in ("images", "masks"):
         (folder / part / "case-03.png").unlink()
@@ -294,55 +240,13 @@ def test_missing_and_shared_data_are_refused(config: TrainConfig) -> None:
 def test_starting_from_weights(config: TrainConfig, tmp_path: Path) -> None:
     first = train(dataclasses.replace(config, epochs=1))
     begun = dataclasses.replace(config, out_dir=tmp_path / "next", init=first.last_weights, epochs=1)
-    initial = _Run(begun, None, None, lambda line: None).model.state_dict()
+    start = prepare(begun, None, Processes(Ranks(), "cpu"), lambda line: None)
+    initial = start.model.state_dict()
     expected = load_weights(first.last_weights or "").model.state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in initial.items())
     with pytest.raises(UsageError, match="another network"):
         other = dataclasses.replace(TINY, d_state=3)
         train(dataclasses.replace(begun, out_dir=tmp_path / "other", model=other))
-
-
-def test_average_of_the_weights() -> None:
-    torch.manual_seed(0)
-    model = torch.nn.Linear(3, 2)
-    average = WeightAverage(model, 0.6)
-    expected = model.weight.detach().double().clone()
-    for step in range(8):
-        with torch.no_grad():
-            model.weight.normal_()
-        average.update(model)
-        decay = min(0.6, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * model.weight.detach().double()
-    torch.testing.assert_close(average.model.weight.double(), expected, atol=1e-6, rtol=1e-6)
-    assert not average.model.weight.requires_grad
-
-
-def test_the_optimizer_is_adamw_and_spares_norms_and_the_recurrence() -> None:
-    """Two steps of the fused optimizer against AdamW written out in float64."""
-    torch.manual_seed(0)
-    model = torch.nn.Module()
-    model.weight = torch.nn.Parameter(torch.randn(4, 3))
-    model.bias = torch.nn.Parameter(torch.randn(4))
-    model.A_log = torch.nn.Parameter(torch.randn(2, 3))
-    optimizer = make_optimizer(model, 0.1)
-    values = {name: p.detach().double().clone() for name, p in model.named_parameters()}
-    moments = {name: (torch.zeros_like(v), torch.zeros_like(v)) for name, v in values.items()}
-    for step in (1, 2):
-        for group in optimizer.param_groups:
-            group["lr"] = 0.01
-        for name, parameter in model.named_parameters():
-            gradient = torch.randn_like(parameter)
-            parameter.grad = gradient
-            g = gradient.double()
-            mean, square = moments[name]
-            mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g * g
-            moments[name] = mean, square
-            decay = 0.1 if name == "weight" else 0.0
-            update = (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
-            values[name] = values[name] * (1 - 0.01 * decay) - 0.01 * update
-        optimizer.step()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.double(), values[name], atol=1e-6, rtol=1e-6)
 
 
 def test_sigterm_to_a_process_of_its_own(config: TrainConfig, tmp_path: Path) -> None:
@@ -358,7 +262,8 @@ def test_sigterm_to_a_process_of_its_own(config: TrainConfig, tmp_path: Path) ->
         f"model = ModelConfig.from_dict({TINY.to_dict()!r})\n"
         f"config = TrainConfig(out_dir=Path({str(config.out_dir)!r}), model=model, image_size_hw=(32, 64),\n"
         f"    data=(DataSource(Path({str(config.data[0].folder)!r})),), epochs=100000, batch_size=4,\n"
-        f"    val=(DataSource(Path({str(config.val[0].folder)!r})),), curves=False, threads=1)\n"
+        f"    val=(DataSource(Path({str(config.val[0].folder)!r})),), curves=False, threads=1,\n"
+        "    tensorboard=False)\n"
         "try:\n"
         "    train(config, on_epoch=lambda report: print(report.epoch, flush=True))\n"
         "except VmklaError as error:\n"
@@ -374,8 +279,8 @@ def test_sigterm_to_a_process_of_its_own(config: TrainConfig, tmp_path: Path) ->
         process.kill()
         process.stdout.close()
         process.wait()
-    state = state_of(config.out_dir)
-    assert state["epoch"] >= 1 and state["step"] >= 1
+    progress = state_of(config.out_dir)["progress"]
+    assert progress["epoch"] >= 1 and progress["step"] >= 1
     assert not list(config.out_dir.glob(".*"))
 
 

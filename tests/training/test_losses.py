@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vmkla.errors import ShapeError
-from vmkla.training.losses import bce_dice_loss, dice_loss
+from vmkla.training.losses import bce_dice_loss, ce_dice_loss, dice_loss, segmentation_loss
 
 
 def naive(logits: np.ndarray, target: np.ndarray, bce_weight: float, dice_weight: float) -> float:  # type: ignore[type-arg]
@@ -65,3 +65,68 @@ def test_shapes_are_checked() -> None:
         bce_dice_loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4))
     with pytest.raises(ShapeError):
         bce_dice_loss(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
+
+
+def naive_classes(logits: np.ndarray, target: np.ndarray, weights: tuple[float, float]) -> float:  # type: ignore[type-arg]
+    """Cross-entropy and Dice of several classes, pixel by pixel and class by class."""
+    images, classes, height, width = logits.shape
+    total = 0.0
+    for b in range(images):
+        probability = np.exp(logits[b]) / np.exp(logits[b]).sum(0)
+        ce = 0.0
+        for y in range(height):
+            for x in range(width):
+                ce -= np.log(probability[target[b, y, x], y, x])
+        dice = []
+        for c in range(classes):
+            p, t = probability[c], (target[b] == c).astype(float)
+            dice.append(1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+        total += weights[0] * ce / (height * width) + weights[1] * float(np.mean(dice))
+    return total / images
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.4, 0.6)])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_value_of_several_classes(weights: tuple[float, float], classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    logits = rng.normal(0, 2, (3, classes, 6, 5))
+    target = rng.integers(0, classes, (3, 6, 5))
+    target[0] = 0  # an image without any foreground
+    values = torch.from_numpy(logits), torch.from_numpy(target)
+    loss = segmentation_loss(*values, ce_weight=weights[0], dice_weight=weights[1])
+    assert float(loss) == pytest.approx(naive_classes(logits, target, weights), rel=1e-10)
+
+
+def test_gradient_of_several_classes() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 4, 3, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, 3, (2, 4, 3))
+    assert torch.autograd.gradcheck(lambda x: ce_dice_loss(x, target), logits)
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_a_batch_is_the_mean_of_its_parts(classes: int) -> None:
+    """What lets processes share a batch."""
+    torch.manual_seed(0)
+    logits = torch.randn(4, classes, 8, 8, dtype=torch.float64)
+    target = (torch.rand(4, 1, 8, 8) < 0.3).double() if classes == 1 else torch.randint(0, classes, (4, 8, 8))
+    halves = [float(segmentation_loss(logits[part], target[part])) for part in (slice(2), slice(2, 4))]
+    assert float(segmentation_loss(logits, target)) == pytest.approx(sum(halves) / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("logit", [-200.0, 200.0])
+def test_extreme_logits_of_several_classes_stay_finite(logit: float) -> None:
+    logits = torch.zeros(1, 3, 4, 4)
+    logits[:, 1] = logit
+    logits.requires_grad_()
+    for value in (0, 1):
+        loss = ce_dice_loss(logits, torch.full((1, 4, 4), value))
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+
+
+def test_shapes_of_several_classes_are_checked() -> None:
+    with pytest.raises(ShapeError, match="two classes or more"):
+        ce_dice_loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64))
+    with pytest.raises(ShapeError):
+        ce_dice_loss(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4, dtype=torch.int64))

@@ -12,7 +12,8 @@ class WeightAverage:
     """Exponential moving average of a model's parameters, in a model of its own.
 
     The decay grows with the steps, (1 + t) / (10 + t) up to ``decay``, so that the random
-    beginning is soon forgotten. Buffers are constants in this network and are copied once.
+    beginning is soon forgotten. Buffers are the model's own: constants in VMKLA-UNet, the running
+    statistics of a batch norm elsewhere, which are averages already.
 
     Args:
         model: the model in training.
@@ -30,3 +31,5 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)

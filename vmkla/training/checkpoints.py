@@ -8,10 +8,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vmkla import __version__
 from vmkla.config import ModelConfig
@@ -43,8 +43,19 @@ class LoadedWeights:
     training: dict[str, Any]
 
 
+class Description(Protocol):
+    """What a network says of itself: ``vmkla.config.ModelConfig``, or another library's."""
+
+    @property
+    def num_classes(self) -> int:
+        """Output channels."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; another library's name is under ``library``."""
+
+
 def save_weights(
-    model: VMKLAUNet,
+    model: nn.Module,
     path: Path | str,
     *,
     training: Mapping[str, Any],
@@ -55,7 +66,7 @@ def save_weights(
     """Write a network's weights and configuration. The file gets its name only when it is whole.
 
     Args:
-        model: the network.
+        model: a network whose ``config`` is a ``Description``; ``load_weights`` reads vmkla's own only.
         path: the file to write; a file of that name is replaced.
         training: summary of the training data and run; anything that JSON can hold.
         class_names: one per output channel.
@@ -67,9 +78,10 @@ def save_weights(
     """
     safetensors = require("safetensors.torch", extra="train", purpose="saving weights")
     path = Path(path)
-    if len(class_names) != model.config.num_classes:
+    config: Description = description_of(model)
+    if len(class_names) != config.num_classes:
         raise UsageError(
-            f"{len(class_names)} class names for {model.config.num_classes} output channels: "
+            f"{len(class_names)} class names for {config.num_classes} output channels: "
             f"{', '.join(class_names)}"
         )
     if not 0.0 <= threshold <= 1.0:
@@ -77,7 +89,7 @@ def save_weights(
     header = {
         "vmkla.format": FORMAT,
         "vmkla.version": __version__,
-        "vmkla.model_config": json.dumps(model.config.to_dict()),
+        "vmkla.model_config": json.dumps(config.to_dict()),
         "vmkla.class_names": json.dumps(list(class_names)),
         "vmkla.threshold": json.dumps(threshold),
         "vmkla.training": json.dumps(dict(training)),
@@ -100,6 +112,21 @@ def save_weights(
     finally:
         with contextlib.suppress(OSError):  # nothing to remove, or the folder itself is no folder
             partial.unlink()
+
+
+def description_of(model: nn.Module) -> Description:
+    """What a network says of itself.
+
+    Raises:
+        UsageError: it says nothing.
+    """
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "num_classes") or not hasattr(config, "to_dict"):
+        raise UsageError(
+            f"a {type(model).__name__} cannot be saved: it has no `config` with `num_classes` and `to_dict()`"
+        )
+    described: Description = config
+    return described
 
 
 def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
@@ -127,10 +154,18 @@ def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
             hint="Run: pip install -U vmkla",
         )
     try:
-        config = ModelConfig.from_dict(json.loads(header["vmkla.model_config"]))
+        described = json.loads(header["vmkla.model_config"])
+        if "library" in described:
+            raise ArtefactMismatchError(
+                f"{path} holds a network of {described['library']}, which was trained here for comparison",
+                hint="Load it with what made the network.",
+            )
+        config = ModelConfig.from_dict(described)
         class_names = tuple(str(name) for name in json.loads(header["vmkla.class_names"]))
         threshold = float(json.loads(header["vmkla.threshold"]))
         training = dict(json.loads(header["vmkla.training"]))
+    except ArtefactMismatchError:
+        raise
     except (KeyError, ValueError, TypeError, VmklaError) as error:
         raise ArtefactMismatchError(
             f"{path} has a damaged vmkla header: {error}", hint="Fetch or train the file anew."
@@ -180,7 +215,7 @@ def _fill(model: VMKLAUNet, tensors: Mapping[str, Tensor], path: Path) -> None:
     model.load_state_dict(dict(tensors))
 
 
-def _kept_wide(model: VMKLAUNet) -> set[str]:
+def _kept_wide(model: nn.Module) -> set[str]:
     """Names of the tensors that stay float32 in a half-precision model."""
     return {
         f"{prefix}.{name}"

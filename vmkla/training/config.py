@@ -13,11 +13,13 @@ from vmkla.data.folder import DataSource
 from vmkla.errors import UsageError
 
 MAY_CHANGE_ON_RESUME = frozenset(
-    {"epochs", "threads", "max_minutes", "save_minutes", "resume", "out_dir", "curves"}
+    {"epochs", "threads", "max_minutes", "save_minutes", "resume", "out_dir", "curves", "tensorboard"}
 )
 """Fields that a resumed run may change; every other one would make another run of it.
 
 ``epochs`` may change unless the cosine spans the whole run (``t_max_epochs`` 0)."""
+
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,14 @@ class TrainConfig:
         out_dir: folder of the run; made when missing.
         data: training sets.
         val: validation sets; the best weights are chosen on them.
-        model: a preset's name or a configuration.
+        model: a preset's name or a configuration. Several classes are trained with cross-entropy and Dice
+            over all of them, one with its binary form.
+        class_names: one per output channel; None names them ``polyp``, or ``background`` and ``class 1`` on.
         image_size_hw: height and width of the network's input, px.
         roi: field of view cut out of every image first, ``"none"`` or ``"auto"``.
         rendered: rendered frames added to the training set, made once a run.
         epochs: passes over the training set.
-        batch_size: images per step; the last, smaller batch of an epoch is left out.
+        batch_size: images per step over all processes; the last, smaller batch of an epoch is left out.
         lr: learning rate of AdamW after the warm-up.
         min_lr: lowest point of the cosine.
         weight_decay: of AdamW, on weights with two dimensions or more.
@@ -42,14 +46,17 @@ class TrainConfig:
         warmup_epochs: epochs of linear warm-up before the cosine; may be a fraction.
         ema_decay: decay per step of the averaged weights, which are validated and saved; 0 is off.
         grad_clip: largest norm of the gradient; 0 is off.
-        bce_weight, dice_weight: the two parts of the loss.
-        augment: strengths of the augmentation.
+        ce_weight, dice_weight: the two parts of the loss, cross-entropy (binary for one class) and Dice.
+        augment: strengths of the augmentation; the paper's are flips, rotation and crop.
         seed: of the weights, the order, the augmentation and the rendered frames.
         threads: CPU threads for torch; None leaves torch's own choice.
         backend: of the ops, see ``vmkla.ops``.
-        precision: ``"fp32"``, or ``"bf16"`` for autocast to bfloat16 in the network; weights, loss and
-            validation stay float32.
-        device: where the network runs, for instance ``"cpu"`` or ``"cuda:0"``.
+        precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for autocast in the network, the latter with a
+            scaled loss; the scan, weights, loss and validation stay float32.
+        channels_last: keep the weights of convolutions channels-last in memory, as the images are.
+        deterministic: equal runs give equal results, bit for bit on a CPU; on a GPU as far as its ops allow.
+        device: where the network runs, for instance ``"cpu"`` or ``"cuda:0"``; of several processes each
+            takes a GPU of its own with ``"cuda"``.
         init: weights of ours (``.safetensors``) to begin from.
         init_encoder: a public VMamba checkpoint to begin the encoder from.
         resume: go on from ``out_dir/state.pt``.
@@ -58,12 +65,14 @@ class TrainConfig:
         threshold: probability at and above which a pixel counts as polyp in validation.
         compile: run the network through ``torch.compile``.
         curves: draw ``curves.png`` after every epoch.
+        tensorboard: write the figures for TensorBoard as well, where it is installed.
     """
 
     out_dir: Path
     data: tuple[DataSource, ...] = ()
     val: tuple[DataSource, ...] = ()
     model: str | ModelConfig = "nano"
+    class_names: tuple[str, ...] | None = None
     image_size_hw: tuple[int, int] = (256, 256)
     roi: str = "none"
     rendered: int = 0
@@ -76,13 +85,15 @@ class TrainConfig:
     warmup_epochs: float = 0.0
     ema_decay: float = 0.0
     grad_clip: float = 1.0
-    bce_weight: float = 1.0
+    ce_weight: float = 1.0
     dice_weight: float = 1.0
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig.paper)
     seed: int = 0
     threads: int | None = None
     backend: str = "auto"
     precision: str = "fp32"
+    channels_last: bool = False
+    deterministic: bool = True
     device: str = "cpu"
     init: Path | None = None
     init_encoder: Path | None = None
@@ -92,20 +103,24 @@ class TrainConfig:
     threshold: float = 0.5
     compile: bool = False
     curves: bool = True
+    tensorboard: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", tuple(self.data))
         object.__setattr__(self, "val", tuple(self.val))
         object.__setattr__(self, "image_size_hw", tuple(self.image_size_hw))
         self.model_config.check_input(*self.image_size_hw)
-        if self.model_config.num_classes != 1:
+        if self.class_names is not None:
+            object.__setattr__(self, "class_names", tuple(self.class_names))
+        if len(self.names_of_classes) != self.model_config.num_classes:
             raise UsageError(
-                f"the model has {self.model_config.num_classes} classes; training takes one (polyp or not)"
+                f"{len(self.names_of_classes)} class names ({', '.join(self.names_of_classes)}) for "
+                f"{self.model_config.num_classes} output channels"
             )
         if self.roi not in ("none", "auto"):
             raise UsageError(f"roi is {self.roi!r}, expected 'none' or 'auto'")
-        if self.precision not in ("fp32", "bf16"):
-            raise UsageError(f"precision is {self.precision!r}, expected 'fp32' or 'bf16'")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -113,11 +128,11 @@ class TrainConfig:
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("rendered", "weight_decay", "t_max_epochs", "warmup_epochs", "grad_clip", "seed",
-                     "bce_weight", "dice_weight", "min_lr"):  # fmt: skip
+                     "ce_weight", "dice_weight", "min_lr"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.bce_weight + self.dice_weight == 0:
-            raise UsageError("bce_weight and dice_weight are both 0: there is no loss left")
+        if self.ce_weight + self.dice_weight == 0:
+            raise UsageError("ce_weight and dice_weight are both 0: there is no loss left")
         if self.min_lr > self.lr:
             raise UsageError(f"min_lr {self.min_lr} is above lr {self.lr}")
         if not 0 <= self.ema_decay < 1:
@@ -136,6 +151,14 @@ class TrainConfig:
         """The network's configuration, its preset resolved."""
         return get_preset(self.model) if isinstance(self.model, str) else self.model
 
+    @property
+    def names_of_classes(self) -> tuple[str, ...]:
+        """One name per output channel."""
+        if self.class_names is not None:
+            return self.class_names
+        count = self.model_config.num_classes
+        return ("polyp",) if count == 1 else ("background", *(f"class {c}" for c in range(1, count)))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -144,6 +167,7 @@ class TrainConfig:
         values["val"] = [str(source) for source in self.val]
         values["augment"] = dataclasses.asdict(self.augment)
         values["image_size_hw"] = list(self.image_size_hw)
+        values["class_names"] = list(self.names_of_classes)
         for name in ("out_dir", "init", "init_encoder"):
             values[name] = None if values[name] is None else str(values[name])
         return values
@@ -159,7 +183,8 @@ class EpochReport:
         lr: learning rate at the epoch's last step.
         train_loss: mean loss over the epoch's steps.
         val_loss: mean loss over the validation images.
-        val_dice, val_iou: per-image means at the network's resolution, 0 to 1.
+        val_dice, val_iou: per-image means at the network's resolution, 0 to 1; of several classes, see
+            ``vmkla.training.validation.Scores``.
         best: these weights are the best so far.
         seconds: wall time of the epoch, validation included.
         images_per_s: training images per second.

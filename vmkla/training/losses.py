@@ -1,10 +1,10 @@
-"""What training makes small: binary cross-entropy plus Dice, both from logits."""
+"""What training makes small: cross-entropy plus Dice, both from logits."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from vmkla.errors import ShapeError
 
@@ -21,10 +21,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         (b,), 0 to 1.
     """
-    probability = torch.sigmoid(logits).flatten(1)
-    truth = target.flatten(1)
-    overlap = (probability * truth).sum(1)
-    return 1 - (2 * overlap + SMOOTH_PX) / (probability.sum(1) + truth.sum(1) + SMOOTH_PX)
+    return 1 - _soft_dice(torch.sigmoid(logits), target)[:, 0]
 
 
 def bce_dice_loss(
@@ -49,3 +46,48 @@ def bce_dice_loss(
         )
     bce = binary_cross_entropy_with_logits(logits, target)
     return bce_weight * bce + dice_weight * dice_loss(logits, target).mean()
+
+
+def ce_dice_loss(
+    logits: Tensor, target: Tensor, *, ce_weight: float = 1.0, dice_weight: float = 1.0
+) -> Tensor:
+    """Mean over images of the weighted sum of cross-entropy and the mean Dice loss of the classes.
+
+    The background is one of the classes. The Dice term is taken image by image, as with one class, so
+    that the loss of a batch is the mean of its parts' losses, on however many processes.
+
+    Args:
+        logits: (b, classes, H, W), at least two classes.
+        target: (b, H, W) int64, class indices.
+        ce_weight, dice_weight: 1 and 1.
+    Returns:
+        A scalar.
+    Raises:
+        ShapeError: the shapes do not belong together.
+    Source: paper, eq. for L_CeDice; the background among the classes, as in the published code.
+    """
+    if logits.ndim != 4 or logits.shape[1] < 2 or target.shape != logits[:, 0].shape:
+        raise ShapeError(
+            f"logits are {tuple(logits.shape)} and the target {tuple(target.shape)}, "
+            "expected (b, classes, H, W) with two classes or more, and (b, H, W)"
+        )
+    # The log-softmax and the gather by hand: torch's own 2-d loss has no deterministic gradient on a GPU.
+    truth = one_hot(target, logits.shape[1]).permute(0, 3, 1, 2).to(logits.dtype)
+    log_probability = torch.log_softmax(logits, dim=1)
+    ce = -(truth * log_probability).sum(1).mean()
+    return ce_weight * ce + dice_weight * (1 - _soft_dice(log_probability.exp(), truth)).mean()
+
+
+def segmentation_loss(
+    logits: Tensor, target: Tensor, *, ce_weight: float = 1.0, dice_weight: float = 1.0
+) -> Tensor:
+    """``bce_dice_loss`` for one class, ``ce_dice_loss`` for several."""
+    if logits.shape[1] == 1:
+        return bce_dice_loss(logits, target, bce_weight=ce_weight, dice_weight=dice_weight)
+    return ce_dice_loss(logits, target, ce_weight=ce_weight, dice_weight=dice_weight)
+
+
+def _soft_dice(probability: Tensor, truth: Tensor) -> Tensor:
+    """(b, c, H, W) twice -> (b, c), the soft Dice score of every class in every image."""
+    p, t = probability.flatten(2), truth.flatten(2)
+    return (2 * (p * t).sum(2) + SMOOTH_PX) / (p.sum(2) + t.sum(2) + SMOOTH_PX)

@@ -1,4 +1,4 @@
-"""What a run writes for its reader: ``metrics.csv`` and ``curves.png``."""
+"""What a run writes for its reader: ``metrics.csv``, ``curves.png``, and TensorBoard's files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from vmkla.imports import require
 from vmkla.training.config import EpochReport
@@ -39,7 +41,7 @@ def draw_curves(path: Path, history: Sequence[EpochReport]) -> None:
     epochs = [report.epoch for report in history]
     losses.plot(epochs, [report.train_loss for report in history], label="training")
     losses.plot(epochs, [report.val_loss for report in history], label="validation")
-    losses.set(xlabel="epoch", ylabel="BCE + Dice loss")
+    losses.set(xlabel="epoch", ylabel="cross-entropy + Dice loss")
     losses.legend()
     scores.plot(epochs, [report.val_dice for report in history], label="Dice")
     scores.plot(epochs, [report.val_iou for report in history], label="IoU")
@@ -50,3 +52,35 @@ def draw_curves(path: Path, history: Sequence[EpochReport]) -> None:
     partial = path.with_name(f".{path.name}.part")
     figure.savefig(partial, format="png", dpi=100)
     partial.replace(path)
+
+
+class Board:
+    """The figures of a run for TensorBoard. Where that is not installed nothing is written.
+
+    Args:
+        folder: its files go there; a resumed run adds one.
+        wanted: write nothing when false.
+    """
+
+    SHOWN = ("train_loss", "val_loss", "val_dice", "val_iou", "lr", "images_per_s")
+
+    def __init__(self, folder: Path, *, wanted: bool) -> None:
+        self.folder = folder
+        self.wanted = wanted and find_spec("tensorboard") is not None
+        self._writer: Any = None
+
+    def add(self, report: EpochReport) -> None:
+        """Write an epoch's figures. A resumed run replaces what was there from this epoch on."""
+        if not self.wanted:
+            return
+        if self._writer is None:
+            tensorboard = require("torch.utils.tensorboard", extra="train", purpose="TensorBoard's files")
+            self._writer = tensorboard.SummaryWriter(str(self.folder), purge_step=report.epoch)
+        for name in self.SHOWN:
+            self._writer.add_scalar(name, getattr(report, name), report.epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()

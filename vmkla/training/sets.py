@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from vmkla.data.arrays import LabelledArrays, cache_spec, joined, stack
 from vmkla.data.folder import iter_samples, list_pairs
-from vmkla.data.rendered import rendered_samples
+from vmkla.data.pixels import available
 from vmkla.errors import BadInputError, UsageError
 from vmkla.preprocess import PreprocessSpec
 from vmkla.training.config import TrainConfig
@@ -31,12 +31,16 @@ def load_sets(
     if not config.val:
         raise UsageError("there is nothing to validate on", hint="Give --val DIR or --val DIR:SPLITFILE.")
     _refuse_overlap(config)
+    if available().name != "OpenCV":
+        on_message(f"OpenCV is not installed: {available().name} augments the images, three times as slowly")
     spec = cache_spec(config.image_size_hw, config.roi, config.augment)
     parts = []
     if config.data:
         on_message("reading the training images")
         parts.append(stack(iter_samples(config.data), spec))
     if config.rendered:
+        from vmkla.data.rendered import rendered_samples  # draws with OpenCV; packed sets do without
+
         on_message(f"rendering {config.rendered} frames")
         parts.append(stack(rendered_samples(config.rendered, seed=config.seed), spec))
     on_message("reading the validation images")
@@ -48,8 +52,8 @@ def load_sets(
 
 def _refuse_overlap(config: TrainConfig) -> None:
     """An image on both sides makes the validation worthless."""
-    train_files = {pair.image.resolve() for pair in list_pairs(config.data)}
-    both = [pair.name for pair in list_pairs(config.val) if pair.image.resolve() in train_files]
+    train_images = {pair.identity for pair in list_pairs(config.data)}
+    both = [pair.name for pair in list_pairs(config.val) if pair.identity in train_images]
     if both:
         some = ", ".join(both[:5]) + (" ..." if len(both) > 5 else "")
         raise BadInputError(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vmkla.errors import BadInputError, UsageError
-from vmkla.training.config import MAY_CHANGE_ON_RESUME, EpochReport, TrainConfig
+from vmkla.training.config import MAY_CHANGE_ON_RESUME, TrainConfig
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_state(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
@@ -71,13 +70,3 @@ def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
             hint="Repeat the settings of then, or start a new run in another folder.",
         )
     return state
-
-
-def history_to_state(history: list[EpochReport]) -> list[dict[str, Any]]:
-    """Plain values, for ``save_state``."""
-    return [asdict(report) for report in history]
-
-
-def history_from_state(values: list[dict[str, Any]]) -> list[EpochReport]:
-    """Inverse of ``history_to_state``."""
-    return [EpochReport(**value) for value in values]

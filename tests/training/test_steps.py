@@ -1,0 +1,131 @@
+"""One step: the optimizer, clipping, and half precision that overflows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import TINY
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vmkla.models import VMKLAUNet
+from vmkla.training import Ranks, TrainConfig
+from vmkla.training.processes import Processes
+from vmkla.training.steps import NotFiniteError, Stepper, make_optimizer
+
+
+class Pointwise(nn.Module):
+    """One weight a colour, no bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1, 3, 1, 1), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, 3, h, w) -> (b, 1, h, w) logits."""
+        return nn.functional.conv2d(x, self.weight)
+
+
+def stepper_of(**changes: object) -> Stepper:
+    config = dataclasses.replace(TrainConfig(out_dir=Path("run"), weight_decay=0.0), **changes)  # type: ignore[arg-type]
+    return Stepper(Pointwise(), config, Processes(Ranks(), "cpu"))
+
+
+def weight_of(stepper: Stepper) -> nn.Parameter:
+    model = stepper.model
+    assert isinstance(model, Pointwise)
+    return model.weight
+
+
+def batch(value: float) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return torch.full((2, 3, 8, 8), value), (torch.rand(2, 1, 8, 8) < 0.3).float()
+
+
+def test_the_optimizer_is_adamw_and_spares_norms_and_the_recurrence() -> None:
+    """Two steps of the fused optimizer against AdamW written out in float64."""
+    torch.manual_seed(0)
+    model = torch.nn.Module()
+    model.weight = torch.nn.Parameter(torch.randn(4, 3))
+    model.bias = torch.nn.Parameter(torch.randn(4))
+    model.A_log = torch.nn.Parameter(torch.randn(2, 3))
+    optimizer = make_optimizer(model, 0.1)
+    values = {name: p.detach().double().clone() for name, p in model.named_parameters()}
+    moments = {name: (torch.zeros_like(v), torch.zeros_like(v)) for name, v in values.items()}
+    for step in (1, 2):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01
+        for name, parameter in model.named_parameters():
+            gradient = torch.randn_like(parameter)
+            parameter.grad = gradient
+            g = gradient.double()
+            mean, square = moments[name]
+            mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g * g
+            moments[name] = mean, square
+            decay = 0.1 if name == "weight" else 0.0
+            update = (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+            values[name] = values[name] * (1 - 0.01 * decay) - 0.01 * update
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.double(), values[name], atol=1e-6, rtol=1e-6)
+
+
+def test_the_gradient_is_clipped() -> None:
+    free, clipped = stepper_of(grad_clip=0.0), stepper_of(grad_clip=0.01)
+    losses = [stepper.take(*batch(50.0), lr=1e-3) for stepper in (free, clipped)]
+    assert losses[0] == losses[1]
+    norms = [float(weight_of(stepper).grad.norm()) for stepper in (free, clipped)]  # type: ignore[union-attr]
+    assert norms[0] > 1 and norms[1] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_an_overflow_in_half_precision_is_left_out_and_the_scale_falls() -> None:
+    stepper = stepper_of(precision="fp16")
+    before, begun = stepper.scaler.get_scale(), weight_of(stepper).detach().clone()
+    pixels, target = batch(50.0)
+    # A gradient of some tens, at a scale of 2^16, is beyond half precision's 65504; the loss is not.
+    assert math.isfinite(stepper.take(pixels, target, lr=0.1))
+    assert stepper.scaler.get_scale() == before / 2 and torch.equal(weight_of(stepper), begun)
+    for _ in range(12):
+        stepper.take(pixels, target, lr=0.1)
+    assert not torch.equal(weight_of(stepper), begun) and weight_of(stepper).isfinite().all()
+    assert 1 <= stepper.scaler.get_scale() < before / 2
+
+
+def test_an_overflow_at_the_smallest_scale_is_an_error() -> None:
+    stepper = stepper_of(precision="fp16")
+    stepper.scaler.load_state_dict({**stepper.scaler.state_dict(), "scale": 1.0})
+    begun = weight_of(stepper).detach().clone()
+    # The root's slope at 0 is infinite, and no scale mends that.
+    real = stepper.loss
+    stepper.loss = lambda logits, target: real(logits, target) + (logits * 0).sum().sqrt()  # type: ignore[method-assign]
+    with pytest.raises(NotFiniteError, match="the norm of its gradient"):
+        stepper.take(*batch(1.0), lr=0.1)
+    assert torch.equal(weight_of(stepper), begun)
+
+
+class ScanTypes(TorchDispatchMode):
+    """Notes the type of what every scan is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "selective_scan2d" in str(func):
+            self.seen.append(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_scan_stays_float32_under_autocast(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = VMKLAUNet(TINY)
+    with ScanTypes() as scans, torch.autocast("cpu", dtype):
+        logits = model(torch.randn(1, 3, 32, 32))
+    assert logits.dtype == dtype
+    assert len(scans.seen) >= 4 and set(scans.seen) == {torch.float32}

@@ -1,0 +1,120 @@
+"""One step of training: forward, loss, backward, clipping, update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vmkla.training.config import TrainConfig
+from vmkla.training.losses import segmentation_loss
+from vmkla.training.processes import Processes, naming_lost_processes
+
+NO_DECAY = ("A_log", "D", "delta_bias")
+"""Parameters of the recurrence: pulling them towards 0 changes its time scales, not its size."""
+AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SMALLEST_SCALE = 1.0
+"""Gradients that overflow half precision even at this scale of the loss are no accident of the scale."""
+
+
+class NotFiniteError(Exception):
+    """The loss or its gradient is not a number, or infinite.
+
+    Args:
+        what: for the message.
+        own: this process's own batch did it.
+    """
+
+    def __init__(self, what: str, *, own: bool) -> None:
+        super().__init__(what)
+        self.own = own
+
+
+class Stepper:
+    """Takes steps on a model.
+
+    Args:
+        model: the network, on its device.
+        config: precision, loss, clipping, compilation.
+        processes: which share the batch among them; gradients are averaged over them.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig, processes: Processes) -> None:
+        self.model, self.config, self.processes = model, config, processes
+        self.forward: Callable[[Tensor], Tensor] = processes.wrap(model)
+        if config.compile:
+            self.forward = torch.compile(self.forward)
+        self.optimizer = make_optimizer(model, config.weight_decay)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16")
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss in float32, as in validation; see ``segmentation_loss``."""
+        config = self.config
+        return segmentation_loss(
+            logits.float(), target, ce_weight=config.ce_weight, dice_weight=config.dice_weight
+        )
+
+    def take(self, pixels: Tensor, target: Tensor, lr: float) -> float:
+        """One step.
+
+        Args:
+            pixels, target: this process's share of the batch, see ``Inputs``.
+            lr: learning rate.
+        Returns:
+            The loss, its mean over all processes.
+        Raises:
+            NotFiniteError: on all processes alike, and nothing was changed.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        dtype = AUTOCAST[self.config.precision]
+        with naming_lost_processes():  # a wrapped model talks in its forward and its backward
+            with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
+                logits = self.forward(pixels)
+            loss = self.loss(logits, target)
+            own = float(loss.detach())
+            value = self.processes.mean(own)
+            if not math.isfinite(value):
+                raise NotFiniteError(f"the loss is {value}", own=not math.isfinite(own))
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._update(value)
+        return value
+
+    def _update(self, loss: float) -> None:
+        """Clip and step. In half precision a gradient that overflows is left out, and the scale falls."""
+        self.scaler.unscale_(self.optimizer)
+        limit = self.config.grad_clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True))
+        if not math.isfinite(norm) and not self.scaler.get_scale() > SMALLEST_SCALE:
+            raise NotFiniteError(f"the loss is {loss} and the norm of its gradient {norm}", own=True)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on beside the model."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Inverse of ``state``."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def make_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW; norms, biases and the recurrence's parameters are not decayed. The rate is set per step."""
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        exempt = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in NO_DECAY
+        (kept if exempt else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
