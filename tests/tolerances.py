@@ -166,6 +166,9 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
     (("onnx", "torch"), torch.float32): Tolerance(
         1e-5, 0.0, "probabilities, float32 sums in another order; a route read backwards differs by 1e-3"
     ),
+    (("layer norm gradient", "sum"), torch.float32): Tolerance(
+        0.5, 1e-4, "float32 sums of 40 000 terms of about 1; the same in bfloat16 are off by 5e4"
+    ),
     # The data: mean absolute difference of two pictures, in levels of 0 to 255.
     (("packed jpeg", "folder"), torch.uint8): Tolerance(
         2.0, 0.0, "smoothed 5x5, JPEG 95 of noise is 1 off; red for blue is 60 off, a shift by a pixel 3"

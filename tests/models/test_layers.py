@@ -7,7 +7,7 @@ import torch
 from tolerances import tol
 from torch import nn
 
-from vmkla.models.layers import DepthwiseConv, DropPath, Float32Island, Mlp
+from vmkla.models.layers import DepthwiseConv, DropPath, Float32Island, LayerNorm, Mlp
 
 
 def test_depthwise_conv_is_nine_shifted_products() -> None:
@@ -29,6 +29,23 @@ def test_mlp_is_two_products_around_gelu() -> None:
     gelu = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
     expected = gelu @ mlp.fc2.weight.T + mlp.fc2.bias
     torch.testing.assert_close(mlp(x), expected, **tol(("module", "definition"), torch.float64))
+
+
+def test_layer_norm_under_autocast_loses_no_gradient_over_many_rows() -> None:
+    """Torch's own one, given bfloat16, keeps 6 % of the bias's gradient here."""
+    torch.manual_seed(4)
+    norm = LayerNorm(8)
+    x = torch.randn(40_000, 8).bfloat16()
+    upstream = 1.0 + torch.rand(40_000, 8)  # of one sign: the sum grows
+    with torch.autocast("cpu", torch.bfloat16):
+        y = norm(x)
+    (y * upstream).sum().backward()
+    normed = nn.functional.layer_norm(x.double(), (8,))
+    expected = {"weight": (normed * upstream).sum(0), "bias": upstream.double().sum(0)}
+    for name, parameter in norm.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad.double(), expected[name], **tol(("layer norm gradient", "sum"), torch.float32)
+        )
 
 
 def test_drop_path_zeroes_whole_samples_and_keeps_the_mean() -> None:

@@ -17,7 +17,7 @@ from vmkla.models.attention import (
     SiluGate,
     heads_of,
 )
-from vmkla.models.layers import DepthwiseConv, DropPath, Mlp
+from vmkla.models.layers import DepthwiseConv, DropPath, LayerNorm, Mlp
 from vmkla.models.ss2d import SS2D, VSSBlock, dt_rank_of
 
 
@@ -69,13 +69,13 @@ class MixerBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.cpe1 = DepthwiseConv(dim)
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self.main = main
         self.side = side
-        self.out_norm = nn.LayerNorm(width)
+        self.out_norm = LayerNorm(width)
         self.out_proj = nn.Linear(width, dim)
         self.cpe2 = DepthwiseConv(dim)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, mlp_ratio * dim)
         self.drop_path = DropPath(drop_path)
 
@@ -165,7 +165,7 @@ class PatchExpand(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.expand = nn.Linear(dim, 2 * dim, bias=False)
-        self.norm = nn.LayerNorm(dim // 2)
+        self.norm = LayerNorm(dim // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, H, W, C) -> (b, 2H, 2W, C / 2)."""
@@ -194,7 +194,7 @@ class SegmentationHead(nn.Module):
         self.num_classes, self.scale = num_classes, scale
         self.pixel_dim = max(1, dim // scale)
         self.expand = nn.Linear(dim, scale**2 * self.pixel_dim, bias=False)
-        self.norm = nn.LayerNorm(self.pixel_dim)
+        self.norm = LayerNorm(self.pixel_dim)
         self.project = nn.Linear(self.pixel_dim, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

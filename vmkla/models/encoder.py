@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vmkla.config import ModelConfig
+from vmkla.models.layers import LayerNorm
 from vmkla.models.ss2d import VSSBlock
 
 
@@ -21,7 +22,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, patch: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, H, W) -> (b, H / patch, W / patch, C)."""
@@ -40,7 +41,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(4 * dim)
+        self.norm = LayerNorm(4 * dim)
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

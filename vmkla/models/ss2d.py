@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from vmkla.models.layers import DepthwiseConv, DropPath, Float32Island
+from vmkla.models.layers import DepthwiseConv, DropPath, Float32Island, LayerNorm
 from vmkla.ops import selective_scan2d
 from vmkla.ops.scan import ROUTES
 
@@ -104,12 +104,12 @@ class VSSBlock(nn.Module):
     ) -> None:
         super().__init__()
         d = expand * dim
-        self.norm = nn.LayerNorm(dim)
+        self.norm = LayerNorm(dim)
         self.in_proj_x = nn.Linear(dim, d, bias=False)
         self.in_proj_z = nn.Linear(dim, d, bias=False)
         self.conv = DepthwiseConv(d)
         self.scan = SS2D(d, d_state, dt_rank_of(dim), backend=backend)
-        self.out_norm = nn.LayerNorm(d)
+        self.out_norm = LayerNorm(d)
         self.out_proj = nn.Linear(d, dim, bias=False)
         self.drop_path = DropPath(drop_path)
 
