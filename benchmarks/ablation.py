@@ -23,7 +23,7 @@ from typing import Any
 from common import Table
 from polyp import say
 from ranking import RULE, late_share, ranks
-from rows import judge, machine, write_json
+from rows import check_tests, judge, machine, write_json
 
 from vmkla.config import DECODER_BLOCKS, ModelConfig
 from vmkla.data import AugmentConfig, DataSet, open_dataset
@@ -138,14 +138,11 @@ def run(plan: Plan, variant: str, seed: int, dataset: DataSet) -> dict[str, Any]
     with (config.out_dir / "metrics.csv").open(encoding="utf-8", newline="") as file:
         losses = [float(line["train_loss"]) for line in csv.DictReader(file)]
     model = load_weights(result.last_weights).model
-    cost = measure(VARIANTS[variant], plan.side, plan.side)
     document = {
         "variant": same_network(variant),
         "model": VARIANTS[variant].to_dict(),
         "seed": seed,
         "plan": shared,
-        "parameters": cost.parameters,
-        "flops": cost.flops,
         "seconds": sum(report.seconds for report in result.history),
         "train_losses": losses,
         "late_share": late_share(losses),
@@ -172,11 +169,13 @@ def tables(documents: Sequence[Mapping[str, Any]]) -> list[Table]:
         rank = ranks({name: [_dice(document) for document in done] for name, done in runs.items()})
         for name, done in runs.items():
             dices = [_dice(document) for document in done]
+            side = done[0]["plan"]["side"]
+            cost = measure(VARIANTS[name], side, side)  # now, so that all rows are counted in one way
             totals = [document["tests"]["test"]["resolutions"]["model"]["global"] for document in done]
             table.add(
                 name.split(" ", 1)[1],
-                f"{done[0]['parameters'] / 1e6:.2f}",
-                f"{done[0]['flops'] / 1e6:.0f}",
+                f"{cost.parameters / 1e6:.2f}",
+                f"{cost.flops / 1e6:.0f}",
                 len(done),
                 f"{statistics.mean(dices):.4f} [{min(dices):.4f}, {max(dices):.4f}]",
                 f"{statistics.mean(total['miou'] for total in totals):.4f}",
@@ -189,8 +188,17 @@ def tables(documents: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 
 def report(documents: Sequence[Mapping[str, Any]]) -> str:
-    """The text of ablation.md."""
+    """The text of ablation.md.
+
+    Raises:
+        VmklaError: the runs are of several plans, and so not of equal steps.
+    """
     first = documents[0]
+    others = [document["plan"] for document in documents if document["plan"] != first["plan"]]
+    if others:
+        raise VmklaError(
+            f"the runs are of several plans, {first['plan']} and {others[0]}", hint="Choose another --out."
+        )
     plan, test = first["plan"], first["tests"]["test"]
     low, high = test["resolutions"]["native"]["per_image"]["dice_ci95"]
     rising = [d for d in documents if d["late_share"] > FLAT]
@@ -271,6 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run_all(args: argparse.Namespace) -> None:
     plan = Plan(args.out, args.data, args.imgsz, args.epochs, args.batch, args.lr, args.device, args.threads)
     dataset = open_dataset(args.data, root=None, seed=0)
+    check_tests(dataset.test)
     wanted = [name for name in VARIANTS if name.split(" ", 1)[1] in args.only]
     variants = list(dict.fromkeys(same_network(name) for name in wanted))
     # Seed by seed, so that a run that is cut off has whole columns rather than some variants only.

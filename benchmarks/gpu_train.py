@@ -13,6 +13,7 @@ done share what is left, and are judged as far as they have come.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import time
@@ -23,21 +24,28 @@ from typing import Any
 
 from pieces import SUFFIX, join_file, split_file
 from polyp import add_recipe_flags, config_of, say
-from rows import ROW, RUN, Row, read_rows, results_table, run_row
+from rows import ROW, RUN, Row, read_rows, results_table, run_row, write_json
 
 from vmkla.data import DataSet, open_dataset
 from vmkla.data.packing import PackOptions, pack
-from vmkla.errors import StoppedError, VmklaError
-from vmkla.imports import require
+from vmkla.errors import BadInputError, StoppedError, UsageError, VmklaError
+from vmkla.models.serving import check_device
 
 OF_ROW: Mapping[str, Mapping[str, Any]] = {"small": {"lr": 5e-4, "drop_path": 0.2}}
 """What the recipe `long` changes for one network: ten times the parameters want more restraint."""
 
 
 def packed(args: argparse.Namespace) -> DataSet:
-    """The data, from the packed file that the first call writes."""
+    """The data, from the packed file that the first call writes.
+
+    Raises:
+        UsageError: the file that lies there is of other data.
+    """
     path = args.out / f"data-{args.imgsz}.vmkpack"
+    wanted = {"data": args.data, "seed": args.seed}
+    origin = path.with_suffix(".json")
     if not path.is_file():
+        write_json(origin, wanted)
         say(f"packing {args.data} into {path}")
         report = pack(
             open_dataset(args.data, root=None, seed=args.seed),
@@ -46,6 +54,10 @@ def packed(args: argparse.Namespace) -> DataSet:
             seed=args.seed,
         )
         say(f"{report.size_bytes / 1e6:.0f} MB: {report.images}")
+    elif origin.is_file() and (made_of := json.loads(origin.read_text(encoding="utf-8"))) != wanted:
+        raise UsageError(
+            f"{path} was made of {made_of}, and {wanted} is wanted", hint="Choose another --out."
+        )
     return open_dataset(str(path), root=None, seed=args.seed)
 
 
@@ -59,6 +71,15 @@ def row_of(name: str, args: argparse.Namespace, dataset: DataSet) -> Row:
     folder = args.out / name.replace(":", "-")
     config = config_of(args, out_dir=folder, data=dataset.train, val=dataset.val, compile=args.compile)
     return Row(name, folder, replace(config, **own), dataset.test, drop_path)
+
+
+def is_done(row: Row) -> bool:
+    """An earlier call has trained the row to its last epoch."""
+    path = row.folder / ROW
+    if not path.is_file():
+        return False
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return bool(document["finished"]) and document["run"]["epochs_done"] >= row.config.epochs
 
 
 def collect(row: Row, result: Path) -> None:
@@ -108,7 +129,8 @@ def run_rows(args: argparse.Namespace) -> Path:
             left = args.max_minutes - (time.monotonic() - begun_s) / 60
             if left <= 0:
                 break
-            row = replace(row, config=replace(row.config, max_minutes=left / (len(rows) - number)))
+            unfinished = sum(not is_done(other) for other in rows[number:])
+            row = replace(row, config=replace(row.config, max_minutes=left / max(1, unfinished)))
         if run_row(row, say) is None:
             continue
         collect(row, result)
@@ -135,11 +157,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--data is missing")
     try:
         if args.join is not None:
-            for listing in sorted(args.join.glob(f"*{SUFFIX}")):
+            listings = sorted(args.join.glob(f"*{SUFFIX}"))
+            if not listings:
+                raise BadInputError(f"{args.join} holds no list of pieces (*{SUFFIX})")
+            for listing in listings:
                 print(join_file(listing))
             return 0
-        if args.device.startswith("cuda"):
-            _check_gpu(args.device)
+        check_device(args.device)  # before an hour of packing and reading
         print(run_rows(args).read_text(encoding="utf-8"))
         return 0
     except StoppedError as error:
@@ -148,17 +172,6 @@ def main(arguments: list[str] | None = None) -> int:
     except VmklaError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return error.exit_status
-
-
-def _check_gpu(device: str) -> None:
-    """Say at once that there is no GPU, before an hour of packing and reading."""
-    from vmkla.errors import MissingDependencyError
-
-    torch = require("torch", extra="train", purpose="gpu_train")
-    if not torch.cuda.is_available():
-        raise MissingDependencyError(
-            f"{device} was asked for, and torch {torch.__version__} sees no GPU", hint="Try --device cpu"
-        )
 
 
 if __name__ == "__main__":

@@ -51,10 +51,14 @@ def join_file(listing: Path) -> Path:
     Args:
         listing: a ``.pieces.json``.
     Raises:
-        BadInputError: a piece is missing, or the whole is not the file that was split.
+        BadInputError: the list cannot be read, a piece is missing, or the whole is not the file that was
+            split.
     """
-    facts = json.loads(listing.read_text(encoding="utf-8"))
-    missing = [name for name in facts["pieces"] if not (listing.parent / name).is_file()]
+    try:
+        facts = json.loads(listing.read_text(encoding="utf-8"))
+        missing = [name for name in facts["pieces"] if not (listing.parent / name).is_file()]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"{listing} cannot be read as a list of pieces: {error}") from error
     if missing:
         raise BadInputError(f"{listing}: pieces are missing: {', '.join(missing)}")
     whole = listing.parent / facts["file"]

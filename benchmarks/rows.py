@@ -97,9 +97,11 @@ def run_row(row: Row, say: Callable[[str], None]) -> dict[str, Any] | None:
         What ``row.json`` holds. ``finished`` is false when the time was up before the last epoch: a later
         call goes on. None when it was up before the first: there is nothing to judge yet.
     Raises:
+        UsageError: there is no test set, or no network of that name.
         StoppedError: a signal came; the state was saved.
     """
     config, unet = train_config(row), row.unet
+    check_tests(row.tests)
     # A row that is done is judged again in a moment, and the loop itself knows that it is done.
     result = train(
         config,
@@ -125,6 +127,16 @@ def run_row(row: Row, say: Callable[[str], None]) -> dict[str, Any] | None:
     }
     write_json(row.folder / ROW, document)
     return document
+
+
+def check_tests(tests: Mapping[str, Sequence[DataSource]]) -> None:
+    """Refuse data without a test set before the training, not after it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not tests:
+        raise UsageError("the data have no test set to judge on", hint="Give a recipe: --data polyp=DIR")
 
 
 def judge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,7 +91,8 @@ def pack(
     for part, count in report.images.items():
         print(f"{part + ':':<24}{count:>8} images")
     print(f"{report.path}: {report.size_bytes / 1e6:.1f} MB, sha256 {report.sha256}")
-    say(f"train on it with: vmkla train --data {report.path}", quiet=quiet)
+    size = "x".join(map(str, size_hw))
+    say(f"train on it with: vmkla train --data {shlex.quote(str(report.path))} --imgsz {size}", quiet=quiet)
 
 
 def _print_report(report: CheckReport) -> None:

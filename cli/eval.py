@@ -98,15 +98,13 @@ def evaluate(
             html=html,
             exist_ok=exist_ok,
         )
-        unit = "volumes" if volumes else "images"
-        say(f"{data}: {total} {unit} ({part})", quiet=quiet)
+        say(f"{data}: {total} image{'s' * (total != 1)} ({part})", quiet=quiet)
         with progress_bar("judging", "images", quiet=quiet) as bar:
             document = run_evaluation(
                 runner,
                 {label if len(sets) > 1 else "": iter_samples(sources) for label, sources in sets.items()},
                 options,
-                # A volume is one file and many images: how many, only its reader knows.
-                None if bar is None else lambda done: bar(done, None if volumes else total),
+                None if bar is None else lambda done: bar(done, total),
             )
     finally:
         runner.close()

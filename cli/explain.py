@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vmkla.cli.console import print_json, progress_bar
-from vmkla.cli.options import Json, Quiet, numbered
+from vmkla.cli.options import Json, Quiet, latest, numbered
 from vmkla.errors import BadInputError, DegradedError, UsageError
 
 
@@ -55,7 +55,7 @@ def explain(
     blocks = [BlockName.parse(name) for name in names]
     first = weights.resolve(model, ".safetensors")
     files = [first, against] if against else [first] * len(blocks)
-    folder = out or numbered(Path("runs/explain") / first.stem)
+    folder = out or (latest if exist_ok else numbered)(Path("runs/explain") / first.stem)
     if not exist_ok and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty", hint="Add --exist-ok, or choose another folder.")
     images = open_source(source, exclude=[folder / OVERLAY_FOLDER])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from vmkla.engines.frames import check_frames
 from vmkla.engines.onnxruntime_runner import file_sha256
-from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError, VmklaError
+from vmkla.errors import ArtefactMismatchError, VmklaError
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
 from vmkla.preprocess import PreprocessSpec
@@ -49,15 +48,7 @@ class TorchRunner:
     ) -> None:
         torch = require("torch", extra="train", purpose="the PyTorch runner")
         serving = require("vmkla.models.serving", extra="train", purpose="the PyTorch runner")
-        match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
-        if match is None:
-            raise UsageError(f"device is {device!r}, expected cpu, cuda or cuda:N")
-        if device != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
-            raise MissingDependencyError(
-                f"device {device} was asked for, and torch {torch.__version__} sees "
-                f"{torch.cuda.device_count()} GPUs",
-                hint="Use --device cpu",
-            )
+        serving.check_device(device)
         if threads is not None:
             torch.set_num_threads(threads)
         self._torch = torch

@@ -20,7 +20,6 @@ from vmkla.metrics import (
     bootstrap_groups,
     bootstrap_mean,
     confusion,
-    global_measures,
     mean_measures,
     per_image,
 )
@@ -73,7 +72,7 @@ def test_measures_against_scikit_learn(prediction: Mask, truth: Mask) -> None:
 def test_global_is_one_image_of_all_and_per_image_is_each(pairs: list[tuple[Mask, Mask]]) -> None:
     confusions = [confusion(*pair) for pair in pairs]
     predictions, truths = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    assert global_measures(confusions) == pytest.approx(by_sets(predictions, truths))
+    assert sum(confusions, Confusion()).measures() == pytest.approx(by_sets(predictions, truths))
     values = per_image(confusions)
     for name in MEASURES:
         expected = [by_sets(*pair)[name] for pair in pairs]

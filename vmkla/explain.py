@@ -83,7 +83,7 @@ class Panel:
     Raises:
         ArtefactMismatchError: the file does not say what size it was trained at.
         UsageError: there is no such block.
-        MissingDependencyError: torch or captum is absent.
+        MissingDependencyError: torch, captum or the device is absent.
     """
 
     def __init__(self, weights: Path, block: BlockName, *, device: str = "cpu") -> None:
@@ -91,6 +91,7 @@ class Panel:
         checkpoints = require("vmkla.training.checkpoints", extra="train", purpose="vmkla explain")
         gradcam = require("vmkla.models.gradcam", extra="train", purpose="vmkla explain")
         serving = require("vmkla.models.serving", extra="train", purpose="vmkla explain")
+        serving.check_device(device)
         loaded = checkpoints.load_weights(weights)
         if "image_size_hw" not in loaded.training:
             raise ArtefactMismatchError(f"{weights} does not say what size it was trained at")

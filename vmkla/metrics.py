@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -82,11 +82,6 @@ def confusion(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Confusio
     fp = int(np.count_nonzero(prediction)) - tp
     fn = int(np.count_nonzero(truth)) - tp
     return Confusion(tp, fp, fn, int(truth.size) - tp - fp - fn)
-
-
-def global_measures(confusions: Iterable[Confusion]) -> dict[str, float]:
-    """The five measures of one confusion matrix over the pixels of all images."""
-    return sum(confusions, Confusion()).measures()
 
 
 def per_image(confusions: Sequence[Confusion]) -> dict[str, npt.NDArray[np.float64]]:

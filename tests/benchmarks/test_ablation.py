@@ -8,8 +8,10 @@ from typing import Any
 
 import ablation
 import pytest
+from labelled_folders import write_folder
 
 from vmkla.config import DECODER_BLOCKS
+from vmkla.models.complexity import measure
 
 
 def document(variant: str, seed: int, dice: float, late_share: float = 0.01) -> dict[str, Any]:
@@ -19,7 +21,7 @@ def document(variant: str, seed: int, dice: float, late_share: float = 0.01) -> 
         "model": {"global": {"miou": dice - 0.1, "dsc": dice}},
     }
     return {
-        "variant": variant, "seed": seed, "parameters": 1_000_000, "flops": 5_000_000,
+        "variant": variant, "seed": seed,
         "late_share": late_share, "plan": {"side": 64, "epochs": 2, "batch_size": 16, "lr": 0.002},
         "machine": {"cpu": "some", "torch": "2"},
         "tests": {"test": {"images": 162, "resolutions": resolutions}},
@@ -45,6 +47,8 @@ def test_the_table_ranks_only_what_the_seeds_separate() -> None:
     assert rank == {"mkcsa": 1, "mkla": 1, "ss2d": 2}
     cells = next(row for row in decoders.rows if row[0] == "mkla")
     assert "0.6300 [0.6100, 0.6500]" in cells and "0.5300" in cells
+    cost = measure(ablation.VARIANTS["decoder mkla"], 64, 64)
+    assert cells[1:3] == (f"{cost.parameters / 1e6:.2f}", f"{cost.flops / 1e6:.0f}")
     text = ablation.report(documents)
     assert ablation.RULE in text and "All curves have flattened" in text
 
@@ -52,6 +56,13 @@ def test_the_table_ranks_only_what_the_seeds_separate() -> None:
 def test_the_table_names_curves_that_still_fall() -> None:
     documents = [document("encoder 2-2-2-2", 0, 0.5), document("decoder csa", 2, 0.5, late_share=0.2)]
     assert "1 of 2 curves have not: decoder csa seed 2." in ablation.report(documents)
+
+
+def test_runs_of_unequal_steps_do_not_share_a_table() -> None:
+    one, other = document("encoder 2-2-2-2", 0, 0.5), document("decoder csa", 0, 0.5)
+    other["plan"] = {**one["plan"], "epochs": 30}
+    with pytest.raises(ablation.VmklaError, match="several plans"):
+        ablation.report([one, other])
 
 
 @pytest.mark.slow
@@ -73,3 +84,12 @@ def test_runs_are_not_repeated_and_plans_not_mixed(
     assert ablation.main([*few, "--epochs", "3"]) == 1
     assert "another plan" in capsys.readouterr().err
     assert ablation.main(["--table", "--out", str(tmp_path / "empty"), "--output", str(output)]) == 1
+
+
+def test_data_without_a_test_set_are_refused_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write_folder(tmp_path / "set", 6), tmp_path / "runs"
+    common = ("--data", str(folder), "--out", str(out), "--output", str(tmp_path / "ablation.md"))
+    assert ablation.main([*common, "--imgsz", "32", "--epochs", "1", "--only", "ss2d", "--seeds", "0"]) == 2
+    assert "no test set" in capsys.readouterr().err and not out.exists()

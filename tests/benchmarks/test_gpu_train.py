@@ -11,6 +11,7 @@ import gpu_train
 import polyp
 import pytest
 import rows
+from labelled_folders import write_folder
 from safetensors import safe_open
 
 TINY = ("--imgsz", 32, "--batch", 4, "--epochs", 2, "--device", "cpu", "--precision", "fp32", "--threads", 1)
@@ -80,6 +81,47 @@ def test_what_cannot_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert call(gpu_train.main, "--data", f"polyp={tmp_path}", "--out", tmp_path / "o", *TINY) == 3
     assert call(polyp.main, "train", "nano", "--data", tmp_path / "none", "--out", tmp_path / "o") == 3
     assert "none" in capsys.readouterr().err
+    untested = write_folder(tmp_path / "set", 6)
+    assert call(polyp.main, "train", "nano", "--data", untested, "--out", tmp_path / "o", *TINY) == 2
+    assert "no test set" in capsys.readouterr().err and not (tmp_path / "o" / "run").exists()
+    (tmp_path / "result").mkdir()
+    assert call(gpu_train.main, "--join", tmp_path / "result") == 3
+    assert "holds no list of pieces" in capsys.readouterr().err
+
+
+def test_a_packed_file_of_other_data_is_not_trained_on(
+    miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(data: str, *more: object) -> int:
+        flags = ("--data", data, "--out", tmp_path / "out", "--max-minutes", 1e-9, *TINY, *more)
+        return call(gpu_train.main, *flags)
+
+    assert stopped(f"polyp={miniature}") == 1  # packs, and has no time for more
+    assert stopped(f"polyp={miniature}") == 1 and "the time was up" in capsys.readouterr().err
+    other = write_folder(tmp_path / "other", 6)
+    assert stopped(str(other)) == 2 and "Choose another --out" in capsys.readouterr().err
+    assert stopped(f"polyp={miniature}", "--seed", 1) == 2
+    (tmp_path / "out" / "data-32.json").unlink()  # a packed file brought from another machine
+    assert stopped(str(other)) == 1
+
+
+def test_rows_that_are_done_leave_their_time_to_the_others(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, float] = {}
+
+    def trained(row: rows.Row, say: Any) -> None:
+        assert row.config.max_minutes is not None
+        given[row.name] = row.config.max_minutes
+
+    monkeypatch.setattr(gpu_train, "run_row", trained)
+    out = tmp_path / "out"
+    command = ("--data", f"polyp={miniature}", "--out", out, "--rows", "tiny", "nano", "unet", *TINY)
+    for name, epochs in (("tiny", 1), ("nano", 2)):  # the first was done when fewer epochs were asked for
+        document = {"finished": True, "run": {"epochs_done": epochs}}
+        rows.write_json(out / name / rows.ROW, document)
+    assert call(gpu_train.main, *command, "--max-minutes", 60) == 1  # nothing was trained: no table
+    assert given == pytest.approx({"tiny": 30, "nano": 60, "unet": 60}, abs=1)
 
 
 def test_names_lead_to_networks(tmp_path: Path) -> None:

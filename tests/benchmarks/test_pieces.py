@@ -45,3 +45,11 @@ def test_damaged_pieces_are_refused(original: Path, tmp_path: Path, damage: str)
     with pytest.raises(BadInputError, match=r"net\.001" if damage == "missing" else "do not make"):
         join_file(tmp_path / "r" / "net.pieces.json")
     assert not (tmp_path / "r" / "net").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"pieces": 3}'])
+def test_a_damaged_list_is_refused(tmp_path: Path, text: str) -> None:
+    listing = tmp_path / "net.pieces.json"
+    listing.write_text(text, encoding="utf-8")
+    with pytest.raises(BadInputError, match="cannot be read as a list of pieces"):
+        join_file(listing)

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from labelled_folders import labelled_image, write_folder
+from PIL import Image
 
+from vmkla.data import DataSet
+from vmkla.data.check import check
 from vmkla.data.folder import DataSource, iter_samples, list_pairs, read_sample
 from vmkla.errors import BadInputError
 
@@ -27,7 +31,7 @@ def test_samples_are_what_was_written_in_order(tmp_path: Path) -> None:
 def test_a_split_file_chooses_and_orders(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "set", 4)
     split = tmp_path / "val.txt"
-    split.write_text("case-02\n\n case-00 \n", encoding="utf-8")
+    split.write_text("\ufeffcase-02\n\n case-00 \n", encoding="utf-8")  # as some editors save it
     source = DataSource.parse(f"{folder}:{split}")
     assert source == DataSource(folder, split) and DataSource.parse(str(source)) == source
     assert [pair.image.stem for pair in list_pairs([source])] == ["case-02", "case-00"]
@@ -96,6 +100,58 @@ def test_all_file_problems_in_one_message_and_nothing_after_the_first(tmp_path: 
     for name in ("images/case-02.png", "masks/case-03.png", "masks/case-05.jpg"):
         assert name in message
     assert "the largest value is 1" in message
+
+
+def _stored(kind: str, mask: npt.NDArray[np.uint8]) -> Image.Image:
+    """A mask of 0 and 1 as one of the kinds of PNG that tools write."""
+    white, black = 255 * mask, 0 * mask
+    if kind == "one bit":
+        return Image.fromarray(white).convert("1")
+    if kind.startswith("palette"):
+        picture = Image.fromarray(mask, mode="P")
+        picture.putpalette([0, 0, 0, *((255, 255, 255) if kind == "palette, white" else (128, 0, 0))])
+        return picture
+    if kind.startswith("16 bits"):
+        return Image.fromarray(mask.astype(np.uint16) * np.uint16(kind.split()[-1]))
+    colours = {"alpha": [white] * 3, "alpha alone": [black] * 3, "alpha on white": [black + 255] * 3}
+    return Image.fromarray(np.dstack([*colours[kind], white]))
+
+
+@pytest.mark.parametrize("kind", ["one bit", "palette, white", "16 bits 65535", "alpha"])
+def test_other_kinds_of_png_hold_masks_too(tmp_path: Path, kind: str) -> None:
+    folder = write_folder(tmp_path / "set", 1)
+    mask = labelled_image(0, 48, 64)[1]
+    _stored(kind, mask).save(folder / "masks" / "case-00.png")
+    np.testing.assert_array_equal(next(iter_samples([DataSource(folder)])).mask, mask)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("16 bits 1", "largest value is 1 in a file of 16 bits"),
+        ("16 bits 255", "largest value is 255 in a file of 16 bits"),
+        ("16 bits 20000", "largest value is 78"),
+        ("palette, dark", "largest value is 38"),
+        ("alpha alone", "alpha channel"),
+        ("alpha on white", "alpha channel"),
+    ],
+)
+def test_a_mask_that_would_be_read_as_empty_or_full_is_refused(
+    tmp_path: Path, kind: str, message: str
+) -> None:
+    folder = write_folder(tmp_path / "set", 1)
+    _stored(kind, labelled_image(0, 48, 64)[1]).save(folder / "masks" / "case-00.png")
+    with pytest.raises(BadInputError, match=message):
+        list(iter_samples([DataSource(folder)]))
+    report = check(DataSet((DataSource(folder),)))
+    assert len(report.problems) == 1 and message in report.problems[0].message
+
+
+def test_an_empty_and_a_full_mask_of_any_depth_are_masks(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "set", 1)
+    for depth, value in ((np.uint8, 0), (np.uint8, 255), (np.uint16, 0), (np.uint16, 65535)):
+        cv2.imwrite(str(folder / "masks" / "case-00.png"), np.full((48, 64), value, depth))
+        assert (next(iter_samples([DataSource(folder)])).mask == (value > 0)).all()
 
 
 def test_a_long_list_is_cut_and_counted(tmp_path: Path) -> None:

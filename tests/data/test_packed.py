@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -170,17 +171,28 @@ def test_a_manifest_that_does_not_fit_is_refused(tmp_path: Path, polyps: DataSet
         list(iter_samples(open_dataset(str(swapped)).train))
     with pytest.raises(BadInputError, match="lacks 1 of its images"):
         open_dataset(str(rewritten(path, lambda m: first(m).update(image="train/none.png"))))
-    with pytest.raises(ArtefactMismatchError, match="layout 99"):
-        open_dataset(str(rewritten(path, lambda m: m.update(format=99))))
+    with pytest.raises(ArtefactMismatchError, match="layout 99"):  # which may hold other things elsewhere
+        open_dataset(str(rewritten(path, lambda m: (m.update(format=99), m.pop("parts")))))
     with pytest.raises(BadInputError, match="no manifest"):
         open_dataset(str(rewritten(path, lambda m: m.pop("parts"))))
 
 
 def test_options_out_of_range_are_refused() -> None:
     assert PackOptions().margin == CROP_MARGIN
-    for change in ({"quality": 0}, {"quality": 101}, {"margin": 0.5}, {"margin": 9.0}):
+    for change in ({"quality": 0}, {"quality": 101}, {"margin": 0.5}, {"margin": 9.0}, {"roi": "1,2,3,4"}):
         with pytest.raises(UsageError):
             dataclasses.replace(PackOptions(), **change)  # type: ignore[arg-type]
+
+
+def test_names_that_are_no_valid_unicode_come_back(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "set", 12)
+    for kind in ("images", "masks"):
+        (folder / kind / "case-00.png").rename(os.fsdecode(os.fsencode(folder / kind) + b"/\xe4.png"))
+    source = open_dataset(str(folder))
+    packed = open_dataset(str(pack(source, tmp_path / "set.vmkpack", LOSSLESS).path))
+    wanted = [name for sources in source.parts().values() for name in samples_of(sources)]
+    assert [name for sources in packed.parts().values() for name in samples_of(sources)] == wanted
+    assert os.fsdecode(b"set/\xe4") in wanted
 
 
 TRAIN_WITHOUT = """

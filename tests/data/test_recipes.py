@@ -71,6 +71,21 @@ def test_pranets_layout(tmp_path: Path, train_name: str, test_name: str) -> None
     assert names(data_set.test["Kvasir"]) == ["Kvasir/a", "Kvasir/b"]
 
 
+def test_sets_beside_each_other_are_not_left_out(tmp_path: Path) -> None:
+    root = write_pranet(tmp_path, train="train", tests="test")
+    write_stems(root / "val", ["a", "b", "c"], first_seed=200)
+    assert counts(open_dataset(str(root))) == {"train": 12, "val": 3, "test/CVC-300": 2, "test/Kvasir": 2}
+    shutil.rmtree(root / "val")
+    for number, name in enumerate(("one", "two")):  # validation sets by name, beside test sets
+        write_stems(root / "val" / name, ["a", "b"], first_seed=300 + 10 * number)
+    found = open_dataset(str(root))
+    assert counts(found) == {"train": 12, "val": 4, "test/CVC-300": 2, "test/Kvasir": 2}
+    assert names(found.val) == ["one/a", "one/b", "two/a", "two/b"]
+    shutil.rmtree(root / "test")
+    write_stems(root / "test", ["a"], first_seed=400)
+    assert counts(open_dataset(str(root))) == {"train": 12, "val": 4, "test": 1}
+
+
 def test_one_of_pranets_two_folders(tmp_path: Path) -> None:
     root = write_pranet(tmp_path)
     shutil.rmtree(root / "TrainDataset")
@@ -171,6 +186,11 @@ def test_what_is_no_data_set(tmp_path: Path, text: str, error: type[Exception], 
     (tmp_path / "other.txt").write_text("x", encoding="utf-8")
     with pytest.raises(error, match=message):
         open_dataset(text.format(folder=tmp_path))
+
+
+def test_a_recipe_that_is_misspelt_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no recipe 'isic19'"):
+        open_dataset("isic19", root=write_folder(tmp_path / "set", 3))
 
 
 def test_a_split_names_what_is_wrong_instead_of_leaving_it_out(tmp_path: Path) -> None:

@@ -74,10 +74,12 @@ def test_all_damaged_files_in_one_message(tmp_path: Path) -> None:
     slices[0].write_bytes(slices[0].read_bytes()[:500])
     slices[1].write_text("nothing", encoding="utf-8")
     np.savez(slices[2], image=synapse_slice(0)[0])
+    with slices[3].open("wb") as file:
+        np.save(file, synapse_slice(0)[0])  # an array under the name of an archive
     with pytest.raises(BadInputError) as caught:
         list(iter_samples([DataSource(tmp_path / "train_npz", kind=SLICES)]))
-    assert "3 problems" in str(caught.value)
-    assert all(path.name in str(caught.value) for path in slices[:3])
+    assert "4 problems" in str(caught.value)
+    assert all(path.name in str(caught.value) for path in slices[:4])
     volumes = sorted((tmp_path / "test_vol_h5").iterdir())
     volumes[0].write_bytes(volumes[0].read_bytes()[:400])
     with h5py.File(volumes[1], "w") as file:
@@ -85,3 +87,8 @@ def test_all_damaged_files_in_one_message(tmp_path: Path) -> None:
     with pytest.raises(BadInputError) as caught:
         list_pairs([DataSource(tmp_path / "test_vol_h5", kind=VOLUMES)])
     assert "2 problems" in str(caught.value) and "expected image and label" in str(caught.value)
+    with h5py.File(volumes[1], "w") as file:
+        file.create_group("image")
+        file["label"] = np.zeros((2, 8, 8), np.float32)
+    with pytest.raises(BadInputError, match="expected image and label"):
+        list_pairs([DataSource(tmp_path / "test_vol_h5", kind=VOLUMES)])

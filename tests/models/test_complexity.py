@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vmkla.config import DECODER_BLOCKS, PRESETS, ModelConfig, get_preset
 from vmkla.errors import ShapeError
@@ -16,6 +17,7 @@ from vmkla.models.complexity import basis_flops, measure, scan_flops
 from vmkla.models.kan import KANLinear
 from vmkla.models.ss2d import SS2D
 from vmkla.models.vmkla_unet import VMKLAUNet, build_model, parameter_count
+from vmkla.ops.bspline import bspline_basis_reference
 
 CONFIG = ModelConfig(
     "counted", dim=16, encoder_depths=(1, 2, 1, 1), decoder_depths=(1, 1, 2, 1), head_dim=8, d_state=3,
@@ -49,7 +51,7 @@ def counted_by_hand(model: VMKLAUNet, height: int, width: int) -> int:
 
     def bases(layer: Any, inputs: Any, out: torch.Tensor) -> None:
         nonlocal total
-        total += int(inputs[0].numel() * 9 * 3 * (5 + 1.5 * 3))
+        total += inputs[0].numel() * 9 * (10 + 9 + 8)  # G + 2k - p bases of order p = 1, 2, 3
 
     hooks = {nn.Linear: linear, nn.Conv2d: conv, SS2D: scan, LinearAttention: attention, KANLinear: bases}
     for module in model.modules():
@@ -108,7 +110,27 @@ def test_formulas_written_out() -> None:
         == 4 * 9 * 6 * 5 * 7 + 6 * 5 + 4 * 6 * 20
     )
     # 10 values, G = 5, k = 3: 12 knots.
-    assert basis_flops((2, 5), (12,), 3) == 10 * 9 * 3 * 9.5
+    assert basis_flops((2, 5), (12,), 3) == 10 * 9 * 3 * (5 + 1.5 * 3 - 0.5)
+
+
+@pytest.mark.parametrize(("grid_size", "order"), [(5, 3), (8, 2), (3, 1), (4, 5)])
+def test_bases_cost_what_the_recursion_computes(grid_size: int, order: int) -> None:
+    """Every difference, quotient, product and sum of the reference, each value with knots of its own."""
+    counted = 0
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal counted
+            out = func(*args, **(kwargs or {}))
+            if func.overloadpacket.__name__ in ("add", "sub", "mul", "div"):
+                counted += out.numel()
+            return out
+
+    rng = torch.Generator().manual_seed(order)
+    grid = torch.rand(7, grid_size + 2 * order + 1, generator=rng).sort().values
+    with Count():
+        bspline_basis_reference(torch.rand(7, generator=rng), grid, order)
+    assert counted == basis_flops((7,), tuple(grid.shape), order) > 0
 
 
 def test_a_size_that_does_not_fit_is_refused() -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from vmkla.data.duplicates import look_alikes, picture_hash
 from vmkla.data.folder import Pair, find_pairs, read_sample
 from vmkla.data.layouts import UNNAMED, DataSet
-from vmkla.data.pairs import read_files, read_mask
+from vmkla.data.pairs import dark_problem, read_files, read_mask, size_problem
 from vmkla.errors import BadInputError
 
 KINDS = {
@@ -128,14 +128,8 @@ def _look_at(pair: Pair, *, hashed: bool) -> _Look:
     problems: list[Problem] = []
     image = _attempt(read_image, pair.image, problems)
     mask = _attempt(read_mask, pair.mask, problems)
-    if image is not None and mask is not None and image.shape[:2] != mask.shape:
-        problems.append(
-            Problem(
-                "size",
-                f"{pair.name}: the image is {image.shape[0]}x{image.shape[1]} (height x width) and its mask "
-                f"{mask.shape[0]}x{mask.shape[1]}; they must be equal",
-            )
-        )
+    if image is not None and mask is not None and (message := size_problem(pair, image, mask)):
+        problems.append(Problem("size", message))
     if mask is not None and (message := mask_problem(pair.mask, mask)):
         problems.append(Problem("mask", message))
     empty = mask is not None and not (mask > 127).any()
@@ -159,10 +153,9 @@ def mask_problem(path: Path, mask: npt.NDArray[np.uint8]) -> str:
         path: of the file; a JPEG cannot hold 0 and 255 exactly, so it may stray a little.
         mask: (H, W) uint8, its grey values.
     """
+    if message := dark_problem(path, mask):
+        return message
     counts = np.bincount(mask.ravel(), minlength=256)
-    top = int(mask.max(initial=0))
-    if 0 < top < 128:
-        return f"{path}: the largest value is {top}; a mask holds 0 and 255"
     between, allowed = counts[1:255], 0
     if path.suffix.lower() in _JPEG_SUFFIXES:
         between, allowed = counts[_JPEG_SPREAD : 256 - _JPEG_SPREAD], int(_JPEG_SHARE * mask.size)

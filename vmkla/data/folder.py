@@ -63,7 +63,7 @@ class DataSource:
         if self.part:
             text += f" {self.part}"
         if self.stems is not None:
-            digest = hashlib.sha256("\n".join(self.stems).encode()).hexdigest()
+            digest = hashlib.sha256("\n".join(self.stems).encode(errors="surrogateescape")).hexdigest()
             text += f" ({len(self.stems)} images, {digest[:8]})"
         return text
 
@@ -211,7 +211,7 @@ def chosen_stems(source: DataSource, present: Sequence[str], problems: list[str]
 
 def _read_split(path: Path, problems: list[str]) -> list[str]:
     try:
-        stems = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        stems = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"{path} cannot be read as a list of stems: {error}")
         return []

@@ -123,7 +123,7 @@ def open_layout(path: Path) -> DataSet:
         hint="Expected one of:\n"
         "  images/ and masks/, files with equal stems\n"
         "  train/, val/ and test/, each with images/ and masks/ (any of the three may be missing)\n"
-        "  train/ with images/ and masks/, and val/<SET>/ with images/ and masks/\n"
+        "  the same with several sets, val/<SET>/ or test/<SET>/, each with images/ and masks/\n"
         "  TrainDataset/ and TestDataset/<SET>/, each with images/ and masks/\n"
         "  train_npz/, test_vol_h5/ and lists/ (Synapse)",
     )
@@ -134,20 +134,23 @@ def _plain(path: Path) -> DataSet | None:
 
 
 def _three_parts(path: Path) -> DataSet | None:
-    """``{train,val,test}/{images,masks}``."""
-    found = {name: _part(path / name) for name in ("train", "val", "test")}
-    if not any(found.values()):
-        return None
-    return DataSet(found["train"], found["val"], {UNNAMED: found["test"]} if found["test"] else {})
+    """``train``, ``val`` and ``test``; the last two may hold sets.
+
+    PraNet's copies have their tests in ``val/<SET>`` and no ``test``.
+    """
+    train, val, test = (_part(path / name) for name in ("train", "val", "test"))
+    val_sets, test_sets = _named_sets(path / "val"), _named_sets(path / "test")
+    tests = ({UNNAMED: test} if test else {}) | test_sets
+    if not tests:
+        tests, val_sets = val_sets, {}
+    val = (*val, *(source for sources in val_sets.values() for source in sources))
+    return DataSet(train, val, tests) if train or val or tests else None
 
 
 def _pranet(path: Path) -> DataSet | None:
-    """``TrainDataset`` and ``TestDataset/<SET>``, or ``train`` and ``val/<SET>``; the sets are tests."""
-    for train_name, test_name in (("TrainDataset", "TestDataset"), ("train", "val"), ("train", "test")):
-        tests, train = _named_sets(path / test_name), _part(path / train_name)
-        if (tests and train) or (train_name == "TrainDataset" and (tests or train)):
-            return DataSet(train, (), tests)
-    return None
+    """``TrainDataset`` and ``TestDataset/<SET>``."""
+    train, tests = _part(path / "TrainDataset"), _named_sets(path / "TestDataset")
+    return DataSet(train, (), tests) if train or tests else None
 
 
 def _named_sets(folder: Path) -> dict[str, tuple[DataSource, ...]]:

@@ -86,19 +86,21 @@ def open_file(path: Path) -> PackedFile:
         raise BadInputError(f"{path} is damaged or cut off: {error}", hint=_AGAIN) from error
     try:
         manifest = json.loads(archive.read(MANIFEST))
+        if manifest["format"] != FORMAT:
+            raise ArtefactMismatchError(
+                f"{path} has layout {manifest['format']!r}, and this version of vmkla reads {FORMAT}",
+                hint=_AGAIN,
+            )
         entries = [entry for part in manifest["parts"].values() for entry in part["images"]]
         absent = {name for entry in entries for name in (entry["image"], entry["mask"])} - set(
             archive.namelist()
         )
+    except ArtefactMismatchError:
+        archive.close()
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, OSError, zipfile.BadZipFile) as error:
         archive.close()
         raise BadInputError(f"{path} has no manifest that can be read: {error}", hint=_AGAIN) from error
-    if manifest.get("format") != FORMAT:
-        archive.close()
-        raise ArtefactMismatchError(
-            f"{path} has layout {manifest.get('format')!r}, and this version of vmkla reads {FORMAT}",
-            hint=_AGAIN,
-        )
     if absent:
         archive.close()
         raise BadInputError(f"{path} lacks {len(absent)} of its images: {min(absent)}, ...", hint=_AGAIN)

@@ -46,6 +46,8 @@ class PackOptions:
     quality: int | None = 95
 
     def __post_init__(self) -> None:
+        if self.roi not in ("none", "auto"):
+            raise UsageError(f"the field of view is {self.roi!r}, expected none or auto")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"the quality is {self.quality}, expected 1 to 100")
         if not 1 <= self.margin <= 4:
@@ -146,7 +148,7 @@ def _write(
         "sources": {part: _names(sources) for part, sources in data_set.parts().items()},
         "parts": parts,
     }
-    writer.write(MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1).encode())
+    writer.write(MANIFEST, json.dumps(manifest, indent=1).encode("ascii"))  # a name may be no valid Unicode
 
 
 class _Writer:

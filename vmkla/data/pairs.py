@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,28 +76,58 @@ def read_files(pair: Pair) -> Sample:
 
     image = read_image(pair.image)
     mask = read_mask(pair.mask)
-    if image.shape[:2] != mask.shape:
-        raise BadInputError(
-            f"{pair.name}: the image is {image.shape[0]}x{image.shape[1]} (height x width) and its mask "
-            f"{mask.shape[0]}x{mask.shape[1]}; they must be equal"
-        )
-    top = int(mask.max(initial=0))
-    if 0 < top < 128:
-        raise BadInputError(f"{pair.mask}: the largest value is {top}; a mask holds 0 and 255")
+    if message := size_problem(pair, image, mask) or dark_problem(pair.mask, mask):
+        raise BadInputError(message)
     return Sample(pair.name, image, (mask > 127).astype(np.uint8), pair.group)
+
+
+def size_problem(pair: Pair, image_rgb: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> str:
+    """Why an image and its mask do not belong together; empty when they have one size."""
+    if image_rgb.shape[:2] == mask.shape:
+        return ""
+    return (
+        f"{pair.name}: the image is {image_rgb.shape[0]}x{image_rgb.shape[1]} (height x width) and its mask "
+        f"{mask.shape[0]}x{mask.shape[1]}; they must be equal"
+    )
+
+
+def dark_problem(path: Path, mask: npt.NDArray[np.uint8]) -> str:
+    """Why a mask would lose its foreground where training cuts; empty when it would not."""
+    top = int(mask.max(initial=0))
+    return f"{path}: the largest value is {top}; a mask holds 0 and 255" if 0 < top < 128 else ""
 
 
 def read_mask(path: Path) -> npt.NDArray[np.uint8]:
     """The grey values of a mask file, (H, W) uint8.
 
     Raises:
-        BadInputError: it cannot be read or decoded.
+        BadInputError: it cannot be read or decoded, or what it holds lies in bits or in a channel that an
+            8-bit grey picture does not have.
     """
     import cv2
 
-    from vmkla.video.images import read_image
+    from vmkla.video.images import decode_image, read_bytes
 
-    return np.asarray(cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    data = read_bytes(path)
+    grey = np.asarray(cv2.cvtColor(decode_image(data, name=str(path)), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    if grey.min() == grey.max():  # rare, and the only case in which a mask can have got lost
+        stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if stored is not None and (message := _lost(stored)):
+            raise BadInputError(f"{path}: {message}; a mask holds 0 and 255 in 8-bit grey")
+    return grey
+
+
+def _lost(stored: npt.NDArray[Any]) -> str:
+    """Why a mask that decodes to one grey value is not of one value; empty when it is.
+
+    Args:
+        stored: (H, W) or (H, W, channels), as the file has it.
+    """
+    if stored.shape[2:] == (4,) and stored[..., 3].min() != stored[..., 3].max():
+        return "the mask lies in the alpha channel, which is not read"
+    if stored.dtype != np.uint8 and stored.min() != stored.max():
+        return f"the largest value is {stored.max()} in a file of {8 * stored.dtype.itemsize} bits a value"
+    return ""
 
 
 def _image_stem(stem: str, images: dict[str, Path]) -> str:

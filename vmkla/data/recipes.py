@@ -60,6 +60,8 @@ def _open(text: str, root: Path | None, seed: int, problems: list[str] | None) -
             )
         return RECIPES[text](root, seed, problems)
     source = DataSource.parse(text)
+    if root is not None and not source.folder.exists():
+        raise UsageError(f"there is no recipe {text!r}", hint=f"Choose one of: {', '.join(RECIPES)}")
     if source.split is None:
         return open_layout(source.folder)
     if not source.folder.is_dir():

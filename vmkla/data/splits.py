@@ -37,7 +37,7 @@ def split_off(
             hint="Give the sides as folders or as split files.",
         )
     wanted = max(1, round(share * len(stems)))
-    order = sorted(members, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    order = sorted(members, key=lambda name: _digest(f"{seed}/{name}"))
     aside: set[str] = set()
     for name in order:
         if len(aside) + len(members[name]) <= wanted:
@@ -45,3 +45,8 @@ def split_off(
     if not aside:  # every sequence is longer than the share
         aside.update(members[min(order, key=lambda name: len(members[name]))])
     return [stem for stem in stems if stem not in aside], [stem for stem in stems if stem in aside]
+
+
+def _digest(text: str) -> bytes:
+    """A name from the disk may be no valid Unicode."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from vmkla.imports import require
 SLICE_SUFFIX, VOLUME_SUFFIX = ".npz", ".npy.h5"
 CLASSES = 9
 """The background and eight organs."""
+_UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
+    AttributeError, TypeError,  # a single array under the name of an archive
+)  # fmt: skip
 
 
 def synapse_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
@@ -59,7 +64,7 @@ def _read_slice(pair: Pair) -> Sample:
     try:
         with np.load(pair.image, allow_pickle=False) as arrays:
             return slice_sample(pair, arrays["image"], arrays["label"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise BadInputError(f"{pair.image} cannot be read as a slice (image, label): {error}") from error
 
 
@@ -78,7 +83,7 @@ def _open_volume(path: Path) -> Any:
         volume = h5py.File(path, "r")
     except OSError as error:
         raise BadInputError(f"{path} cannot be read as an HDF5 file: {error}") from error
-    shapes = {name: volume[name].shape for name in ("image", "label") if name in volume}
+    shapes = {name: getattr(volume[name], "shape", ()) for name in ("image", "label") if name in volume}
     if len(shapes) == 2 and len(shapes["image"]) == 3 and shapes["image"] == shapes["label"]:
         return volume
     volume.close()

@@ -59,9 +59,10 @@ def write_outputs(
     Raises:
         BadInputError: a file cannot be written.
     """
-    files = {ROWS: per_image_csv(results, class_names).encode()}
+    # A file's name may be no valid Unicode: the table keeps its bytes, the page shows them escaped.
+    files = {ROWS: per_image_csv(results, class_names).encode(errors="surrogateescape")}
     if page is not None:
-        files[PAGE] = page.encode()
+        files[PAGE] = page.encode(errors="backslashreplace")
     files[REPORT] = to_json(plain(document), indent=2) + b"\n"
     with output_errors(path):
         for name in _FILES:  # of an earlier evaluation; never beside files of this one

@@ -39,7 +39,7 @@ def measures_plot(report: dict[str, Any]) -> bytes:
     axes.set_xticks(range(len(MEASURES)), MEASURES)
     axes.set(ylim=(0, 1.02), ylabel="value and 95 % interval")
     axes.grid(axis="y", alpha=0.4)
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2)  # a figure may lie anywhere in the axes
     return _png(figure)
 
 
@@ -76,6 +76,7 @@ def dice_by_size(results: Sequence[ImageResult]) -> bytes | None:
     for limit in SIZE_LIMITS:
         axes.axvline(100 * limit, color="grey", linestyle=":")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set(ylim=(-0.02, 1.02), xlabel="lesion, % of the image", ylabel="Dice, native resolution")
     figure.legend(loc="outside upper center")
     return _png(figure)

@@ -23,8 +23,8 @@ Shape = tuple[int, ...]
 CONVENTION = (
     "A multiply and an add are two operations. Products and convolutions as torch.utils.flop_counter counts "
     "them; the scan as 9 L d n a route and the projection of its time steps (state-spaces/mamba, issue 110; "
-    "VMamba's code); B-spline bases as 9 k (G + 1.5 k) a value (Yu et al., KAN or MLP, 2024, sec. 3); norms, "
-    "activations and sums are left out."
+    "VMamba's code); B-spline bases as 9 k (G + 1.5 k - 0.5) a value, nine for each basis of each order (the "
+    "recursion's part of the count in Yu et al., KAN or MLP, 2024); norms, activations and sums are left out."
 )
 
 
@@ -105,15 +105,19 @@ def scan_flops(u: Shape, p: Shape, dt_weight: Shape, A: Shape, *_: Any, **__: An
 
 
 def basis_flops(x: Shape, grid: Shape, order: int, *_: Any, **__: Any) -> int:
-    """Operations of ``bspline_basis``: 9 k (G + 1.5 k) a value.
+    """Operations of ``bspline_basis``: 9 k (G + 1.5 k - 0.5) a value.
+
+    Order p of the recursion makes G + 2k - p bases, each of four differences, two quotients, two products
+    and a sum. Yu et al. count 9 k (G + 1.5 k) + 2 G - 2.5 k - 1 for a spline, of which the sum of its G + k
+    weighted bases takes 2 (G + k) - 1; here that sum is a matrix product, which torch counts.
 
     Args:
         x, grid: shapes, as the op takes them.
         order: k.
-    Source: Yu et al., KAN or MLP: A Fairer Comparison, 2024, sec. 3 (the recursion of Cox and de Boor).
+    Source: Yu et al., KAN or MLP: A Fairer Comparison, 2024, and its code, https://github.com/yu-rp/KANbeFair.
     """
     cells = grid[-1] - 1 - 2 * order
-    return int(torch.Size(x).numel() * 9 * order * (cells + 1.5 * order))
+    return torch.Size(x).numel() * sum(9 * (cells + 2 * order - p) for p in range(1, order + 1))
 
 
 def measure(config: ModelConfig, height: int, width: int) -> Complexity:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import torch
 from torch import Tensor, nn
 
 from vmkla.config import IMAGENET_MEAN, IMAGENET_STD
+from vmkla.errors import MissingDependencyError, UsageError
 
 
 class FramesToProbability(nn.Module):
@@ -43,6 +45,24 @@ class FramesToProbability(nn.Module):
         """(n, classes, H, W) logits -> as many float32 probabilities."""
         logits = logits.float()
         return torch.sigmoid(logits) if self.num_classes == 1 else torch.softmax(logits, dim=1)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have here, before anything is moved to it.
+
+    Raises:
+        UsageError: it is neither ``"cpu"`` nor a GPU's name.
+        MissingDependencyError: there is no such GPU.
+    """
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if match is None:
+        raise UsageError(f"device is {device!r}, expected cpu, cuda or cuda:N")
+    if device != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
+        raise MissingDependencyError(
+            f"device {device} was asked for, and torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} GPUs",
+            hint="Use --device cpu",
+        )
 
 
 def weights_sha256(model: nn.Module) -> str:
