@@ -46,10 +46,11 @@ $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	@touch $(VENV)/.base $@
 
 # mamba-ssm without its CUDA kernel: the tests use its reference. Its setup looks for a GPU build unless told not to.
+# Out of pip's cache: there it would be taken for the whole package by a later installation with the kernel.
 $(VENV)/.mamba: $(VENV)/.dev
 	$(PIP) install setuptools wheel packaging ninja
 	MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE \
-		$(PIP) install --no-deps --no-build-isolation 'mamba-ssm>=2.2'
+		$(PIP) install --no-deps --no-build-isolation --no-cache-dir 'mamba-ssm>=2.2'
 	@touch $@
 
 install: $(VENV)/.dev $(VENV)/.mamba

@@ -9,6 +9,7 @@ from pathlib import Path
 from rows import write_json
 
 from vmkla.errors import BadInputError
+from vmkla.files import written_whole
 
 PIECE_BYTES = 15_000_000
 """Under the 16 MB that many a store takes for one file."""
@@ -62,15 +63,12 @@ def join_file(listing: Path) -> Path:
     if missing:
         raise BadInputError(f"{listing}: pieces are missing: {', '.join(missing)}")
     whole = listing.parent / facts["file"]
-    partial = whole.with_name(f".{whole.name}.part")
     digest = hashlib.sha256()
-    with partial.open("wb") as file:
+    with written_whole(whole) as file:
         for name in facts["pieces"]:
             data = (listing.parent / name).read_bytes()
             digest.update(data)
             file.write(data)
-    if digest.hexdigest() != facts["sha256"]:
-        partial.unlink()
-        raise BadInputError(f"{listing}: the pieces do not make the file that was split; fetch them anew")
-    partial.replace(whole)
+        if digest.hexdigest() != facts["sha256"]:
+            raise BadInputError(f"{listing}: the pieces do not make the file that was split; fetch them anew")
     return whole

@@ -21,6 +21,7 @@ from vmkla.engines.bench import cpu_name
 from vmkla.engines.torch_runner import TorchRunner
 from vmkla.errors import UsageError
 from vmkla.evaluation import evaluate
+from vmkla.files import written_whole
 from vmkla.metadata import ArtefactMetadata
 from vmkla.models.serving import weights_sha256
 from vmkla.models.vmkla_unet import parameter_count
@@ -215,10 +216,8 @@ def read_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 def write_json(path: Path, document: Any) -> None:
     """Write a document; the file gets its name only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with written_whole(path) as file:
+        file.write((json.dumps(document, indent=2) + "\n").encode())
 
 
 def _recipe(config: TrainConfig) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 from vmkla import weights
 from vmkla.config import PRESETS, ModelConfig, get_preset
 from vmkla.engines.onnx_file import read_outline
-from vmkla.engines.onnxruntime_runner import file_sha256
 from vmkla.errors import MissingDependencyError
+from vmkla.files import file_sha256
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
 

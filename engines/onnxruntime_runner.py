@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,8 @@ import numpy.typing as npt
 from vmkla.engines import custom_ops
 from vmkla.engines.frames import check_frames
 from vmkla.engines.onnx_file import read_outline
-from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError, VmklaError
+from vmkla.errors import ArtefactMismatchError, MissingDependencyError, VmklaError
+from vmkla.files import file_sha256
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
 from vmkla.runner import RunnerSpec
@@ -138,22 +138,6 @@ def _spec_of(
         device="cpu",
         kernels=kernels,
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes, read in pieces.
-
-    Raises:
-        BadInputError: the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.engines.frames import check_frames
-from vmkla.engines.onnxruntime_runner import file_sha256
 from vmkla.errors import ArtefactMismatchError, VmklaError
+from vmkla.files import file_sha256
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
 from vmkla.preprocess import PreprocessSpec

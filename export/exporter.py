@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from vmkla import __version__
 from vmkla.engines.gates import FP32_EXPORT, GateReport
-from vmkla.engines.onnxruntime_runner import Kernels, OnnxRuntimeRunner, file_sha256
+from vmkla.engines.onnxruntime_runner import Kernels, OnnxRuntimeRunner
 from vmkla.engines.torch_runner import TorchRunner
 from vmkla.engines.verify import Comparison, check, compare
 from vmkla.errors import BadInputError, GateError, ShapeError, UsageError
 from vmkla.export import bodies, graph, storage
 from vmkla.export.translations import BSPLINE, SCAN, translation_table
+from vmkla.files import file_sha256
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
 from vmkla.preprocess import PreprocessSpec

@@ -21,7 +21,6 @@ from vmkla.metrics import (
     bootstrap_mean,
     confusion,
     mean_measures,
-    per_image,
 )
 
 Mask = npt.NDArray[np.bool_]
@@ -73,10 +72,8 @@ def test_global_is_one_image_of_all_and_per_image_is_each(pairs: list[tuple[Mask
     confusions = [confusion(*pair) for pair in pairs]
     predictions, truths = (np.concatenate(side) for side in zip(*pairs, strict=True))
     assert sum(confusions, Confusion()).measures() == pytest.approx(by_sets(predictions, truths))
-    values = per_image(confusions)
-    for name in MEASURES:
-        expected = [by_sets(*pair)[name] for pair in pairs]
-        np.testing.assert_allclose(values[name], expected)
+    for found, pair in zip(confusions, pairs, strict=True):
+        assert found.measures() == pytest.approx(by_sets(*pair))
 
 
 def test_empty_masks() -> None:

@@ -84,11 +84,6 @@ def confusion(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Confusio
     return Confusion(tp, fp, fn, int(truth.size) - tp - fp - fn)
 
 
-def per_image(confusions: Sequence[Confusion]) -> dict[str, npt.NDArray[np.float64]]:
-    """The five measures of every image, (n,) each."""
-    return {name: np.array([getattr(c, name) for c in confusions], np.float64) for name in MEASURES}
-
-
 def bootstrap_mean(
     values: npt.NDArray[np.float64], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:

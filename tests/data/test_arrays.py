@@ -11,7 +11,6 @@ import pytest
 from labelled_folders import write_folder
 
 from vmkla.data.arrays import (
-    Batch,
     LabelledArrays,
     TrainLoader,
     _made_ahead,
@@ -40,7 +39,7 @@ def loader_of(samples: list[Sample], config: AugmentConfig, seed: int = 0) -> Tr
     return TrainLoader(arrays_of(samples, config), batch_size=3, size_hw=(32, 32), config=config, seed=seed)
 
 
-def same(first: Batch, second: Batch) -> bool:
+def same(first: LabelledArrays, second: LabelledArrays) -> bool:
     return (
         first.names == second.names
         and np.array_equal(first.images_rgb, second.images_rgb)
@@ -114,8 +113,8 @@ def test_leaving_an_epoch_early_ends_its_thread(samples: list[Sample]) -> None:
 
 
 def test_an_error_in_the_thread_reaches_the_reader() -> None:
-    def failing() -> Iterator[Batch]:
-        yield Batch(("a",), np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2), np.uint8))
+    def failing() -> Iterator[LabelledArrays]:
+        yield LabelledArrays(("a",), np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2), np.uint8))
         raise ZeroDivisionError("on purpose")
 
     batches = _made_ahead(failing(), 2)

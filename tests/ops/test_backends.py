@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 
@@ -63,6 +64,8 @@ def test_auto_takes_the_first_on_cuda(
         "reference",
     ]
     assert "no mamba_ssm" in lines[1] and "float64" in lines[3]
+    levels = [record.levelno for record in caplog.records]
+    assert levels == [logging.INFO, logging.INFO, logging.WARNING, logging.WARNING]
 
 
 def test_an_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,13 +77,32 @@ def test_an_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         backends.choose("triton", torch.empty(1, device="cuda"))
 
 
-def test_mamba_without_its_kernel_is_absent() -> None:
+def test_mamba_without_its_kernel_is_absent(caplog: pytest.LogCaptureFixture) -> None:
     """The package as the tests install it, and no package at all, are both told apart from a working one."""
     if importlib.util.find_spec("selective_scan_cuda") is not None:
         assert backends.mamba_interface().selective_scan_fn
-    else:
-        with pytest.raises(MissingDependencyError, match="the mamba_ssm backend"):
-            backends.mamba_interface()
+        return
+    installed = importlib.util.find_spec("mamba_ssm") is not None
+    seen = "one that is installed cannot be imported: .*selective_scan_cuda" if installed else "not installed"
+    with FakeTensorMode(), pytest.raises(MissingDependencyError, match=seen) as caught:
+        backends.choose("mamba_ssm", torch.empty(1, device="cuda"))
+    # The package without a kernel must go first, and must not come back out of pip's cache.
+    assert caught.value.hint is not None and "--no-cache-dir" in caught.value.hint
+    assert caught.value.hint.startswith("Run: pip uninstall --yes mamba-ssm && ")
+    backends._absent.cache_clear()
+    backends._report.cache_clear()
+    with FakeTensorMode(), caplog.at_level(logging.INFO, logger="vmkla.ops.backends"):
+        assert backends.choose("auto", torch.empty(1, device="cuda")) == "triton"
+    assert "backend triton (the mamba_ssm backend needs" in caplog.text and "Run:" not in caplog.text
+
+
+def test_a_package_that_breaks_in_any_way_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError(f"{name} and this torch do not fit")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(MissingDependencyError, match="this torch do not fit"):
+        backends.mamba_interface.__wrapped__()
 
 
 def test_shapes_of_the_fake_kernels() -> None:

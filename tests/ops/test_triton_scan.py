@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tolerances import tol
 from torch import Tensor
 
-from vmkla.errors import UsageError
+from vmkla.errors import ShapeError, UsageError
+from vmkla.ops import triton_op
 from vmkla.ops.scan import selective_scan2d_reference
 
 NAMES = ("u", "p", "dt_weight", "A", "D", "delta_bias")
@@ -212,6 +213,15 @@ def test_mixed_types_are_refused(run: Run, position: int) -> None:
     inputs[position] = inputs[position].double() if position > 2 else inputs[position].half()
     with pytest.raises(UsageError, match=f"expect {NAMES[position]} to be torch.float32"):
         run(interpreted_scan.scan, inputs, random_grad((1, 2, 3, 4, 2, 1)))
+
+
+@pytest.mark.parametrize(("shape", "name"), [((1, 2**14, 2**14, 8), "u"), ((1, 2**14, 2**13, 1), "p")])
+def test_an_image_beyond_32_bits_is_refused(shape: tuple[int, ...], name: str) -> None:
+    """The kernels would read and write elsewhere."""
+    *bhw, d = shape
+    sizes = [shape, (*bhw, 16), (4, 2, d), (4, 1, d), (d,), (4, d)]
+    with pytest.raises(ShapeError, match=f"^{name} has 2147483648 numbers"):
+        triton_op.infer(*(torch.empty(size, device="meta") for size in sizes))
 
 
 @pytest.mark.gpu

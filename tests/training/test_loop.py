@@ -149,6 +149,23 @@ def test_training_on_rendered_frames_alone(config: TrainConfig) -> None:
     assert load_weights(config.out_dir / LAST).training["rendered_images"] == 4
 
 
+def test_a_run_of_two_processes_goes_on_as_one(config: TrainConfig, tmp_path: Path) -> None:
+    """Without drop-path the random numbers do not matter, and what is left must be the same."""
+    config = dataclasses.replace(config, model=dataclasses.replace(TINY, drop_path=0.0))
+    train(config)
+    parts = dataclasses.replace(config, out_dir=tmp_path / "parts")
+    with pytest.raises(StoppedError):
+        train(parts, on_step=interrupt_at(2, 1))
+    state = state_of(parts.out_dir)
+    torch.save({**state, "random": state["random"] * 2}, parts.out_dir / STATE)
+    said: list[str] = []
+    train(dataclasses.replace(parts, resume=True), on_message=said.append)
+    assert any("was on 2 processes and is on 1 now" in line for line in said)
+    one, two = state_of(config.out_dir), state_of(parts.out_dir)
+    for kind in ("model", "average"):
+        assert all(torch.equal(value, two[kind][name]) for name, value in one[kind].items())
+
+
 def test_time_is_up(config: TrainConfig) -> None:
     steps: list[StepReport] = []
 
@@ -178,7 +195,7 @@ def test_a_value_that_is_not_finite_ends_the_run(config: TrainConfig, where: str
 
     with (
         mock.patch.object(Stepper, "loss", poisoned),
-        pytest.raises(VmklaError, match="epoch 2, step 2") as caught,
+        pytest.raises(VmklaError, match=f"epoch 2, step 2.*{LAST} holds the weights after epoch 1") as caught,
     ):
         train(config)
     assert caught.value.exit_status == 1
@@ -235,6 +252,39 @@ def test_missing_and_shared_data_are_refused(config: TrainConfig) -> None:
         train(dataclasses.replace(config, val=()))
     with pytest.raises(BadInputError, match="4 images are in the training and in the validation set"):
         train(dataclasses.replace(config, data=config.data + config.val))
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "message"),
+    [
+        ({"device": "tpu"}, Ranks(), "device is 'tpu', expected cpu, cuda or cuda:N"),
+        ({"device": "cuda:0"}, Ranks(1, 1, 2), "2 processes cannot share it"),
+        ({"backend": "mamba_ssm"}, Ranks(), "mamba_ssm runs on an NVIDIA GPU"),
+        ({"init": Path("no such weights")}, Ranks(), "there is no weights file"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_the_images_are_read(
+    config: TrainConfig, changes: dict[str, Any], ranks: Ranks, message: str
+) -> None:
+    unread = (DataSource(Path("no such folder")),)
+    with pytest.raises(VmklaError, match=message):
+        train(dataclasses.replace(config, data=unread, **changes), ranks=ranks)
+    assert not config.out_dir.exists()
+
+
+def test_a_loss_that_is_not_finite_at_once_promises_no_weights(config: TrainConfig) -> None:
+    def poisoned(self: Stepper, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return logits.sum() * float("nan")
+
+    with mock.patch.object(Stepper, "loss", poisoned), pytest.raises(VmklaError, match="step 1") as caught:
+        train(config)
+    assert LAST not in caught.value.message and not (config.out_dir / LAST).exists()
+
+
+def test_the_backend_is_said(config: TrainConfig) -> None:
+    said: list[str] = []
+    train(dataclasses.replace(config, epochs=1, backend="reference"), on_message=said.append)
+    assert "the scan runs on cpu by backend reference" in said
 
 
 def test_starting_from_weights(config: TrainConfig, tmp_path: Path) -> None:

@@ -159,3 +159,18 @@ def test_an_error_in_one_process_ends_both(
         assert [end["status"] for end in ends] == [status, status]
     bad = sorted(path.name for path in shared.out_dir.glob("bad_batch*"))
     assert bad == (["bad_batch-1.npz"] if act == "nan" else [])
+
+
+def test_the_command_that_the_guide_names(config: TrainConfig, tmp_path: Path) -> None:
+    """``vmkla train`` itself under torchrun: one process reports, and both ended well."""
+    vmkla = Path(sys.executable).with_name("vmkla")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, "--no-python", vmkla, "train", "--data", str(config.data[0]), "--val", str(config.val[0]),
+         "--imgsz", "32", "--batch", "4", "--epochs", "1", "--no-curves", "--no-tensorboard",
+         "--threads", "1", "--out", tmp_path / "run", "--json"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=180,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout)  # one document, so one process printed
+    assert result["finished"] and len(state_of(tmp_path / "run")["random"]) == 2

@@ -19,8 +19,11 @@ def test_torchruns_variables() -> None:
 
 @pytest.mark.parametrize("change", [{"RANK": "8"}, {"RANK": "x"}, {"LOCAL_RANK": "6"}, {"WORLD_SIZE": "0"}])
 def test_variables_without_sense(change: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match="make no sense"):
+    with pytest.raises(UsageError, match="make no sense") as caught:
         Ranks.of({**TORCHRUN, **change})
+    assert "--no-python vmkla train" in str(
+        caught.value.hint
+    )  # the command that the guide names and a test runs
 
 
 def test_shares_are_the_whole_without_overlap() -> None:

@@ -24,7 +24,7 @@ CROP_MARGIN = 1.25
 
 @dataclass(frozen=True)
 class LabelledArrays:
-    """Labelled images of one size.
+    """Labelled images of one size: a whole set, or the batch of a step.
 
     Attributes:
         names: one per image.
@@ -38,21 +38,6 @@ class LabelledArrays:
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step takes.
-
-    Attributes:
-        names: one per image.
-        images_rgb: (b, h, w, 3) uint8.
-        masks: (b, h, w) uint8, class indices; 0 is the background.
-    """
-
-    names: tuple[str, ...]
-    images_rgb: npt.NDArray[np.uint8]
-    masks: npt.NDArray[np.uint8]
 
 
 def prepared_pair(
@@ -169,7 +154,7 @@ class TrainLoader:
         """Indices of an epoch's images, in order."""
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.arrays))
 
-    def batch(self, epoch: int, indices: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
+    def batch(self, epoch: int, indices: Sequence[int] | npt.NDArray[np.int64]) -> LabelledArrays:
         """Augment the images of these indices as this epoch does."""
         images = np.empty((len(indices), *self.size_hw, 3), np.uint8)
         masks = np.empty((len(indices), *self.size_hw), np.uint8)
@@ -182,9 +167,9 @@ class TrainLoader:
         made = map(make, indices) if self._pool is None else self._pool.map(make, indices)
         for row, (image, mask) in enumerate(made):
             images[row], masks[row] = image, mask
-        return Batch(tuple(self.arrays.names[index] for index in indices), images, masks)
+        return LabelledArrays(tuple(self.arrays.names[index] for index in indices), images, masks)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[LabelledArrays]:
         """Batches of one epoch.
 
         Args:
@@ -196,12 +181,12 @@ class TrainLoader:
         return _made_ahead((self.batch(epoch, chunk[self.part]) for chunk in chunks), self.ahead)
 
 
-def _made_ahead(batches: Iterator[Batch], ahead: int) -> Iterator[Batch]:
+def _made_ahead(batches: Iterator[LabelledArrays], ahead: int) -> Iterator[LabelledArrays]:
     """Run an iterator in a thread, ``ahead`` items early; its exception is raised here."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(ahead)
+    ready: queue.Queue[LabelledArrays | BaseException | None] = queue.Queue(ahead)
     stopped = threading.Event()
 
-    def put(item: Batch | BaseException | None) -> bool:
+    def put(item: LabelledArrays | BaseException | None) -> bool:
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -231,11 +216,11 @@ def _made_ahead(batches: Iterator[Batch], ahead: int) -> Iterator[Batch]:
         thread.join()
 
 
-def in_batches(arrays: LabelledArrays, batch_size: int) -> Iterator[Batch]:
+def in_batches(arrays: LabelledArrays, batch_size: int) -> Iterator[LabelledArrays]:
     """All images in order, the last batch smaller where it must be."""
     for start in range(0, len(arrays), batch_size):
         rows = slice(start, start + batch_size)
-        yield Batch(arrays.names[rows], arrays.images_rgb[rows], arrays.masks[rows])
+        yield LabelledArrays(arrays.names[rows], arrays.images_rgb[rows], arrays.masks[rows])
 
 
 def joined(parts: Sequence[LabelledArrays]) -> LabelledArrays:

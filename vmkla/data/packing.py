@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from vmkla.data.folder import PACK_SUFFIX, DataSource, Pair, Sample, list_pairs,
 from vmkla.data.layouts import UNNAMED, DataSet
 from vmkla.data.packed import FORMAT, MANIFEST, decode
 from vmkla.errors import BadInputError, UsageError
+from vmkla.files import file_sha256, written_whole
 from vmkla.imports import require
 from vmkla.preprocess import PreprocessSpec
 
@@ -106,20 +106,10 @@ def pack(
     if path.suffix != PACK_SUFFIX:
         raise UsageError(f"{path.name} does not end in {PACK_SUFFIX}", hint=f"Try {path.stem}{PACK_SUFFIX}")
     pairs = {part: list_pairs(sources) for part, sources in data_set.parts().items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-                _write(archive, data_set, pairs, options, seed, on_progress)
-            digest = _sha256(partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be written: {error.strerror or error}") from error
+    with written_whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        _write(archive, data_set, pairs, options, seed, on_progress)
     images = {part: len(listed) for part, listed in pairs.items()}
-    return PackReport(path, path.stat().st_size, digest, images)
+    return PackReport(path, path.stat().st_size, file_sha256(path), images)
 
 
 def _write(
@@ -235,11 +225,3 @@ def _encoded(image: npt.NDArray[np.uint8], quality: int | None) -> bytes:
 def _names(sources: Sequence[DataSource]) -> list[str]:
     """The sources without the folders of this machine."""
     return [":".join(Path(part).name for part in str(source).split(":")) for source in sources]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -61,7 +61,7 @@ def check_device(device: str) -> None:
         raise MissingDependencyError(
             f"device {device} was asked for, and torch {torch.__version__} sees "
             f"{torch.cuda.device_count()} GPUs",
-            hint="Use --device cpu",
+            hint="Use --device cpu, or under torchrun no more processes than GPUs.",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import logging
 from types import ModuleType
 
@@ -19,6 +20,12 @@ logger = logging.getLogger(__name__)
 GPU_BACKENDS = ("mamba_ssm", "triton")
 """They have the scan alone, on a GPU; ``auto`` tries them there in this order."""
 BACKENDS = ("auto", "native", "reference", *GPU_BACKENDS)
+SCAN = "the scan"
+MAMBA_INSTALLATION = (
+    "pip uninstall --yes mamba-ssm && pip install setuptools wheel packaging ninja && "
+    "pip install --no-build-isolation --no-cache-dir 'vmkla[cuda]'"
+)
+"""Works as well where a kernel-less mamba-ssm is installed, or lies in pip's cache as a wheel."""
 OLDEST_CAPABILITY = (8, 0)
 """Of a GPU that Triton compiles for."""
 
@@ -51,10 +58,15 @@ def mamba_interface() -> ModuleType:
     Raises:
         MissingDependencyError: mamba-ssm or its compiled kernel is absent.
     """
-    module: ModuleType = require(
-        "mamba_ssm.ops.selective_scan_interface", extra="cuda", purpose="the mamba_ssm backend"
-    )
-    return module
+    try:
+        return importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+    except Exception as error:  # it imports language models, and a broken package may raise anything
+        installed = importlib.util.find_spec("mamba_ssm") is not None
+        seen = "the one that is installed cannot be imported" if installed else "it is not installed"
+        raise MissingDependencyError(
+            f"the mamba_ssm backend needs mamba-ssm with its CUDA kernel, and {seen}: {error}",
+            hint=f"Run: {MAMBA_INSTALLATION}",
+        ) from error
 
 
 def _load(backend: str) -> None:
@@ -72,14 +84,18 @@ def _absent(backend: str) -> str:
     try:
         _load(backend)
     except MissingDependencyError as error:
-        return str(error)
+        return error.message
     return ""
 
 
 @functools.cache
 def _report(op: str, backend: str, device: str, dtype: torch.dtype, reason: str) -> None:
-    """Say once what ``auto`` took for a device and type."""
-    logger.info("%s on %s %s: backend %s%s", op, device, dtype, backend, f" ({reason})" if reason else "")
+    """Say once what ``auto`` took for a device and type; as a warning where that costs hours."""
+    slow = op == SCAN and backend == "reference" and device.startswith("cuda")
+    level = logging.WARNING if slow else logging.INFO
+    logger.log(
+        level, "%s on %s %s: backend %s%s", op, device, dtype, backend, f" ({reason})" if reason else ""
+    )
 
 
 def choose(backend: str, x: Tensor, *others: Tensor) -> str:
@@ -120,7 +136,7 @@ def _choose(backend: str, device: str, dtype: torch.dtype, gradient: bool) -> st
             chosen = candidate
             break
         reasons.append(reason)
-    _report("the scan", chosen, device, dtype, "; ".join(reasons))
+    _report(SCAN, chosen, device, dtype, "; ".join(reasons))
     return chosen
 
 

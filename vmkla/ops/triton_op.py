@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vmkla.errors import UsageError
+from vmkla.errors import ShapeError, UsageError
 from vmkla.ops import backends
 
 ROUTES = 4
+LARGEST_IMAGE = 2**31
+"""Numbers of one image of u or p: within an image the kernels count in 32 bits."""
 SAVED_CHUNK = 64
 """Steps between two states that the forward pass keeps for the gradient: one more u in float32 at n = 16."""
 
@@ -103,6 +105,7 @@ def _checked(*tensors: Tensor) -> list[Tensor]:
 
     Raises:
         UsageError: names the tensor that is of another type or elsewhere.
+        ShapeError: an image is too large for the kernels.
     """
     u = tensors[0]
     names = ("u", "p", "dt_weight", "A", "D", "delta_bias")
@@ -113,5 +116,12 @@ def _checked(*tensors: Tensor) -> list[Tensor]:
                 f"the Triton kernels expect {name} to be {expected} on {u.device}, got {tensor.dtype} on "
                 f"{tensor.device}",
                 hint="Give all tensors the types that the op's description names.",
+            )
+    for name, tensor in zip(names, tensors[:2], strict=False):
+        if tensor[:1].numel() >= LARGEST_IMAGE:
+            raise ShapeError(
+                f"{name} has {tensor[:1].numel()} numbers per image, the Triton kernels take fewer than "
+                f"{LARGEST_IMAGE}",
+                hint="Use a smaller image, or backend='reference'.",
             )
     return [t.contiguous() for t in tensors]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from vmkla import __version__
 from vmkla.config import ModelConfig
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError, VmklaError
+from vmkla.files import written_whole
 from vmkla.imports import require
 from vmkla.models.layers import Float32Island
 from vmkla.models.vmkla_unet import VMKLAUNet
@@ -99,19 +98,8 @@ def save_weights(
         name: (value.half() if half and name not in wide else value).cpu().contiguous()
         for name, value in model.state_dict().items()
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(safetensors.save(tensors, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise BadInputError(f"the weights cannot be written to {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # nothing to remove, or the folder itself is no folder
-            partial.unlink()
+    with written_whole(path) as file:
+        file.write(safetensors.save(tensors, metadata=header))
 
 
 def description_of(model: nn.Module) -> Description:
@@ -138,7 +126,7 @@ def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
     Returns:
         The network and what the file says of it.
     Raises:
-        BadInputError: the file is missing, damaged or not safetensors.
+        BadInputError: the file is missing, damaged or not safetensors, or a weight is not finite.
         ArtefactMismatchError: the file is not one of vmkla's, or of another version's layout.
     """
     path = Path(path)
@@ -211,6 +199,12 @@ def _fill(model: VMKLAUNet, tensors: Mapping[str, Tensor], path: Path) -> None:
         raise ArtefactMismatchError(
             f"{path} does not fit the network that its own header describes: {'; '.join(problems[:3])}{more}",
             hint="The file was written by another version of vmkla: pip install -U vmkla",
+        )
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise BadInputError(
+            f"{path} holds numbers that are not finite, in {len(broken)} tensors: {', '.join(broken[:3])}",
+            hint="Choose weights of an earlier epoch, or of another run.",
         )
     model.load_state_dict(dict(tensors))
 

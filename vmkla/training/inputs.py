@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vmkla.config import IMAGENET_MEAN, IMAGENET_STD
-from vmkla.data.arrays import Batch
+from vmkla.data.arrays import LabelledArrays
 
 
 class Inputs:
@@ -23,7 +23,7 @@ class Inputs:
         deviation = 255.0 * torch.tensor(IMAGENET_STD, device=device)
         self.mean, self.deviation = mean[:, None, None], deviation[:, None, None]  # (3, 1, 1)
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: LabelledArrays) -> tuple[Tensor, Tensor]:
         """Normalised images and targets.
 
         Returns:

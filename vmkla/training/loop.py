@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from vmkla.data.arrays import Batch, TrainLoader, loader_threads
+from vmkla.data.arrays import LabelledArrays, TrainLoader, loader_threads
 from vmkla.errors import StoppedError, VmklaError
 from vmkla.training.allocation import keep_freed_memory
 from vmkla.training.averaging import WeightAverage
@@ -22,7 +22,7 @@ from vmkla.training.processes import Processes
 from vmkla.training.progress import Progress
 from vmkla.training.ranks import Ranks
 from vmkla.training.records import Board
-from vmkla.training.run_folder import STATE, save_bad_batch, summarise, write_epoch
+from vmkla.training.run_folder import LAST, STATE, save_bad_batch, summarise, write_epoch
 from vmkla.training.schedules import learning_rate
 from vmkla.training.start import Network, Start, prepare
 from vmkla.training.state import save_state
@@ -210,7 +210,7 @@ class _Run:
         )
         return _Stop(int(signum), bool(time_is_up), bool(save_is_due))
 
-    def _take_step(self, batch: Batch, lr: float) -> float:
+    def _take_step(self, batch: LabelledArrays, lr: float) -> float:
         pixels, target = self.inputs(batch)
         try:
             loss = self.stepper.take(pixels, target, lr)
@@ -220,15 +220,16 @@ class _Run:
             self.average.update(self.model)
         return loss
 
-    def _refuse_batch(self, batch: Batch, error: NotFiniteError) -> NoReturn:
+    def _refuse_batch(self, batch: LabelledArrays, error: NotFiniteError) -> NoReturn:
         rank, where = self.processes.ranks.rank, "is with the process that had it"
         if error.own:
             path = self.config.out_dir / ("bad_batch.npz" if not rank else f"bad_batch-{rank}.npz")
             save_bad_batch(path, batch)
             where = f"is in {path}"
+        kept = f", and {LAST} holds the weights after epoch {self.at.epoch}" if self.at.epoch else ""
         raise VmklaError(
             f"{error} in epoch {self.at.epoch + 1}, step {self.at.step + 1}, expected a finite number; "
-            f"the batch {where}, and the last weights before it are kept",
+            f"the batch {where}{kept}",
             hint="Try a lower --lr, a longer --warmup-epochs or a --grad-clip.",
         )
 

@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from vmkla.errors import MissingDependencyError, UsageError, VmklaError
+from vmkla.errors import UsageError, VmklaError
+from vmkla.models.serving import check_device
 from vmkla.training.ranks import Ranks
 
 T = TypeVar("T")
@@ -26,27 +27,21 @@ class Processes:
         ranks: which of them this one is.
         device: ``"cpu"`` (gloo) or ``"cuda"`` (nccl, the GPU of the process's local rank).
     Raises:
-        UsageError: several processes were told to use one GPU.
+        UsageError: several processes were told to use one GPU, or the device's name is wrong.
         MissingDependencyError: the GPU is not here.
     """
 
     def __init__(self, ranks: Ranks, device: str) -> None:
         self.ranks = ranks
         self._wrapped: list[nn.parallel.DistributedDataParallel] = []
+        if ranks.world > 1 and device.startswith("cuda:"):
+            raise UsageError(
+                f"device {device} was asked for, and {ranks.world} processes cannot share it",
+                hint="Use --device cuda: each process then takes the GPU of its local rank.",
+            )
+        device = f"cuda:{ranks.local_rank}" if device == "cuda" else device
+        check_device(device)
         self.device = torch.device(device)
-        if self.device.type == "cuda":
-            if ranks.world > 1 and self.device.index is not None:
-                raise UsageError(
-                    f"device {device} was asked for, and {ranks.world} processes cannot share it",
-                    hint="Use --device cuda: each process then takes the GPU of its local rank.",
-                )
-            self.device = torch.device("cuda", self.device.index or ranks.local_rank)
-            if self.device.index >= torch.cuda.device_count():
-                raise MissingDependencyError(
-                    f"device {self.device} was asked for, and torch {torch.__version__} sees "
-                    f"{torch.cuda.device_count()} GPUs",
-                    hint="Use --device cpu, or fewer processes.",
-                )
 
     @property
     def alone(self) -> bool:

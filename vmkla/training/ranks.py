@@ -42,7 +42,7 @@ class Ranks:
         if not (0 <= ranks.local_rank <= ranks.rank < ranks.world):
             raise UsageError(
                 f"torchrun's variables make no sense: {seen}",
-                hint="Start it with: torchrun --nproc-per-node N -m vmkla.cli train ...",
+                hint="Start it with: torchrun --nproc-per-node N --no-python vmkla train ...",
             )
         return ranks
 

@@ -10,19 +10,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vmkla.files import written_whole
 from vmkla.imports import require
 from vmkla.training.config import EpochReport
 
 
 def write_metrics(path: Path, history: Sequence[EpochReport]) -> None:
-    """Write one line an epoch, anew each time, so that a resumed run has each epoch once."""
+    """Write one line an epoch, anew each time, so that a resumed run has each epoch once.
+
+    Raises:
+        BadInputError: the file cannot be written.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(EpochReport)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(report) for report in history)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    partial.replace(path)
+    with written_whole(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def draw_curves(path: Path, history: Sequence[EpochReport]) -> None:
@@ -30,6 +34,7 @@ def draw_curves(path: Path, history: Sequence[EpochReport]) -> None:
 
     Raises:
         MissingDependencyError: matplotlib is absent.
+        BadInputError: the file cannot be written.
     """
     require("matplotlib", extra="train", purpose="curves.png")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,9 +54,8 @@ def draw_curves(path: Path, history: Sequence[EpochReport]) -> None:
     scores.axvline(best.epoch, linestyle=":", label=f"best Dice {best.val_dice:.3f}, epoch {best.epoch}")
     scores.set(xlabel="epoch", ylabel="per-image mean, validation", ylim=(0, 1))
     scores.legend()
-    partial = path.with_name(f".{path.name}.part")
-    figure.savefig(partial, format="png", dpi=100)
-    partial.replace(path)
+    with written_whole(path) as file:
+        figure.savefig(file, format="png", dpi=100)
 
 
 class Board:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from vmkla.data.arrays import Batch, LabelledArrays
-from vmkla.errors import BadInputError, UsageError
+from vmkla.data.arrays import LabelledArrays
+from vmkla.errors import UsageError
+from vmkla.files import written_whole
 from vmkla.preprocess import PreprocessSpec
 from vmkla.training.checkpoints import save_weights
 from vmkla.training.config import EpochReport, TrainConfig
@@ -40,33 +41,19 @@ def open_folder(config: TrainConfig, *, write: bool) -> dict[str, Any] | None:
             f"{out_dir} holds a run already ({STATE})",
             hint="Add --resume to go on with it, or choose another folder.",
         )
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        partial = out_dir / ".config.json.part"
-        partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        partial.replace(out_dir / "config.json")
-    except OSError as error:
-        raise BadInputError(f"{out_dir} cannot be written: {error}") from error
+    with written_whole(out_dir / "config.json") as file:
+        file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
     return state
 
 
-def save_bad_batch(path: Path, batch: Batch) -> None:
+def save_bad_batch(path: Path, batch: LabelledArrays) -> None:
     """Write a batch that cannot be trained on, for whoever looks into it.
 
     Raises:
         BadInputError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(
-                file, names=np.array(batch.names), images_rgb=batch.images_rgb, masks=batch.masks
-            )
-        partial.replace(path)
-    except OSError as error:
-        raise BadInputError(f"the batch cannot be written to {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        np.savez_compressed(file, names=np.array(batch.names), images_rgb=batch.images_rgb, masks=batch.masks)
 
 
 def write_epoch(

@@ -13,6 +13,7 @@ from vmkla.data.arrays import LabelledArrays
 from vmkla.errors import BadInputError, UsageError
 from vmkla.models.vmamba import load_vmamba_encoder
 from vmkla.models.vmkla_unet import build_model
+from vmkla.ops import backends
 from vmkla.training.checkpoints import description_of, load_weights
 from vmkla.training.config import TrainConfig
 from vmkla.training.processes import Processes
@@ -41,25 +42,29 @@ class Start:
 def prepare(
     config: TrainConfig, network: Network | None, processes: Processes, say: Callable[[str], None]
 ) -> Start:
-    """Open the folder, read the images, make the network. Talks to no other process.
+    """Make the network, open the folder, read the images. Talks to no other process.
 
     Raises:
         UsageError: the folder, the batch, the classes or the weights do not fit the configuration.
         BadInputError: images or files are missing or wrong.
+        MissingDependencyError: the backend of the ops is absent.
     """
     if config.batch_size % processes.ranks.world:
         raise UsageError(
             f"a batch of {config.batch_size} cannot be shared by {processes.ranks.world} processes",
             hint="Choose a batch that the number of processes divides.",
         )
+    # What the network lacks is found out before the images are read, not after it.
+    backend = backends.choose(config.backend, torch.empty(1, device=processes.device))
+    say(f"the scan runs on {processes.device} by backend {backend}")
+    memory = torch.channels_last if config.channels_last else torch.preserve_format
+    model = _initial_model(config, network, say)
+    model = model.to(processes.device, memory_format=memory)  # type: ignore[call-overload]
     state = open_folder(config, write=processes.first)
     train_set, val_set = load_sets(config, say)
     _check_classes(config, train_set, val_set)
     if state is not None:
         _check_names(state, train_set, val_set)
-    memory = torch.channels_last if config.channels_last else torch.preserve_format
-    model = _initial_model(config, network, say)
-    model = model.to(processes.device, memory_format=memory)  # type: ignore[call-overload]
     return Start(train_set, val_set, model, state)
 
 

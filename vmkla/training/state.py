@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vmkla.errors import BadInputError, UsageError
+from vmkla.files import written_whole
 from vmkla.training.config import MAY_CHANGE_ON_RESUME, TrainConfig
 
 FORMAT = 2
@@ -24,17 +24,11 @@ def save_state(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
     Raises:
         BadInputError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with partial.open("wb") as file:
+        with written_whole(path) as file:
             torch.save({"format": FORMAT, "config": config.to_dict(), **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise BadInputError(f"the state of the run cannot be written to {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    except RuntimeError as error:  # torch's own for a disk that is full
+        raise BadInputError(f"{path} cannot be written: {error}") from error
 
 
 def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vmkla.data.arrays import Batch, LabelledArrays
+from vmkla.data.arrays import LabelledArrays, in_batches
 from vmkla.metrics import confusion
 from vmkla.training.inputs import Inputs
 from vmkla.training.processes import Processes
@@ -69,10 +70,8 @@ class Validation:
         """(images, 3) loss, Dice and IoU of the images of this process."""
         model.eval()
         rows: list[tuple[float, float, float]] = []
-        stride = self.batch_size * processes.ranks.world
-        for start in range(self.batch_size * processes.ranks.rank, len(self.arrays), stride):
-            part = slice(start, start + self.batch_size)
-            batch = Batch(self.arrays.names[part], self.arrays.images_rgb[part], self.arrays.masks[part])
+        ranks = processes.ranks
+        for batch in islice(in_batches(self.arrays, self.batch_size), ranks.rank, None, ranks.world):
             pixels, target = self.inputs(batch)
             logits = model(pixels)
             loss = float(self.loss(logits, target))
