@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Torch's compiler imports setuptools, and that fails in a process that imported pip before: so it comes first.
+with contextlib.suppress(ImportError):
+    import setuptools  # noqa: F401
 
 # The same inputs in every run, and no time limit for one of them: other processes share the machine.
 settings.register_profile("vmkla", derandomize=True, deadline=None)
