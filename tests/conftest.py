@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Torch's compiler imports setuptools, and that fails in a process that imported pip before: so it comes first.
+# Torch's compiler imports setuptools, and that fails in a process that imported pip before: so it is first.
 with contextlib.suppress(ImportError):
     import setuptools  # noqa: F401
 
