@@ -36,10 +36,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (infer, export, train, explain, inspect, doctor, bench, sample):
-    app.command(command.__name__)(command)
+# In the order in which a user meets them; `eval` as a function's name would hide Python's own.
+app.command("infer")(infer)
+app.command("train")(train)
+app.command("eval")(evaluate)
 app.add_typer(data, name="data")
-app.command("eval")(evaluate)  # a function of that name would hide Python's own
+for command in (explain, export, inspect, bench, doctor, sample):
+    app.command(command.__name__)(command)
 
 
 def _print_version(wanted: bool) -> None:
