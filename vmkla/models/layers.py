@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from vmkla.ops.backends import float32_under_autocast
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """x in float32, or as it is when wider: for sums and quotients that 16 bits cannot hold."""
@@ -50,9 +52,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        device = x.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            x = x.float()
+        (x,) = float32_under_autocast(x)
         return super().forward(x)
 
 
