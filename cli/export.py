@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vmkla.cli.console import print_json, say
 from vmkla.cli.options import Json, Quiet, parse_size
 from vmkla.errors import UsageError
+
+if TYPE_CHECKING:
+    from vmkla.export import ExportReport
+    from vmkla.export.form import Batch
+
+
+class Precision(str, Enum):
+    """Arithmetic that is written into the graph."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+class Input(str, Enum):
+    """Type of the graph's input."""
+
+    uint8 = "uint8"
+    float = "float"
 
 
 def export(
@@ -24,7 +43,21 @@ def export(
         str | None,
         typer.Option("--imgsz", metavar="H[,W]", help="Input size in pixels; default: as trained."),
     ] = None,
-    batch: Annotated[str, typer.Option("--batch", metavar="dynamic|N", help="Frames at once.")] = "dynamic",
+    batch: Annotated[
+        str,
+        typer.Option(
+            "--batch",
+            metavar="dynamic|N|MIN,OPT,MAX",
+            help="Frames at once; three numbers: dynamic, and what engines are built for.",
+        ),
+    ] = "dynamic",
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="fp16 writes a half-precision graph, for engines.")
+    ] = Precision.fp32,
+    input_type: Annotated[
+        Input,
+        typer.Option("--input", help="float: planes of floats, 0 to 255, for pipelines that feed these."),
+    ] = Input.uint8,
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Weights of a preset.")
     ] = None,
@@ -43,7 +76,7 @@ def export(
         float | None, typer.Option("--threshold", help="Kept in the file; default: that of the weights.")
     ] = None,
     half_storage: Annotated[
-        bool, typer.Option("--half-storage", help="Store float16 weights: half the size, rounded.")
+        bool, typer.Option("--half-storage", help="Of fp32: store float16 weights, half the size, rounded.")
     ] = False,
     skip_gates: Annotated[
         bool, typer.Option("--skip-gates", help="Do not check; the file is marked unverified.")
@@ -62,6 +95,8 @@ def export(
         weights=weights,
         random_weights=random_weights,
         batch=_parse_batch(batch),
+        precision=precision.value,
+        input_type="float32" if input_type is Input.float else "uint8",
         roi=None if roi is None else parse_roi(roi),
         threshold=threshold,
         frames=frames,
@@ -72,7 +107,18 @@ def export(
     if json:
         print_json(report.to_dict())
         return
+    _print_report(report)
+
+
+def _print_report(report: ExportReport) -> None:
     print(f"model: {report.path} ({report.size_bytes / 1e6:.1f} MB)")
+    if report.ranges is not None:
+        name, value = report.ranges.largest[0]
+        wide = len(report.ranges.float32_scans)
+        print(
+            f"range: at most {value:.4g} in {report.ranges.tensors} half tensors ({name}), "
+            f"allowed {report.ranges.limit:.4g}; scans in float32: {wide}"
+        )
     for comparison in report.comparisons:
         print(
             f"{comparison.candidate}: probability error max {comparison.max_error:.2e} "
@@ -82,9 +128,18 @@ def export(
     print("check: passed" if report.metadata.verified else "check: skipped; the file is marked unverified")
 
 
-def _parse_batch(text: str) -> Literal["dynamic"] | int:
+def _parse_batch(text: str) -> Batch:
+    from vmkla.export.form import check_batch
+
     if text == "dynamic":
         return "dynamic"
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise UsageError(f"--batch is {text!r}, expected dynamic or a number of at least 1")
+    parts = text.split(",")
+    if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--batch is {text!r}, expected dynamic, a number, or three as MIN,OPT,MAX")
+    numbers = [int(part) for part in parts]
+    batch: Batch = numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1], numbers[2])
+    try:
+        check_batch(batch)
+    except UsageError as error:
+        raise UsageError(f"--batch: {error.message}") from error
+    return batch

@@ -8,46 +8,38 @@ from typing import Any
 from vmkla import weights
 from vmkla.config import PRESETS, ModelConfig, get_preset
 from vmkla.engines.onnx_file import read_outline
-from vmkla.errors import MissingDependencyError
+from vmkla.engines.tensorrt.manifest import read_manifest
 from vmkla.files import file_sha256
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
 
 
 def describe(model: str | Path) -> dict[str, Any]:
-    """Facts of an ONNX file of vmkla's.
+    """Facts of a file of vmkla's. Neither a runtime nor a GPU is needed.
 
     Args:
-        model: name of a shipped model, or a file.
+        model: name of a shipped model, an ONNX file, or an engine with its manifest beside it.
     Returns:
-        Plain values, ready for JSON: path, size_bytes, sha256, verified, metadata (everything in it),
-        input and output (name, type, shape), opsets, nodes by op, functions, parameters (values of
-        floating-point weights and constants).
+        Plain values, ready for JSON: path, size_bytes, sha256, and what the network says of itself; of an
+        ONNX file also inputs and outputs (name, type, shape), opsets, nodes by op, functions, parameters
+        (values of floating-point weights and constants); of an engine also its manifest, and whether the
+        file is the one that the manifest means (``unchanged``).
     Raises:
         BadInputError: there is no such file, it is not ONNX, or it is cut off.
-        ArtefactMismatchError: it is not one of vmkla's.
-        MissingDependencyError: it is a TensorRT engine.
+        ArtefactMismatchError: it is not one of vmkla's, or an engine without its manifest.
     """
     path = weights.resolve(model)
-    if path.suffix == ".plan":
-        raise MissingDependencyError(f"{path} is a TensorRT engine, which this version cannot look into")
+    return _describe_engine(path) if path.suffix == ".plan" else _describe_onnx(path)
+
+
+def _describe_onnx(path: Path) -> dict[str, Any]:
     outline = read_outline(path)
     metadata = ArtefactMetadata.from_props(outline.metadata, path=str(path))
     return {
         "path": str(path),
         "size_bytes": outline.size_bytes,
         "sha256": file_sha256(path),
-        "verified": metadata.verified,
-        "vmkla_version": metadata.vmkla_version,
-        "precision": metadata.precision,
-        "model_config": metadata.model_config,
-        "class_names": list(metadata.class_names),
-        "threshold": metadata.threshold,
-        "preprocess": metadata.preprocess.to_dict(),
-        "training": metadata.training,
-        "random_weights": metadata.random_weights,
-        "weights_sha256": metadata.weights_sha256,
-        "gates": metadata.gates,
+        **_network_facts(metadata),
         "inputs": [value.to_dict() for value in outline.inputs],
         "outputs": [value.to_dict() for value in outline.outputs],
         "ir_version": outline.ir_version,
@@ -58,11 +50,46 @@ def describe(model: str | Path) -> dict[str, Any]:
     }
 
 
+def _describe_engine(path: Path) -> dict[str, Any]:
+    manifest = read_manifest(path)
+    digest = file_sha256(path)
+    fields = manifest.to_dict()
+    del fields["metadata"]  # the network's facts, which stand above
+    fields["target_sms"] = list(manifest.target_sms)
+    return {
+        "path": str(path),
+        "size_bytes": path.stat().st_size,
+        "sha256": digest,
+        "unchanged": digest == manifest.engine_sha256,
+        **_network_facts(manifest.artefact(path)),
+        "manifest": fields,
+    }
+
+
+def _network_facts(metadata: ArtefactMetadata) -> dict[str, Any]:
+    """What a file says of the network in it."""
+    return {
+        "verified": metadata.verified,
+        "vmkla_version": metadata.vmkla_version,
+        "precision": metadata.precision,
+        "input_type": metadata.input_type,
+        "profile": None if metadata.profile is None else list(metadata.profile),
+        "model_config": metadata.model_config,
+        "class_names": list(metadata.class_names),
+        "threshold": metadata.threshold,
+        "preprocess": metadata.preprocess.to_dict(),
+        "training": metadata.training,
+        "random_weights": metadata.random_weights,
+        "weights_sha256": metadata.weights_sha256,
+        "gates": metadata.gates,
+    }
+
+
 def network_of(model: str | Path) -> tuple[ModelConfig, tuple[int, int]]:
     """Configuration and input size of the network behind a name or in a file.
 
     Args:
-        model: a preset's name, a shipped model's, an ``.onnx`` file, or a ``.safetensors`` file.
+        model: a preset's name, a shipped model's, an ``.onnx``, ``.plan`` or ``.safetensors`` file.
     Returns:
         The configuration, and height and width in px: the file's own, 256x256 for a bare preset.
     Raises:

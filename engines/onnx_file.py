@@ -6,6 +6,7 @@ Source: onnx.proto3 of ONNX 1.x (field numbers), Protocol Buffers encoding (wire
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections import Counter
 from collections.abc import Iterator
@@ -85,15 +86,21 @@ def read_outline(path: Path) -> OnnxOutline:
     Raises:
         BadInputError: there is no such file, it is not ONNX, or it ends too early.
     """
+    with _mapped(path) as data:
+        return _outline(data, len(data))
+
+
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    """A file's bytes; whatever is wrong with it becomes a ``BadInputError``."""
     if path.is_dir():
         raise BadInputError(f"{path} is a folder, expected an ONNX file")
     try:
         with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if size == 0:
+            if file.seek(0, 2) == 0:
                 raise BadInputError(f"{path} is empty, expected an ONNX file")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _outline(data, size)
+                yield data
     except FileNotFoundError as error:
         raise BadInputError(f"there is no file {path}") from error
     except OSError as error:
@@ -103,6 +110,24 @@ def read_outline(path: Path) -> OnnxOutline:
             f"{path} is not a whole ONNX file: {error}",
             hint="It may be of another kind or cut off: fetch or export it again.",
         ) from error
+
+
+def without_functions(path: Path) -> bytes:
+    """A file's bytes with its model-local functions left out; everything else stays as it is.
+
+    A parser that prefers a function to a plugin of the same name is left no choice.
+
+    Raises:
+        BadInputError: as ``read_outline``.
+    """
+    with _mapped(path) as data:
+        kept = bytearray()
+        at, size = 0, len(data)
+        for number, _, end in _fields_to(data, 0, size):
+            if number != _MODEL_FUNCTIONS:
+                kept += data[at:end]
+            at = end
+        return bytes(kept)
 
 
 def _outline(data: mmap.mmap, size: int) -> OnnxOutline:
@@ -166,6 +191,11 @@ _Value = int | tuple[int, int]
 
 def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, _Value]]:
     """Field numbers and values of the message in data[at:end]."""
+    return ((number, value) for number, value, _ in _fields_to(data, at, end))
+
+
+def _fields_to(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, _Value, int]]:
+    """The same, and where each field ends; the next one starts there."""
     while at < end:
         tag, at = _varint(data, at, end)
         number, kind = tag >> 3, tag & 7
@@ -185,7 +215,7 @@ def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, _Value]]:
             raise _NotProtobufError(f"no field starts at byte {at}")
         if at > end:
             raise _NotProtobufError(f"it ends {at - end} bytes too early")
-        yield number, value
+        yield number, value, at
 
 
 def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.engines import custom_ops
-from vmkla.engines.frames import check_frames
+from vmkla.engines.frames import check_frames, network_input
 from vmkla.engines.onnx_file import read_outline
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, VmklaError
 from vmkla.files import file_sha256
@@ -98,7 +98,8 @@ class OnnxRuntimeRunner:
             s = self._spec
             return np.empty((0, s.num_classes, s.height, s.width), np.float32)
         try:
-            (probability,) = self._session.run(None, {INPUT: np.ascontiguousarray(frames_rgb)})
+            feed = network_input(frames_rgb, self._spec.metadata.input_type)
+            (probability,) = self._session.run(None, {INPUT: feed})
         except Exception as error:
             raise VmklaError(f"onnxruntime failed on {self._spec.path}: {_first_line(error)}") from error
         return np.asarray(probability)
@@ -117,8 +118,12 @@ def _spec_of(
     seen = [(value.name, value.type, list(value.shape)) for value in (*inputs, *outputs)]
     batch = seen[0][2][0] if seen and seen[0][2] else None
     classes = len(metadata.class_names)
+    inputs_of = {
+        "uint8": ("tensor(uint8)", [batch, height, width, 3]),
+        "float32": ("tensor(float)", [batch, 3, height, width]),
+    }
     expected = [
-        (INPUT, "tensor(uint8)", [batch, height, width, 3]),
+        (INPUT, *inputs_of[metadata.input_type]),
         (OUTPUT, "tensor(float)", [batch, classes, height, width]),
     ]
     if seen != expected:

@@ -58,6 +58,7 @@ def open_elu(model: onnx.ModelProto) -> int:
         for node in graph.node
         if node.op_type == "Elu" and users[node.output[0]] == 1 and all(a.f == 1.0 for a in node.attribute)
     }
+    values = {value.name: value for value in (*graph.value_info, *graph.output)}
     nodes, changed = [], 0
     for node in graph.node:
         elu = next((plain[name] for name in node.input if name in plain), None)
@@ -75,6 +76,11 @@ def open_elu(model: onnx.ModelProto) -> int:
         for part in parts:
             part.metadata_props.extend(elu.metadata_props)
         nodes.extend(parts)
+        for part in parts[:-1]:  # of the type and shape of y, and said so like those of any other value
+            if y in values:
+                stated = graph.value_info.add()
+                stated.CopyFrom(values[y])
+                stated.name = part.output[0]
         changed += 1
     del graph.node[:]
     graph.node.extend(nodes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,9 @@ from vmkla import weights
 from vmkla.config import PRESETS, get_preset
 from vmkla.errors import BadInputError, UsageError
 from vmkla.export.exporter import ExportReport, export_onnx
+from vmkla.export.form import Batch
 from vmkla.imports import require
+from vmkla.metadata import InputType, Precision
 from vmkla.preprocess import PreprocessSpec, Rect, field_of_view, prepare
 
 if TYPE_CHECKING:
@@ -34,12 +36,14 @@ class ExportRequest:
         size_hw: input size, px; None takes the size of the training, and 256x256 where that is unknown.
         weights: weights file of a preset.
         random_weights: draw the weights of a preset; for benchmarks.
-        batch: ``"dynamic"``, or a fixed number of frames.
+        batch: ``"dynamic"``, a fixed number of frames, or (min, opt, max) of a dynamic one.
+        precision: ``fp32``, or ``fp16`` for a strongly typed half-precision graph.
+        input_type: ``uint8`` frames (n, H, W, 3), or ``float32`` (n, 3, H, W).
         roi: field of view; None takes that of the training.
         threshold: None takes that of the weights.
         frames: a video, image, folder or pattern to check with; None renders some.
         skip_gates: do not check.
-        half_storage: store the weights as float16.
+        half_storage: store the weights of a float32 graph as float16.
         seed: of random weights.
     """
 
@@ -48,7 +52,9 @@ class ExportRequest:
     size_hw: tuple[int, int] | None = None
     weights: Path | None = None
     random_weights: bool = False
-    batch: Literal["dynamic"] | int = "dynamic"
+    batch: Batch = "dynamic"
+    precision: Precision = "fp32"
+    input_type: InputType = "uint8"
     roi: str | Rect | None = None
     threshold: float | None = None
     frames: str | None = None
@@ -74,6 +80,8 @@ def export_request(request: ExportRequest, progress: Callable[[str], None] | Non
         spec=spec,
         output=request.output,
         batch=request.batch,
+        precision=request.precision,
+        input_type=request.input_type,
         class_names=loaded.class_names,
         threshold=loaded.threshold if request.threshold is None else request.threshold,
         training=training,

@@ -9,26 +9,37 @@ the untouched network, so a slip here does not leave the house.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from vmkla.config import IMAGENET_MEAN, IMAGENET_STD
+from vmkla.errors import UsageError
 from vmkla.models.decoder import SegmentationHead
 from vmkla.models.encoder import PatchEmbed
+from vmkla.models.layers import Float32Island, LayerNorm
+from vmkla.models.ss2d import SS2D
 from vmkla.models.vmkla_unet import VMKLAUNet
+from vmkla.ops import selective_scan2d
 
 
 class FoldedPatchEmbed(nn.Module):
     """Patch embedding of raw frames: normalisation is folded into its weights.
 
     A broadcast over three interleaved channels is slow (0.5 ms each for scale and shift). Patches do not
-    overlap, so the convolution is one matrix product over their pixels.
+    overlap, so the convolution is one matrix product over their pixels. Pixels of 0 to 255 are exact in
+    half precision, and what the folded weights lose there is less than a rounding of the result.
+
+    Args:
+        embed: the module that it stands for.
+        channels_first: frames come as (n, 3, H, W).
     """
 
-    def __init__(self, embed: PatchEmbed) -> None:
+    def __init__(self, embed: PatchEmbed, *, channels_first: bool = False) -> None:
         super().__init__()
+        self.channels_first = channels_first
         weight = embed.proj.weight.double()  # (C, 3, patch, patch)
         std = torch.tensor(IMAGENET_STD, dtype=torch.float64)
         mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64)
@@ -36,18 +47,20 @@ class FoldedPatchEmbed(nn.Module):
         bias = torch.zeros(()) if embed.proj.bias is None else embed.proj.bias.double()
         weight = weight / (255.0 * std)[:, None, None]
         self.patch = embed.proj.kernel_size[0]
-        # Rows as the pixels of a patch lie in a frame: row, column, colour.
-        self.weight = nn.Parameter(weight.permute(0, 2, 3, 1).flatten(1).float())  # (C, patch patch 3)
+        # In the order in which the pixels of a patch lie in a frame: row, column, colour, or colour first.
+        weight = weight if channels_first else weight.permute(0, 2, 3, 1)
+        self.weight = nn.Parameter(weight.flatten(1).float())  # (C, patch patch 3)
         self.bias = nn.Parameter((bias - shift).float())
         self.norm = embed.norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, H, W, 3), 0 to 255 -> (n, H / patch, W / patch, C)."""
-        _, H, W, _ = x.shape
+        """(n, H, W, 3), or (n, 3, H, W), 0 to 255 -> (n, H / patch, W / patch, C)."""
         p = self.patch
-        x = x.reshape(-1, H // p, p, W // p, p * 3).permute(
-            0, 1, 3, 2, 4
-        )  # (n, H/p, W/p, row, column colour)
+        H, W = x.shape[2:] if self.channels_first else x.shape[1:3]
+        if self.channels_first:
+            x = x.reshape(-1, 3, H // p, p, W // p, p).permute(0, 2, 4, 1, 3, 5)
+        else:
+            x = x.reshape(-1, H // p, p, W // p, p * 3).permute(0, 1, 3, 2, 4)
         x = x.reshape(-1, H // p, W // p, p * p * 3)
         out: Tensor = self.norm(linear(x, self.weight, self.bias))
         return out
@@ -100,13 +113,92 @@ class FoldedHead(nn.Module):
         return out + self.constant
 
 
-def rewrite(model: VMKLAUNet) -> VMKLAUNet:
-    """A copy of the network with the classes above in place; its input is (n, H, W, 3), 0 to 255.
+class Float32Scan(Float32Island):
+    """A scan in float32 inside a half-precision network, for results beyond half's range.
+
+    Only the arithmetic of the node changes: u and p are rounded to half where they are made.
+
+    Args:
+        scan: the module that it stands for.
+    """
+
+    float32_names = (*SS2D.float32_names, "dt_weight")
+
+    def __init__(self, scan: SS2D) -> None:
+        super().__init__()
+        self.p_proj, self.backend = scan.p_proj, scan.backend
+        self.dt_weight, self.A_log, self.D, self.delta_bias = (
+            scan.dt_weight,
+            scan.A_log,
+            scan.D,
+            scan.delta_bias,
+        )
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(b, H, W, d) half -> (b, H, W, d) float32."""
+        return selective_scan2d(
+            u.float(),
+            self.p_proj(u).float(),
+            self.dt_weight,
+            -torch.exp(self.A_log),
+            self.D,
+            self.delta_bias,
+            backend=self.backend,
+        )
+
+
+class Float32Norm(Float32Island, LayerNorm):
+    """The norm behind a ``Float32Scan``: float32 in and inside, half out.
+
+    Args:
+        norm: the module that it stands for.
+    """
+
+    float32_names = ("weight", "bias")
+
+    def __init__(self, norm: LayerNorm) -> None:
+        super().__init__(norm.normalized_shape, norm.eps)
+        self.weight, self.bias = norm.weight, norm.bias
+        self.result = torch.float16
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) float32 -> (..., C) half."""
+        return super().forward(x).to(self.result)
+
+
+def rewrite(
+    model: VMKLAUNet, *, half: bool = False, channels_first: bool = False, wide_scans: Sequence[str] = ()
+) -> VMKLAUNet:
+    """A copy of the network with the classes above in place; its input is raw frames, 0 to 255.
 
     Its own ``forward`` does not serve any more: see ``wrapper``.
+
+    Args:
+        model: the network, float32.
+        half: the copy is cast to half precision; ``Float32Island``s keep their own tensors. The head then
+            keeps its norm: the squares of ``FoldedHead`` leave half's range at 256.
+        channels_first: frames come as (n, 3, H, W), else as (n, H, W, 3).
+        wide_scans: names of scans that stay float32 with their norms, where the rest is half.
     """
     with torch.no_grad():
         model = copy.deepcopy(model).eval()
-        model.encoder.patch_embed = FoldedPatchEmbed(model.encoder.patch_embed)  # type: ignore[assignment]
-        model.head = FoldedHead(model.head)  # type: ignore[assignment]
-    return model
+        embed = FoldedPatchEmbed(model.encoder.patch_embed, channels_first=channels_first)
+        model.encoder.patch_embed = embed  # type: ignore[assignment]
+        if not half:
+            model.head = FoldedHead(model.head)  # type: ignore[assignment]
+            return model
+        for name in wide_scans:
+            _keep_float32(model, name)
+        return model.half()
+
+
+def _keep_float32(model: VMKLAUNet, name: str) -> None:
+    """Put a scan and the norm behind it into float32, in place."""
+    holder, _, attribute = name.rpartition(".")
+    # A block has its scan at `scan`, or at `main.mixer`, and its norm at `out_norm`.
+    block = model.get_submodule(holder.removesuffix(".main"))
+    scan, norm = model.get_submodule(name), block.get_submodule("out_norm")
+    if not (isinstance(scan, SS2D) and isinstance(norm, LayerNorm)):
+        raise UsageError(f"{name} is a {type(scan).__name__}, expected a scan with a norm behind it")
+    model.get_submodule(holder).register_module(attribute, Float32Scan(scan))
+    block.register_module("out_norm", Float32Norm(norm))

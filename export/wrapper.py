@@ -1,11 +1,13 @@
-"""The module that is traced: uint8 frames to probability, in the form that suits a runtime."""
+"""The module that is traced: frames to probability, in the form that suits a runtime."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from vmkla.export.rewrites import rewrite
+from vmkla.export.form import GraphForm
+from vmkla.export.rewrites import Float32Norm, rewrite
+from vmkla.metadata import InputType
 from vmkla.models.vmkla_unet import VMKLAUNet
 
 INPUT = "frames"
@@ -15,25 +17,43 @@ OUTPUT = "probability"
 class ExportModule(nn.Module):
     """What the ONNX graph computes; the names of its modules become the graph's.
 
-    It computes what ``FramesToProbability`` does. The first thing done to the frames is a Cast, as
-    TensorRT asks of an input of uint8.
+    It computes what ``FramesToProbability`` does. The first thing done to uint8 frames is a Cast, as
+    TensorRT asks of such an input. In half precision every type is written into the graph: products,
+    convolutions and norms are half; means, the normaliser of linear attention and the sigmoid or softmax at
+    the end are float32, like the parameters of the scan and the knots of the splines.
 
     Args:
-        model: the network, float32.
+        model: the network, float32; it is not changed.
+        form: what the graph is to look like.
     """
 
-    def __init__(self, model: VMKLAUNet) -> None:
+    def __init__(self, model: VMKLAUNet, form: GraphForm) -> None:
         super().__init__()
         self.num_classes = model.config.num_classes
-        self.model = rewrite(model)
+        half = form.precision == "fp16"
+        self.element = torch.float16 if half else torch.float32
+        self.model = rewrite(
+            model, half=half, channels_first=form.input_type == "float32", wide_scans=form.wide_scans
+        )
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(n, H, W, 3) uint8 RGB -> (n, classes, H, W) float32."""
-        logits: Tensor = self.model.head(self.model.decoder(self.model.encoder(frames.to(torch.float32))))
+        """(n, H, W, 3) uint8 or (n, 3, H, W) float32 RGB -> (n, classes, H, W) float32."""
+        logits = self.model.head(self.model.decoder(self.model.encoder(frames.to(self.element))))
+        logits = logits.to(torch.float32)
         return torch.sigmoid(logits) if self.num_classes == 1 else torch.softmax(logits, dim=1)
 
+    def widened(self) -> ExportModule:
+        """Itself, computing in float32 with its half weights: the arithmetic without the rounding."""
+        self.float()
+        self.element = torch.float32
+        for module in self.modules():
+            if isinstance(module, Float32Norm):
+                module.result = torch.float32
+        return self
 
-def example_frames(batch: int, height: int, width: int) -> Tensor:
-    """(batch, height, width, 3) uint8 noise to trace with."""
+
+def example_frames(batch: int, height: int, width: int, input_type: InputType = "uint8") -> Tensor:
+    """Noise to trace with, shaped and typed as ``ExportModule`` takes it."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (batch, height, width, 3), generator=generator, dtype=torch.uint8)
+    frames = torch.randint(0, 256, (batch, height, width, 3), generator=generator, dtype=torch.uint8)
+    return frames if input_type == "uint8" else frames.permute(0, 3, 1, 2).float().contiguous()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,10 @@ import onnx
 import torch
 
 from vmkla.config import ModelConfig
-from vmkla.export.exporter import export_onnx, trace
+from vmkla.export.exporter import export_onnx
+from vmkla.export.form import GraphForm
+from vmkla.export.tracing import trace
+from vmkla.metadata import InputType, Precision
 from vmkla.models.vmkla_unet import VMKLAUNet, build_model
 from vmkla.preprocess import PreprocessSpec
 
@@ -52,14 +54,20 @@ def frames(count: int, height: int = HEIGHT, width: int = WIDTH, seed: int = 0) 
     return np.clip(coarse.repeat(8, axis=1).repeat(8, axis=2) + fine, 0, 255).astype(np.uint8)
 
 
-@functools.cache
-def exported() -> bytes:
+def exported(precision: Precision = "fp32", input_type: InputType = "uint8") -> bytes:
     """The whole, verified file of the tiny network, with a dynamic batch."""
+    return _exported(precision, input_type)
+
+
+@functools.cache
+def _exported(precision: Precision, input_type: InputType) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         report = export_onnx(
             network(),
             spec=PreprocessSpec(HEIGHT, WIDTH),
             output=Path(folder) / "tiny.onnx",
+            precision=precision,
+            input_type=input_type,
             frames=frames(3),
             random_weights=True,
         )
@@ -67,16 +75,16 @@ def exported() -> bytes:
 
 
 @functools.cache
-def _traced(config: ModelConfig, batch: Literal["dynamic"] | int) -> bytes:
-    if (config, batch) == (TINY, "dynamic"):
-        proto = onnx.load_model_from_string(exported())
+def _traced(config: ModelConfig, form: GraphForm) -> bytes:
+    if config == TINY and form.fixed_batch is None and not form.wide_scans:
+        proto = onnx.load_model_from_string(exported(form.precision, form.input_type))
         del proto.functions[:]
         del proto.metadata_props[:]
     else:
-        proto = trace(network(config), HEIGHT, WIDTH, batch)
+        proto = trace(network(config), form)
     return bytes(proto.SerializeToString())
 
 
-def traced(config: ModelConfig = TINY, batch: Literal["dynamic"] | int = "dynamic") -> onnx.ModelProto:
+def traced(config: ModelConfig = TINY, form: GraphForm | None = None) -> onnx.ModelProto:
     """The exporter's graph, without bodies and metadata; a copy of one's own."""
-    return onnx.load_model_from_string(_traced(config, batch))
+    return onnx.load_model_from_string(_traced(config, form or GraphForm(HEIGHT, WIDTH)))

@@ -37,7 +37,13 @@ artefacts = st.builds(
     random_weights=st.booleans(),
     gates=facts,
     precision=st.sampled_from(["fp32", "fp16", "int8"]),
+    input_type=st.sampled_from(["uint8", "float32"]),
+    profile=st.none() | st.lists(st.integers(1, 64), min_size=3, max_size=3).map(sorted).map(tuple),
 )
+
+
+YOUNGER = {"vmkla.input_type", "vmkla.profile"}
+"""Keys that older files lack."""
 
 
 def example(**changes: Any) -> ArtefactMetadata:
@@ -62,11 +68,8 @@ def test_round_trip(metadata: ArtefactMetadata) -> None:
     back = ArtefactMetadata.from_props(props, path="model.onnx")
     # JSON has lists only: compare what both sides write.
     assert back.to_props() == props
-    assert (back.threshold, back.preprocess, back.class_names) == (
-        metadata.threshold,
-        metadata.preprocess,
-        metadata.class_names,
-    )
+    for name in ("threshold", "preprocess", "class_names", "precision", "input_type", "profile"):
+        assert getattr(back, name) == getattr(metadata, name), name
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,15 @@ def test_another_layout_is_refused() -> None:
         ArtefactMetadata.from_props(props, path="model.onnx")
 
 
-@pytest.mark.parametrize("key", sorted(set(example().to_props()) - {"vmkla.format"}))
+def test_a_file_of_before_there_was_a_choice_of_input() -> None:
+    props = example(input_type="float32", profile=(1, 2, 4)).to_props()
+    for key in YOUNGER:
+        del props[key]
+    old = ArtefactMetadata.from_props(props, path="model.onnx")
+    assert (old.input_type, old.profile) == ("uint8", None)
+
+
+@pytest.mark.parametrize("key", sorted(set(example().to_props()) - {"vmkla.format", *YOUNGER}))
 def test_each_missing_key_is_named(key: str) -> None:
     props = example().to_props()
     del props[key]
@@ -106,6 +117,10 @@ def test_each_missing_key_is_named(key: str) -> None:
         ("vmkla.preprocess", '{"height": 4}'),
         ("vmkla.preprocess", "[]"),
         ("vmkla.gates", ""),
+        ("vmkla.input_type", "float"),
+        ("vmkla.profile", "[1, 2]"),
+        ("vmkla.profile", "[4, 2, 1]"),
+        ("vmkla.profile", "8"),
     ],
 )
 def test_damage_is_an_artefact_error_and_no_traceback(key: str, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vmkla import __version__
 from vmkla.errors import ArtefactMismatchError
@@ -13,6 +13,11 @@ from vmkla.preprocess import PreprocessSpec
 
 FORMAT = "1"
 """Version of this layout, raised when a reader of the old one would go wrong."""
+
+Precision = Literal["fp32", "fp16"]
+"""Of the arithmetic that an exported file asks for."""
+InputType = Literal["uint8", "float32"]
+"""Of the input ``frames``: uint8 (n, H, W, 3), or float32 (n, 3, H, W); RGB of 0 to 255 in both."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,9 @@ class ArtefactMetadata:
         random_weights: the weights were never trained.
         gates: result of the check that the file's maker ran (``verify``); empty when it never was.
         precision: ``fp32``, ``fp16`` or ``int8``.
+        input_type: type and layout of the input ``frames``; ``uint8`` in files of before there was a choice.
+        profile: smallest, usual and largest batch that an engine is built for, of a file with a dynamic
+            batch; None when nobody said, or when the batch is fixed.
         vmkla_version: version that wrote the file.
     """
 
@@ -41,6 +49,8 @@ class ArtefactMetadata:
     random_weights: bool = False
     gates: dict[str, Any] = field(default_factory=dict)
     precision: str = "fp32"
+    input_type: InputType = "uint8"
+    profile: tuple[int, int, int] | None = None
     vmkla_version: str = __version__
 
     @property
@@ -62,6 +72,8 @@ class ArtefactMetadata:
             "vmkla.random_weights": json.dumps(self.random_weights),
             "vmkla.gates": json.dumps(self.gates),
             "vmkla.precision": self.precision,
+            "vmkla.input_type": self.input_type,
+            "vmkla.profile": json.dumps(self.profile),
         }
 
     @classmethod
@@ -95,6 +107,8 @@ class ArtefactMetadata:
                 random_weights=bool(json.loads(props["vmkla.random_weights"])),
                 gates=json.loads(props["vmkla.gates"]),
                 precision=props["vmkla.precision"],
+                input_type=_input_type(props.get("vmkla.input_type", "uint8")),
+                profile=_profile(json.loads(props.get("vmkla.profile", "null"))),
                 vmkla_version=props["vmkla.version"],
             )
         except (KeyError, ValueError, TypeError) as error:
@@ -102,3 +116,19 @@ class ArtefactMetadata:
                 f"{path} has damaged vmkla metadata: {error!r}",
                 hint="Run: vmkla export again, or fetch the file anew",
             ) from error
+
+
+def _input_type(text: str) -> InputType:
+    found: dict[str, InputType] = {"uint8": "uint8", "float32": "float32"}
+    if text not in found:
+        raise ValueError(f"input type {text!r}, expected one of {list(found)}")
+    return found[text]
+
+
+def _profile(values: Any) -> tuple[int, int, int] | None:
+    if values is None:
+        return None
+    smallest, usual, largest = (int(value) for value in values)
+    if not 1 <= smallest <= usual <= largest:
+        raise ValueError(f"batch profile {values}, expected 1 <= min <= opt <= max")
+    return smallest, usual, largest

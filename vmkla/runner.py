@@ -24,8 +24,9 @@ class RunnerSpec:
         sha256: hash of the file's bytes.
         runtime: runtime and version, for instance ``"onnxruntime 1.32.0"``.
         device: ``"cpu"`` or ``"cuda:0"``.
-        kernels: ``"native"`` when vmkla's own kernels run the custom nodes, ``"bodies"`` when
-            their function bodies do, ``"torch"`` for the PyTorch runner.
+        kernels: ``"native"`` when vmkla's own CPU kernels run the custom nodes, ``"plugin"`` when its
+            CUDA kernels do, ``"bodies"`` when their function bodies do, ``"torch"`` for the PyTorch runner.
+        notes: what else there is to say of how it runs, for people.
     """
 
     height: int
@@ -38,6 +39,7 @@ class RunnerSpec:
     runtime: str
     device: str
     kernels: str
+    notes: tuple[str, ...] = ()
 
 
 class Runner(Protocol):

@@ -40,12 +40,52 @@ def test_a_weights_file_becomes_a_model_that_infer_takes(
 
 
 @pytest.mark.slow
+def test_half_precision_with_planes_of_floats(
+    vmkla: Any, tiny_weights: Path, output: Path, clip: Path, tmp_path: Path
+) -> None:
+    """The file says what it is, and ``infer`` runs it like any other."""
+    done = vmkla(
+        "export", "--model", tiny_weights, "--output", output, "--frames", clip, "--precision", "fp16",
+        "--input", "float", "--batch", "1,2,4", "--json",
+    )  # fmt: skip
+    assert done.status == 0, done.stderr
+    assert (done.json["precision"], done.json["input_type"], done.json["profile"]) == (
+        "fp16",
+        "float32",
+        [1, 2, 4],
+    )
+    assert done.json["gates"]["range"]["passed"] is True
+    facts = vmkla("inspect", output, "--json").json
+    assert (facts["precision"], facts["input_type"], facts["profile"], facts["verified"]) == (
+        "fp16",
+        "float32",
+        [1, 2, 4],
+        True,
+    )
+    shown = vmkla("inspect", output).stdout
+    assert "precision: fp16" in shown and "input_type: float32" in shown and "profile: 1, 2, 4" in shown
+    ran = vmkla("infer", "--video", clip, "--model", output, "--out", tmp_path / "out", "--json")
+    assert ran.status == 0 and ran.json["warnings"] == []
+
+
+@pytest.mark.slow
+def test_a_tensor_beyond_half_is_status_5(
+    vmkla: Any, tiny_weights: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit below the largest pixel: the range is really measured, and its verdict counts."""
+    monkeypatch.setattr("vmkla.export.ranges.RANGE_LIMIT", 100.0)
+    done = vmkla("export", "--model", tiny_weights, "--output", output, "--precision", "fp16")
+    assert done.status == 5 and "allowed is 100" in done.stderr and "reaches" in done.stderr
+    assert done.stdout == "" and files(output.parent) == []
+
+
+@pytest.mark.slow
 def test_a_failed_check_is_status_5_and_leaves_nothing(
     vmkla: Any, tiny_weights: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gates that no float32 arithmetic can hold: the check really runs, and its verdict counts."""
     gates = Gates("impossible", max_error=0.0, mean_error=0.0)
-    monkeypatch.setattr("vmkla.export.exporter.FP32_EXPORT", gates)
+    monkeypatch.setattr("vmkla.export.checks.FP32_EXPORT", gates)
     done = vmkla("export", "--model", tiny_weights, "--output", output)
     assert done.status == 5 and "max probability error" in done.stderr and str(output) in done.stderr
     assert done.stdout == "" and files(output.parent) == []
@@ -76,6 +116,11 @@ def test_a_preset_without_weights_names_both_ways_out(vmkla: Any, output: Path, 
         (("--imgsz", "big"), 2, "--imgsz"),
         (("--batch", "0"), 2, "--batch"),
         (("--batch", "many"), 2, "--batch"),
+        (("--batch", "1,2"), 2, "MIN,OPT,MAX"),
+        (("--batch", "4,2,1"), 2, "min <= opt <= max"),
+        (("--precision", "int8"), 2, "--precision"),
+        (("--input", "double"), 2, "--input"),
+        (("--precision", "fp16", "--half-storage"), 2, "--half-storage"),
         (("--roi", "left"), 2, "left"),
         (("--threshold", "7"), 2, "threshold"),
         (("--random-weights",), 2, "tiny.safetensors"),

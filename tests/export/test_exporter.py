@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported_models import HEIGHT, TINY, WIDTH, frames, network, traced
+from exported_models import HEIGHT, TINY, WIDTH, exported, frames, network, traced
 from tolerances import tol
 
 from vmkla.engines.onnx_file import read_outline
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
-from vmkla.errors import BadInputError, GateError, ShapeError, UsageError
-from vmkla.export import exporter
+from vmkla.errors import ArtefactMismatchError, BadInputError, GateError, ShapeError, UsageError
+from vmkla.export import checks, exporter, tracing
 from vmkla.metadata import ArtefactMetadata
 from vmkla.models.serving import FramesToProbability, weights_sha256
 from vmkla.preprocess import PreprocessSpec
@@ -29,7 +29,7 @@ SPEC = PreprocessSpec(HEIGHT, WIDTH)
 def no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traces come from the session's cache, each a copy of its own; all else is the real exporter."""
     traced()  # fills the cache, by the real exporter
-    monkeypatch.setattr(exporter, "trace", lambda model, height, width, batch: traced(model.config, batch))
+    monkeypatch.setattr(tracing, "trace", lambda model, form: traced(model.config, form))
 
 
 def export(path: Path, **changes: Any) -> exporter.ExportReport:
@@ -150,6 +150,48 @@ def test_fixed_batch_many_classes_and_half_storage(tmp_path: Path) -> None:
         runner.infer(frames(1))
 
 
+def test_float_frames(tmp_path: Path) -> None:
+    """Planes of floats give what uint8 frames give, at any batch; the runner makes them of its frames."""
+    path = tmp_path / "float.onnx"
+    path.write_bytes(exported(input_type="float32"))
+    outline = read_outline(path)
+    assert [value.to_dict() for value in outline.inputs] == [
+        {"name": "frames", "element": "float32", "shape": ["n", 3, HEIGHT, WIDTH]}
+    ]
+    metadata = ArtefactMetadata.from_props(outline.metadata, path="")
+    assert metadata.input_type == "float32" and metadata.verified
+    other = tmp_path / "uint8.onnx"
+    other.write_bytes(exported())
+    inputs = frames(3, seed=8)
+    expected = torch.from_numpy(OnnxRuntimeRunner(other, threads=1).infer(inputs))
+    runner = OnnxRuntimeRunner(path, threads=1)
+    for part in (slice(0, 3), slice(1, 2)):
+        torch.testing.assert_close(
+            torch.from_numpy(runner.infer(inputs[part])),
+            expected[part],
+            **tol(("uint8 frames", "float frames"), torch.float32),
+        )
+    assert np.abs(runner.infer(inputs[..., ::-1].copy()) - expected.numpy()).max() > 1e-2, "colours matter"
+
+
+def test_an_input_type_that_is_not_the_files_is_refused(tmp_path: Path) -> None:
+    model = onnx.load_model_from_string(exported())
+    for entry in model.metadata_props:
+        if entry.key == "vmkla.input_type":
+            entry.value = "float32"
+    onnx.save(model, tmp_path / "wrong.onnx")
+    with pytest.raises(ArtefactMismatchError, match="its metadata asks for"):
+        OnnxRuntimeRunner(tmp_path / "wrong.onnx", threads=1)
+
+
+def test_a_profile_is_written_down(tmp_path: Path, no_tracing: None) -> None:
+    report = export(tmp_path / "model.onnx", batch=(1, 2, 4), skip_gates=True)
+    runner = OnnxRuntimeRunner(report.path, threads=1)
+    assert runner.spec.metadata.profile == (1, 2, 4) and runner.spec.batch is None
+    assert runner.infer(frames(3)).shape == (3, 1, HEIGHT, WIDTH)
+    assert report.to_dict()["profile"] == (1, 2, 4)
+
+
 def body_with_a_route_not_reversed() -> onnx.FunctionProto:
     body = real_scan_body()
     for node in body.node:
@@ -158,11 +200,11 @@ def body_with_a_route_not_reversed() -> onnx.FunctionProto:
     return body
 
 
-real_scan_body = exporter.bodies.scan_body
+real_scan_body = tracing.bodies.scan_body
 
 
 def test_a_wrong_body_is_refused(tmp_path: Path, no_tracing: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter.bodies, "scan_body", body_with_a_route_not_reversed)
+    monkeypatch.setattr(tracing.bodies, "scan_body", body_with_a_route_not_reversed)
     with pytest.raises(GateError) as caught:
         export(tmp_path / "model.onnx")
     assert caught.value.exit_status == 5
@@ -177,8 +219,8 @@ def test_a_wrong_graph_is_refused(
 ) -> None:
     """Two routes of one scan have changed places: both ways to run it must fail."""
 
-    def spoilt(model: Any, height: int, width: int, batch: Any) -> onnx.ModelProto:
-        proto = traced(model.config, batch)
+    def spoilt(model: Any, form: Any) -> onnx.ModelProto:
+        proto = traced(model.config, form)
         for tensor in proto.graph.initializer:
             if tensor.name == "encoder.stages.3.blocks.0.scan.delta_bias":
                 values = onnx.numpy_helper.to_array(tensor)[[2, 1, 0, 3]]
@@ -187,7 +229,7 @@ def test_a_wrong_graph_is_refused(
         raise AssertionError("the weight to spoil is not there")
 
     traced()  # fills the cache, by the real exporter
-    monkeypatch.setattr(exporter, "trace", spoilt)
+    monkeypatch.setattr(tracing, "trace", spoilt)
     with pytest.raises(GateError, match="onnxruntime/native.*onnxruntime/bodies"):
         export(tmp_path / "model.onnx", random_weights=random_weights)
     assert list(tmp_path.iterdir()) == []
@@ -198,7 +240,7 @@ def test_a_failed_export_leaves_the_file_of_before(
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the one before")
-    monkeypatch.setattr(exporter.bodies, "scan_body", body_with_a_route_not_reversed)
+    monkeypatch.setattr(tracing.bodies, "scan_body", body_with_a_route_not_reversed)
     with pytest.raises(GateError):
         export(path)
     assert path.read_bytes() == b"the one before"
@@ -228,6 +270,8 @@ def test_the_model_is_not_changed(tmp_path: Path, no_tracing: None) -> None:
     [
         ({"spec": PreprocessSpec(40, 64)}, ShapeError, "multiples of 32"),
         ({"batch": 0}, UsageError, "batch"),
+        ({"batch": (4, 2, 1)}, UsageError, "min <= opt <= max"),
+        ({"batch": (0, 1, 2)}, UsageError, "batch is 0,1,2"),
         ({"class_names": ("a", "b")}, UsageError, "class names"),
         ({"threshold": 7.0}, UsageError, "threshold"),
         ({"frames": frames(1, 64, 64)}, ShapeError, "frames must be"),
@@ -255,7 +299,7 @@ def test_output_that_cannot_be_written(tmp_path: Path, no_tracing: None) -> None
 def test_frames_are_rendered_when_none_are_given(tmp_path: Path, no_tracing: None) -> None:
     report = export(tmp_path / "model.onnx", frames=None)
     assert report.metadata.gates["rendered"] is True
-    assert report.metadata.gates["frames"] == exporter.RENDERED_FRAMES
+    assert report.metadata.gates["frames"] == checks.RENDERED_FRAMES
     assert report.metadata.verified
 
 

@@ -7,6 +7,7 @@ import torch
 from tolerances import tol
 
 from vmkla.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
+from vmkla.errors import UsageError
 from vmkla.export.rewrites import FoldedHead, FoldedPatchEmbed, rewrite
 from vmkla.models.decoder import SegmentationHead
 from vmkla.models.encoder import PatchEmbed
@@ -27,9 +28,10 @@ def test_patch_embedding(patch: int) -> None:
     frames = torch.randint(0, 256, (2, 8, 12, 3)).float()
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     expected = embed(((frames / 255 - mean) / std).permute(0, 3, 1, 2))
-    torch.testing.assert_close(
-        FoldedPatchEmbed(embed)(frames), expected, **tol(("rewrite", "module"), torch.float32)
-    )
+    close = tol(("rewrite", "module"), torch.float32)
+    torch.testing.assert_close(FoldedPatchEmbed(embed)(frames), expected, **close)
+    planes = FoldedPatchEmbed(embed, channels_first=True)
+    torch.testing.assert_close(planes(frames.permute(0, 3, 1, 2)), expected, **close)
 
 
 @pytest.mark.parametrize("classes", [1, 3])
@@ -57,3 +59,52 @@ def test_the_network_itself_is_left_alone() -> None:
     assert isinstance(model.head, SegmentationHead)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], atol=0, rtol=0)
+
+
+def small(block: str = "mkcsa") -> ModelConfig:
+    return ModelConfig(
+        dim=8, encoder_depths=(1, 1, 1, 1), decoder_depths=(1, 1, 1, 1), head_dim=8, decoder_block=block
+    )
+
+
+@pytest.mark.parametrize(
+    ("block", "scan"),
+    [
+        ("mkcsa", "encoder.stages.3.blocks.0.scan"),
+        ("ss2d", "decoder.stages.0.blocks.0.scan"),
+        ("csa", "decoder.stages.0.blocks.0.main.mixer"),
+    ],
+)
+def test_a_scan_beyond_half_stays_float32_with_its_norm(block: str, scan: str) -> None:
+    """Scan and norm give what they would in half, where half can hold it, and survive where it cannot."""
+    torch.manual_seed(0)
+    model = build_model(small(block)).eval()
+    half, wide = rewrite(model, half=True), rewrite(model, half=True, wide_scans=(scan,))
+    holder = scan.rpartition(".")[0].removesuffix(".main")
+    types = {name: value.dtype for name, value in wide.named_parameters()}
+    islands = {name for name, dtype in types.items() if dtype == torch.float32}
+    assert {f"{holder}.out_norm.weight", f"{holder}.out_norm.bias", f"{scan}.dt_weight"} <= islands
+    assert types[f"{scan}.p_proj.weight"] == torch.float16
+    others = {name for name in islands if not name.startswith((scan, f"{holder}.out_norm"))}
+    assert {name.rsplit(".", 1)[-1] for name in others} == {"A_log", "D", "delta_bias"}
+
+    def result(network: torch.nn.Module, scale: float) -> torch.Tensor:
+        """What the norm makes of the scan."""
+        with torch.no_grad():
+            network.get_submodule(scan).D.fill_(scale)  # type: ignore[operator]
+            u = torch.randn(1, 3, 4, network.get_submodule(scan).D.numel()).half()  # type: ignore[operator,union-attr]
+            out = network.get_submodule(f"{holder}.out_norm")(network.get_submodule(scan)(u))
+        assert out.dtype == torch.float16
+        return out
+
+    torch.manual_seed(1)
+    narrow = result(half, 4.0)
+    torch.manual_seed(1)
+    torch.testing.assert_close(result(wide, 4.0), narrow, **tol(("float32 scan", "half scan"), torch.float16))
+    assert not result(half, 1e6).isfinite().all()
+    assert result(wide, 1e6).isfinite().all()
+
+
+def test_only_scans_can_stay_float32() -> None:
+    with pytest.raises(UsageError, match="LayerNorm, expected a scan"):
+        rewrite(build_model(small()), half=True, wide_scans=("encoder.stages.0.blocks.0.norm",))

@@ -22,6 +22,8 @@ CBAM_MIN_HIDDEN = 4
 class ChannelAttention(nn.Module):
     """A weight in 0..1 for every channel, from its mean and its maximum over the image.
 
+    The mean is a sum over thousands of pixels: it is taken in float32 when the weights are half.
+
     Source: paper, eq. of channel attention; Woo et al., CBAM, 2018, eq. 2.
     """
 
@@ -33,7 +35,7 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, H, W, C) -> (b, 1, 1, C)."""
-        mean = x.mean(dim=(1, 2), keepdim=True)
+        mean = at_least_float32(x).mean(dim=(1, 2), keepdim=True).to(x.dtype)
         largest = x.amax(dim=(1, 2), keepdim=True)
         return torch.sigmoid(self.fc2(relu(self.fc1(mean))) + self.fc2(relu(self.fc1(largest))))
 
@@ -51,7 +53,7 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, H, W, C) -> (b, H, W, 1)."""
         _, H, W, _ = x.shape
-        mean = x.mean(dim=-1).unsqueeze(1)  # (b, 1, H, W)
+        mean = at_least_float32(x).mean(dim=-1).to(x.dtype).unsqueeze(1)  # (b, 1, H, W)
         largest = x.amax(dim=-1).unsqueeze(1)
         weight = torch.sigmoid(self.conv(torch.cat((mean, largest), dim=1)))  # (b, 1, H, W)
         return weight.reshape(-1, H, W, 1)
@@ -163,6 +165,9 @@ class LinearAttention(Float32Island):
 
         out_i = (R_i q_i) . sum_j (R_j k_j) v_j^T / L  /  (q_i . mean_j k_j + 1e-6)  +  LePE(v)_i
 
+    Numerator and denominator are both divided by the channels of a head, so that what is half in a half
+    network stays small: the numerator is a mean over tokens and channels, not a sum.
+
     Args:
         dim: channels C.
         heads: heads; C / heads is a multiple of 4.
@@ -203,12 +208,13 @@ class LinearAttention(Float32Island):
         mean_re = at_least_float32(k_re).mean(dim=1).unsqueeze(-1) * self.head_of_pair  # (b, C/2, heads)
         mean_im = at_least_float32(k_im).mean(dim=1).unsqueeze(-1) * self.head_of_pair
         weight = at_least_float32(q_re) @ mean_re + at_least_float32(q_im) @ mean_im  # (b, L, heads)
-        scale = 1.0 / (weight + NORMALISER_EPS)
+        share = self.heads / self.dim  # a power of two in every preset: no rounding
+        scale = 1.0 / ((weight + NORMALISER_EPS) * share)
 
         k_re, k_im = k_re * (1.0 / L), k_im * (1.0 / L)  # before the product: safe in half
         values = self._heads(v)  # (b, heads, L, C/heads)
-        kv_re = self._heads(k_re * cos - k_im * sin).transpose(2, 3) @ values
-        kv_im = self._heads(k_re * sin + k_im * cos).transpose(2, 3) @ values
+        kv_re = self._heads(k_re * cos - k_im * sin).transpose(2, 3) @ values * share
+        kv_im = self._heads(k_re * sin + k_im * cos).transpose(2, 3) @ values * share
         out = self._heads(q_re * cos - q_im * sin) @ kv_re + self._heads(q_re * sin + q_im * cos) @ kv_im
         out = at_least_float32(self._side_by_side(out)) * scale.unsqueeze(-1)  # (b, L, heads, C/heads)
         local: Tensor = self.lepe(x)

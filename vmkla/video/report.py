@@ -142,7 +142,13 @@ def describe_model(runner: Runner) -> dict[str, Any]:
 def describe_runtime(runner: Runner) -> dict[str, Any]:
     """Identity of what runs the model, for the report."""
     spec = runner.spec
-    return {"runner": runner.name, "version": spec.runtime, "device": spec.device, "kernels": spec.kernels}
+    return {
+        "runner": runner.name,
+        "version": spec.runtime,
+        "device": spec.device,
+        "kernels": spec.kernels,
+        "notes": list(spec.notes),
+    }
 
 
 def model_warnings(runner: Runner) -> list[str]:

@@ -1,0 +1,207 @@
+"""What a written file is held against before it gets its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.engines.gates import FP16_EXPORT, FP32_EXPORT, HALF_ARITHMETIC, GateReport, Gates
+from vmkla.engines.onnxruntime_runner import Kernels, OnnxRuntimeRunner
+from vmkla.engines.torch_runner import TorchRunner
+from vmkla.engines.verify import Comparison, check, compare
+from vmkla.errors import BadInputError, GateError
+from vmkla.export import ranges
+from vmkla.export.form import DYNAMIC_BATCH, GraphForm
+from vmkla.export.half import HalfTorchRunner
+from vmkla.export.ranges import RangeReport
+from vmkla.imports import require
+from vmkla.metadata import ArtefactMetadata
+from vmkla.preprocess import PreprocessSpec
+from vmkla.runner import Runner
+
+if TYPE_CHECKING:
+    import onnx
+
+    from vmkla.models.vmkla_unet import VMKLAUNet
+
+RENDERED_FRAMES = 3
+KERNELS: tuple[Kernels, ...] = ("native", "bodies")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Outcome of all checks of a file.
+
+    Attributes:
+        comparisons: one for each way to run the network.
+        gates: verdicts, in the same order.
+        ranges: magnitudes in a half-precision graph; None for a float32 one.
+        frames: how many were run.
+        rendered: they were rendered, not given.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    gates: tuple[GateReport, ...]
+    ranges: RangeReport | None
+    frames: int
+    rendered: bool
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line for each figure that falls short."""
+        lines = [
+            f"with {report.measured['candidate']}: {failure}"
+            for report in self.gates
+            for failure in report.failures
+        ]
+        return (*lines, *(() if self.ranges is None else self.ranges.failures()))
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Plain values, as the file keeps them."""
+        facts = {
+            "passed": not self.failures,
+            "frames": self.frames,
+            "rendered": self.rendered,
+            "checks": [report.to_dict() for report in self.gates],
+        }
+        return facts if self.ranges is None else {**facts, "range": self.ranges.to_dict()}
+
+
+def check_file(
+    path: Path,
+    proto: onnx.ModelProto,
+    model: VMKLAUNet,
+    form: GraphForm,
+    metadata: ArtefactMetadata,
+    frames: npt.NDArray[np.uint8],
+    *,
+    rendered: bool,
+    say: Callable[[str], None],
+) -> Checked:
+    """Hold a file against the network in PyTorch in float32.
+
+    ONNX Runtime runs the file twice, its custom nodes by vmkla's kernels and by the bodies inside it. A
+    half-precision file has more to show, since rounding would hide an exchanged route, and since ONNX
+    Runtime computes most of it in float32 on a CPU, where nothing overflows:
+
+    - range: no half tensor comes near the end of half's range (``ranges``);
+    - arithmetic: widened to float32 it computes what the half weights compute in PyTorch in float32, within
+      the gates of a float32 file;
+    - rounding: PyTorch in half and ONNX Runtime stay near the float32 network.
+
+    Args:
+        path: the file.
+        proto: what is in it.
+        model: float32, in evaluation mode, on the CPU.
+        form: of the graph.
+        metadata: of the file.
+        frames: (n, height, width, 3) uint8 RGB, preprocessed.
+        rendered: for the record, whether they were.
+        say: called with a line for each check.
+    """
+    half = form.precision == "fp16"
+    measured = None
+    if half:
+        measured = ranges.measure(
+            proto,
+            frames,
+            input_type=form.input_type,
+            batch=form.fixed_batch,
+            float32_scans=form.wide_scans,
+        )
+        say(_range_line(measured))
+    reference = TorchRunner(model, metadata)
+    pairs: list[tuple[Comparison, Gates]] = []
+
+    def hold(reference: Runner, candidate: Runner, gates: Gates) -> None:
+        gates = gates.without_masks() if metadata.random_weights else gates
+        comparison = _compare(reference, candidate, frames, gates)
+        pairs.append((comparison, gates))
+        say(_line(comparison, check(comparison, gates), masks=not metadata.random_weights))
+
+    if half:
+        exact = HalfTorchRunner(model, form, metadata, widened=True)
+        with _widened_beside(path, proto) as wide:
+            for kernels in KERNELS:
+                hold(exact, _WidenedRunner(wide, kernels=kernels, warn_unverified=False), HALF_ARITHMETIC)
+        hold(reference, HalfTorchRunner(model, form, metadata), FP16_EXPORT)
+    for kernels in KERNELS:
+        # The file is not verified yet, which is what its runner would warn of.
+        candidate = OnnxRuntimeRunner(path, kernels=kernels, warn_unverified=False)
+        hold(reference, candidate, FP16_EXPORT if half else FP32_EXPORT)
+    comparisons = tuple(comparison for comparison, _ in pairs)
+    reports = tuple(check(comparison, gates) for comparison, gates in pairs)
+    return Checked(comparisons, reports, measured, len(frames), rendered)
+
+
+def refuse_failures(output: Path, failures: Sequence[str]) -> None:
+    """Raise when a check failed.
+
+    Raises:
+        GateError: with every failure.
+    """
+    if failures:
+        raise GateError(
+            f"the exported network does not compute what PyTorch computes, so {output} was not written: "
+            + "; ".join(failures),
+            hint="Look at the figures; --skip-gates writes the file nevertheless, marked unverified.",
+        )
+
+
+def rendered_frames(spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+    """(n, height, width, 3) frames of the procedural clip, for when none are given."""
+    clip = require("vmkla.video.clip", extra="export", purpose="rendering frames to check with")
+    rendered = clip.render_clip(seed=0, height=spec.height, width=spec.width, frames=RENDERED_FRAMES)
+    return np.stack([rgb for rgb, _ in rendered])
+
+
+class _WidenedRunner(OnnxRuntimeRunner):
+    """Of a file that was widened: its name says so in the report."""
+
+    name = "widened onnxruntime"
+
+
+@contextmanager
+def _widened_beside(path: Path, proto: onnx.ModelProto) -> Iterator[Path]:
+    """A widened copy of a half-precision file, there for the while."""
+    wide = path.with_name(f"{path.name}.wide")
+    try:
+        wide.write_bytes(ranges.widened(proto)[0].SerializeToString())
+        yield wide
+    except OSError as error:
+        raise BadInputError(f"{wide} cannot be written: {error.strerror}") from error
+    finally:
+        wide.unlink(missing_ok=True)
+
+
+def _compare(reference: Runner, candidate: Runner, frames: npt.NDArray[np.uint8], gates: Gates) -> Comparison:
+    try:
+        return compare(reference, candidate, frames, batch=DYNAMIC_BATCH, spare_share=gates.spare_share)
+    finally:
+        candidate.close()
+
+
+def _line(comparison: Comparison, report: GateReport, *, masks: bool) -> str:
+    dice = (
+        f", mask Dice mean {comparison.mean_dice:.5f} worst {comparison.worst_dice:.5f}"
+        f" ({comparison.empty_frames} of {comparison.frames} frames without a mask)"
+    )
+    return (
+        f"{comparison.candidate} against {comparison.reference}: probability error max "
+        f"{comparison.max_error:.2e} mean {comparison.mean_error:.2e}{dice if masks else ''}: "
+        f"{'passed' if report.passed else 'FAILED'}"
+    )
+
+
+def _range_line(measured: RangeReport) -> str:
+    name, value = measured.largest[0]
+    return (
+        f"largest of {measured.tensors} half tensors: {value:.4g} of {name}, allowed {measured.limit:.4g}: "
+        f"{'passed' if measured.passed else 'FAILED'}"
+    )

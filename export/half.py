@@ -1,0 +1,124 @@
+"""What half precision needs to know of a network before it is written, and the network run in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.engines.frames import check_frames, network_input
+from vmkla.export.form import GraphForm
+from vmkla.imports import require
+from vmkla.metadata import ArtefactMetadata
+from vmkla.runner import RunnerSpec
+
+if TYPE_CHECKING:
+    from vmkla.models.vmkla_unet import VMKLAUNet
+
+HALF_MAX = 65504.0
+"""The largest number that half precision has."""
+RANGE_LIMIT = HALF_MAX / 4
+"""For every half tensor: other frames give other magnitudes, and partial sums may pass the whole."""
+WIDE_FROM = RANGE_LIMIT / 16
+"""A scan whose result passes this runs in float32: the norm behind it hides such sizes from the rest of the
+network, so training does not hold them back, and they grow with the picture."""
+
+
+def scans_beyond_half(model: VMKLAUNet, frames: npt.NDArray[np.uint8]) -> dict[str, float]:
+    """Scans whose results come near the end of half's range, with their largest magnitude.
+
+    Args:
+        model: float32, in evaluation mode, on the CPU.
+        frames: (n, height, width, 3) uint8 RGB, preprocessed.
+    """
+    torch = require("torch", extra="export", purpose="vmkla export")
+    serving = require("vmkla.models.serving", extra="export", purpose="vmkla export")
+    ss2d = require("vmkla.models.ss2d", extra="export", purpose="vmkla export")
+    largest: dict[str, float] = {}
+
+    def watch(name: str) -> Any:
+        def hook(module: Any, inputs: Any, y: Any) -> None:
+            seen = float(y.abs().amax())
+            largest[name] = max(largest.get(name, 0.0), math.inf if math.isnan(seen) else seen)
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(watch(name))
+        for name, module in model.named_modules()
+        if isinstance(module, ss2d.SS2D)
+    ]
+    try:
+        served = serving.FramesToProbability(model, model.config.num_classes).eval()
+        with torch.inference_mode():
+            for frame in frames:
+                served(torch.from_numpy(np.array(frame[None])))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: value for name, value in largest.items() if value > WIDE_FROM}
+
+
+class HalfTorchRunner:
+    """The very module that is traced, in PyTorch on the CPU.
+
+    Every tensor between two operations is rounded to half there, and what leaves its range becomes
+    infinite, as on a GPU. (ONNX Runtime has few half kernels on a CPU and runs the rest in float32.)
+
+    Args:
+        model: the network, float32; it is not changed.
+        form: of the half-precision graph.
+        metadata: what its file says of itself.
+        widened: compute in float32 with the half weights.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self, model: VMKLAUNet, form: GraphForm, metadata: ArtefactMetadata, *, widened: bool = False
+    ) -> None:
+        self._torch = require("torch", extra="export", purpose="vmkla export")
+        wrapper = require("vmkla.export.wrapper", extra="export", purpose="vmkla export")
+        module = wrapper.ExportModule(model, form).eval()
+        self._module: Any = module.widened() if widened else module
+        self._spec = RunnerSpec(
+            height=form.height,
+            width=form.width,
+            batch=None,
+            num_classes=model.config.num_classes,
+            metadata=metadata,
+            path="",
+            sha256="",
+            runtime=f"torch {self._torch.__version__}",
+            device="cpu",
+            kernels="widened" if widened else "half",
+        )
+
+    @property
+    def spec(self) -> RunnerSpec:
+        """What it takes and gives."""
+        return self._spec
+
+    def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(n, height, width, 3) uint8 RGB -> (n, classes, height, width) float32 probability.
+
+        Raises:
+            ShapeError: the batch has another shape or type.
+        """
+        check_frames(frames_rgb, self._spec)
+        with self._torch.inference_mode():
+            frames = self._torch.from_numpy(network_input(frames_rgb, self._spec.metadata.input_type).copy())
+            probability: npt.NDArray[np.float32] = self._module(frames).numpy()
+        return probability
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def describe_wide(scans: Mapping[str, float]) -> str:
+    """One line on the scans that stay float32."""
+    listed = ", ".join(f"{name} ({value:.3g})" for name, value in scans.items())
+    return f"scans whose results pass {WIDE_FROM:.4g} and run in float32: {listed or 'none'}"
