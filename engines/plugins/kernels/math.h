@@ -1,6 +1,8 @@
 // Elementary functions of the kernels, written once over a lane type: float on a GPU (one lane a thread) or in plain
 // C++, a SIMD vector on a CPU. Compiled by g++ and nvcc alike.
 //
+// A lane type may have its own exp2 and divide (a specialisation of the templates below): the GPU's has.
+//
 // A lane type L gives: L::V (the value), set, fma, max (a NaN as the second argument stays one), abs, round (to nearest), scale2 (v 2^n),
 // clamp_exponent (to what scale2 can take), negate_where_negative, select.
 #pragma once
@@ -38,13 +40,18 @@ VMKLA_HD typename L::V exp2(typename L::V x) {
   return L::scale2(q, n);
 }
 
+template <class L>
+VMKLA_HD typename L::V divide(typename L::V a, typename L::V b) {
+  return a / b;
+}
+
 // softplus(z) = max(z, 0) + log1p(exp(-|z|)), by 2 atanh(t / (2 + t)): relative error stays small where the result is
 // small (a delta of 1e-6), and a large z passes through as it is.
 template <class L>
 VMKLA_HD typename L::V softplus(typename L::V z) {
   using V = typename L::V;
   const V t = exp2<L>(L::abs(z) * L::set(-kLog2E));
-  const V s = t / (t + L::set(2.0f));
+  const V s = divide<L>(t, t + L::set(2.0f));
   const V w = s * s;
   V q = L::fma(w, L::set(0.13766582310199738f), L::set(0.14054614305496216f));
   q = L::fma(q, w, L::set(0.20007240772247314f));
