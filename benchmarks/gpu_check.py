@@ -1,277 +1,106 @@
-"""Check and time the scan on this machine's GPU, and write benchmarks/<gpu>.md.
+"""Check and time everything that needs a GPU on this machine's, and write benchmarks/<gpu>.md.
 
-    python benchmarks/gpu_check.py               # correctness, then times; some minutes
-    python benchmarks/gpu_check.py --no-times    # correctness alone
+    python benchmarks/gpu_check.py                       # everything, some minutes
+    python benchmarks/gpu_check.py --no-times            # correctness alone
+    python benchmarks/gpu_check.py --only scan harness   # parts
 
-Correctness: forward and every gradient of each GPU backend against the float64 reference, over the presets'
-shapes and ragged ones, and two runs bit by bit. Times: beside the two floors, both measured here: the
-exponentials alone, and the bytes at the speed of a device copy.
+| part | what |
+|---|---|
+| `scan` | the torch backends (Triton, mamba-ssm) against float64, and their times |
+| `harness` | the CUDA kernels of the TensorRT plugin: compiled, held against float64, timed |
+| `tensorrt-rtx` | engines of TensorRT-RTX as far as the GPU allows, against ONNX Runtime |
+| `tensorrt` | engines of TensorRT with the plugin, where it is installed |
 
-Exit status: 0 all agree; 4 no GPU or no backend for it; 5 a result is wrong.
+Each part stands alone: one that breaks is reported, and the others still run; the file is written after each.
+On a machine without a network, from a checkout, with torch, numpy and CMake there:
+
+    python -m pip install --no-build-isolation --no-deps -e . && python benchmarks/gpu_check.py
+
+The engines' parts also want av, onnx and onnxruntime; `--models FILE.onnx ...` spares the export.
+
+Exit status: 0 all right; 1 a part broke; 4 no GPU, or nothing could run; 5 a result is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
-import platform
-import re
-import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
+import gpu_engines
+import gpu_harness
+import gpu_scan
 import torch
-from common import Table
-from torch import Tensor
-
-from vmkla.config import get_preset
-from vmkla.errors import VmklaError
-from vmkla.ops import backends, selective_scan2d, triton_op
-from vmkla.ops.scan import selective_scan2d_reference
+from gpu_report import Part, Result, document, exit_status, machine, run_part, say, slug
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("y", "u", "p", "dt_weight", "A", "D", "delta_bias")
-D_STATE = 16
-LIMITS = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-"""Largest error as a part of the tensor's largest: float32 sums over 4096 steps; one rounding to half."""
-Shape = tuple[int, int, int, int, int, int]
-RAGGED: tuple[Shape, ...] = (
-    (1, 1, 1, 1, 1, 1),
-    (3, 1, 7, 5, 3, 2),
-    (2, 7, 1, 33, 5, 3),
-    (2, 11, 13, 65, 17, 9),
-    (1, 33, 65, 31, 16, 6),
-    (2, 20, 28, 96, 64, 5),
-)
-"""b, H, W, d, n, R."""
-TIMED = ("forward ms", "exponentials ms", "bytes ms", "over the larger", "forward + gradient ms", "MiB held")
 
 
-def stages(preset: str, batch: int, size: int = 256) -> list[Shape]:
-    """The scans of a preset's encoder stages."""
-    sides = [size // 4 >> stage for stage in range(4)]
+def parts(args: argparse.Namespace, sm: int) -> list[Part]:
+    """All of them, in order; ``sm`` is the GPU's compute capability, for instance 90."""
     return [
-        (batch, side, side, 2 * dim, D_STATE, -(-dim // 16))
-        for side, dim in zip(sides, get_preset(preset).dims, strict=True)
+        Part("scan", "the scan in torch", lambda: gpu_scan.scan_part(times=not args.no_times)),
+        Part(
+            "harness",
+            "the CUDA kernels",
+            lambda: gpu_harness.harness_part(
+                sm, args.work, times=not args.no_times, separate_ms=gpu_scan.separate_ms
+            ),
+        ),
+        Part(
+            "tensorrt-rtx",
+            "engines of TensorRT-RTX",
+            lambda: gpu_engines.engines_part("tensorrt-rtx", sm, args.models, args.work),
+        ),
+        Part(
+            "tensorrt",
+            "engines of TensorRT",
+            lambda: gpu_engines.engines_part("tensorrt", sm, args.models, args.work),
+        ),
     ]
 
 
-def scan_inputs(shape: Shape, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """Random u, p, dt_weight, A, D and delta_bias."""
-    b, H, W, d, n, R = shape
-    g = torch.Generator().manual_seed(0)
-    u, p = torch.randn(b, H, W, d, generator=g), torch.randn(b, H, W, 4 * (2 * n + R), generator=g)
-    weight, A = torch.randn(4, R, d, generator=g) * R**-0.5, -0.1 - 4 * torch.rand(4, n, d, generator=g)
-    D, bias = torch.randn(d, generator=g), torch.randn(4, d, generator=g) - 2
-    halves = [t.to(device, dtype) for t in (u, p, weight)]
-    return [t.requires_grad_() for t in (*halves, A.to(device), D.to(device), bias.to(device))]
+def run_parts(chosen: Sequence[Part], gpu: str, about: Sequence[str], output: Path) -> list[Result]:
+    """Run one after the other; the file grows with each, so that a cut loses the rest alone."""
+    results: list[Result] = []
+    for part in chosen:
+        say(f"== {part.title}")
+        results.append(run_part(part))
+        say(f"{part.name}: {results[-1].verdict}")
+        output.write_text(document(gpu, about, results), encoding="utf-8")
+    return results
 
 
-def run(inputs: list[Tensor], grad_y: Tensor, backend: str) -> list[Tensor]:
-    """y and all gradients."""
-    y = selective_scan2d(*inputs, backend=backend)
-    return [y.detach(), *torch.autograd.grad(y, inputs, grad_y)]
-
-
-def exact(inputs: list[Tensor], grad_y: Tensor) -> list[Tensor]:
-    """The same by the reference in float64."""
-    leaves = [t.detach().double().requires_grad_() for t in inputs]
-    y = selective_scan2d_reference(*leaves)
-    return [y.detach(), *torch.autograd.grad(y, leaves, grad_y.double())]
-
-
-def errors(found: list[Tensor], expected: list[Tensor]) -> list[float]:
-    """Largest error of each tensor as a part of its largest element; NaN counts as infinite."""
-    result = []
-    for value, wanted in zip(found, expected, strict=True):
-        scale = max(float(wanted.abs().max()), 1e-30)
-        error = float((value.double() - wanted).abs().max()) / scale
-        result.append(error if error == error else float("inf"))
-    return result
-
-
-def check(
-    backend: str, shapes: list[Shape], dtypes: list[torch.dtype], device: str, *, repeatable: bool
-) -> tuple[Table, list[str]]:
-    """Largest errors of a backend, and what is wrong.
-
-    Args:
-        repeatable: two runs must give the same bits (mamba-ssm's gradient uses atomics).
-    """
-    table = Table(
-        f"{backend}: error against float64, as a part of the largest element",
-        ("b, H, W, d, n, R", "type", *NAMES, "same bits twice"),
-        notes=[f"Limits: {', '.join(f'{dtype} {limit:g}' for dtype, limit in LIMITS.items())}."],
-    )
-    wrong = []
-    for shape in shapes:
-        for dtype in dtypes:
-            inputs = scan_inputs(shape, dtype, device)
-            grad_y = torch.randn(shape[:4], generator=torch.Generator().manual_seed(1)).to(device, dtype)
-            first, second = run(inputs, grad_y, backend), run(inputs, grad_y, backend)
-            same = all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-            found = errors(first, exact(inputs, grad_y))
-            table.add(str(shape), str(dtype), *(f"{e:.1e}" for e in found), "yes" if same else "no")
-            where = f"{backend} {shape} {dtype}"
-            wrong += [
-                f"{where}: {name} is off by {e:.1e}"
-                for name, e in zip(NAMES, found, strict=True)
-                if not e <= LIMITS[dtype]
-            ]
-            if repeatable and not same:
-                wrong.append(f"{where}: two runs differ")
-    return table, wrong
-
-
-def gpu_ms(function: Callable[[], object], repeats: int = 20) -> float:
-    """Median time on the GPU, ms."""
-    for _ in range(3):
-        function()
-    times = []
-    for _ in range(repeats):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        function()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
-
-
-def floor_rates() -> tuple[float, float]:
-    """Exponentials per ms of a bare loop, and bytes per ms of a device copy (read and written both count)."""
-    import gpu_exponentials
-
-    count, launch = gpu_exponentials.bare_loop(torch.device("cuda"))
-    source = torch.empty(2**28, dtype=torch.float32, device="cuda")  # 1 GiB
-    target = torch.empty_like(source)
-    return count / gpu_ms(launch), 2 * source.nbytes / gpu_ms(lambda: target.copy_(source))
-
-
-def measure(backend: str, batch: int, rates: tuple[float, float]) -> Table:
-    """Times of one scan per stage of ``small``."""
-    table = Table(f"{backend}: one scan of `small` at 256x256, float32, batch {batch}", ("stage", *TIMED))
-    exponentials_ms, bytes_ms = rates
-    for shape in stages("small", batch):
-        inputs = scan_inputs(shape, torch.float32, "cuda")
-        b, H, W, d, n, R = shape
-        count, size = backends.triton_scan().floors(b, H * W, d, n, R, 4)
-        floor = (count / exponentials_ms, size / bytes_ms)
-        grad_y = torch.randn(shape[:4], device="cuda")
-
-        def forward(inputs: list[Tensor] = inputs) -> Tensor:
-            with torch.no_grad():
-                return selective_scan2d(*inputs, backend=backend)
-
-        def both(inputs: list[Tensor] = inputs, grad_y: Tensor = grad_y) -> list[Tensor]:
-            return run(inputs, grad_y, backend)
-
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        whole = gpu_ms(both)
-        held = (torch.cuda.max_memory_allocated() - before) / 2**20
-        time = gpu_ms(forward)
-        table.add(f"{H}x{W}x{d}", time, *floor, time / max(floor), whole, held)
-    return table
-
-
-def chunk_lengths(batch: int) -> Table:
-    """What the length of a chunk does to training."""
-    lengths = (32, 64, 128)
-    table = Table(
-        f"triton: forward + gradient ms by steps per chunk, batch {batch}",
-        ("stage", *map(str, lengths)),
-        notes=[f"In use: {triton_op.SAVED_CHUNK}."],
-    )
-    kernels = backends.triton_scan()
-    for shape in stages("small", batch):
-        inputs = [t.detach() for t in scan_inputs(shape, torch.float32, "cuda")]
-        grad_y = torch.randn(shape[:4], device="cuda")
-
-        def both(chunk: int, inputs: list[Tensor] = inputs, grad_y: Tensor = grad_y) -> list[Tensor]:
-            _, states, sums = kernels.forward(*inputs, chunk)
-            result: list[Tensor] = kernels.backward(grad_y, *inputs, states, sums, chunk)
-            return result
-
-        times = [gpu_ms(lambda chunk=chunk, both=both: both(chunk)) for chunk in lengths]
-        table.add(f"{shape[1]}x{shape[2]}x{shape[3]}", *times)
-    return table
-
-
-def machine() -> list[str]:
-    """What was measured on."""
-    properties = torch.cuda.get_device_properties(0)
-    versions = []
-    for package in ("torch", "triton", "mamba-ssm"):
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"no {package}")
-    return [
-        f"- {datetime.date.today().isoformat()}, {properties.name}, compute capability "
-        f"{properties.major}.{properties.minor}, {properties.multi_processor_count} multiprocessors, "
-        f"{properties.total_memory / 2**30:.0f} GiB",
-        f"- {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
-        f"CUDA {torch.version.cuda}, {', '.join(versions)}",
-    ]
-
-
-def slug(name: str) -> str:
-    """A file name of a GPU's name: ``NVIDIA A100-SXM4-40GB`` -> ``a100-sxm4-40gb``."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("nvidia", "")).strip("-")
-
-
-def working() -> list[str]:
-    """The GPU backends that are here; says on stderr why another is not."""
-    found = []
-    for backend in backends.GPU_BACKENDS:
-        try:
-            found.append(backends.choose(backend, torch.empty(1, device="cuda")))
-        except VmklaError as error:
-            print(f"{backend}: {error}", file=sys.stderr)
-    return found
-
-
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Check, measure and write the file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--no-times", action="store_true")
+    parser.add_argument("--no-times", action="store_true", help="time neither the scan nor the kernels")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="parts to run; default: all")
+    parser.add_argument("--models", nargs="+", type=Path, default=[], metavar="FILE", help="ONNX files")
+    parser.add_argument("--work", type=Path, default=Path("runs/gpu-check"), help="for what is built")
     parser.add_argument("--output", type=Path, help="default: benchmarks/<gpu>.md")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if not torch.cuda.is_available():
-        print(f"no CUDA GPU here (torch {torch.__version__}): nothing was checked", file=sys.stderr)
+        say(f"no CUDA GPU here (torch {torch.__version__}): nothing was checked")
         return 4
-    names = working()
-    if not names:
-        print("no backend of the scan runs on this GPU: nothing was checked", file=sys.stderr)
-        return 4
-    tables, wrong = [], []
-    shapes = [*RAGGED, *stages("nano", 2), *stages("small", 1)]
-    for backend in names:
-        table, mistakes = check(backend, shapes, list(LIMITS), "cuda", repeatable=backend == "triton")
-        tables.append(table)
-        wrong += mistakes
-        print(table.markdown(), file=sys.stderr, flush=True)
-    if not args.no_times:
-        rates = floor_rates()
-        for backend in names:
-            tables += [measure(backend, batch, rates) for batch in (1, 32)]
-        if "triton" in names:
-            tables += [chunk_lengths(32)]
-    lines = [f"# The scan on {torch.cuda.get_device_name()}", ""]
-    lines += ["Written by `python benchmarks/gpu_check.py`; medians of one run.", "", *machine(), ""]
-    lines += ["Every result is within its limit." if not wrong else "WRONG: " + "; ".join(wrong) + ".", ""]
-    for table in tables:
-        lines += [table.markdown(), ""]
-    output = args.output or HERE / f"{slug(torch.cuda.get_device_name())}.md"
-    output.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
-    print("\n".join(wrong), file=sys.stderr)
+    major, minor = torch.cuda.get_device_capability()
+    chosen = parts(args, 10 * major + minor)
+    names = [part.name for part in chosen]
+    if unknown := sorted(set(args.only or []) - set(names)):
+        parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(names)}")
+    args.work.mkdir(parents=True, exist_ok=True)
+    gpu = torch.cuda.get_device_name()
+    output = args.output or HERE / f"{slug(gpu)}.md"
+    picked = [part for part in chosen if not args.only or part.name in args.only]
+    results = run_parts(picked, gpu, machine(), output)
+    for result in results:
+        for line in result.outcome.wrong if result.outcome else ():
+            say(f"WRONG: {line}")
     print(output)
-    return 5 if wrong else 0
+    return exit_status(results)
 
 
 if __name__ == "__main__":

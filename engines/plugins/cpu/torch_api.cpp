@@ -1,11 +1,10 @@
-// C entry points, called through ctypes by vmkla/ops/native.py: pointers and extents only, nothing of torch's ABI.
-// Those that return int give 0, or 1 when memory ran out: no exception may cross into the caller.
+// C entry points: pointers and extents only, nothing of torch's ABI, and no exception may cross into the caller.
+#include "torch_api.h"
+
 #include <new>
 
 #include "kernels.h"
 #include "thread_pool.h"
-
-#define VMKLA_API extern "C" __attribute__((visibility("default")))
 
 namespace {
 template <class F>
@@ -19,7 +18,6 @@ int guarded(const F& body) {
 }
 }  // namespace
 
-// Raised with every change to a signature below; vmkla/ops/native.py checks it.
 VMKLA_API int vmkla_cpu_api_version() { return 3; }
 
 VMKLA_API const char* vmkla_cpu_instruction_set() { return vmkla::instruction_set(); }
