@@ -54,6 +54,8 @@ def bench(
         print_json(report.to_dict())
         return
     print(f"{report.path} on {report.runtime}, {report.device}, kernels {report.kernels}")
+    for note in report.notes:
+        print(note)
     print(f"{report.cpu}, {report.cores} cores, threads {report.threads or 'as the runtime chooses'}")
     print(f"kernels use {report.kernel_instruction_set or '-'}; the CPU has {' '.join(report.cpu_flags)}")
     print(f"{'ms per batch':14}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}")

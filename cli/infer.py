@@ -33,7 +33,7 @@ def infer(
         typer.Option("--source", metavar="WHAT", help="A video, an image, a folder of images or a pattern."),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", metavar="NAME|FILE", help="A shipped model or an .onnx file.")
+        str, typer.Option("--model", metavar="NAME|FILE", help="A shipped model, an .onnx file or a .plan.")
     ] = "nano",
     runtime: RuntimeOption = Runtime.auto,
     device: Device = None,

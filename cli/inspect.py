@@ -19,7 +19,8 @@ def inspect(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A shipped model's name or an .onnx file; with --complexity a preset or .safetensors too.",
+            help="A shipped model's name, an .onnx file or a .plan; "
+            "with --complexity a preset or .safetensors too.",
         ),
     ],
     complexity: Annotated[

@@ -14,6 +14,7 @@ import typer
 
 from vmkla import __version__
 from vmkla.cli.bench import bench
+from vmkla.cli.build import build
 from vmkla.cli.data import data
 from vmkla.cli.doctor import doctor
 from vmkla.cli.eval import evaluate
@@ -41,7 +42,7 @@ app.command("infer")(infer)
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.add_typer(data, name="data")
-for command in (explain, export, inspect, bench, doctor, sample):
+for command in (explain, export, build, inspect, bench, doctor, sample):
     app.command(command.__name__)(command)
 
 

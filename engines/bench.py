@@ -58,7 +58,7 @@ class BenchReport:
         cpu_flags: its instruction sets that matter here.
         cores: CPUs that this process may use.
         threads: that were asked for; None left the runtime its choice.
-        runner, runtime, device, kernels, path, sha256: what was measured.
+        runner, runtime, device, kernels, notes, path, sha256: what was measured.
     """
 
     latency_ms: dict[str, Latency]
@@ -77,6 +77,7 @@ class BenchReport:
     runtime: str
     device: str
     kernels: str
+    notes: tuple[str, ...]
     path: str
     sha256: str
 
@@ -150,6 +151,7 @@ def benchmark(
         runtime=runner.spec.runtime,
         device=runner.spec.device,
         kernels=runner.spec.kernels,
+        notes=runner.spec.notes,
         path=runner.spec.path,
         sha256=runner.spec.sha256,
     )

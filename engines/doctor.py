@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import functools
 import importlib
@@ -17,6 +16,10 @@ from typing import Any
 from vmkla import __version__, weights
 from vmkla.engines import custom_ops
 from vmkla.engines.bench import cpu_name, kernel_instruction_set
+from vmkla.engines.tensorrt.api import Messages, load_api
+from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
+from vmkla.engines.tensorrt.memory import open_cuda
+from vmkla.engines.tensorrt.plugins import CREATORS, LIBRARY, find_plugin, load_plugin, plugin_facts
 from vmkla.errors import MissingDependencyError, VmklaError
 from vmkla.imports import require
 from vmkla.native import CPU_LIBRARY, find_library
@@ -78,11 +81,15 @@ def diagnose() -> Diagnosis:
         findings=(
             *_packages(),
             _attempt("library", CPU_LIBRARY, "fast ops on the CPU", _native_library),
+            _attempt("library", LIBRARY, "TensorRT", _tensorrt_library),
             *_backends(),
             _attempt("runtime", "onnxruntime", "vmkla infer", _onnxruntime),
             _attempt("runtime", "torch", "parity checks, training", _torch),
+            _attempt("runtime", "tensorrt", "engines", _tensorrt),
+            _attempt("runtime", "tensorrt-rtx", "engines", _tensorrt_rtx),
             *_weights(),
             _attempt("gpu", "NVIDIA GPU", "the GPU runtimes", _gpu),
+            _attempt("gpu", "GPU memory", "running engines", _gpu_memory),
         ),
     )
 
@@ -179,22 +186,42 @@ def _weights() -> list[Finding]:
     ]
 
 
+def _tensorrt_library() -> str:
+    path = find_plugin()
+    return f"sha256 {plugin_facts(path).sha256[:12]}, {path}"
+
+
+def _tensorrt() -> str:
+    """TensorRT, and the plugins that it finds in the plugin library: it must load to be of use."""
+    api = load_api("tensorrt")
+    messages = Messages()
+    library_logger = api.make_logger(messages)  # the registry speaks through it for as long as it loads
+    load_plugin(api, find_plugin(), messages)
+    del library_logger
+    return f"{api.version_text} with vmkla's plugins {', '.join(CREATORS)}"
+
+
+def _tensorrt_rtx() -> str:
+    api = load_api("tensorrt-rtx")
+    return f"{api.version_text}; builds for SM {', '.join(map(str, api.targets))}"
+
+
 def _gpu() -> str:
-    """Name and compute capability of the first GPU, asked of the driver itself: no CUDA package needed."""
-    hint = "Install NVIDIA's driver; without a GPU, onnxruntime on the CPU serves."
+    """The first GPU, asked of the driver itself: no CUDA package needed."""
+    gpu = find_gpu()
+    driver = driver_version() or "unknown"
+    return (
+        f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.sm_count} multiprocessors; "
+        f"driver {driver}, CUDA {cuda_version()}"
+    )
+
+
+def _gpu_memory() -> str:
+    """What the runners of engines reach the GPU's memory with."""
+    cuda = open_cuda()
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise MissingDependencyError("no NVIDIA driver (libcuda.so.1) here", hint=hint) from error
-    count, device, major, minor = (ctypes.c_int() for _ in range(4))
-    name = ctypes.create_string_buffer(128)
-    status = driver.cuInit(0)
-    if status or driver.cuDeviceGetCount(ctypes.byref(count)) or count.value == 0:
-        raise MissingDependencyError(f"the NVIDIA driver finds no GPU (cuInit returned {status})", hint=hint)
-    driver.cuDeviceGet(ctypes.byref(device), 0)
-    driver.cuDeviceGetName(name, len(name), device)
-    driver.cuDeviceGetAttribute(
-        ctypes.byref(major), 75, device
-    )  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-    driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)  # and _MINOR
-    return f"{name.value.decode()}, compute capability {major.value}.{minor.value}, {count.value} in all"
+        with cuda.current():
+            cuda.free(cuda.allocate(1 << 20))
+    finally:
+        cuda.close()
+    return cuda.package

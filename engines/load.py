@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Literal
 
 from vmkla import weights
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
-from vmkla.errors import MissingDependencyError, UsageError
+from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError
 from vmkla.runner import Runner
 
 RUNTIMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch")
@@ -24,17 +25,21 @@ def load_runner(
     """Load a model, ready to infer.
 
     Args:
-        model: name of a shipped model (``"nano"``) or a file: ``.onnx``, or ``.safetensors`` for torch.
-        runtime: ``auto`` goes by the file: ONNX Runtime for ``.onnx``, torch for ``.safetensors``.
-        device: ``"cpu"`` or ``"cuda:0"``; None is the runtime's own, ``"cpu"``.
+        model: name of a shipped model (``"nano"``) or a file: ``.onnx``, ``.plan`` (an engine that
+            ``vmkla build`` made), or ``.safetensors`` for torch.
+        runtime: ``auto`` goes by the file: ONNX Runtime for ``.onnx``, torch for ``.safetensors``, and for
+            an engine the one that built it.
+        device: ``"cpu"`` or ``"cuda:0"``; None is the runtime's own: ``"cpu"``, and ``"cuda:0"`` for engines.
         threads: CPU threads; None leaves the runtime's own choice.
-        kernels: how ONNX Runtime runs the custom nodes, see ``OnnxRuntimeRunner``.
+        kernels: how ONNX Runtime runs the custom nodes, see ``OnnxRuntimeRunner``. What an engine does was
+            decided when it was built.
     Returns:
         The runner. What was asked for is what runs: anything missing is an error.
     Raises:
         UsageError: there is no such runtime, or threads or kernels make no sense.
         BadInputError: there is no such model, or the file is damaged.
-        ArtefactMismatchError: the file is not one of vmkla's.
+        ArtefactMismatchError: the file is not one of vmkla's, or an engine and its runtime or this machine
+            do not fit.
         MissingDependencyError: the runtime or the device is not here.
     """
     if runtime not in RUNTIMES:
@@ -43,16 +48,17 @@ def load_runner(
         raise UsageError(f"threads must be at least 1, got {threads}")
     if kernels not in ("native", "bodies"):
         raise UsageError(f"kernels is {kernels!r}", hint="Choose native or bodies.")
-    if runtime in ("tensorrt", "tensorrt-rtx"):
-        raise MissingDependencyError(
-            f"this version of vmkla has no {runtime} runner",
-            hint="Use --runtime onnxruntime, which runs the same file on the CPU.",
-        )
     path = weights.resolve(model, ".safetensors" if runtime == "torch" else ".onnx")
     if path.suffix == ".plan":
-        raise MissingDependencyError(
-            f"{path} is a TensorRT engine; engines come with `vmkla build`, which this version does not have",
-            hint="Use the .onnx file that it was built from.",
+        if threads is not None:
+            raise UsageError(f"{path} is an engine, which runs on a GPU; threads are of the CPU runtimes")
+        return _load_engine(path, runtime, device)
+    if runtime in ("tensorrt", "tensorrt-rtx"):
+        engine = path.with_suffix(".plan").name
+        build = shlex.join(["vmkla", "build", str(model), "--runtime", runtime, "--output", engine])
+        raise ArtefactMismatchError(
+            f"{path} is no engine, and {runtime} runs engines, which are built once for each kind of GPU",
+            hint=f"Run: {build}",
         )
     if runtime == "torch" or (runtime == "auto" and path.suffix == ".safetensors"):
         from vmkla.engines.torch_runner import TorchRunner
@@ -60,7 +66,21 @@ def load_runner(
         return TorchRunner.from_file(path, device=device or "cpu", threads=threads)
     if device not in (None, "cpu"):
         raise MissingDependencyError(
-            f"device {device} was asked for; the ONNX Runtime runner of this version runs on the CPU alone",
-            hint="Use --device cpu",
+            f"device {device} was asked for; an ONNX file runs on the CPU",
+            hint=f"Use --device cpu, or an engine: vmkla build {shlex.quote(str(model))}",
         )
     return OnnxRuntimeRunner(path, threads=threads, kernels=kernels)
+
+
+def _load_engine(path: Path, runtime: str, device: str | None) -> Runner:
+    """The runner of an engine, on the runtime that built it and no other."""
+    from vmkla.engines.tensorrt.manifest import read_manifest
+    from vmkla.engines.tensorrt.runner import TensorRTRunner
+
+    built_by = read_manifest(path).runtime
+    if runtime not in ("auto", built_by):
+        raise ArtefactMismatchError(
+            f"{path} is an engine of {built_by}, the runtime {runtime} was asked for",
+            hint=f"Use --runtime {built_by}, or leave it out.",
+        )
+    return TensorRTRunner(path, device=device or "cuda:0")

@@ -39,6 +39,7 @@ HEAVY = (
     "matplotlib",
     "monai",
     "tensorrt",
+    "tensorrt_rtx",
     "cuda",
     "mamba_ssm",
     "captum",
@@ -184,5 +185,16 @@ sys.exit(f"status {{status}}, loaded {{loaded}}" if status or loaded else 0)
         [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    for command in ("infer", "export", "train", "eval", "explain", "inspect", "doctor", "bench", "sample"):
+    for command in (
+        "infer",
+        "export",
+        "build",
+        "train",
+        "eval",
+        "explain",
+        "inspect",
+        "doctor",
+        "bench",
+        "sample",
+    ):
         assert command in done.stdout

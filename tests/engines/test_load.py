@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import stand_in_tensorrt
 from exported_models import HEIGHT, WIDTH, frames, network
 from onnx import TensorProto, helper
 
 from vmkla.engines import custom_ops, load_runner
+from vmkla.engines.tensorrt import machine
 from vmkla.errors import (
     ArtefactMismatchError,
     BadInputError,
@@ -124,16 +126,42 @@ def test_damaged_and_missing_files(tiny_onnx: Path) -> None:
         load_runner(tiny_onnx.parent)
 
 
-def test_what_this_version_has_not(tiny_onnx: Path) -> None:
+def test_engines_and_files_for_the_cpu_are_not_mixed_up(tiny_onnx: Path) -> None:
     for runtime in ("tensorrt", "tensorrt-rtx"):
-        with pytest.raises(MissingDependencyError, match=f"no {runtime} runner"):
+        with pytest.raises(ArtefactMismatchError, match="is no engine") as caught:
             load_runner(tiny_onnx, runtime)
+        command = f"vmkla build {tiny_onnx} --runtime {runtime} --output tiny.plan"
+        assert caught.value.exit_status == 6 and command in (caught.value.hint or "")
     plan = tiny_onnx.with_suffix(".plan")
     plan.write_bytes(b"engine")
-    with pytest.raises(MissingDependencyError, match="vmkla build"):
+    with pytest.raises(ArtefactMismatchError, match="no manifest") as caught:
         load_runner(plan)
-    with pytest.raises(MissingDependencyError, match="cuda:0"):
+    assert caught.value.exit_status == 6 and "vmkla build" in (caught.value.hint or "")
+    with pytest.raises(MissingDependencyError, match="cuda:0") as missing:
         load_runner(tiny_onnx, device="cuda:0")
+    assert f"vmkla build {tiny_onnx}" in (missing.value.hint or "")
+
+
+def test_an_engine_where_no_gpu_is(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT-RTX is installed, so all that is missing is the GPU; TensorRT is missing itself."""
+    monkeypatch.setattr(machine, "_driver", _no_driver)
+    plan = tiny_onnx.with_suffix(".plan")
+    stand_in_tensorrt.write_engine(plan, tiny_onnx, runtime="tensorrt-rtx")
+    with pytest.raises(MissingDependencyError, match="runs on an NVIDIA GPU; there is none here") as caught:
+        load_runner(plan)
+    assert caught.value.exit_status == 4 and "onnxruntime" in (caught.value.hint or "")
+    stand_in_tensorrt.write_engine(plan, tiny_onnx, runtime="tensorrt-rtx", runtime_version="1.0.0.1")
+    with pytest.raises(ArtefactMismatchError, match="runtime_version is 1.0.0.1"):
+        load_runner(plan)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    stand_in_tensorrt.write_engine(plan, tiny_onnx)
+    with pytest.raises(MissingDependencyError, match="needs the Python package 'tensorrt'") as caught:
+        load_runner(plan)
+    assert "vmkla[tensorrt]" in (caught.value.hint or "")
+
+
+def _no_driver() -> Any:
+    raise MissingDependencyError("no NVIDIA driver (libcuda.so.1) here")
 
 
 def test_choices_that_make_no_sense(tiny_onnx: Path) -> None:

@@ -1,0 +1,38 @@
+"""What the engine inspector says of each layer of an engine, where a GPU can load it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vmkla.engines.tensorrt.api import Messages, TensorRTApi
+from vmkla.errors import VmklaError
+
+
+def inspect_engine(api: TensorRTApi, plan: Path, messages: Messages) -> tuple[dict[str, Any], ...]:
+    """Facts of each layer, as the library gives them (name, type, formats, tactic).
+
+    Args:
+        api: the library; plugins are registered.
+        plan: the engine; its manifest was held against this machine.
+        messages: what the library's logger says, for the error.
+    Raises:
+        VmklaError: the library does not load the engine.
+    """
+    runtime = api.module.Runtime(api.make_logger(messages))
+    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    if engine is None:
+        raise VmklaError(
+            f"{api.runtime} {api.version_text} does not load the engine that it has built: "
+            f"{'; '.join(messages.errors[-3:])}"
+        )
+    inspector = engine.create_engine_inspector()
+    text = inspector.get_engine_information(api.module.LayerInformationFormat.JSON)
+    return layers_of(text)
+
+
+def layers_of(text: str) -> tuple[dict[str, Any], ...]:
+    """The inspector's JSON as one mapping per layer, also where it gives a layer's name alone."""
+    layers = json.loads(text).get("Layers", [])
+    return tuple(layer if isinstance(layer, dict) else {"Name": str(layer)} for layer in layers)

@@ -1,0 +1,146 @@
+"""From the bytes of an ONNX file to TensorRT's network, and what is said when that fails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vmkla.engines.tensorrt.api import TensorRTApi
+from vmkla.errors import ArtefactMismatchError
+from vmkla.metadata import ArtefactMetadata
+
+INPUT, OUTPUT = "frames", "probability"
+PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "EINSUM")
+"""Layers whose type is the precision of a network; a file may store half weights and compute in float32."""
+SHOWN_ERRORS = 5
+SHOWN_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class ParsedNetwork:
+    """A network, and what must live as long as it does.
+
+    Attributes:
+        network: the ``INetworkDefinition``.
+        parser: holds weights that the network points to.
+        builder, library_logger: both call back into them.
+    """
+
+    network: Any
+    parser: Any
+    builder: Any
+    library_logger: Any
+
+
+def parse_network(
+    api: TensorRTApi, builder: Any, library_logger: Any, data: bytes, path: Path
+) -> ParsedNetwork:
+    """A strongly typed network.
+
+    Args:
+        api: the library.
+        builder: its ``Builder``.
+        library_logger: its ``ILogger``.
+        data: the file's bytes, with or without function bodies.
+        path: the file, for messages.
+    Raises:
+        ArtefactMismatchError: the library's parser refuses a node.
+    """
+    network = builder.create_network(creation_flags(api))
+    parser = api.module.OnnxParser(network, library_logger)
+    if not parser.parse(data):
+        raise _refusal(api, parser, path)
+    return ParsedNetwork(network, parser, builder, library_logger)
+
+
+def creation_flags(api: TensorRTApi) -> int:
+    """Strongly typed on every version: by the member's name, whose number differs, or by itself."""
+    member = getattr(api.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if member is None else 1 << int(member)
+
+
+def layer_counts(network: Any) -> dict[str, int]:
+    """Layers by kind and type of their first output (``"MATRIX_MULTIPLY HALF"``), most frequent first."""
+    counts: Counter[str] = Counter()
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        element = layer.get_output(0).dtype.name if layer.num_outputs else "-"
+        counts[f"{layer.type.name} {element}"] += 1
+    return dict(counts.most_common())
+
+
+def check_network(network: Any, metadata: ArtefactMetadata, path: Path) -> None:
+    """Hold a network's input, output and types against what the file says of itself.
+
+    Raises:
+        ArtefactMismatchError: they differ.
+    """
+    size = metadata.preprocess
+    frames = [size.height, size.width, 3]
+    element = "UINT8"
+    if metadata.input_type == "float32":
+        frames, element = [3, size.height, size.width], "FLOAT"
+    expected = [
+        (INPUT, element, frames),
+        (OUTPUT, "FLOAT", [len(metadata.class_names), size.height, size.width]),
+    ]
+    values = [network.get_input(i) for i in range(network.num_inputs)]
+    values += [network.get_output(i) for i in range(network.num_outputs)]
+    seen = [(value.name, value.dtype.name, list(value.shape)[1:]) for value in values]
+    if seen != expected:
+        raise ArtefactMismatchError(
+            f"{path} has inputs and outputs {seen} behind the batch, its metadata asks for {expected}",
+            hint="Use a file that `vmkla export` wrote, unchanged.",
+        )
+    counts = layer_counts(network)
+    halves, floats = (
+        sum(counts.get(f"{kind} {element}", 0) for kind in PRODUCTS) for element in ("HALF", "FLOAT")
+    )
+    if (metadata.precision == "fp32" and halves) or (metadata.precision == "fp16" and not halves):
+        raise ArtefactMismatchError(
+            f"{path} says that its precision is {metadata.precision}; {halves} of its products are in half "
+            f"precision, {floats} in float32",
+            hint="Run: vmkla export again, with --precision fp32 or fp16",
+        )
+
+
+def _refusal(api: TensorRTApi, parser: Any, path: Path) -> ArtefactMismatchError:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    lines = [_describe(error) for error in errors[:SHOWN_ERRORS]]
+    if len(errors) > SHOWN_ERRORS:
+        lines.append(f"and {len(errors) - SHOWN_ERRORS} more of {len(errors)} errors")
+    return ArtefactMismatchError(
+        "\n  ".join([f"{api.runtime} {api.version_text} cannot take {path}:", *lines]),
+        hint=_advice(api, errors),
+    )
+
+
+def _describe(error: Any) -> str:
+    """``node 20 'encoder/MatMul' (MatMul), in the body of ...: what the parser says``."""
+    name, op = error.node_name(), error.node_operator()
+    if error.node() < 0 and not op:
+        return _said(error)
+    where = f"node {error.node()} {name!r} ({op})" if name else f"node {error.node()} ({op}, without a name)"
+    if callers := list(error.local_function_stack()):
+        where += f", in the function body of {' < '.join(reversed(callers))}"
+    return f"{where}: {_said(error)}"
+
+
+def _said(error: Any) -> str:
+    lines = [line.strip() for line in str(error.desc()).splitlines() if line.strip()]
+    text = "; ".join(lines)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def _advice(api: TensorRTApi, errors: list[Any]) -> str:
+    """What to do about the first error."""
+    library = f"{api.runtime} {api.version_text}"
+    meanwhile = "`vmkla infer --runtime onnxruntime` runs the file meanwhile."
+    if errors and "Plugin not found" in str(errors[0].desc()):
+        return (
+            f"{library} has no operator {errors[0].node_operator()!r}, and no plugin or function body has "
+            f"that name. Use a file that `vmkla export` wrote, unchanged. {meanwhile}"
+        )
+    return f"Run: vmkla export again with the vmkla installed here, or use another {library}. {meanwhile}"

@@ -1,0 +1,272 @@
+"""All that can be known to fail before minutes of building are spent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmkla import weights
+from vmkla.engines.gates import ENGINE
+from vmkla.engines.onnx_file import OnnxOutline, read_outline
+from vmkla.engines.tensorrt.api import TURING, EngineRuntime, TensorRTApi
+from vmkla.engines.tensorrt.host_memory import check_memory
+from vmkla.engines.tensorrt.manifest import GpuFacts, Profile, manifest_path
+from vmkla.engines.tensorrt.plugins import CREATORS, NAMESPACE, find_plugin
+from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError, UsageError
+from vmkla.metadata import ArtefactMetadata
+
+OLDEST_TENSORRT = (10, 3)
+"""JetPack 6.2's. Before 10.1 the parser knew no IPluginV3."""
+PLUGIN_WINS = (10, 7)
+"""From here on a plugin is taken before a function body of the same name; before, the body always was."""
+OPTIMIZATION_LEVELS = range(6)
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build.
+
+    Attributes:
+        model: name of a shipped model, or an ONNX file of vmkla's.
+        output: the engine to write; its manifest comes beside it.
+        runtime: ``tensorrt`` or ``tensorrt-rtx``.
+        profile: batch sizes; None takes what the file says, see ``choose_profile``.
+        workspace_bytes: limit of scratch memory on the GPU; None leaves the library's.
+        timing_cache: file to read and write; None for none.
+        optimization_level: 0 (fast to build) to 5; None leaves the library's.
+        target_sms: of TensorRT-RTX: GPUs to build for; None takes the one here, else all that there are.
+        plugin: the plugin library for TensorRT; None takes the installed one.
+        expand_bodies: of TensorRT: use the function bodies in the file instead of plugins; slow.
+        skip_gates: do not run the engine against ONNX Runtime; the manifest says so.
+    """
+
+    model: str
+    output: Path
+    runtime: EngineRuntime
+    profile: Profile | None = None
+    workspace_bytes: int | None = None
+    timing_cache: Path | None = None
+    optimization_level: int | None = None
+    target_sms: tuple[int, ...] | None = None
+    plugin: Path | None = None
+    expand_bodies: bool = False
+    skip_gates: bool = False
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A request that may be built, and what was decided about it.
+
+    Attributes:
+        path: the ONNX file.
+        onnx_name: what the user called it: a shipped model's name, or the file's.
+        outline: its outline.
+        metadata: what it says of itself.
+        profile: batch sizes.
+        target_sms: GPUs of TensorRT-RTX; empty for TensorRT.
+        plugin: library that runs the custom nodes; None where their function bodies are expanded.
+        strip_functions: the bodies must be left out for the plugin to be taken.
+        remarks: what was chosen for the user.
+    """
+
+    path: Path
+    onnx_name: str
+    outline: OnnxOutline
+    metadata: ArtefactMetadata
+    profile: Profile
+    target_sms: tuple[int, ...]
+    plugin: Path | None
+    strip_functions: bool
+    remarks: tuple[str, ...]
+
+
+def preflight(request: BuildRequest, api: TensorRTApi, gpu: GpuFacts | None) -> Preflight:
+    """Check a request against the file, the library and this machine.
+
+    Raises:
+        UsageError: an option makes no sense, or not for this file.
+        BadInputError: the file is missing or damaged, or the output cannot be written.
+        ArtefactMismatchError: the file is not one of vmkla's, or has a node that nothing here runs.
+        MissingDependencyError: the library is too old, or a GPU, memory or the plugin library is missing.
+    """
+    check_version(api)
+    _check_options(request)
+    path = weights.resolve(request.model)
+    outline = read_outline(path)
+    metadata = ArtefactMetadata.from_props(outline.metadata, path=str(path))
+    if metadata.precision not in ENGINE:
+        raise ArtefactMismatchError(
+            f"{path} says that its precision is {metadata.precision!r}, engines know {', '.join(ENGINE)}",
+            hint="Run: vmkla export again, with this version of vmkla",
+        )
+    profile, remarks = choose_profile(request.profile, outline, metadata, path)
+    targets, left_out = choose_targets(request.target_sms, api, gpu)
+    plugin = choose_plugin(request, api)
+    check_custom_nodes(outline, path, with_plugin=plugin is not None)
+    check_output(request.output)
+    check_memory(outline.size_bytes, rtx=api.is_rtx)
+    return Preflight(
+        path=path,
+        onnx_name=request.model if request.model in weights.shipped() else path.name,
+        outline=outline,
+        metadata=metadata,
+        profile=profile,
+        target_sms=targets,
+        plugin=plugin,
+        strip_functions=plugin is not None and api.version < PLUGIN_WINS,
+        remarks=remarks + left_out,
+    )
+
+
+def check_version(api: TensorRTApi) -> None:
+    """Raises MissingDependencyError for a TensorRT that is too old."""
+    if not api.is_rtx and api.version < OLDEST_TENSORRT:
+        oldest = ".".join(map(str, OLDEST_TENSORRT))
+        raise MissingDependencyError(
+            f"TensorRT {api.version_text} is here, needed is {oldest} or newer",
+            hint=f"Run: pip install --upgrade 'tensorrt>={oldest}'   (on a Jetson: JetPack 6.2 or newer)",
+        )
+
+
+def _check_options(request: BuildRequest) -> None:
+    level = request.optimization_level
+    if level is not None and level not in OPTIMIZATION_LEVELS:
+        raise UsageError(f"--optimization-level is {level}, expected 0 to {OPTIMIZATION_LEVELS[-1]}")
+    if request.workspace_bytes is not None and request.workspace_bytes < 1:
+        raise UsageError(f"--workspace is {request.workspace_bytes} bytes, expected more than 0")
+    if request.plugin is not None and request.expand_bodies:
+        raise UsageError("a plugin library and the expansion of function bodies are both asked for")
+    if request.runtime == "tensorrt-rtx" and request.plugin is not None:
+        raise UsageError(
+            "TensorRT-RTX takes no plugins; it runs the function bodies in the file",
+            hint="Leave --plugin out.",
+        )
+    if request.runtime == "tensorrt" and request.target_sms is not None:
+        raise UsageError(
+            "--target-sm is of tensorrt-rtx; TensorRT builds for the GPU that it runs on",
+            hint="Leave --target-sm out, and build on the machine that will run the engine.",
+        )
+
+
+def choose_profile(
+    wanted: Profile | None, outline: OnnxOutline, metadata: ArtefactMetadata, path: Path
+) -> tuple[Profile, tuple[str, ...]]:
+    """Batch sizes: what was asked for, else what the export recorded, else a fixed batch's own, else 1.
+
+    Returns:
+        The profile, and a remark where nobody said.
+    Raises:
+        UsageError: the numbers are no profile, or do not fit the file's fixed batch.
+        BadInputError: the file has no input.
+    """
+    if not outline.inputs or not outline.inputs[0].shape:
+        raise BadInputError(f"{path} has no input with a batch", hint="Run: vmkla export again")
+    batch = outline.inputs[0].shape[0]
+    if wanted is not None:
+        if not 1 <= wanted.min <= wanted.opt <= wanted.max:
+            raise UsageError(
+                f"--profile is {wanted.min},{wanted.opt},{wanted.max}, expected 1 <= min <= opt <= max",
+                hint="For instance: --profile 1,1,4",
+            )
+        if isinstance(batch, int) and (wanted.min, wanted.max) != (batch, batch):
+            raise UsageError(
+                f"--profile is {wanted.min},{wanted.opt},{wanted.max}, but {path} takes {batch} at once",
+                hint="Leave --profile out, or run: vmkla export --batch dynamic",
+            )
+        return wanted, ()
+    if isinstance(batch, int):
+        return Profile(batch, batch, batch), ()
+    if metadata.profile is not None:
+        return Profile(*metadata.profile), ()
+    return Profile(1, 1, 1), ("the file takes any batch; the engine takes 1 (--profile 1,1,8 for up to 8)",)
+
+
+def choose_targets(
+    wanted: tuple[int, ...] | None, api: TensorRTApi, gpu: GpuFacts | None
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """GPUs that TensorRT-RTX builds for: what was asked for, else this machine's, else all of them.
+
+    Returns:
+        Compute capabilities such as 86, none for TensorRT; and a remark where one was left out.
+    Raises:
+        UsageError: it does not build for one that was asked for.
+        MissingDependencyError: nothing was asked for, and it does not build for the GPU here; or TensorRT
+            finds no GPU.
+    """
+    if not api.is_rtx:
+        if gpu is None:
+            raise MissingDependencyError(
+                "TensorRT builds on the GPU that will run the engine, and there is none here",
+                hint="Build on that machine. --runtime tensorrt-rtx builds ahead of time, without a GPU.",
+            )
+        return (), ()
+    known = ", ".join(map(str, api.targets))
+    library = f"TensorRT-RTX {api.version_text}"
+    instead = "For Orin (87), Thor (110) and data-centre GPUs (90, 100): --runtime tensorrt on that machine."
+    turing = f"{library} has no float32 matrix products for Turing GPUs (SM {TURING}), which the scan needs"
+    if wanted is not None:
+        if TURING in wanted:
+            raise UsageError(turing, hint=f"Use --runtime tensorrt on that machine. Others here: {known}")
+        unknown = sorted(set(wanted) - set(api.targets))
+        if unknown or not wanted:
+            raise UsageError(
+                f"{library} does not build for SM {', '.join(map(str, unknown)) or '(none given)'}; "
+                f"it builds for {known}",
+                hint=instead,
+            )
+        return tuple(sorted(set(wanted))), ()
+    if gpu is None:
+        return api.targets, (f"{turing}: left out",)
+    if gpu.sm not in api.targets:
+        raise MissingDependencyError(
+            f"{library} does not build for this machine's {gpu.name} (SM {gpu.sm}); it builds for {known}",
+            hint=f"Use --runtime tensorrt here. For another machine: --target-sm {known.replace(' ', '')}",
+        )
+    return (gpu.sm,), ()
+
+
+def choose_plugin(request: BuildRequest, api: TensorRTApi) -> Path | None:
+    """The plugin library that will run the custom nodes; None where their bodies are expanded."""
+    if api.is_rtx or request.expand_bodies:
+        return None
+    return find_plugin(request.plugin)
+
+
+def check_custom_nodes(outline: OnnxOutline, path: Path, *, with_plugin: bool) -> None:
+    """Every node outside the standard domain has its plugin, or its function body in the file.
+
+    Raises:
+        ArtefactMismatchError: one has neither.
+    """
+    lost = []
+    for node in outline.nodes:
+        domain, _, op = node.rpartition(".")
+        if domain in ("", "ai.onnx") or node in outline.functions:
+            continue
+        if not (with_plugin and domain == NAMESPACE and op in CREATORS):
+            lost.append(node)
+    if lost:
+        having = f"the plugin library has {', '.join(CREATORS)}" if with_plugin else "no plugin is in use"
+        raise ArtefactMismatchError(
+            f"{path} has nodes {', '.join(lost)} without a function body, and {having}",
+            hint="Run: vmkla export again, with the vmkla installed here",
+        )
+
+
+def check_output(output: Path) -> None:
+    """Try to write beside the engine's name, since a build takes minutes.
+
+    Raises:
+        BadInputError: nothing can be written there.
+    """
+    for path in (output, manifest_path(output)):
+        if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
+            raise BadInputError(f"{path} is a folder, expected the name of a file to write")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{manifest_path(output).name}."):
+            pass
+    except OSError as error:
+        raise BadInputError(f"{output} cannot be written: {error.strerror or error}") from error

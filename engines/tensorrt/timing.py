@@ -1,0 +1,87 @@
+"""The timing cache: kernels that TensorRT has timed before need not be timed again."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from vmkla.engines.tensorrt.api import Messages, TensorRTApi
+from vmkla.errors import BadInputError
+from vmkla.files import written_whole
+
+
+class TimingCache:
+    """A file of timings for one build.
+
+    The library itself knows whether the timings are of this GPU and this version; if not, the build starts
+    with none and the file is written anew.
+
+    Args:
+        api: the library.
+        path: the file; None for no cache at all.
+        messages: what the library's logger says.
+    Attributes:
+        hit: the file was there and the library took it.
+        remarks: what a user should know.
+    Raises:
+        BadInputError: the file is there and cannot be read.
+    """
+
+    def __init__(self, api: TensorRTApi, path: Path | None, messages: Messages) -> None:
+        self._api = api
+        self._path = path
+        self._messages = messages
+        self._stored = b""
+        self.hit = False
+        self.remarks: tuple[str, ...] = ()
+        if path is not None and path.exists():
+            try:
+                self._stored = path.read_bytes()
+            except OSError as error:
+                raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
+
+    def attach(self, config: Any) -> None:
+        """Hand the timings to a builder's configuration."""
+        if self._path is None:
+            return
+        if self._api.is_rtx:
+            self.remarks += (f"TensorRT-RTX times nothing when it builds, so {self._path} holds no timings",)
+        with _deprecations_unsaid():
+            if self._stored:
+                self.hit = self._set(config, self._stored)
+                if not self.hit:
+                    self.remarks += (f"the timings in {self._path} are not for this machine: not used",)
+            if not self.hit:
+                self._set(config, b"")
+
+    def save(self, config: Any) -> None:
+        """Write what is known after the build.
+
+        Raises:
+            BadInputError: the file cannot be written.
+        """
+        if self._path is None:
+            return
+        with _deprecations_unsaid():
+            cache = config.get_timing_cache()
+            if cache is None:
+                return
+            serialized = cache.serialize()
+        with written_whole(self._path) as file:
+            file.write(memoryview(serialized))
+
+    def _set(self, config: Any, data: bytes) -> bool:
+        """Whether the library took it; some versions refuse by their log alone."""
+        said = len(self._messages.errors) + len(self._messages.warnings)
+        cache = config.create_timing_cache(data)
+        taken = cache is not None and bool(config.set_timing_cache(cache, False))
+        return taken and said == len(self._messages.errors) + len(self._messages.warnings)
+
+
+class _deprecations_unsaid(warnings.catch_warnings):  # noqa: N801
+    """TensorRT-RTX keeps the calls, which do nothing there, and warns of each."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,0 +1,174 @@
+"""``vmkla build --runtime tensorrt`` from the plugin to the verified engine, on the stand-in GPU."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import stand_in_builder
+import stand_in_gpu
+import stand_in_tensorrt
+import tensorrt_rtx
+from small_engines import HEIGHT, WIDTH, small_model
+
+from vmkla.cli.main import main
+from vmkla.engines import load_runner
+from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.tensorrt.manifest import GpuFacts, read_manifest
+from vmkla.engines.tensorrt.plugins import CREATORS
+from vmkla.files import file_sha256
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """A command in this process: status, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = main([str(argument) for argument in arguments])
+        return status, *capfd.readouterr()
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def tensorrt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in is what ``import tensorrt`` gives, with nothing registered."""
+    monkeypatch.setitem(sys.modules, "tensorrt", stand_in_builder.module())
+    monkeypatch.setattr(stand_in_tensorrt, "_registry", stand_in_tensorrt.IPluginRegistry())
+    monkeypatch.setattr(stand_in_tensorrt, "faults", stand_in_tensorrt.Faults())
+    monkeypatch.setattr(stand_in_builder.Builder, "swapped", None)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return written(tmp_path / "model.onnx")
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    """The stand-in's kind of plugin library: the names of its creators."""
+    path = tmp_path / "libvmkla_tensorrt.so"
+    path.write_text(" ".join(CREATORS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    return tmp_path / "made" / "model.plan"
+
+
+def written(path: Path, seed_shift: float = 0.0) -> Path:
+    proto = small_model(scan=True, metadata={"random_weights": True})
+    for tensor in proto.graph.initializer:
+        if tensor.name == "project":
+            values = onnx.numpy_helper.to_array(tensor) + np.float32(seed_shift)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, "project"))
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def engine_head(plan: Path) -> dict[str, object]:
+    head: dict[str, object] = json.loads(plan.read_bytes().partition(b"\n")[0])
+    return head
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*")) if folder.exists() else []
+
+
+def test_the_stand_in_offers_nothing_of_its_own() -> None:
+    """What vmkla could call on it, TensorRT-RTX has too; test_api_names.py holds the calls to TensorRT's."""
+    assert set(stand_in_builder.SHARED) <= set(dir(tensorrt_rtx))
+    for ours, real in (
+        (stand_in_builder.Builder, tensorrt_rtx.Builder),
+        (stand_in_builder.OnnxParser, tensorrt_rtx.OnnxParser),
+        (stand_in_builder.EngineInspector, tensorrt_rtx.EngineInspector),
+    ):
+        own = {name for name in vars(ours) if not name.startswith("_")} - {"parsed", "swapped"}
+        assert own and own <= set(dir(real))
+    assert hasattr(tensorrt_rtx.ICudaEngine, "create_engine_inspector")
+
+
+@pytest.mark.stand_in_gpu
+def test_an_engine_that_calls_the_plugin_is_built_and_verified(
+    run: Run, model: Path, plugin: Path, plan: Path
+) -> None:
+    status, stdout, stderr = run(
+        "build", model, "--output", plan, "--plugin", plugin, "--profile", "1,2,4", "--json"
+    )
+    assert status == 0, stderr
+    report = json.loads(stdout)
+    manifest = read_manifest(plan)
+    assert engine_head(plan) == {"profile": [1, 2, 4], "plugins": sorted(CREATORS)}  # bodies were stripped
+    assert manifest.verified and report["verified"] is True
+    (check,) = manifest.gates["checks"]
+    assert check["measured"]["candidate"] == "tensorrt/plugin" and check["measured"]["frames"] == 3
+    assert manifest.plugin is not None
+    assert (manifest.plugin.name, manifest.plugin.sha256) == (plugin.name, file_sha256(plugin))
+    assert manifest.gpu == GpuFacts("Stand-in GPU", "8.7", 16) and manifest.target_sms == ()
+    assert (manifest.runtime, manifest.runtime_version) == ("tensorrt", stand_in_tensorrt.VERSION)
+    assert manifest.cuda_version is not None
+    assert {layer["LayerType"] for layer in report["engine_layers"]} >= set(CREATORS)
+    assert left(plan.parent) == ["model.plan", "model.plan.json"]
+    assert stand_in_gpu.live() == 0
+
+
+@pytest.mark.stand_in_gpu
+def test_the_built_engine_infers_what_the_file_does(run: Run, model: Path, plan: Path) -> None:
+    status, _, stderr = run("build", model, "--output", plan, "--plugin", "bodies")
+    assert status == 0, stderr
+    assert "custom nodes by function bodies" in stderr and engine_head(plan)["plugins"] == []
+    frames = np.random.default_rng(5).integers(0, 256, (2, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    ours, reference = load_runner(plan), OnnxRuntimeRunner(model)
+    try:
+        np.testing.assert_allclose(ours.infer(frames), reference.infer(frames), atol=1e-5)
+        assert ours.spec.metadata.verified
+    finally:
+        ours.close()
+        reference.close()
+    assert stand_in_gpu.live() == 0
+
+
+@pytest.mark.stand_in_gpu
+@pytest.mark.parametrize("gates", [True, False])
+def test_an_engine_that_computes_something_else(
+    run: Run, model: Path, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gates: bool
+) -> None:
+    """A builder that goes wrong: status 5 and nothing left, or an engine that says that nobody checked it."""
+    other = written(tmp_path / "other.onnx", seed_shift=0.05)
+    monkeypatch.setattr(stand_in_builder.Builder, "swapped", other.read_bytes())
+    options = () if gates else ("--skip-gates",)
+    status, stdout, stderr = run("build", model, "--output", plan, "--plugin", "bodies", *options)
+    if gates:
+        assert status == 5 and "mean probability error" in stderr and stdout == ""
+        assert left(plan.parent) == []
+    else:
+        assert status == 0 and "unverified: its maker's check was skipped" in stdout
+        assert not read_manifest(plan).verified
+    assert stand_in_gpu.live() == 0
+
+
+@pytest.mark.stand_in_gpu
+def test_a_plugin_library_that_lacks_a_creator(run: Run, model: Path, plugin: Path, plan: Path) -> None:
+    plugin.write_text(CREATORS[0], encoding="utf-8")
+    status, _, stderr = run("build", model, "--output", plan, "--plugin", plugin)
+    assert status == 6 and f"not registered: {CREATORS[1]}" in stderr
+    plugin.write_text("", encoding="utf-8")
+    status, _, stderr = run("build", model, "--output", plan, "--plugin", plugin)
+    assert status == 6 and "cannot load the plugin library" in stderr
+    assert left(plan.parent) == []
+
+
+@pytest.mark.stand_in_gpu
+def test_tensorrt_rtx_has_no_targets_among_this_gpu(run: Run, model: Path, plan: Path) -> None:
+    status, _, stderr = run("build", model, "--runtime", "tensorrt-rtx", "--output", plan)
+    assert status == 4 and "Stand-in GPU (SM 87)" in stderr and "--runtime tensorrt here" in stderr
+    assert left(plan.parent) == []

@@ -1,0 +1,360 @@
+"""Real builds with TensorRT-RTX, which needs no GPU for them; and what is left when one fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from small_engines import small_model
+
+from vmkla import __version__
+from vmkla.cli.main import main
+from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.tensorrt import builder as builder_module
+from vmkla.engines.tensorrt.api import Messages, load_api
+from vmkla.engines.tensorrt.builder import BuildReport, build_engine, layer_report, summarised
+from vmkla.engines.tensorrt.inspection import inspect_engine, layers_of
+from vmkla.engines.tensorrt.machine import cuda_version
+from vmkla.engines.tensorrt.manifest import GpuFacts, Profile, manifest_path, read_manifest
+from vmkla.engines.tensorrt.preflight import BuildRequest, preflight
+from vmkla.engines.tensorrt.verification import hold_against_onnxruntime
+from vmkla.errors import ArtefactMismatchError, BadInputError, GateError, VmklaError
+from vmkla.files import file_sha256
+from vmkla.metadata import ArtefactMetadata
+from vmkla.runner import RunnerSpec
+
+without_gpu = pytest.mark.skipif(cuda_version() is not None, reason="on a GPU the engine would be run")
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Path:
+    return written(tmp_path / "model.onnx")
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "made" / "model.plan"
+
+
+def written(path: Path, **changed: Any) -> Path:
+    path.write_bytes(small_model(**changed).SerializeToString())
+    return path
+
+
+def request(onnx_file: Path, output: Path, **changed: Any) -> BuildRequest:
+    """For a GPU that is not here, so that the engine is not run anywhere."""
+    return BuildRequest(str(onnx_file), output, "tensorrt-rtx", **{"target_sms": (86,), **changed})
+
+
+def built(onnx_file: Path, output: Path, **changed: Any) -> BuildReport:
+    return build_engine(request(onnx_file, output, **changed))
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*")) if folder.exists() else []
+
+
+@without_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("half", [False, True])
+def test_an_engine_and_its_manifest(tmp_path: Path, output: Path, half: bool) -> None:
+    onnx_file = written(tmp_path / "model.onnx", half=half, scan=True)
+    report = built(onnx_file, output, target_sms=(86, 89), profile=Profile(1, 2, 4))
+    assert left(output.parent) == ["model.plan", "model.plan.json"]
+    manifest = read_manifest(output)
+    assert manifest == report.manifest
+    api = load_api("tensorrt-rtx")
+    assert (manifest.runtime, manifest.runtime_version) == ("tensorrt-rtx", api.version_text)
+    assert (manifest.engine_bytes, manifest.engine_sha256) == (output.stat().st_size, file_sha256(output))
+    assert (manifest.onnx.name, manifest.onnx.sha256) == ("model.onnx", file_sha256(onnx_file))
+    assert manifest.onnx.bytes == onnx_file.stat().st_size
+    assert manifest.weights_sha256 == "ab" * 32 and manifest.vmkla_version == __version__
+    assert manifest.profile == Profile(1, 2, 4) and manifest.target_sms == (86, 89)
+    assert manifest.plugin is None and manifest.gpu is None and manifest.calibration_sha256 is None
+    assert manifest.artefact(output).precision == ("fp16" if half else "fp32")
+    assert not manifest.verified and "SM 86, 89" in str(manifest.unverified_because)
+    assert report.layers[f"MATRIX_MULTIPLY {'HALF' if half else 'FLOAT'}"] >= 4
+    assert report.layers["RECURRENCE FLOAT"] == 3  # the body's three scans, their state in float32
+    assert report.engine_layers is None and report.warnings == ()
+
+
+def test_the_engine_holds_the_network(onnx_file: Path, tmp_path: Path) -> None:
+    """Other weights make another engine, a larger network a larger one."""
+    plain = built(onnx_file, tmp_path / "a.plan").manifest
+    again = built(onnx_file, tmp_path / "b.plan").manifest
+    assert plain.onnx == again.onnx
+    larger = built(written(tmp_path / "larger.onnx", scan=True), tmp_path / "c.plan").manifest
+    assert larger.engine_bytes > 2 * plain.engine_bytes
+
+
+def test_a_build_over_an_older_engine_replaces_both_files(tmp_path: Path, output: Path) -> None:
+    first = built(written(tmp_path / "first.onnx"), output)
+    second = built(written(tmp_path / "second.onnx", half=True), output)
+    assert first.manifest.onnx != second.manifest.onnx
+    assert read_manifest(output) == second.manifest
+    assert left(output.parent) == ["model.plan", "model.plan.json"]
+
+
+def test_skipped_gates_are_recorded(onnx_file: Path, output: Path) -> None:
+    report = built(onnx_file, output, skip_gates=True)
+    assert report.manifest.gates == {"skipped": True}
+    assert read_manifest(output).unverified_because == "its maker's check was skipped"
+
+
+def test_progress_runs_from_start_to_end(onnx_file: Path, output: Path) -> None:
+    seen: list[tuple[int, str]] = []
+    lines: list[str] = []
+
+    def progress(done: int, total: int | None, note: str = "") -> None:
+        assert total == 1000
+        seen.append((done, note))
+
+    build_engine(request(onnx_file, output), progress, lines.append)
+    shares = [done for done, _ in seen]
+    assert shares == sorted(shares) and shares[0] < 200 and shares[-1] == 1000
+    assert len({note for _, note in seen}) > 3
+    text = "\n".join(lines)
+    assert "for SM 86, batch 1,1,1, custom nodes by function bodies" in text
+    assert "layers before the build: " in text and "MATRIX_MULTIPLY" not in text.partition("layers")[0]
+
+
+def test_an_interrupted_build_leaves_nothing(onnx_file: Path, output: Path) -> None:
+    """What Ctrl-C does, as soon as the library works."""
+    sent: list[bool] = []
+
+    def progress(done: int, total: int | None, note: str = "") -> None:
+        if not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(request(onnx_file, output), progress)
+    assert sent and left(output.parent) == []
+
+
+def test_an_interrupted_build_leaves_the_older_engine(onnx_file: Path, output: Path) -> None:
+    before = built(onnx_file, output).manifest
+
+    def progress(done: int, total: int | None, note: str = "") -> None:
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        build_engine(request(onnx_file, output), progress)
+    assert read_manifest(output) == before and file_sha256(output) == before.engine_sha256
+    assert left(output.parent) == ["model.plan", "model.plan.json"]
+
+
+def test_a_build_that_the_library_refuses(
+    onnx_file: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turing, past the preflight that would have said so: the library's own words, and nothing left."""
+    monkeypatch.setattr("vmkla.engines.tensorrt.preflight.TURING", 0)
+    monkeypatch.setattr("vmkla.engines.tensorrt.api.TURING", 0)
+    with pytest.raises(VmklaError) as caught:
+        built(onnx_file, output, target_sms=(75,))
+    assert caught.value.exit_status == 1
+    assert "could not build the engine; it said:" in caught.value.message
+    assert "FP32 GEMM is not supported" in caught.value.message
+    assert left(output.parent) == []
+
+
+def test_an_unsupported_op_leaves_nothing(tmp_path: Path, output: Path) -> None:
+    model = small_model()
+    model.graph.node[4].op_type = "NoSuchOp"
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtefactMismatchError, match=r"node 4 'kan/MatMul' \(NoSuchOp\)"):
+        built(path, output)
+    assert left(output.parent) == []
+
+
+def test_a_disk_that_refuses_at_the_end(
+    onnx_file: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's folder vanishes while the library works."""
+
+    def progress(done: int, total: int | None, note: str = "") -> None:
+        if output.parent.is_dir():
+            output.parent.rmdir()
+            output.parent.write_text("in the way")
+
+    with pytest.raises(BadInputError, match="cannot be written"):
+        build_engine(request(onnx_file, output), progress)
+    assert output.parent.read_text() == "in the way"
+
+
+@pytest.mark.parametrize("stored", [None, b"", b"these are no timings" * 20])
+def test_the_timing_cache_is_written_whatever_it_held(
+    onnx_file: Path, output: Path, tmp_path: Path, stored: bytes | None
+) -> None:
+    cache = tmp_path / "caches" / "timings"
+    if stored is not None:
+        cache.parent.mkdir()
+        cache.write_bytes(stored)
+    report = built(onnx_file, output, timing_cache=cache)
+    assert cache.stat().st_size > 0 and cache.read_bytes() != stored
+    assert report.manifest.settings.timing_cache == str(cache)
+    assert report.manifest.settings.timing_cache_hit is False
+    assert any("times nothing when it builds" in remark for remark in report.remarks)
+    assert any("not used" in remark for remark in report.remarks) == bool(stored)
+
+
+def test_a_timing_cache_that_cannot_be_read(onnx_file: Path, output: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="cannot be read"):
+        built(onnx_file, output, timing_cache=tmp_path)
+    assert left(output.parent) == []
+
+
+def test_settings_reach_the_library(onnx_file: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    make = builder_module._make_config
+
+    def spy(*arguments: Any) -> Any:
+        seen.append(make(*arguments))
+        return seen[0]
+
+    monkeypatch.setattr(builder_module, "_make_config", spy)
+    report = built(onnx_file, output, workspace_bytes=1 << 28, optimization_level=1, target_sms=(80, 120))
+    module = load_api("tensorrt-rtx").module
+    (config,) = seen
+    assert config.get_memory_pool_limit(module.MemoryPoolType.WORKSPACE) == 1 << 28
+    assert config.builder_optimization_level == 1
+    assert not config.get_flag(module.BuilderFlag.TF32)
+    assert config.num_compute_capabilities == 2
+    capabilities = [config.get_compute_capability(i) for i in range(2)]
+    assert capabilities == [module.ComputeCapability.SM80, module.ComputeCapability.SM120]
+    assert config.num_optimization_profiles == 1
+    settings = report.manifest.settings
+    assert (settings.workspace_bytes, settings.optimization_level) == (1 << 28, 1)
+
+
+@without_gpu
+@pytest.mark.gpu
+def test_without_a_gpu_the_inspector_says_that_the_engine_does_not_load(
+    onnx_file: Path, output: Path
+) -> None:
+    built(onnx_file, output)
+    with pytest.raises(VmklaError, match="does not load the engine"):
+        inspect_engine(load_api("tensorrt-rtx"), output, Messages())
+
+
+def test_the_inspectors_layers_with_and_without_details() -> None:
+    text = '{"Layers": [{"Name": "a", "LayerType": "gemm"}, "b"], "Bindings": ["frames"]}'
+    assert layers_of(text) == ({"Name": "a", "LayerType": "gemm"}, {"Name": "b"})
+    assert layers_of("{}") == ()
+
+
+def test_messages_of_one_kind_are_shown_once() -> None:
+    twice = [
+        "ImporterContext.hpp:501: A node named x already exists, the output tensors of this new instance "
+        "will not be queryable.",
+        "something else",
+        "a tensor named p is unused",
+        "a tensor named q is unused",
+    ]
+    assert summarised(twice) == ("something else", "a tensor named p is unused (and 1 like it)")
+
+
+def test_layers_are_reported_by_type_and_kind() -> None:
+    line = layer_report({"SHUFFLE HALF": 3, "CAST FLOAT": 2, "CONSTANT HALF": 1})
+    assert line == (
+        "6 layers before the build: 4 HALF, 2 FLOAT; most frequent 3 SHUFFLE HALF, 2 CAST FLOAT, "
+        "1 CONSTANT HALF"
+    )
+
+
+class Shifted:
+    """ONNX Runtime's own result, off by a little: an engine that computes something else."""
+
+    name = "shifted"
+
+    def __init__(self, path: Path, shift: float) -> None:
+        self._inner = OnnxRuntimeRunner(path, kernels="bodies", warn_unverified=False)
+        self._shift = shift
+
+    @property
+    def spec(self) -> RunnerSpec:
+        return self._inner.spec
+
+    def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return np.asarray(self._inner.infer(frames_rgb) + np.float32(self._shift))
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@pytest.mark.parametrize(("half", "shift"), [(False, 0.0), (True, 0.0), (True, 1e-4)])
+def test_an_engine_that_computes_the_same_passes(
+    tmp_path: Path, output: Path, half: bool, shift: float
+) -> None:
+    path = written(tmp_path / "model.onnx", scan=True, half=half, metadata={"random_weights": True})
+    plan = preflight(request(path, output), load_api("tensorrt-rtx"), None)
+    gates = hold_against_onnxruntime(plan, Shifted(path, shift), output, lambda line: None)
+    assert gates["passed"] is True and gates["rendered"] is True
+    assert gates["checks"][0]["gates"]["name"] == ("fp16 engine" if half else "fp32 engine")
+    assert gates["checks"][0]["measured"]["candidate"] == "shifted/bodies"
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_an_engine_that_computes_something_else_fails(tmp_path: Path, output: Path, half: bool) -> None:
+    path = written(tmp_path / "model.onnx", scan=True, half=half, metadata={"random_weights": True})
+    plan = preflight(request(path, output), load_api("tensorrt-rtx"), None)
+    lines: list[str] = []
+    with pytest.raises(GateError, match="mean probability error") as caught:
+        hold_against_onnxruntime(plan, Shifted(path, 1e-3), output, lines.append)
+    assert caught.value.exit_status == 5 and "was not written" in caught.value.message
+    assert "FAILED" in lines[0]
+
+
+@without_gpu
+@pytest.mark.gpu
+def test_a_gpu_that_can_run_the_engine_is_asked_to(
+    onnx_file: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's answer is made up; what follows is real, so it ends where there is no such GPU."""
+    monkeypatch.setattr(builder_module, "_gpu", lambda: GpuFacts("Made up", "8.6", 10))
+    with pytest.raises(VmklaError, match="does not load the engine"):
+        built(onnx_file, output)
+    assert left(output.parent) == []
+
+
+@pytest.mark.slow
+@without_gpu
+@pytest.mark.gpu
+def test_the_shipped_nano_becomes_an_engine_for_every_target(output: Path) -> None:
+    report = build_engine(BuildRequest("nano", output, "tensorrt-rtx"))
+    manifest = report.manifest
+    assert manifest.onnx.name == "nano"
+    assert manifest.target_sms == load_api("tensorrt-rtx").targets
+    assert manifest.profile == Profile(1, 1, 1)
+    assert report.layers["RECURRENCE FLOAT"] == 3 * 8  # three scans in each body, one body in each block
+    assert report.seconds < 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "input_type"), [("fp16", "uint8"), ("fp32", "float")])
+def test_nano_as_it_is_exported(tmp_path: Path, output: Path, precision: str, input_type: str) -> None:
+    model = tmp_path / "nano.onnx"
+    options = ("--precision", precision, "--input", input_type, "--batch", "1,2,4", "--skip-gates", "--quiet")
+    assert main(["export", "--model", "nano", "--output", str(model), *options]) == 0
+    report = built(model, output, target_sms=(120,))
+    assert report.manifest.profile == Profile(1, 2, 4)
+    metadata = report.manifest.artefact(output)
+    assert metadata.precision == precision
+    assert metadata.input_type == ("uint8" if input_type == "uint8" else "float32")
+    halves = report.layers.get("MATRIX_MULTIPLY HALF", 0)
+    assert (halves > 50) if precision == "fp16" else (halves == 0)
+
+
+@pytest.mark.slow
+def test_a_whole_network_of_every_weight_random(tiny_onnx: Path, output: Path) -> None:
+    report = built(tiny_onnx, output, target_sms=(89,), profile=Profile(1, 1, 2))
+    metadata: ArtefactMetadata = read_manifest(output).artefact(output)
+    assert metadata.random_weights and (metadata.preprocess.height, metadata.preprocess.width) == (32, 64)
+    assert report.manifest.engine_bytes > 2_000_000
+    assert manifest_path(output).is_file()
