@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -31,8 +30,8 @@ def main() -> None:
         pip("install", "--no-deps", "--target", str(folder / "headers"), *HEADERS)
         pip("download", "--no-deps", "--no-build-isolation", "--no-binary", ":all:", "-d", name, REQUIREMENT)
         (archive,) = folder.glob("pycuda-*.tar.gz")
-        with tarfile.open(archive) as packed:
-            packed.extractall(folder / "source", filter="data")
+        (folder / "source").mkdir()
+        subprocess.run(["tar", "-xzf", str(archive), "-C", str(folder / "source")], check=True)
         (source,) = (folder / "source").iterdir()
         (cuda_h,) = (folder / "headers").rglob("cuda.h")
         build_empty_driver(folder)
