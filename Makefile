@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml CMakeLists.txt LICENSE \
 	$(shell find vmkla export engines cli calibration -type f -not -name '*.pyc' -not -name '* *')
 
-.PHONY: demo test test-fast test-slow lint format bench ablation gpu-check gpu-train install develop clean
+.PHONY: demo test test-fast test-slow lint format bench ablation gpu-check gpu-train install develop plugin clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make gpu-check  check and time the scan on this machine's GPU, write benchmarks/<gpu>.md"
 	@echo "make gpu-train  pack, train and judge on a GPU; goes on after a cut"
 	@echo "make develop  editable install, for working on the Python files"
+	@echo "make plugin TENSORRT_ROOT=DIR  the TensorRT plugin for the vmkla in $(VENV); DIR/include has NvInfer.h"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -53,13 +54,27 @@ $(VENV)/.mamba: $(VENV)/.dev
 		$(PIP) install --no-deps --no-build-isolation --no-cache-dir 'mamba-ssm>=2.2'
 	@touch $@
 
-install: $(VENV)/.dev $(VENV)/.mamba
+# PyCUDA comes as source alone. Built without a CUDA toolkit: a minute of a CPU.
+$(VENV)/.pycuda: tests/build_pycuda.py | $(VENV)/.dev
+	$(BIN)/python tests/build_pycuda.py
+	@touch $@
+
+install: $(VENV)/.dev $(VENV)/.mamba $(VENV)/.pycuda
 
 # The compiled library is rebuilt only by another `make develop`.
 develop: $(VENV)/.torch
 	$(PIP) install -e '.[dev]' '$(TORCH)'
 	@touch $(VENV)/.base $(VENV)/.dev
-	$(MAKE) --no-print-directory $(VENV)/.mamba
+	$(MAKE) --no-print-directory $(VENV)/.mamba $(VENV)/.pycuda
+
+# TENSORRT_ROOT is not needed where the headers are the system's. One GPU is quicker compiled for than all of them:
+# make plugin PLUGIN_FLAGS=-DVMKLA_CUDA_ARCHITECTURES=87
+plugin:
+	$(BIN)/python -I -c 'from vmkla.native import find_library; find_library()'
+	cmake -S . -B build/plugin -DVMKLA_CUDA=ON $(if $(TENSORRT_ROOT),-DTENSORRT_ROOT='$(TENSORRT_ROOT)') $(PLUGIN_FLAGS)
+	cmake --build build/plugin --target vmkla_tensorrt --parallel
+	cp build/plugin/engines/plugins/tensorrt/libvmkla_tensorrt.so \
+		"$$($(BIN)/python -I -c 'from vmkla.native import find_library; print(find_library().parent)')/"
 
 demo: $(VENV)/.base
 	$(BIN)/vmkla sample runs/demo/clip.mp4 --frames 90 --seed 7 --exist-ok

@@ -1,8 +1,9 @@
-"""Check what a wheel holds: python .ci/check_wheel.py WHEEL. Needs nothing but Python."""
+"""Check what a wheel and an sdist hold: python .ci/check_wheel.py WHEEL [SDIST]. Needs nothing but Python."""
 
 from __future__ import annotations
 
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,8 @@ REQUIRED = (
     "vmkla/py.typed",
     *(f"vmkla/{folder}/__init__.py" for folder in FOLDERS),
 )
-SOURCES = (".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".txt", ".cmake")
+SOURCES = (".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".txt", ".cmake", ".map")
+BUILT_FROM = (".cpp", ".cu", ".h", ".txt", ".cmake", ".map")
 
 
 def problems(wheel: Path) -> list[str]:
@@ -37,12 +39,25 @@ def problems(wheel: Path) -> list[str]:
     return found
 
 
+def sdist_problems(sdist: Path, checkout: Path) -> list[str]:
+    """Native sources and build files that an sdist lacks, those for GPUs included."""
+    with tarfile.open(sdist) as archive:
+        # Each name begins with the folder NAME-VERSION.
+        held = {name.split("/", 1)[-1] for name in archive.getnames()}
+    wanted = [checkout / "CMakeLists.txt", *(checkout / "engines" / "plugins").rglob("*")]
+    needed = [path.relative_to(checkout).as_posix() for path in wanted if path.suffix in BUILT_FROM]
+    return [f"{name} is missing" for name in needed if name not in held]
+
+
 def main() -> int:
     """Print what is wrong; 1 when something is."""
     wheel = Path(sys.argv[1])
-    found = problems(wheel)
+    found = [f"{wheel.name}: {problem}" for problem in problems(wheel)]
+    for sdist in map(Path, sys.argv[2:]):
+        checkout = Path(__file__).resolve().parents[1]
+        found += [f"{sdist.name}: {problem}" for problem in sdist_problems(sdist, checkout)]
     for problem in found:
-        print(f"{wheel.name}: {problem}")
+        print(problem)
     if not found:
         print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB, one top-level package, nothing missing")
     return 1 if found else 0

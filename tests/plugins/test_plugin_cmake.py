@@ -1,0 +1,69 @@
+"""CMake says which GPU code it leaves out and why, and refuses what cannot be meant."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+IN_PIP = "-DSKBUILD=2"
+NVCC = "-DVMKLA_NVCC=/bin/true"
+"""Found, and not called: each of these builds leaves the kernels out."""
+
+
+def configure(folder: Path, *options: str) -> tuple[int, str]:
+    """Status and messages, in one line, of a fresh configuration."""
+    environment = {name: value for name, value in os.environ.items() if name != "TENSORRT_ROOT"}
+    done = subprocess.run(
+        ["cmake", "-S", str(ROOT), "-B", str(folder / "build"), *options],
+        capture_output=True, text=True, check=False, timeout=120, env=environment,
+    )  # fmt: skip
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.fixture
+def old_headers(tmp_path: Path) -> str:
+    """A TensorRT of JetPack 5."""
+    include = tmp_path / "old" / "include"
+    include.mkdir(parents=True)
+    (include / "NvInfer.h").touch()
+    parts = {"MAJOR": 8, "MINOR": 5, "PATCH": 2}
+    version = "".join(f"#define NV_TENSORRT_{part} {number} //!<\n" for part, number in parts.items())
+    (include / "NvInferVersion.h").write_text(version, encoding="utf-8")
+    return f"-DTENSORRT_ROOT={include.parent}"
+
+
+def test_off(tmp_path: Path) -> None:
+    status, said = configure(tmp_path, "-DVMKLA_CUDA=OFF")
+    assert status == 0 and "GPU code is left out: VMKLA_CUDA is OFF" in said
+
+
+def test_unknown_value(tmp_path: Path) -> None:
+    status, said = configure(tmp_path, "-DVMKLA_CUDA=YES")
+    assert status != 0 and "VMKLA_CUDA is YES, expected AUTO, ON or OFF" in said
+
+
+def test_wrong_folder(tmp_path: Path) -> None:
+    status, said = configure(tmp_path, f"-DTENSORRT_ROOT={tmp_path}")
+    assert status != 0 and "include/NvInfer.h does not exist" in said
+
+
+def test_headers_that_are_too_old_are_left_out_aloud(tmp_path: Path, old_headers: str) -> None:
+    status, said = configure(tmp_path, IN_PIP, NVCC, old_headers)
+    assert status == 0
+    assert "libvmkla_tensorrt.so is left out although TENSORRT_ROOT is set" in said
+    assert "is TensorRT 8.5.2, older than 10.0" in said
+    assert "GPU kernels:" not in said
+
+
+def test_on_refuses_headers_that_are_too_old(tmp_path: Path, old_headers: str) -> None:
+    status, said = configure(tmp_path, IN_PIP, NVCC, old_headers, "-DVMKLA_CUDA=ON")
+    assert status != 0 and "VMKLA_CUDA is ON, but" in said and "older than 10.0" in said
+
+
+def test_another_machine_is_not_compiled_for(tmp_path: Path) -> None:
+    status, said = configure(tmp_path, "-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=x86_64")
+    assert status == 0 and "libvmkla_tensorrt.so is left out: this build is for another machine" in said
