@@ -13,8 +13,8 @@ from vmkla.cli.options import Device, Json, Quiet, Runtime, RuntimeOption, Threa
 from vmkla.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
-    from vmkla.data.folder import DataSource
     from vmkla.data.layouts import DataSet
+    from vmkla.data.sources import DataSource
 
 _WIDTH = 118
 """Columns of the tables where stdout is no terminal."""

@@ -9,7 +9,7 @@ import cv2
 import pytest
 
 from vmkla.data import iter_samples
-from vmkla.data.folder import DataSource
+from vmkla.data.sources import DataSource
 from vmkla.engines.torch_runner import TorchRunner
 from vmkla.evaluation import evaluate
 from vmkla.video.clip import Scene

@@ -21,7 +21,8 @@ from vmkla.data.arrays import (
     stack,
 )
 from vmkla.data.augment import AugmentConfig
-from vmkla.data.folder import DataSource, Sample, iter_samples
+from vmkla.data.folder import iter_samples
+from vmkla.data.sources import DataSource, Sample
 from vmkla.errors import BadInputError
 from vmkla.preprocess import PreprocessSpec, field_of_view, prepare
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from vmkla.data import DataSet
 from vmkla.data.check import check
-from vmkla.data.folder import DataSource, iter_samples, list_pairs, read_sample
+from vmkla.data.folder import iter_samples, list_pairs, read_sample
+from vmkla.data.sources import DataSource
 from vmkla.errors import BadInputError
 
 

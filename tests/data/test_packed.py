@@ -20,8 +20,8 @@ from tolerances import tol
 
 from vmkla.data import AugmentConfig, DataSet, Sample, iter_samples, open_dataset
 from vmkla.data.arrays import CROP_MARGIN, cache_spec, stack
-from vmkla.data.folder import DataSource
 from vmkla.data.packing import PackOptions, pack
+from vmkla.data.sources import DataSource
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
 from vmkla.preprocess import PreprocessSpec
 

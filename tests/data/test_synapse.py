@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from labelled_folders import synapse_slice, write_synapse
 
-from vmkla.data.folder import SLICES, VOLUMES, DataSource, iter_samples, list_pairs
+from vmkla.data.folder import iter_samples, list_pairs
+from vmkla.data.sources import SLICES, VOLUMES, DataSource
 from vmkla.errors import BadInputError
 
 

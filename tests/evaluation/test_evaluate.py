@@ -334,7 +334,8 @@ def test_a_field_of_view_in_place_of_the_models_own() -> None:
 def test_a_real_runner_on_a_real_folder(tiny_onnx: Path, tmp_path: Path) -> None:
     from labelled_folders import write_folder
 
-    from vmkla.data.folder import DataSource, iter_samples
+    from vmkla.data.folder import iter_samples
+    from vmkla.data.sources import DataSource
     from vmkla.engines import load_runner
 
     runner = load_runner(tiny_onnx, threads=1)
@@ -354,7 +355,8 @@ def test_validation_in_training_agrees_with_the_runner_on_real_images(
 ) -> None:
     """What the loop logs at the network's resolution is what ``evaluate`` says of the saved weights."""
     from vmkla.config import ModelConfig
-    from vmkla.data.folder import DataSource, iter_samples
+    from vmkla.data.folder import iter_samples
+    from vmkla.data.sources import DataSource
     from vmkla.engines import load_runner
     from vmkla.training import TrainConfig, train
 

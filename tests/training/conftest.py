@@ -8,7 +8,7 @@ import pytest
 from labelled_folders import write_folder
 from tiny_runs import TINY
 
-from vmkla.data.folder import DataSource
+from vmkla.data.sources import DataSource
 from vmkla.training import TrainConfig
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vmkla.config import ModelConfig
-from vmkla.data.folder import DataSource
+from vmkla.data.sources import DataSource
 from vmkla.errors import ShapeError, UsageError
 from vmkla.training.config import TrainConfig
 

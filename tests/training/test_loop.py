@@ -21,7 +21,7 @@ from labelled_folders import write_folder
 from tiny_runs import TINY, assert_same_state, interrupt_at, state_of
 
 from vmkla.data.augment import AugmentConfig
-from vmkla.data.folder import DataSource
+from vmkla.data.sources import DataSource
 from vmkla.errors import BadInputError, StoppedError, UsageError, VmklaError
 from vmkla.training import Ranks, StepReport, TrainConfig, TrainResult, train
 from vmkla.training.checkpoints import load_weights
@@ -305,7 +305,7 @@ def test_sigterm_to_a_process_of_its_own(config: TrainConfig, tmp_path: Path) ->
     script.write_text(
         "import sys\n"
         "from pathlib import Path\n"
-        "from vmkla.data.folder import DataSource\n"
+        "from vmkla.data.sources import DataSource\n"
         "from vmkla.config import ModelConfig\n"
         "from vmkla.errors import VmklaError\n"
         "from vmkla.training import TrainConfig, train\n"

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from vmkla.config import ModelConfig
-from vmkla.data.folder import DataSource, iter_samples
+from vmkla.data.folder import iter_samples
+from vmkla.data.sources import DataSource
 from vmkla.engines import load_runner
 from vmkla.evaluation import evaluate
 from vmkla.runner import Runner

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.data.augment import AugmentConfig, augment
-from vmkla.data.folder import Sample
+from vmkla.data.sources import Sample
 from vmkla.errors import BadInputError
 from vmkla.preprocess import PreprocessSpec, field_of_view, prepare, prepare_mask
 

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.data.duplicates import look_alikes, picture_hash
-from vmkla.data.folder import Pair, find_pairs, read_sample
+from vmkla.data.folder import find_pairs, read_sample
 from vmkla.data.layouts import UNNAMED, DataSet
 from vmkla.data.pairs import dark_problem, read_files, read_mask, size_problem
+from vmkla.data.sources import Pair
 from vmkla.errors import BadInputError
 
 KINDS = {

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vmkla.data.folder import PACK_SUFFIX, SLICES, VOLUMES, DataSource, find_pairs, raise_problems
+from vmkla.data.folder import find_pairs
+from vmkla.data.packed import open_file
 from vmkla.data.pairs import pair_folders
+from vmkla.data.sources import PACK_SUFFIX, PACKED, SLICES, VOLUMES, DataSource, raise_problems
 from vmkla.data.splits import split_off
 from vmkla.errors import BadInputError
 
@@ -105,9 +107,7 @@ def open_layout(path: Path) -> DataSet:
         BadInputError: it is none of the layouts; the message lists them.
     """
     if path.is_file() and path.suffix == PACK_SUFFIX:
-        from vmkla.data.packed import open_packed
-
-        return open_packed(path)
+        return _packed(path)
     if not path.is_dir():
         raise BadInputError(
             f"{path} does not exist" if not path.exists() else f"{path} is neither a folder nor a packed set",
@@ -126,6 +126,25 @@ def open_layout(path: Path) -> DataSet:
         "  the same with several sets, val/<SET>/ or test/<SET>/, each with images/ and masks/\n"
         "  TrainDataset/ and TestDataset/<SET>/, each with images/ and masks/\n"
         "  train_npz/, test_vol_h5/ and lists/ (Synapse)",
+    )
+
+
+def _packed(path: Path) -> DataSet:
+    manifest = open_file(path).manifest
+    sources: dict[str, tuple[DataSource, ...]] = {
+        part: (DataSource(path, kind=PACKED, part=part),) for part in manifest["parts"]
+    }
+    tests = {
+        part.partition("/")[2] or UNNAMED: source
+        for part, source in sources.items()
+        if part.split("/")[0] == UNNAMED
+    }
+    return DataSet(
+        train=sources.get("train", ()),
+        val=sources.get("val", ()),
+        test=tests,
+        class_names=tuple(manifest["class_names"]),
+        volumes=bool(manifest["volumes"]),
     )
 
 

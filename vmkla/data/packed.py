@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.data.folder import PACKED, DataSource, Pair, Sample, chosen_stems
-from vmkla.data.layouts import UNNAMED, DataSet
+from vmkla.data.sources import DataSource, Pair, Sample, chosen_stems
 from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.imports import require
 from vmkla.preprocess import PreprocessSpec
@@ -105,26 +104,6 @@ def open_file(path: Path) -> PackedFile:
         archive.close()
         raise BadInputError(f"{path} lacks {len(absent)} of its images: {min(absent)}, ...", hint=_AGAIN)
     return PackedFile(path, manifest, archive, threading.Lock())
-
-
-def open_packed(path: Path) -> DataSet:
-    """The sets inside a packed file."""
-    manifest = open_file(path).manifest
-    sources: dict[str, tuple[DataSource, ...]] = {
-        part: (DataSource(path, kind=PACKED, part=part),) for part in manifest["parts"]
-    }
-    tests = {
-        part.partition("/")[2] or UNNAMED: source
-        for part, source in sources.items()
-        if part.split("/")[0] == UNNAMED
-    }
-    return DataSet(
-        train=sources.get("train", ()),
-        val=sources.get("val", ()),
-        test=tests,
-        class_names=tuple(manifest["class_names"]),
-        volumes=bool(manifest["volumes"]),
-    )
 
 
 def packed_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:

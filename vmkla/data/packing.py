@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from vmkla import __version__
 from vmkla.data.arrays import CROP_MARGIN, prepared_pair
-from vmkla.data.folder import PACK_SUFFIX, DataSource, Pair, Sample, list_pairs, raise_problems, read_ahead
+from vmkla.data.folder import list_pairs, read_ahead
 from vmkla.data.layouts import UNNAMED, DataSet
 from vmkla.data.packed import FORMAT, MANIFEST, decode
+from vmkla.data.sources import PACK_SUFFIX, DataSource, Pair, Sample, raise_problems
 from vmkla.errors import BadInputError, UsageError
 from vmkla.files import file_sha256, written_whole
 from vmkla.imports import require

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.data.folder import DataSource, Pair, Sample, chosen_stems
 from vmkla.data.sequences import sequence_of
+from vmkla.data.sources import DataSource, Pair, Sample, chosen_stems
 from vmkla.errors import BadInputError
 
 FOLDER_NAMES = (("images", "masks"), ("image", "mask"), ("Original", "Ground Truth"))

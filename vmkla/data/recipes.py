@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from vmkla.data.folder import DataSource
 from vmkla.data.layouts import UNNAMED, DataSet, divided, open_layout
 from vmkla.data.pairs import pair_folders
 from vmkla.data.sequences import CLINICDB
+from vmkla.data.sources import DataSource
 from vmkla.errors import BadInputError, UsageError
 
 POLYP_SETS = ("Kvasir", "CVC-ClinicDB")

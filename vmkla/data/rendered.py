@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vmkla.data.folder import Sample
+from vmkla.data.sources import Sample
 from vmkla.video.clip import Scene
 
 RENDER_HW = (288, 360)

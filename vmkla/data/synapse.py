@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.data.folder import SLICES, DataSource, Pair, Sample, chosen_stems
 from vmkla.data.sequences import sequence_of
+from vmkla.data.sources import SLICES, DataSource, Pair, Sample, chosen_stems
 from vmkla.errors import BadInputError
 from vmkla.imports import require
 

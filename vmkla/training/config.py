@@ -9,7 +9,7 @@ from typing import Any
 
 from vmkla.config import ModelConfig, get_preset
 from vmkla.data.augment import AugmentConfig
-from vmkla.data.folder import DataSource
+from vmkla.data.sources import DataSource
 from vmkla.errors import UsageError
 
 MAY_CHANGE_ON_RESUME = frozenset(
