@@ -68,7 +68,7 @@ class TensorRTApi:
             severities.VERBOSE: logging.DEBUG,
         }
 
-        class KeepingLogger(severities):  # type: ignore[misc, name-defined]
+        class KeepingLogger(severities):  # type: ignore[misc, valid-type]
             """Called by the library from any of its threads."""
 
             def __init__(self) -> None:
