@@ -95,7 +95,7 @@ def check_table(records: Sequence[Record]) -> tuple[Table, list[str]]:
         raise VmklaError("the harness wrote no check")
     table = Table(
         "CUDA kernels: error against float64, as a part of the largest element",
-        ("op", "type", "shapes", "largest error", "limit", "same bits", "from a graph", "writes inside"),
+        ("op", "type", "checks", "largest error", "limit", "same bits", "from a graph", "writes inside"),
     )
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in checks:
@@ -109,13 +109,21 @@ def check_table(records: Sequence[Record]) -> tuple[Table, list[str]]:
         )
         table.add(op, element, len(group), largest, f"{group[0]['limit_ppm'] * 1e-6:.0e}", *flags)
     wrong = [
-        f"CUDA {record['check']} {record['shape']} {record['element']}: error {record['error_ppm']} ppm "
+        f"CUDA {record['check']} {record['shape']} {record['element']}{cut_of(record)}: "
+        f"error {record['error_ppm']} ppm "
         f"of {record['limit_ppm']:g}, same bits {record['repeats']}, from a graph {record['graph']}, "
         f"writes inside {record['guards']}"
         for record in checks
         if not record["ok"]
     ]
     return table, wrong
+
+
+def cut_of(record: Record) -> str:
+    """The GPU's size that a scan was cut for, and its states, lanes and chunks; empty for bases."""
+    if "plan" not in record:
+        return ""
+    return f" cut for {record['multiprocessors']} multiprocessors into {record['plan']}"
 
 
 def time_tables(records: Sequence[Record]) -> list[Table]:

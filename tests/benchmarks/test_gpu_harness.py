@@ -17,6 +17,8 @@ from vmkla.errors import MissingDependencyError, VmklaError
 CHECK = {
     "check": "selective_scan2d",
     "shape": [1, 3, 4, 5, 16, 2],
+    "multiprocessors": 46,
+    "plan": [8, 2, 1],
     "element": "float",
     "error_ppm": 0.5,
     "limit_ppm": 100,
@@ -92,7 +94,9 @@ def test_figures_and_goals() -> None:
 def test_a_failed_check_is_wrong(fault: dict[str, object]) -> None:
     bad = {**CHECK, **fault, "ok": False}
     outcome = gpu_harness.read(ran(CHECK, bad, status=5, stderr="1 checks failed"), lambda batch: 1.0)
-    assert len(outcome.wrong) == 1 and "[1, 3, 4, 5, 16, 2] float" in outcome.wrong[0]
+    assert len(outcome.wrong) == 1 and (
+        "[1, 3, 4, 5, 16, 2] float cut for 46 multiprocessors into [8, 2, 1]" in outcome.wrong[0]
+    )
     text = outcome.tables[0].markdown()
     assert "not finite" in text if fault == {"error_ppm": None} else ("NO" in text or "5.0e-04" in text)
 

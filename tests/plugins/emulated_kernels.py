@@ -20,6 +20,10 @@ GUARD_BYTES = 4096
 Array = NDArray[np.floating]
 Shape = tuple[int, int, int, int, int, int]
 """b, H, W, d, n, R."""
+SPLITS = ((16, 1), (8, 2), (4, 4), (16, 2), (16, 4), (16, 16))
+"""States of a thread and lanes of a channel, for each of which the scan's passes are compiled."""
+CUTS = {(*split, chunked) for split in SPLITS for chunked in (False, True)}
+"""Every way in which a GPU may run a scan: a split, and whether a route is in chunks."""
 
 
 def compile_emulation(sources: tuple[str, ...], output: Path, *options: str, root: Path = PLUGINS) -> Path:
@@ -132,6 +136,12 @@ class EmulatedKernels:
         """Size of the GPU that the launchers see, and the order of threads and blocks."""
         self._c.emulated_settings(multiprocessors, order, seed)
 
+    def plan(self, shape: Shape, multiprocessors: int) -> tuple[int, int, int]:
+        """States of a thread, lanes of a channel and chunks of a route on a GPU of that size."""
+        found = (ctypes.c_int64 * 3)()
+        self._c.emulated_plan((ctypes.c_int64 * 6)(*shape), multiprocessors, found)
+        return found[0], found[1], found[2]
+
     def workspace_bytes(self, shape: Shape) -> int:
         """What ``scan2d_workspace_bytes`` answers."""
         return int(self._c.emulated_workspace_bytes((ctypes.c_int64 * 6)(*shape)))
@@ -143,8 +153,17 @@ class EmulatedKernels:
         *,
         offset: int = 0,
         workspace_bytes: int | None = None,
+        multiprocessors: int = 0,
     ) -> Array:
-        """y, with every tensor and the workspace guarded; ``offset`` as in ``Guarded``."""
+        """y, with every tensor and the workspace guarded.
+
+        Args:
+            inputs: the op's.
+            dtype: of u, p, dt_weight and y.
+            offset: as in ``Guarded``.
+            workspace_bytes: of another workspace than this shape needs.
+            multiprocessors: the GPU's size that the launcher is told; 0: it asks the device.
+        """
         b, H, W, d = inputs.u.shape
         shape = (b, H, W, d, inputs.A.shape[1], inputs.dt_weight.shape[1])
         given = [
@@ -158,6 +177,7 @@ class EmulatedKernels:
             (ctypes.c_void_p * 6)(*(g.pointer for g in given)),
             ctypes.c_void_p(y.pointer),
             ctypes.c_void_p(workspace.pointer),
+            multiprocessors,
         )
         assert status == 0, self._c.emulated_error().decode()
         y.check("y")
@@ -165,12 +185,17 @@ class EmulatedKernels:
         result: Array = y.bytes.view(dtype).reshape(b, H, W, d).copy()
         return result
 
-    def scan_status(self, shape: Shape) -> int:
+    def scan_status(self, shape: Shape, *, multiprocessors: int = 0) -> int:
         """Status for a shape, with pointers that must not be read."""
         nowhere = (ctypes.c_void_p * 6)(*([16] * 6))
         return int(
             self._c.emulated_scan2d(
-                0, (ctypes.c_int64 * 6)(*shape), nowhere, ctypes.c_void_p(16), ctypes.c_void_p(16)
+                0,
+                (ctypes.c_int64 * 6)(*shape),
+                nowhere,
+                ctypes.c_void_p(16),
+                ctypes.c_void_p(16),
+                multiprocessors,
             )
         )
 

@@ -6,10 +6,13 @@ between zones of NaN, and shared memory and the workspace begin as NaN.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from emulated_kernels import (
+    CUTS,
     EMULATION,
     ENTRY,
     FORWARD,
@@ -29,8 +32,8 @@ from hypothesis import strategies as st
 from tolerances import tol
 
 DTYPES = (np.float32, np.float16)
-BIG_GPU, SMALL_GPU = 132, 1
-"""Multiprocessors: many short chunks and lanes, or one chunk where the channels allow it."""
+BIG_GPU, MEDIUM_GPU, SMALL_GPU = 132, 16, 1
+"""Multiprocessors: many short chunks and lanes, less of both, or one chunk where the channels allow it."""
 SHAPES: tuple[Shape, ...] = (
     (1, 1, 1, 1, 1, 1),
     (2, 7, 5, 3, 4, 1),
@@ -41,7 +44,7 @@ SHAPES: tuple[Shape, ...] = (
     (1, 20, 13, 40, 17, 3),
     (2, 12, 17, 65, 32, 5),
     (1, 9, 40, 10, 50, 2),
-    (1, 8, 17, 9, 100, 70),
+    (1, 14, 17, 9, 100, 70),
     (1, 12, 11, 66, 16, 130),
 )
 """b, H, W, d, n, R: one pixel, row, column; d of every remainder; each split of n; ranks in slices."""
@@ -74,23 +77,65 @@ def assert_scan(actual: Array, expected: Array) -> None:
 def test_scan_is_the_recurrence(kernels: EmulatedKernels, shape: Shape, dtype: type[np.floating]) -> None:
     inputs = random_inputs(shape, dtype, seed=sum(shape))
     expected = expected_of(inputs)
-    for multiprocessors in (SMALL_GPU, 4, BIG_GPU):
+    for multiprocessors in (SMALL_GPU, MEDIUM_GPU, BIG_GPU):
         kernels.settings(multiprocessors=multiprocessors)
         assert_scan(kernels.scan(inputs, dtype), expected)
 
 
+def test_the_shapes_run_every_kernel_of_the_scan(kernels: EmulatedKernels) -> None:
+    sizes = (SMALL_GPU, MEDIUM_GPU, BIG_GPU)
+    plans = [kernels.plan(shape, multiprocessors) for shape in SHAPES for multiprocessors in sizes]
+    assert {(states, lanes, chunks > 1) for states, lanes, chunks in plans} == CUTS
+
+
+@pytest.mark.parametrize("dim", [32, 96])
+def test_the_networks_run_no_other_kernel(kernels: EmulatedKernels, dim: int) -> None:
+    """Stages of the default networks, on every size of GPU."""
+    found = set()
+    for side, batch, stage in itertools.product((192, 256, 512), (1, 4, 8), range(4)):
+        d = 2 * dim << stage
+        shape = (batch, side // 4 >> stage, side // 4 >> stage, d, 16, -(-d // 32))
+        for multiprocessors in range(1, 200):
+            states, lanes, chunks = kernels.plan(shape, multiprocessors)
+            found.add((states, lanes, chunks > 1))
+    assert found <= CUTS
+    assert found > {(8, 2, True), (4, 4, True), (16, 1, False)}
+
+
+def test_a_caller_may_name_the_size_of_gpu(kernels: EmulatedKernels) -> None:
+    inputs = random_inputs((2, 33, 9, 70, 16, 2), np.float32, seed=13)
+    kernels.settings(multiprocessors=BIG_GPU)
+    big = kernels.scan(inputs, np.float32)
+    named = kernels.scan(inputs, np.float32, multiprocessors=SMALL_GPU)
+    kernels.settings(multiprocessors=SMALL_GPU)
+    np.testing.assert_array_equal(named, kernels.scan(inputs, np.float32))
+    assert (named != big).any()  # other sums in another order
+    assert kernels.scan_status((1, 4, 4, 8, 16, 2), multiprocessors=-1) == 1
+
+
+FEW_STATES = st.tuples(
+    st.integers(1, 3),
+    st.integers(1, 24),
+    st.integers(1, 24),
+    st.integers(1, 80),
+    st.sampled_from((1, 4, 8, 16, 17, 32)),
+    st.sampled_from((1, 2, 3, 6, 12)),
+)
+MANY_STATES = st.tuples(
+    st.integers(1, 2),
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.integers(1, 12),
+    st.sampled_from((33, 64, 65, 128)),
+    st.sampled_from((1, 6, 65)),
+)
+
+
 @settings(max_examples=60)
 @given(
-    shape=st.tuples(
-        st.integers(1, 3),
-        st.integers(1, 24),
-        st.integers(1, 24),
-        st.integers(1, 80),
-        st.sampled_from((1, 4, 8, 16, 17, 32)),
-        st.sampled_from((1, 2, 3, 6, 12)),
-    ),
+    shape=st.one_of(FEW_STATES, FEW_STATES, FEW_STATES, MANY_STATES),
     half=st.booleans(),
-    multiprocessors=st.sampled_from((SMALL_GPU, 4, 16, BIG_GPU)),
+    multiprocessors=st.sampled_from((SMALL_GPU, 4, MEDIUM_GPU, BIG_GPU)),
     seed=st.integers(0, 1000),
 )
 def test_scan_of_any_shape(
@@ -205,6 +250,21 @@ def test_a_nan_stays_in_its_channel(kernels: EmulatedKernels) -> None:
         assert np.isnan(actual[0, :, :, 1]).all()  # every pixel comes after it on one of the routes
         assert not np.isnan(actual[1]).any()
         assert not np.isnan(np.delete(actual[0], 1, axis=-1)).any()
+
+
+def test_a_state_of_infinite_decay_keeps_nothing(kernels: EmulatedKernels) -> None:
+    inputs = random_inputs((1, 9, 20, 6, 16, 2), np.float32, seed=9)
+    A = inputs.A.copy()
+    A[1, 3, :] = A[:, 5, 2] = -np.inf
+    A[2, 0, 4] = -3e38  # finite, and not in base 2
+    inputs = ScanInputs(inputs.u, inputs.p, inputs.dt_weight, A, inputs.D, inputs.delta_bias)
+    for multiprocessors in (SMALL_GPU, BIG_GPU):  # in one chunk and in several
+        kernels.settings(multiprocessors=multiprocessors)
+        assert_scan(kernels.scan(inputs, np.float32), expected_of(inputs))
+    A[3, 7, 1] = np.nan
+    spoilt = kernels.scan(inputs, np.float32)
+    assert np.isnan(spoilt[..., 1]).all()
+    assert not np.isnan(np.delete(spoilt, 1, axis=-1)).any()
 
 
 def test_refused_and_empty_shapes(kernels: EmulatedKernels) -> None:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from emulated_kernels import EMULATION, KERNELS, PLUGINS, compile_emulation
+from emulated_kernels import CUTS, EMULATION, KERNELS, PLUGINS, compile_emulation
 
 HARNESS = tuple(f"harness/{name}" for name in ("main.cpp", "checks.cpp", "host_reference.cpp", "timing.cu"))
 SCAN, PASSES = "cuda/scan2d_chunk.h", "cuda/scan2d_kernels.h"
@@ -75,6 +75,10 @@ def test_checks_pass_and_times_are_taken(harness: Path) -> None:
         (op, element) for op in ("selective_scan2d", "bspline_basis") for element in ("float", "half")
     }
     assert all(c["ok"] and c["error_ppm"] <= c["limit_ppm"] for c in checks)
+    # Whatever the GPU's size, here 4: what other sizes run is checked too.
+    for element in ("float", "half"):
+        plans = [c["plan"] for c in checks if "plan" in c and c["element"] == element]
+        assert {(states, lanes, chunks > 1) for states, lanes, chunks in plans} == CUTS
     times = [line for line in lines if line.get("time") == "selective_scan2d"]
     assert len(times) == 2 * 2 * 2 * 4  # networks, types, batches, stages
     for line in times:

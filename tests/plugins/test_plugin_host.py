@@ -26,8 +26,9 @@ CASES = (
     "capabilities", "clones_stand_alone", "configure_and_shape_change", "enqueue_of_wrong_arguments",
     "enqueue_without_gpu", "entry_points", "field_names", "field_values_refused", "fields_of_every_type",
     "fields_refused", "formats_of_scan", "formats_of_spline", "load_library_after_opening",
-    "load_library_alone", "logger", "opened_registers_itself", "other_major_version_is_left_alone",
-    "other_minor_version_is_served", "output_types", "scan_shapes", "scan_shapes_refused",
+    "load_library_alone", "loaded_into_another_registry_after_opening", "logger", "opened_registers_itself",
+    "other_major_version_is_left_alone", "other_minor_version_is_served", "output_types",
+    "profiles_beyond_the_launcher", "scan_shapes", "scan_shapes_refused",
     "serialize_round_trip", "spline_shapes", "spline_shapes_refused", "timing_cache_tells_plugins_apart",
     "unknown_fields_are_named", "workspace",
 )  # fmt: skip

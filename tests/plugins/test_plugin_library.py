@@ -98,17 +98,28 @@ def test_tensorrt_rtx_loads_it(build: Build) -> None:
     load_into_rtx(build.library, "alone")
 
 
-def test_opened_before_load_library_in_a_real_registry(build: Build, tmp_path: Path) -> None:
-    """Registered by itself as in DeepStream, then by loadLibrary, in TensorRT-RTX's registry.
+@pytest.fixture(scope="module", params=plugin_builds.each_root())
+def rtx_plugin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library, taking TensorRT-RTX for its TensorRT: it joins that registry when it is opened.
 
     RTX 1's registry and loggers have the tables of TensorRT 11: only a library of those headers fits.
     """
-    if plugin_builds.version(build.root)[0] != 11:
+    if plugin_builds.version(request.param)[0] != 11:
         pytest.skip("TensorRT-RTX 1 has the registry of TensorRT 11")
-    library = compile_emulation(
-        (*plugin_builds.SOURCES, *KERNELS, *EMULATION), tmp_path / "libvmkla_tensorrt.so", "-shared", "-fPIC",
+    return compile_emulation(
+        (*plugin_builds.SOURCES, *KERNELS, *EMULATION),
+        tmp_path_factory.mktemp("rtx") / "libvmkla_tensorrt.so", "-shared", "-fPIC",
         "-fvisibility=hidden", f"-Wl,--version-script={plugin_builds.EXPORTS}", "-Wl,-z,nodelete",
         '-DVMKLA_HOST_LIBRARY="libtensorrt_rtx.so"', "-DVMKLA_HOST_MAJOR=1",
-        "-isystem", str(build.root / "include"), "-ldl",
+        "-isystem", str(request.param / "include"), "-ldl",
     )  # fmt: skip
-    load_into_rtx(library, "opened")
+
+
+@pytest.mark.parametrize("how", ["alone", "opened"])
+def test_registers_itself_and_is_loaded_in_a_real_registry(rtx_plugin: Path, how: str) -> None:
+    """In TensorRT-RTX's registry, opened first as by DeepStream, or by loadLibrary alone.
+
+    Alone is the way of ``vmkla build`` and ``trtexec --dynamicPlugins``: the library then registers itself
+    while the registry is inside loadLibrary.
+    """
+    load_into_rtx(rtx_plugin, how)

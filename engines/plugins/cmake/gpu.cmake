@@ -47,7 +47,8 @@ function(vmkla_find_tensorrt)
   set(vmkla_tensorrt_version ${version} PARENT_SCOPE)
 endfunction()
 
-# Sets CMAKE_CUDA_ARCHITECTURES in the caller: machine code for each architecture, PTX of the newest.
+# Sets CMAKE_CUDA_ARCHITECTURES in the caller: machine code for each architecture, PTX of the newest, in whatever order
+# they are named.
 function(vmkla_choose_architectures)
   set(chosen ${VMKLA_CUDA_ARCHITECTURES})
   if(NOT chosen)
@@ -62,6 +63,13 @@ function(vmkla_choose_architectures)
       endif()
     endforeach()
   endif()
+  if(NOT chosen)
+    string(REGEX REPLACE "[\r\n]+" " " listed "${listed}")
+    list(JOIN vmkla_supported_architectures " " supported)
+    message(FATAL_ERROR "${VMKLA_NVCC} --list-gpu-code lists \"${listed}\", and none of the supported architectures: "
+      "${supported}. Name some: -DVMKLA_CUDA_ARCHITECTURES=87, or build without GPU code: -DVMKLA_CUDA=OFF")
+  endif()
+  list(SORT chosen COMPARE NATURAL)
   list(TRANSFORM chosen APPEND "-real")
   list(GET chosen -1 newest)
   string(REPLACE "-real" "-virtual" newest "${newest}")

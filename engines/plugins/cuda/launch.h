@@ -1,7 +1,8 @@
 // Launching the two ops' CUDA kernels: what the TensorRT plugin and the harness call. Nothing here allocates or waits:
-// every call only enqueues kernels on the stream, so it can be captured into a CUDA graph. Tensors are contiguous,
-// channels last, on the current device, and 16-byte aligned (as cudaMalloc and TensorRT give them); other alignments
-// are taken as well, with narrower accesses.
+// every call only enqueues kernels on the stream, so it can be captured into a CUDA graph, after one call with the same
+// shapes that is not: CUDA loads a kernel at its first launch, which need not work while a stream is being captured.
+// Tensors are contiguous, channels last, on the current device, and 16-byte aligned (as cudaMalloc and TensorRT give
+// them); other alignments are taken as well, with narrower accesses.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -30,15 +31,19 @@ struct Scan2dArguments {
   const void* u;            // (b, H, W, d)
   const void* p;            // (b, H, W, 4 (2n + R))
   const void* dt_weight;    // (4, R, d)
-  const float* A;           // (4, n, d), negative
+  const float* A;           // (4, n, d), negative; what a state of -inf held is gone at each visit
   const float* D;           // (d)
   const float* delta_bias;  // (4, d)
   void* y;                  // (b, H, W, d)
   void* workspace;          // scan2d_workspace_bytes(...), 16-byte aligned
+  // The GPU's size that the work is cut for; 0: the current device's. Any number is right on any GPU, so that one can
+  // check what another would run.
+  int multiprocessors;
 };
 
-// cudaErrorInvalidValue: a size below 0, or n, R or d of 0, one above its kMax, 2^31 pixels or more in an image, a null
-// pointer, or a workspace that is not 16-byte aligned. An empty image (b, H or W of 0) is no work and no error.
+// cudaErrorInvalidValue: a size or number below 0, or n, R or d of 0, one above its kMax, 2^31 pixels or more in an
+// image, a null pointer, or a workspace that is not 16-byte aligned. An empty image (b, H or W of 0) is no work and no
+// error.
 cudaError_t launch_scan2d(const Scan2dArguments& arguments, cudaStream_t stream);
 
 // bspline_basis; definition: vmkla/ops/bspline.py.

@@ -1,5 +1,7 @@
 // One direction of one chunk of selective_scan2d, as the threads of a block work on it together.
 #pragma once
+#include <cfloat>
+
 #include "../kernels/selective_scan2d.h"
 #include "device.h"
 
@@ -50,6 +52,10 @@ struct SharedLayout {
     return s;
   }
 };
+
+// A in base 2. Of -inf the lowest number is left: times a delta of 0, which visits beyond a tile's count have, -inf
+// would be NaN. A NaN stays one.
+__device__ __forceinline__ float finite_log2e(float A) { return DeviceLane::max(-FLT_MAX, A * kernels::kLog2E); }
 
 // Pixel number of position s along the rows (axis 0) or the columns (axis 1).
 __device__ __forceinline__ int pixel_at(const Scan2dTask& q, int axis, int s) {
@@ -173,7 +179,7 @@ struct ChunkScan {
     const float* A = q.A + static_cast<int64_t>(k) * q.n * q.d + readable;
     VMKLA_UNROLL for (int j = 0; j < kStates; ++j) {
       const int s = state(j);
-      A_log2e[j] = s < q.n ? A[static_cast<int64_t>(s) * q.d] * kernels::kLog2E : 0.0f;
+      A_log2e[j] = s < q.n ? finite_log2e(A[static_cast<int64_t>(s) * q.d]) : 0.0f;
       h[j] = 0.0f;
     }
     // The columns of B and C beyond n are read with the others and never written again.

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(128) carry_chunks(const Scan2dTask q) {
   const int64_t state = number / q.d % q.n;
   const int k = static_cast<int>(number / q.d / q.n % kRoutes);
   const int64_t image = number / q.d / q.n / kRoutes;
-  const float A_log2e = q.A[(k * q.n + state) * q.d + c] * kernels::kLog2E;
+  const float A_log2e = finite_log2e(q.A[(k * q.n + state) * q.d + c]);
   float h = 0.0f;
   for (int64_t first = 0; first < q.chunks; first += kAhead) {
     float added[kAhead], sum[kAhead];  // all loads first: they do not wait for each other

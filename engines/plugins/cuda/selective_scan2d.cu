@@ -84,11 +84,20 @@ cudaError_t launch_typed(const Scan2dPlan& plan, Scan2dTask q, int64_t multiproc
   return launch(wide ? add_parts<E, kWide> : add_parts<E, 1>, blocks, 256, 0, stream, q);
 }
 
+// What the caller says, or else what the current device has.
+cudaError_t multiprocessors_of(const Scan2dArguments& a, int* count) {
+  *count = a.multiprocessors;
+  if (a.multiprocessors != 0) return cudaSuccess;
+  int device = 0;
+  const cudaError_t status = cudaGetDevice(&device);
+  return status != cudaSuccess ? status : cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
+}
+
 }  // namespace
 
 cudaError_t launch_scan2d(const Scan2dArguments& a, cudaStream_t stream) {
   const Scan2dShape shape{a.b, a.H, a.W, a.d, a.n, a.R};
-  if (!valid(shape)) return cudaErrorInvalidValue;
+  if (!valid(shape) || a.multiprocessors < 0) return cudaErrorInvalidValue;
   if (a.b == 0 || shape.L() == 0) return cudaSuccess;
   for (const void* pointer : {a.u, a.p, a.dt_weight, static_cast<const void*>(a.A), static_cast<const void*>(a.D),
                               static_cast<const void*>(a.delta_bias), static_cast<const void*>(a.y),
@@ -96,11 +105,8 @@ cudaError_t launch_scan2d(const Scan2dArguments& a, cudaStream_t stream) {
     if (pointer == nullptr) return cudaErrorInvalidValue;
   }
   if (!aligned(a.workspace, 16)) return cudaErrorInvalidValue;
-  int device = 0, multiprocessors = 0;
-  cudaError_t status = cudaGetDevice(&device);
-  if (status == cudaSuccess) {
-    status = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  }
+  int multiprocessors = 0;
+  const cudaError_t status = multiprocessors_of(a, &multiprocessors);
   if (status != cudaSuccess) return status;
 
   const Scan2dPlan plan = plan_scan2d(shape, multiprocessors);

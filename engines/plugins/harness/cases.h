@@ -43,10 +43,13 @@ class ScanCase {
         y_(in.u.size() * size_of(element)),
         workspace_(cuda::scan2d_workspace_bytes(s.b, s.H, s.W, s.d, s.n, s.R)) {}
 
+  // Cuts the work from now on as for a GPU of this many multiprocessors; 0: this one.
+  void cut_for(int multiprocessors) { multiprocessors_ = multiprocessors; }
   void enqueue(cudaStream_t stream) const {
     const cuda::Scan2dArguments arguments{
         element_,   shape_.b,    shape_.H,          shape_.W,     shape_.d,     shape_.n,        shape_.R,  u_.get(),
-        p_.get(),   dt_weight_.get(), A_.floats(),  D_.floats(),  bias_.floats(), y_.get(),      workspace_.get()};
+        p_.get(),   dt_weight_.get(), A_.floats(),  D_.floats(),  bias_.floats(), y_.get(),      workspace_.get(),
+        multiprocessors_};
     check(cuda::launch_scan2d(arguments, stream), "launch_scan2d");
   }
   void poison() {
@@ -59,6 +62,7 @@ class ScanCase {
  private:
   cuda::Element element_;
   ScanShape shape_;
+  int multiprocessors_ = 0;
   DeviceTensor u_, p_, dt_weight_, A_, D_, bias_;
   DeviceMemory y_, workspace_;
 };

@@ -3,7 +3,8 @@
 // IPluginRegistry::loadLibrary (which trtexec --dynamicPlugins and vmkla build use) opens the library, hands it a
 // logger finder and registers what getCreators returns. DeepStream's custom-lib-path, trtexec --staticPlugins and
 // Polygraphy only open it: for them it registers itself while it is being opened, as REGISTER_TENSORRT_PLUGIN does, but
-// without linking TensorRT. loadLibrary refuses creators that are registered already, so getCreators takes that back.
+// without linking TensorRT. loadLibrary refuses creators that are registered already, so getCreators takes that back,
+// and says so: loaded into a registry of a builder's own, the library is then in that one alone. Open it or load it.
 //
 // The library is linked with -z nodelete and creators are never freed: a registry holds bare pointers to them that may
 // outlive dlclose and static destruction.
@@ -38,9 +39,15 @@ __attribute__((constructor)) void register_when_opened() noexcept {
 }
 
 void leave_registration_to_caller() noexcept {
+  bool any = false;
   for (int32_t i = 0; i < kCreators; ++i) {
+    any = any || registered[i];
     if (registered[i]) own_registry->deregisterCreator(*creators()[i]);
     registered[i] = false;
+  }
+  if (any) {
+    log_info("plugins", "getCreators was called, so the library left TensorRT's global registry, which it had joined "
+                        "when it was opened; the caller registers its plugins");
   }
 }
 

@@ -34,5 +34,6 @@ void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept { logger_finder
 
 void log_error(const char* op, const char* message) noexcept { log(Severity::kERROR, op, message); }
 void log_warning(const char* op, const char* message) noexcept { log(Severity::kWARNING, op, message); }
+void log_info(const char* op, const char* message) noexcept { log(Severity::kINFO, op, message); }
 
 }  // namespace vmkla::tensorrt

@@ -17,6 +17,7 @@ class Refusal : public std::runtime_error {
 void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept;
 void log_error(const char* op, const char* message) noexcept;
 void log_warning(const char* op, const char* message) noexcept;
+void log_info(const char* op, const char* message) noexcept;
 
 // Runs `body`, logs what it throws, and says whether it came to its end: no exception may cross the ABI.
 template <typename Body>

@@ -102,6 +102,7 @@ int32_t Plugin::configurePlugin(const nvinfer1::DynamicPluginTensorDesc* in, int
     const PluginTensorDesc* descriptions[kMaxInputs];
     for (int32_t i = 0; i < inputs; ++i) descriptions[i] = &in[i].desc;
     checked_output(descriptions, out[0].desc);
+    check_largest(in);
   }));
 }
 

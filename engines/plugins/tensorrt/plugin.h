@@ -49,7 +49,9 @@ class Plugin : public nvinfer1::IPluginV3,
   virtual bool follows_input_0(int32_t index) const noexcept = 0;
   // The output's shape; throws Refusal when the inputs do not fit together as far as they are known.
   virtual Shape output_shape(const Shape* inputs) const = 0;
-  // The same as expressions, for inputs that were checked.
+  // Throws Refusal when the largest shapes of a profile are more than enqueue takes.
+  virtual void check_largest(const nvinfer1::DynamicPluginTensorDesc*) const {}
+  // The same as output_shape in expressions, for inputs that were checked.
   virtual void write_output_shape(const nvinfer1::DimsExprs* inputs, nvinfer1::DimsExprs& output,
                                   nvinfer1::IExprBuilder& builder) const = 0;
 

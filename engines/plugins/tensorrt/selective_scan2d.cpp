@@ -1,8 +1,10 @@
 #include "selective_scan2d.h"
 
+#include <algorithm>
 #include <new>
 #include <string>
 
+#include "../cuda/scan2d_plan.h"
 #include "log.h"
 
 namespace vmkla::tensorrt {
@@ -19,6 +21,18 @@ void expect_rank(const Shape* inputs, Input input, int32_t rank, const char* lay
 
 int64_t channels_of_p(int64_t n, int64_t R) {
   return n == kUnknown || R == kUnknown ? kUnknown : SelectiveScan2d::kRoutes * (2 * n + R);
+}
+
+std::string extent_text(int64_t extent) { return extent == kUnknown ? "?" : std::to_string(extent); }
+
+bool is_unknown(const Shape& shape) {
+  return std::any_of(shape.extent, shape.extent + shape.rank, [](int64_t extent) { return extent == kUnknown; });
+}
+
+// Of whole shapes: whether the launcher takes them.
+void expect_room(const Shape& u, int64_t n, int64_t R) {
+  if (cuda::valid({u.extent[0], u.extent[1], u.extent[2], u.extent[3], n, R})) return;
+  throw Refusal("input u has shape " + text(u) + ", expected fewer than 2^31 pixels in an image and 10^17 numbers in u and p");
 }
 
 }  // namespace
@@ -50,11 +64,20 @@ Shape SelectiveScan2d::output_shape(const Shape* inputs) const {
   expect(kA, {3, {kRoutes, n, d}}, "(4, n, d)");
   expect(kD, {1, {d}}, "(d,)");
   expect(kDeltaBias, {2, {kRoutes, d}}, "(4, d)");
-  if (d == 0 || n == 0 || R == 0 || n > cuda::kMaxStates) {
-    throw Refusal("d = " + std::to_string(d) + ", n = " + std::to_string(n) + ", R = " + std::to_string(R) +
-                  ", expected each at least 1 and n at most " + std::to_string(cuda::kMaxStates));
+  if (d == 0 || n == 0 || R == 0 || d > cuda::kMaxChannels || n > cuda::kMaxStates || R > cuda::kMaxRank) {
+    throw Refusal("d = " + extent_text(d) + ", n = " + extent_text(n) + ", R = " + extent_text(R) +
+                  ", expected each at least 1, d at most " + std::to_string(cuda::kMaxChannels) + ", n at most " +
+                  std::to_string(cuda::kMaxStates) + " and R at most " + std::to_string(cuda::kMaxRank));
   }
+  if (!is_unknown(u) && n != kUnknown && R != kUnknown) expect_room(u, n, R);
   return u;
+}
+
+void SelectiveScan2d::check_largest(const nvinfer1::DynamicPluginTensorDesc* inputs) const {
+  const Shape u = shape_of(inputs[kU].max), A = shape_of(inputs[kA].max), dt_weight = shape_of(inputs[kDtWeight].max);
+  // A profile leaves nothing open; what is checked here is what getWorkspaceSize is going to be asked.
+  if (u.rank != 4 || A.rank != 3 || dt_weight.rank != 3 || is_unknown(u) || is_unknown(A) || is_unknown(dt_weight)) return;
+  expect_room(u, A.extent[1], dt_weight.extent[1]);
 }
 
 void SelectiveScan2d::write_output_shape(const nvinfer1::DimsExprs* inputs, nvinfer1::DimsExprs& output,
@@ -64,7 +87,8 @@ void SelectiveScan2d::write_output_shape(const nvinfer1::DimsExprs* inputs, nvin
 
 size_t SelectiveScan2d::getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t,
                                          const nvinfer1::DynamicPluginTensorDesc*, int32_t) const noexcept {
-  // What the profile's largest image needs is enough for every other.
+  // What the profile's largest image needs is enough for every other. configurePlugin has refused what the launcher
+  // does not take, which 0 would hide.
   const nvinfer1::Dims &u = inputs[kU].max, &A = inputs[kA].max, &dt_weight = inputs[kDtWeight].max;
   return cuda::scan2d_workspace_bytes(u.d[0], u.d[1], u.d[2], u.d[3], A.d[1], dt_weight.d[1]);
 }

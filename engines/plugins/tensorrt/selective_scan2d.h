@@ -29,6 +29,7 @@ class SelectiveScan2d : public Plugin {
  protected:
   bool follows_input_0(int32_t index) const noexcept override { return index < 3; }
   Shape output_shape(const Shape* inputs) const override;
+  void check_largest(const nvinfer1::DynamicPluginTensorDesc* inputs) const override;
   void write_output_shape(const nvinfer1::DimsExprs* inputs, nvinfer1::DimsExprs& output,
                           nvinfer1::IExprBuilder& builder) const override;
 };

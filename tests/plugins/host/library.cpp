@@ -33,7 +33,13 @@ Library::Library() : handle(dlopen(library_path().c_str(), RTLD_NOW | RTLD_LOCAL
   look_up(handle, "vmkla_tensorrt_version", version);
 }
 
-Session::Session() { library.set_logger_finder(&finder); }
+Session::Session() {
+  library.set_logger_finder(&finder);
+  int32_t count = 0;
+  library.get_creators(count);  // says that it ends the library's own registration
+  logger.lines.clear();
+  finder.calls = 0;
+}
 
 nv::IPluginCreatorV3One* Session::creator(const char* name) {
   int32_t count = 0;

@@ -49,6 +49,26 @@ CASE(load_library_after_opening) {
   expect_both_registered();
 }
 
+CASE(loaded_into_another_registry_after_opening) {
+  // A builder has a registry of its own; the library then leaves the one that it had joined, and says so.
+  Library library;
+  expect_both_registered();
+  Logger logger;
+  LoggerFinder finder(&logger);
+  library.set_logger_finder(&finder);
+  Registry of_a_builder;
+  EXPECT(of_a_builder.loadLibrary(library_path().c_str()) != nullptr);
+  EXPECT_EQUAL(of_a_builder.creators.size(), 2u);
+  EXPECT(registry().creators.empty());
+  EXPECT_EQUAL(logger.lines.size(), 1u);
+  EXPECT(logger.lines.at(0).first == nv::ILogger::Severity::kINFO);
+  EXPECT(logger.lines.at(0).second.find("the library left TensorRT's global registry") != std::string::npos);
+  // Once: there is nothing more to take back.
+  EXPECT(registry().loadLibrary(library_path().c_str()) != nullptr);
+  expect_both_registered();
+  EXPECT_EQUAL(logger.lines.size(), 1u);
+}
+
 CASE(load_library_alone) {
   EXPECT(registry().loadLibrary(library_path().c_str()) != nullptr);
   expect_both_registered();

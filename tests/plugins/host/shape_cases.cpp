@@ -189,9 +189,16 @@ CASE(scan_shapes_refused) {
     EXPECT(session.logger.take().find(std::string("input ") + names[i] + " has shape (") != std::string::npos);
   }
   for (const ScanSizes& bad : {ScanSizes{1, 8, 8, 0, 16, 4}, ScanSizes{1, 8, 8, 32, 0, 4}, ScanSizes{1, 8, 8, 32, 16, 0},
-                               ScanSizes{1, 8, 8, 32, vmkla::cuda::kMaxStates + 1, 4}}) {
+                               ScanSizes{1, 8, 8, 32, vmkla::cuda::kMaxStates + 1, 4},
+                               ScanSizes{1, 8, 8, vmkla::cuda::kMaxChannels + 1, 16, 4},
+                               ScanSizes{1, 8, 8, 32, 16, vmkla::cuda::kMaxRank + 1}}) {
     EXPECT(output_shape(*scan, builder, expressions(builder, bad.inputs())).empty());
-    EXPECT(session.logger.take().find("expected each at least 1 and n at most 256") != std::string::npos);
+    EXPECT(session.logger.take().find("expected each at least 1, d at most 16777216, n at most 256 and R at most 1048576") !=
+           std::string::npos);
+  }
+  for (const ScanSizes& bad : {ScanSizes{1, 1 << 16, 1 << 15, 32, 16, 4}, ScanSizes{1 << 30, 1 << 10, 1 << 10, 64, 16, 4}}) {
+    EXPECT(output_shape(*scan, builder, expressions(builder, bad.inputs())).empty());
+    EXPECT(session.logger.take().find("expected fewer than 2^31 pixels in an image") != std::string::npos);
   }
   const auto shapes = expressions(builder, sizes.inputs());
   nv::DimsExprs output{};
@@ -277,6 +284,30 @@ CASE(configure_and_shape_change) {
     EXPECT_EQUAL(on_shape_change(*spline, bases), 0);
     EXPECT(on_shape_change(*spline, spline_tensors({2, 5, 7}, 12, 2, element)) != 0);
     EXPECT(configure(*spline, spline_tensors({2, 5, 7}, 7, 3, element)) != 0);
+  }
+}
+
+CASE(profiles_beyond_the_launcher) {
+  // The workspace of a refused shape is 0, as that of an empty one: configurePlugin has to tell them apart.
+  Session session;
+  const auto scan = session.scan();
+  const auto configured = [&](const ScanSizes& smallest, const ScanSizes& largest) {
+    std::vector<nv::DynamicPluginTensorDesc> in;
+    for (size_t i = 0; i < 6; ++i) {
+      in.push_back(dynamic(smallest.inputs()[i], largest.inputs()[i], scan_type(i, nv::DataType::kHALF)));
+    }
+    const nv::DynamicPluginTensorDesc out = dynamic(smallest.inputs()[0], largest.inputs()[0], nv::DataType::kHALF);
+    return build(*scan).configurePlugin(in.data(), 6, &out, 1) == 0;
+  };
+  const ScanSizes smallest{1, 64, 64, 32, 16, 4};
+  EXPECT(configured(smallest, {8, 512, 512, 32, 16, 4}));
+  EXPECT(configured({0, 64, 64, 32, 16, 4}, smallest));
+  EXPECT(configured(smallest, {1, 1 << 16, (1 << 15) - 1, 32, 16, 4}));
+  EXPECT(session.logger.lines.empty());
+  for (const ScanSizes& largest : {ScanSizes{1, 1 << 16, 1 << 15, 32, 16, 4}, ScanSizes{1 << 30, 1 << 12, 1 << 10, 32, 16, 4}}) {
+    EXPECT_EQUAL(vmkla::cuda::scan2d_workspace_bytes(largest.b, largest.H, largest.W, 32, 16, 4), 0u);
+    EXPECT(!configured(smallest, largest));
+    EXPECT(session.logger.take().find("vmkla SelectiveScan2d: input u has shape (") == 0);
   }
 }
 
