@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from vmkla.cli.console import print_json, progress_bar
-from vmkla.cli.options import Device, Json, Kernels, Quiet, Runtime, RuntimeOption, Threads, parse_size
+from vmkla.cli.options import (
+    Device,
+    Json,
+    Kernels,
+    Plugin,
+    Quiet,
+    Runtime,
+    RuntimeOption,
+    Threads,
+    parse_size,
+)
 
 RENDERED_FRAMES = 8
 
@@ -18,6 +28,7 @@ def bench(
     ] = "nano",
     runtime: RuntimeOption = Runtime.auto,
     device: Device = None,
+    plugin: Plugin = None,
     kernels: Annotated[
         Kernels, typer.Option("--kernels", help="vmkla's own kernels, or the function bodies in the file.")
     ] = Kernels.native,
@@ -36,7 +47,7 @@ def bench(
     from vmkla.video.clip import render_clip
 
     height, width = parse_size(frame, flag="--frame")
-    runner = load_runner(model, runtime.value, device, threads=threads, kernels=kernels.value)
+    runner = load_runner(model, runtime.value, device, threads=threads, kernels=kernels.value, plugin=plugin)
     try:
         frames = [rgb for rgb, _ in render_clip(0, height, width, RENDERED_FRAMES)]
         with progress_bar("measuring", "batches", quiet=quiet) as bar:

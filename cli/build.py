@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,8 @@ from vmkla.cli.options import Json, Quiet
 from vmkla.errors import UsageError
 
 BODIES = "bodies"
+LONGEST_NUMBER = 100
+"""Digits."""
 
 
 class EngineRuntime(str, Enum):
@@ -62,6 +65,10 @@ def build(
             help=f"Of tensorrt: another plugin library; {BODIES}: none, the file's function bodies (slow).",
         ),
     ] = None,
+    frames: Annotated[
+        str | None,
+        typer.Option("--frames", metavar="WHAT", help="Video or images to check with; default: rendered."),
+    ] = None,
     skip_gates: Annotated[
         bool, typer.Option("--skip-gates", help="Do not check; the engine is marked unverified.")
     ] = False,
@@ -78,13 +85,14 @@ def build(
         output=output,
         runtime=runtime.value,
         profile=batches,
-        workspace_bytes=None if workspace is None else int(workspace * 2**30),
+        workspace_bytes=None if workspace is None else _bytes_of(workspace),
         timing_cache=timing_cache,
         optimization_level=optimization_level,
         target_sms=None if target_sm is None else _parse_targets(target_sm),
         plugin=None if plugin in (None, BODIES) else Path(plugin),
         expand_bodies=plugin == BODIES,
         skip_gates=skip_gates,
+        frames=frames,
     )
     with progress_bar("building", "steps", quiet=quiet) as bar:
         report = build_engine(request, bar, lambda line: say(line, quiet=quiet))
@@ -103,9 +111,20 @@ def build(
     print("check: passed" if reason is None else f"check: the engine is unverified: {reason}")
 
 
+def _bytes_of(gib: float) -> int:
+    if not math.isfinite(gib):
+        raise UsageError(f"--workspace is {gib}, expected a number of GiB", hint="For instance: 0.5")
+    return int(gib * 2**30)
+
+
+def _is_number(text: str) -> bool:
+    """Digits, of a length that ``int`` takes; the build says which numbers make sense."""
+    return text.strip().isdecimal() and len(text) <= LONGEST_NUMBER
+
+
 def _parse_profile(text: str) -> tuple[int, int, int]:
     parts = text.split(",")
-    if len(parts) in (1, 3) and all(part.strip().isdecimal() for part in parts):
+    if len(parts) in (1, 3) and all(_is_number(part) for part in parts):
         numbers = [int(part) for part in parts]
         return numbers[0], numbers[len(numbers) // 2], numbers[-1]
     raise UsageError(f"--profile is {text!r}, expected MIN,OPT,MAX or one number of frames")
@@ -113,6 +132,6 @@ def _parse_profile(text: str) -> tuple[int, int, int]:
 
 def _parse_targets(text: str) -> tuple[int, ...]:
     parts = [part.strip().lower().removeprefix("sm").lstrip("_") for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
+    if not all(_is_number(part) for part in parts):
         raise UsageError(f"--target-sm is {text!r}, expected numbers of GPUs", hint="For instance: 86,89")
     return tuple(int(part) for part in parts)

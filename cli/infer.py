@@ -14,6 +14,7 @@ from vmkla.cli.options import (
     Device,
     Json,
     Overlay,
+    Plugin,
     Quiet,
     Runtime,
     RuntimeOption,
@@ -37,6 +38,7 @@ def infer(
     ] = "nano",
     runtime: RuntimeOption = Runtime.auto,
     device: Device = None,
+    plugin: Plugin = None,
     threshold: Annotated[
         float | None,
         typer.Option("--threshold", help="Probability from which a pixel counts; default: the model's."),
@@ -89,7 +91,7 @@ def infer(
         resume=resume,
         exist_ok=exist_ok,
     )
-    runner = load_runner(model, runtime.value, device, threads=threads)
+    runner = load_runner(model, runtime.value, device, threads=threads, plugin=plugin)
     try:
         with stop_on_signals() as cancel, progress_bar("segmenting", "frames", quiet=quiet) as bar:
 

@@ -44,6 +44,15 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 RuntimeOption = Annotated[Runtime, typer.Option("--runtime", help="What runs the network.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda:0; default: the runtime's own.")]
 
+Plugin = Annotated[
+    Path | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Of a TensorRT engine: the plugin library that it was built with; default: the installed one.",
+    ),
+]
+
 
 def parse_size(text: str, *, flag: str) -> tuple[int, int]:
     """``"256"``, ``"192,256"`` or ``"192x256"`` -> (height, width) in pixels.

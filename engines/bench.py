@@ -106,6 +106,7 @@ def benchmark(
         progress: called with the number of each finished batch, from 1, warm-up included.
     Raises:
         UsageError: there is nothing to measure.
+        VmklaError: the probability holds a NaN or an infinity.
     """
     if not frames or iterations < 1 or warmup < 0:
         raise UsageError(
@@ -127,6 +128,11 @@ def benchmark(
             height, width = frame.shape[:2]
             restore(values, rect, (height, width))
         marks.append(time.perf_counter())
+        if not np.isfinite(probability).all():
+            raise VmklaError(
+                "the model's probability holds NaN or infinity, expected 0 to 1",
+                hint="Export again with --frames of such pictures, or with --precision fp32.",
+            )
         if i >= warmup:
             for stage, start, end in zip(("prepare", "infer", "restore"), marks, marks[1:], strict=False):
                 times_ms[stage].append((end - start) * 1e3)

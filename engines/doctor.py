@@ -18,7 +18,7 @@ from vmkla.engines import custom_ops
 from vmkla.engines.bench import cpu_name, kernel_instruction_set
 from vmkla.engines.tensorrt.api import Messages, load_api
 from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
-from vmkla.engines.tensorrt.memory import open_cuda
+from vmkla.engines.tensorrt.memory import install_command, open_cuda
 from vmkla.engines.tensorrt.plugins import CREATORS, LIBRARY, find_plugin, load_plugin, plugin_facts
 from vmkla.errors import MissingDependencyError, VmklaError
 from vmkla.imports import require
@@ -128,6 +128,8 @@ def _packages() -> list[Finding]:
     for package, extras in wanted.items():
         needed_for = ", ".join(purposes.get(extra, extra) for extra in extras)
         fix = f"pip install 'vmkla[{extras[0]}]'" if extras[0] else REINSTALL
+        if package == "cuda-python":
+            fix = install_command()
         try:
             version = importlib.metadata.version(package)
             findings.append(Finding("package", package, True, version, needed_for))

@@ -21,6 +21,7 @@ def load_runner(
     *,
     threads: int | None = None,
     kernels: Literal["native", "bodies"] = "native",
+    plugin: Path | None = None,
 ) -> Runner:
     """Load a model, ready to infer.
 
@@ -33,10 +34,12 @@ def load_runner(
         threads: CPU threads; None leaves the runtime's own choice.
         kernels: how ONNX Runtime runs the custom nodes, see ``OnnxRuntimeRunner``. What an engine does was
             decided when it was built.
+        plugin: the plugin library that an engine of TensorRT was built with; None takes the installed one.
     Returns:
         The runner. What was asked for is what runs: anything missing is an error.
     Raises:
-        UsageError: there is no such runtime, or threads or kernels make no sense.
+        UsageError: there is no such runtime, or threads, kernels or plugin make no sense or are not for
+            this file.
         BadInputError: there is no such model, or the file is damaged.
         ArtefactMismatchError: the file is not one of vmkla's, or an engine and its runtime or this machine
             do not fit.
@@ -52,14 +55,21 @@ def load_runner(
     if path.suffix == ".plan":
         if threads is not None:
             raise UsageError(f"{path} is an engine, which runs on a GPU; threads are of the CPU runtimes")
-        return _load_engine(path, runtime, device)
+        if kernels != "native":
+            raise UsageError(
+                f"{path} is an engine, whose kernels were chosen by `vmkla build`; kernels {kernels!r} is of "
+                "ONNX Runtime",
+                hint="Leave --kernels out, or build the engine with --plugin bodies.",
+            )
+        return _load_engine(path, runtime, device, plugin)
+    build = ["vmkla", "build", str(model), "--output", path.with_suffix(".plan").name]
     if runtime in ("tensorrt", "tensorrt-rtx"):
-        engine = path.with_suffix(".plan").name
-        build = shlex.join(["vmkla", "build", str(model), "--runtime", runtime, "--output", engine])
         raise ArtefactMismatchError(
             f"{path} is no engine, and {runtime} runs engines, which are built once for each kind of GPU",
-            hint=f"Run: {build}",
+            hint=f"Run: {shlex.join([*build, '--runtime', runtime])}",
         )
+    if plugin is not None:
+        raise UsageError(f"{path} is no engine, and takes no plugin library", hint="Leave --plugin out.")
     if runtime == "torch" or (runtime == "auto" and path.suffix == ".safetensors"):
         from vmkla.engines.torch_runner import TorchRunner
 
@@ -67,12 +77,12 @@ def load_runner(
     if device not in (None, "cpu"):
         raise MissingDependencyError(
             f"device {device} was asked for; an ONNX file runs on the CPU",
-            hint=f"Use --device cpu, or an engine: vmkla build {shlex.quote(str(model))}",
+            hint=f"Use --device cpu, or an engine: {shlex.join(build)}",
         )
     return OnnxRuntimeRunner(path, threads=threads, kernels=kernels)
 
 
-def _load_engine(path: Path, runtime: str, device: str | None) -> Runner:
+def _load_engine(path: Path, runtime: str, device: str | None, plugin: Path | None) -> Runner:
     """The runner of an engine, on the runtime that built it and no other."""
     from vmkla.engines.tensorrt.manifest import read_manifest
     from vmkla.engines.tensorrt.runner import TensorRTRunner
@@ -83,4 +93,4 @@ def _load_engine(path: Path, runtime: str, device: str | None) -> Runner:
             f"{path} is an engine of {built_by}, the runtime {runtime} was asked for",
             hint=f"Use --runtime {built_by}, or leave it out.",
         )
-    return TensorRTRunner(path, device=device or "cuda:0")
+    return TensorRTRunner(path, device=device or "cuda:0", plugin=plugin)

@@ -3,7 +3,8 @@
 TensorRT itself cannot be had here. Its builder needs a GPU and takes plugins, which TensorRT-RTX's does not,
 so two classes derive from TensorRT-RTX's: the parser puts the function bodies back where the plugins of a
 loaded library would run, and the builder writes an engine that the stand-in computes with ONNX Runtime. Like
-TensorRT 10.3, it takes a plugin only where the file has no function of that name.
+TensorRT 10.3, it takes a plugin only where the file has no function of that name. Its network shows a
+layer for each node that a plugin runs, which the real one has in the place of the body's.
 """
 
 from __future__ import annotations
@@ -35,22 +36,59 @@ BODIES = {
 }
 
 
+class PluginLayer:
+    """Layer of a node that a plugin runs."""
+
+    type = tensorrt_rtx.LayerType.PLUGIN_V3
+    num_outputs = 1
+
+    def __init__(self, dtype: Any) -> None:
+        self._dtype = dtype
+
+    def get_output(self, index: int) -> Any:
+        assert index == 0
+        return types.SimpleNamespace(dtype=self._dtype)
+
+
+class Network:
+    """TensorRT-RTX's network, and behind its layers those of plugins."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self._plugins: list[PluginLayer] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    @property
+    def num_layers(self) -> int:
+        return int(self._real.num_layers) + len(self._plugins)
+
+    def get_layer(self, index: int) -> Any:
+        own = self._real.num_layers
+        return self._real.get_layer(index) if index < own else self._plugins[index - own]
+
+
 class OnnxParser(tensorrt_rtx.OnnxParser):  # type: ignore[misc]
     """Takes a custom node whose creator is registered."""
 
     def __init__(self, network: Any, logger: Any) -> None:
-        super().__init__(network, logger)
+        super().__init__(network._real, logger)
         self._network = network
 
     def parse(self, model: bytes, path: str | None = None) -> bool:
         read = onnx.load_model_from_string(model)
-        functions = {function.name for function in read.functions}
+        functions = set() if Builder.prefers_plugins else {function.name for function in read.functions}
         registry = stand_in_tensorrt.get_plugin_registry()
         by_plugin = []
         for name in sorted({node.op_type for node in read.graph.node if node.domain == "vmkla"} - functions):
             if registry.get_creator(name, "1", "vmkla") is not None:
                 by_plugin.append(name)
-                read.functions.append(BODIES[name]())
+                if name not in {function.name for function in read.functions}:
+                    read.functions.append(BODIES[name]())
+        if not Builder.prefers_bodies:
+            calls = [node for node in read.graph.node if node.op_type in by_plugin]
+            self._network._plugins += [PluginLayer(tensorrt_rtx.DataType.FLOAT) for _ in calls]
         Builder.parsed[self._network.name] = (model, by_plugin)
         return bool(super().parse(read.SerializeToString()))
 
@@ -61,10 +99,17 @@ class Builder(tensorrt_rtx.Builder):  # type: ignore[misc]
     Attributes:
         parsed: the network's file and its plugins, by the network's name.
         swapped: a file to build instead, as a builder that goes wrong would.
+        prefers_bodies: its parser expands a body although there is a plugin.
+        prefers_plugins: its parser takes a plugin although there is a body, as TensorRT's from 10.7 on.
     """
 
     parsed: dict[str, tuple[bytes, list[str]]] = {}
     swapped: bytes | None = None
+    prefers_bodies = False
+    prefers_plugins = False
+
+    def create_network(self, flags: int = 0) -> Any:
+        return Network(super().create_network(flags))
 
     def create_optimization_profile(self) -> Any:
         self._profile = super().create_optimization_profile()

@@ -30,7 +30,7 @@ artefacts = st.builds(
     ArtefactMetadata,
     model_config=st.sampled_from([preset.to_dict() for preset in PRESETS.values()]),
     class_names=st.lists(st.text(), min_size=1, max_size=4).map(tuple),
-    threshold=st.floats(0, 1),
+    threshold=st.floats(0, 1, exclude_min=True, exclude_max=True),
     preprocess=st.builds(PreprocessSpec, sides, sides, rois),
     weights_sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
     training=facts,
@@ -42,7 +42,7 @@ artefacts = st.builds(
 )
 
 
-YOUNGER = {"vmkla.input_type", "vmkla.profile"}
+YOUNGER = {"vmkla.input_type", "vmkla.profile", "vmkla.calibration"}
 """Keys that older files lack."""
 
 
@@ -73,7 +73,8 @@ def test_round_trip(metadata: ArtefactMetadata) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gates", "verified"), [({}, False), ({"passed": False}, False), ({"passed": True}, True)]
+    ("gates", "verified"),
+    [({}, False), ({"passed": False}, False), ({"passed": True}, True), ({"passed": "no"}, False)],
 )
 def test_only_a_passed_check_counts_as_verified(gates: dict[str, Any], verified: bool) -> None:
     assert example(gates=gates).verified is verified
@@ -92,11 +93,11 @@ def test_another_layout_is_refused() -> None:
 
 
 def test_a_file_of_before_there_was_a_choice_of_input() -> None:
-    props = example(input_type="float32", profile=(1, 2, 4)).to_props()
+    props = example(input_type="float32", profile=(1, 2, 4), calibration={"frames": 8}).to_props()
     for key in YOUNGER:
         del props[key]
     old = ArtefactMetadata.from_props(props, path="model.onnx")
-    assert (old.input_type, old.profile) == ("uint8", None)
+    assert (old.input_type, old.profile, old.calibration) == ("uint8", None, {})
 
 
 @pytest.mark.parametrize("key", sorted(set(example().to_props()) - {"vmkla.format", *YOUNGER}))
@@ -113,10 +114,19 @@ def test_each_missing_key_is_named(key: str) -> None:
         ("vmkla.model_config", "{"),
         ("vmkla.threshold", '"half"'),
         ("vmkla.threshold", "null"),
+        ("vmkla.threshold", "NaN"),
+        ("vmkla.threshold", "0"),
+        ("vmkla.threshold", "-3"),
+        ("vmkla.threshold", "1"),
+        ("vmkla.threshold", "7"),
+        ("vmkla.threshold", "true"),
         ("vmkla.class_names", "3"),
         ("vmkla.preprocess", '{"height": 4}'),
         ("vmkla.preprocess", "[]"),
         ("vmkla.gates", ""),
+        ("vmkla.gates", "[]"),
+        ("vmkla.training", "null"),
+        ("vmkla.model_config", '"nano"'),
         ("vmkla.input_type", "float"),
         ("vmkla.profile", "[1, 2]"),
         ("vmkla.profile", "[4, 2, 1]"),

@@ -14,7 +14,7 @@ from vmkla.preprocess import PreprocessSpec
 FORMAT = "1"
 """Version of this layout, raised when a reader of the old one would go wrong."""
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 """Of the arithmetic that an exported file asks for."""
 InputType = Literal["uint8", "float32"]
 """Of the input ``frames``: uint8 (n, H, W, 3), or float32 (n, 3, H, W); RGB of 0 to 255 in both."""
@@ -27,7 +27,7 @@ class ArtefactMetadata:
     Attributes:
         model_config: ``ModelConfig.to_dict()`` of the network.
         class_names: one per output channel.
-        threshold: probability at and above which a pixel belongs to the mask, 0 to 1.
+        threshold: probability at and above which a pixel belongs to the mask, between 0 and 1.
         preprocess: how a frame becomes the network's input.
         training: summary of the training data and run; empty when unknown.
         weights_sha256: hash of the weights' bytes, in the order of their names.
@@ -37,6 +37,7 @@ class ArtefactMetadata:
         input_type: type and layout of the input ``frames``; ``uint8`` in files of before there was a choice.
         profile: smallest, usual and largest batch that an engine is built for, of a file with a dynamic
             batch; None when nobody said, or when the batch is fixed.
+        calibration: of an ``int8`` file, how it was made; empty for others.
         vmkla_version: version that wrote the file.
     """
 
@@ -51,12 +52,13 @@ class ArtefactMetadata:
     precision: str = "fp32"
     input_type: InputType = "uint8"
     profile: tuple[int, int, int] | None = None
+    calibration: dict[str, Any] = field(default_factory=dict)
     vmkla_version: str = __version__
 
     @property
     def verified(self) -> bool:
         """The file's own check was run and passed."""
-        return bool(self.gates.get("passed", False))
+        return self.gates.get("passed") is True
 
     def to_props(self) -> dict[str, str]:
         """Key to text, as ONNX stores it."""
@@ -74,6 +76,7 @@ class ArtefactMetadata:
             "vmkla.precision": self.precision,
             "vmkla.input_type": self.input_type,
             "vmkla.profile": json.dumps(self.profile),
+            "vmkla.calibration": json.dumps(self.calibration),
         }
 
     @classmethod
@@ -98,17 +101,18 @@ class ArtefactMetadata:
             )
         try:
             return cls(
-                model_config=json.loads(props["vmkla.model_config"]),
+                model_config=_facts(props["vmkla.model_config"]),
                 class_names=tuple(json.loads(props["vmkla.class_names"])),
-                threshold=float(json.loads(props["vmkla.threshold"])),
+                threshold=_threshold(json.loads(props["vmkla.threshold"])),
                 preprocess=PreprocessSpec.from_dict(json.loads(props["vmkla.preprocess"])),
-                training=json.loads(props["vmkla.training"]),
+                training=_facts(props["vmkla.training"]),
                 weights_sha256=props["vmkla.weights_sha256"],
                 random_weights=bool(json.loads(props["vmkla.random_weights"])),
-                gates=json.loads(props["vmkla.gates"]),
+                gates=_facts(props["vmkla.gates"]),
                 precision=props["vmkla.precision"],
                 input_type=_input_type(props.get("vmkla.input_type", "uint8")),
                 profile=_profile(json.loads(props.get("vmkla.profile", "null"))),
+                calibration=_facts(props.get("vmkla.calibration", "{}")),
                 vmkla_version=props["vmkla.version"],
             )
         except (KeyError, ValueError, TypeError) as error:
@@ -116,6 +120,19 @@ class ArtefactMetadata:
                 f"{path} has damaged vmkla metadata: {error!r}",
                 hint="Run: vmkla export again, or fetch the file anew",
             ) from error
+
+
+def _threshold(value: Any) -> float:
+    if not 0.0 < float(value) < 1.0:
+        raise ValueError(f"threshold {value!r}, expected a number between 0 and 1")
+    return float(value)
+
+
+def _facts(text: str) -> dict[str, Any]:
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise TypeError(f"{values!r}, expected names and values")
+    return values
 
 
 def _input_type(text: str) -> InputType:

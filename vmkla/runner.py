@@ -27,6 +27,8 @@ class RunnerSpec:
         kernels: ``"native"`` when vmkla's own CPU kernels run the custom nodes, ``"plugin"`` when its
             CUDA kernels do, ``"bodies"`` when their function bodies do, ``"torch"`` for the PyTorch runner.
         notes: what else there is to say of how it runs, for people.
+        unverified_because: why nobody may rely on the model; None when it is verified, or when the reason is
+            that its export was not checked.
     """
 
     height: int
@@ -40,6 +42,7 @@ class RunnerSpec:
     device: str
     kernels: str
     notes: tuple[str, ...] = ()
+    unverified_because: str | None = None
 
 
 class Runner(Protocol):

@@ -28,7 +28,14 @@ from vmkla.engines.tensorrt.manifest import (
     write_manifest,
 )
 from vmkla.engines.tensorrt.monitor import BuildProgress, Phases, make_monitor, run_cancellable
-from vmkla.engines.tensorrt.network import INPUT, check_network, layer_counts, parse_network
+from vmkla.engines.tensorrt.network import (
+    INPUT,
+    check_custom_layers,
+    check_network,
+    layer_counts,
+    parse_network,
+)
+from vmkla.engines.tensorrt.outputs import folder_made
 from vmkla.engines.tensorrt.plugins import load_plugin
 from vmkla.engines.tensorrt.preflight import BuildRequest, Preflight, preflight
 from vmkla.engines.tensorrt.timing import TimingCache
@@ -104,8 +111,8 @@ def build_engine(
     """
     say = say or logger.info
     api = load_api(request.runtime)
-    gpu = _gpu()
-    plan = preflight(request, api, gpu)
+    gpu, no_gpu_because = _gpu()
+    plan = preflight(request, api, gpu, no_gpu_because=no_gpu_because)
     for remark in plan.remarks:
         say(remark)
     messages = Messages()
@@ -118,6 +125,7 @@ def build_engine(
     network = parsed.network
     check_network(network, plan.metadata, plan.path)
     layers = layer_counts(network)
+    check_custom_layers(layers, plan.outline.nodes, plan.path, plan.plugin)
     say(layer_report(layers))
     config = _make_config(api, builder, network, request, plan)
     cache = TimingCache(api, request.timing_cache, messages)
@@ -127,7 +135,6 @@ def build_engine(
     started = time.monotonic()
     serialized = _build(api, builder, network, config, messages, progress, say)
     seconds = time.monotonic() - started
-    cache.save(config)
     settings = BuildSettings(
         workspace_bytes=request.workspace_bytes,
         optimization_level=request.optimization_level,
@@ -145,13 +152,16 @@ def build_engine(
         gates = verify_engine(request, plan, draft, runnable=runnable, say=say)
         manifest = dataclasses.replace(manifest, gates=gates)
         _put_in_place(draft, request.output, manifest)
+    unsaved = cache.save(config)
+    for remark in unsaved:
+        say(remark)
     return BuildReport(
         path=request.output,
         manifest=manifest,
         layers=layers,
         engine_layers=engine_layers,
         seconds=seconds,
-        remarks=(*plan.remarks, *cache.remarks),
+        remarks=(*plan.remarks, *cache.remarks, *unsaved),
         warnings=summarised(messages.warnings),
     )
 
@@ -178,11 +188,12 @@ def summarised(texts: list[str]) -> tuple[str, ...]:
     )
 
 
-def _gpu() -> GpuFacts | None:
+def _gpu() -> tuple[GpuFacts | None, str]:
+    """The GPU here; or None, and why."""
     try:
-        return find_gpu()
-    except MissingDependencyError:
-        return None
+        return find_gpu(), ""
+    except MissingDependencyError as error:
+        return None, error.message
 
 
 def _heading(api: TensorRTApi, plan: Preflight, gpu: GpuFacts | None) -> str:
@@ -302,15 +313,22 @@ def _manifest(
 def _folder_beside(output: Path) -> Iterator[Path]:
     """A folder on the same disk, in which an engine waits for its name; gone at the end, whatever happens."""
     try:
-        with tempfile.TemporaryDirectory(
-            dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True
-        ) as folder:
+        with (
+            folder_made(output.parent),
+            tempfile.TemporaryDirectory(
+                dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True
+            ) as folder,
+        ):
             yield Path(folder)
     except OSError as error:
         raise BadInputError(f"{output} cannot be written: {error.strerror or error}") from error
 
 
 def _put_in_place(draft: Path, output: Path, manifest: EngineManifest) -> None:
-    """The engine first: were it to end in between, an older manifest would refuse the new engine."""
+    """Both files are whole before the first gets its name: a full disk leaves the older pair as it was.
+
+    The engine first: were it to end in between, an older manifest would refuse the new engine.
+    """
+    written = write_manifest(manifest, draft)
     os.replace(draft, output)
-    write_manifest(manifest, output)
+    os.replace(written, manifest_path(output))

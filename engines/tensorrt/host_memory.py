@@ -8,6 +8,7 @@ from vmkla.errors import MissingDependencyError
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_SWAPS = Path("/proc/swaps")
 
 
 def check_memory(onnx_bytes: int, *, rtx: bool) -> None:
@@ -38,21 +39,45 @@ def needed_memory_bytes(onnx_bytes: int, *, rtx: bool) -> int:
     return (3 << 28 if rtx else 1 << 31) + 6 * onnx_bytes
 
 
-def free_memory_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
+def free_memory_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP, swaps: Path = _SWAPS) -> int:
     """Memory and swap that this process may still take: the machine's, or what its container leaves it.
 
     Args:
         meminfo: the kernel's table.
         cgroup: folder of the container's limits; it has none on a bare machine.
+        swaps: the kernel's table of swap; what of it is compressed memory (zram, a Jetson's default) does not
+            count.
     """
-    kib = {}
-    for line in meminfo.read_text(encoding="ascii").splitlines():
-        name, _, value = line.partition(":")
-        kib[name] = int(value.split()[0])
-    free = 1024 * (kib["MemAvailable"] + kib.get("SwapFree", 0))
+    kib = _numbers(meminfo)
+    swap = max(0, kib.get("SwapFree", 0) - _free_zram_kib(swaps))
+    free = 1024 * (kib["MemAvailable"] + swap)
     try:
         limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
         used = int((cgroup / "memory.current").read_text(encoding="ascii"))
     except OSError:
         return free
-    return free if limit == "max" else min(free, max(0, int(limit) - used))
+    if limit == "max":
+        return free
+    try:
+        stat = _numbers(cgroup / "memory.stat")
+    except OSError:
+        stat = {}
+    # Pages of files count as used, and the kernel drops them when a program needs memory.
+    cache = stat.get("inactive_file", 0) + stat.get("active_file", 0)
+    return min(free, max(0, int(limit) - max(0, used - cache)))
+
+
+def _numbers(table: Path) -> dict[str, int]:
+    """Name to number of a table of the kernel's, ``name: number unit`` or ``name number``."""
+    rows = (line.replace(":", " ").split() for line in table.read_text(encoding="ascii").splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1}
+
+
+def _free_zram_kib(swaps: Path) -> int:
+    """Free swap that is compressed memory; 0 where the kernel has no table of swap."""
+    try:
+        rows = [line.split() for line in swaps.read_text(encoding="utf-8", errors="replace").splitlines()[1:]]
+    except OSError:
+        return 0
+    # Columns: file name, type, size, used, priority.
+    return sum(int(row[2]) - int(row[3]) for row in rows if row and row[0].startswith("/dev/zram"))

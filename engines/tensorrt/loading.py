@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from vmkla.engines.tensorrt.api import Messages, TensorRTApi
 from vmkla.engines.tensorrt.execution import INPUT, OUTPUT, Tensor, said
-from vmkla.engines.tensorrt.manifest import EngineManifest, rebuild_command
-from vmkla.errors import ArtefactMismatchError, BadInputError, VmklaError
+from vmkla.engines.tensorrt.manifest import EngineManifest
+from vmkla.engines.tensorrt.matching import Machine, rebuild_hint
+from vmkla.errors import ArtefactMismatchError, VmklaError
 from vmkla.metadata import ArtefactMetadata
 
 
@@ -28,9 +30,12 @@ class LoadedEngine:
 
     Args:
         api: the library.
-        path: the engine, already held against its manifest's hash.
+        path: the engine's file, for messages.
+        engine: its bytes, already held against the manifest's hash.
         manifest: of the engine.
         metadata: what the network says of itself.
+        machine: this one, for hints.
+        messages: gathers what the library's logger says.
     Attributes:
         context: the ``IExecutionContext``.
         messages: what the library's logger says.
@@ -43,25 +48,48 @@ class LoadedEngine:
         self,
         api: TensorRTApi,
         path: Path,
+        engine: bytes,
         manifest: EngineManifest,
         metadata: ArtefactMetadata,
+        machine: Machine,
         messages: Messages,
     ) -> None:
         self.messages = messages
         # The library keeps no reference of its own to a logger or a runtime, and both are used to the end.
         self._logger = api.make_logger(messages)
         self._runtime: Any = api.module.Runtime(self._logger)
-        self._engine: Any = self._runtime.deserialize_cuda_engine(_read(path))
+        self._engine: Any = None
+        self.context: Any = None
+        try:
+            self._load(api, path, engine, manifest, metadata, machine)
+        except BaseException as error:
+            # The caller lets go of the GPU next, while the error's frames would keep these objects alive.
+            traceback.clear_frames(error.__traceback__)
+            self.close()
+            raise
+
+    def _load(
+        self,
+        api: TensorRTApi,
+        path: Path,
+        engine: bytes,
+        manifest: EngineManifest,
+        metadata: ArtefactMetadata,
+        machine: Machine,
+    ) -> None:
+        self._engine = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
             raise ArtefactMismatchError(
-                f"{api.runtime} {api.version_text} cannot load {path}: {said(messages)}",
-                hint=f"Run: {rebuild_command(manifest, path)}",
+                f"{api.runtime} {api.version_text} cannot load {path}: {said(self.messages)}",
+                hint=rebuild_hint(manifest, path, machine),
             )
-        _check_tensors(self._engine, manifest, metadata, path)
-        self.context: Any = _make_context(api, self._engine)
+        if difference := _difference(self._engine, manifest, metadata):
+            raise ArtefactMismatchError(f"{path} {difference}", hint=rebuild_hint(manifest, path, machine))
+        self.context = _make_context(api, self._engine)
         if self.context is None:
             raise VmklaError(
-                f"{api.runtime} {api.version_text} makes no execution context for {path}: {said(messages)}",
+                f"{api.runtime} {api.version_text} makes no execution context for {path}: "
+                f"{said(self.messages)}",
                 hint="Other programs may hold the GPU's memory, see nvidia-smi.",
             )
 
@@ -83,8 +111,8 @@ def _make_context(api: TensorRTApi, engine: Any) -> Any:
     return engine.create_execution_context(runtime_config=config)
 
 
-def _check_tensors(engine: Any, manifest: EngineManifest, metadata: ArtefactMetadata, path: Path) -> None:
-    """Names, directions, types, shapes and batch sizes of an engine's input and output."""
+def _difference(engine: Any, manifest: EngineManifest, metadata: ArtefactMetadata) -> str | None:
+    """Where an engine's names, directions, types, shapes or batch sizes are not what the manifest says."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     seen = [
         (
@@ -99,22 +127,7 @@ def _check_tensors(engine: Any, manifest: EngineManifest, metadata: ArtefactMeta
     element = {"uint8": "UINT8", "float32": "FLOAT"}[metadata.input_type]
     expected = [(INPUT, "INPUT", element, source.shape), (OUTPUT, "OUTPUT", "FLOAT", result.shape)]
     if sorted(seen) != expected:
-        raise ArtefactMismatchError(
-            f"{path} has inputs and outputs {seen} behind the batch, its manifest asks for {expected}",
-            hint=f"Run: {rebuild_command(manifest, path)}",
-        )
+        return f"has inputs and outputs {seen} behind the batch, its manifest asks for {expected}"
     batches = tuple(tuple(shape)[0] for shape in engine.get_tensor_profile_shape(INPUT, 0))
-    profile = manifest.profile
-    if batches != (profile.min, profile.opt, profile.max):
-        raise ArtefactMismatchError(
-            f"{path} takes the batch sizes {batches}, its manifest says "
-            f"{(profile.min, profile.opt, profile.max)}",
-            hint=f"Run: {rebuild_command(manifest, path)}",
-        )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
+    profile = (manifest.profile.min, manifest.profile.opt, manifest.profile.max)
+    return None if batches == profile else f"takes the batch sizes {batches}, its manifest says {profile}"

@@ -5,53 +5,77 @@ from __future__ import annotations
 import ctypes
 import re
 from pathlib import Path
+from typing import Any
 
 from vmkla.engines.tensorrt.api import TensorRTApi
-from vmkla.engines.tensorrt.manifest import GpuFacts, Machine, PluginFacts
+from vmkla.engines.tensorrt.manifest import GpuFacts, PluginFacts
+from vmkla.engines.tensorrt.matching import Machine
 from vmkla.errors import MissingDependencyError
 
 # CUdevice_attribute of the driver's API.
 _SM_COUNT, _MAJOR, _MINOR = 16, 75, 76
 _DRIVER_VERSION = Path("/sys/module/nvidia/version")
 _JETSON_RELEASE = Path("/etc/nv_tegra_release")
+_LOOK = "Look at nvidia-smi; in a container, start it with --gpus all."
 
 
-def this_machine(api: TensorRTApi, plugin: PluginFacts | None, index: int = 0) -> Machine:
+def this_machine(
+    api: TensorRTApi, plugin: PluginFacts | None, index: int = 0, plugin_path: Path | None = None
+) -> Machine:
     """What an engine is held against here.
 
     Args:
         api: the library that would run it.
         plugin: the plugin library here, see ``plugins.find_plugin``.
         index: of the GPU.
+        plugin_path: where the user says that the plugin library is; None for the installed one.
     """
+    gpu, no_gpu = None, None
     try:
         gpu = find_gpu(index)
-    except MissingDependencyError:
-        gpu = None
-    return Machine(api.runtime, api.version_text, gpu, plugin, cuda_version(), driver_version())
+    except MissingDependencyError as error:
+        no_gpu = error.message
+    return Machine(
+        api.runtime,
+        api.version_text,
+        gpu,
+        plugin,
+        cuda_version(),
+        driver_version(),
+        no_gpu=no_gpu,
+        plugin_path=plugin_path,
+    )
 
 
 def find_gpu(index: int = 0) -> GpuFacts:
     """One GPU's facts.
 
     Raises:
-        MissingDependencyError: there is no driver, or no such GPU.
+        MissingDependencyError: there is no driver, it fails, or there is no such GPU.
     """
     driver = _driver()
     count, device, major, minor, sm_count = (ctypes.c_int() for _ in range(5))
     status = driver.cuInit(0)
-    if status or driver.cuDeviceGetCount(ctypes.byref(count)) or not 0 <= index < count.value:
+    if not status:
+        _ask(driver, "cuDeviceGetCount", ctypes.byref(count))
+    if status or not 0 <= index < count.value:
         raise MissingDependencyError(
             f"the NVIDIA driver shows {count.value} GPUs (cuInit returned {status}), wanted is number "
             f"{index}",
-            hint="Look at nvidia-smi; in a container, start it with --gpus all.",
+            hint=_LOOK,
         )
     name = ctypes.create_string_buffer(256)
-    driver.cuDeviceGet(ctypes.byref(device), index)
-    driver.cuDeviceGetName(name, len(name), device)
+    _ask(driver, "cuDeviceGet", ctypes.byref(device), index)
+    _ask(driver, "cuDeviceGetName", name, len(name), device)
     for value, attribute in ((major, _MAJOR), (minor, _MINOR), (sm_count, _SM_COUNT)):
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        _ask(driver, "cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
     return GpuFacts(name.value.decode(), f"{major.value}.{minor.value}", sm_count.value)
+
+
+def _ask(driver: ctypes.CDLL, function: str, *arguments: Any) -> None:
+    status = getattr(driver, function)(*arguments)
+    if status:
+        raise MissingDependencyError(f"the NVIDIA driver's {function} returned {status}", hint=_LOOK)
 
 
 def cuda_version() -> str | None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import re
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vmkla import __version__
-from vmkla.engines.tensorrt.api import RTX_TARGETS
-from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError
-from vmkla.files import file_sha256, written_whole
+from vmkla.engines.tensorrt.api import EngineRuntime
+from vmkla.engines.tensorrt.plain_values import from_plain
+from vmkla.errors import ArtefactMismatchError, BadInputError
+from vmkla.files import written_whole
 from vmkla.metadata import ArtefactMetadata
 
 FORMAT = "1"
 """Version of this layout, raised when a reader of the old one would go wrong."""
+
+SEAL = "manifest_sha256"
+"""Field of the file: hash of all others, so that a manifest that somebody edited is known as such."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ class EngineManifest:
     @property
     def verified(self) -> bool:
         """The engine itself was run against ONNX Runtime and passed."""
-        return bool(self.gates.get("passed", False))
+        return self.gates.get("passed") is True
 
     @property
     def unverified_because(self) -> str | None:
@@ -168,56 +173,43 @@ class EngineManifest:
         return dataclasses.replace(source, gates=gates)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return dataclasses.asdict(self)
+        """Plain values, for JSON, with their seal."""
+        return sealed(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EngineManifest:
         """Inverse of ``to_dict``.
 
         Raises:
-            KeyError, TypeError, ValueError: a field is missing, unknown or of another kind.
+            KeyError, TypeError, ValueError: a field is missing, unknown, of another kind or senseless, or the
+                seal is not that of the values.
         """
-        plugin, gpu = values["plugin"], values["gpu"]
-        made = cls(
-            **{
-                **values,
-                "onnx": OnnxFacts(**values["onnx"]),
-                "plugin": None if plugin is None else PluginFacts(**plugin),
-                "gpu": None if gpu is None else GpuFacts(**gpu),
-                "target_sms": tuple(int(sm) for sm in values["target_sms"]),
-                "profile": Profile(**values["profile"]),
-                "settings": BuildSettings(**values["settings"]),
-                "metadata": {str(key): str(value) for key, value in values["metadata"].items()},
-                "gates": dict(values["gates"]),
-            }
-        )
-        for name in ("runtime", "runtime_version", "engine_sha256", "weights_sha256", "vmkla_version"):
-            if not isinstance(getattr(made, name), str):
-                raise TypeError(f"{name} is no text")
-        if not isinstance(made.engine_bytes, int):
-            raise TypeError("engine_bytes is no number")
+        fields = dict(values)
+        seal = fields.pop(SEAL)
+        if seal != sealed(fields)[SEAL]:
+            raise ValueError(f"{SEAL} is not that of the rest: it was changed after it was written")
+        made: EngineManifest = from_plain(cls, fields, "the manifest")
+        made._check_sense()
         return made
 
+    def _check_sense(self) -> None:
+        """Raises ValueError for what has the right type and yet cannot be."""
+        if self.runtime not in get_args(EngineRuntime):
+            raise ValueError(f"runtime is {self.runtime!r}, expected one of {get_args(EngineRuntime)}")
+        if not 1 <= self.profile.min <= self.profile.opt <= self.profile.max:
+            raise ValueError(f"{self.profile}, expected 1 <= min <= opt <= max")
+        name = self.onnx.name
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise ValueError(f"onnx.name is {name!r}, expected the name of a file or a model")
+        if self.gpu is not None and not re.fullmatch(r"\d+\.\d+", self.gpu.compute_capability):
+            raise ValueError(f"gpu.compute_capability is {self.gpu.compute_capability!r}, expected as '8.7'")
 
-@dataclass(frozen=True)
-class Machine:
-    """What an engine's manifest is held against.
 
-    Attributes:
-        runtime, runtime_version: of the library that would run the engine.
-        gpu: that would; None when there is none.
-        plugin: the library installed here; None when there is none.
-        cuda_version: of CUDA, as the driver offers it; None without a driver.
-        driver_version: of the driver itself; None where it does not say.
-    """
-
-    runtime: str
-    runtime_version: str
-    gpu: GpuFacts | None = None
-    plugin: PluginFacts | None = None
-    cuda_version: str | None = None
-    driver_version: str | None = None
+def sealed(values: dict[str, Any]) -> dict[str, Any]:
+    """A manifest's plain values with the seal that is theirs, in the place of any that they had."""
+    fields = {name: value for name, value in values.items() if name != SEAL}
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return {**fields, SEAL: hashlib.sha256(canonical.encode("ascii")).hexdigest()}
 
 
 def manifest_path(plan: Path) -> Path:
@@ -246,23 +238,30 @@ def read_manifest(plan: Path) -> EngineManifest:
         plan: the engine, not the sidecar.
     Raises:
         BadInputError: there is no such engine, or the sidecar cannot be read.
-        ArtefactMismatchError: it has no sidecar, or one that is damaged or of another layout.
+        ArtefactMismatchError: it has no sidecar, or one that is damaged, edited or of another layout.
     """
     if not plan.is_file():
         raise BadInputError(f"there is no engine file {plan}")
     path = manifest_path(plan)
-    rebuild = f"Copy {path.name} from where the engine was built, or build it here: vmkla build MODEL.onnx"
+    mend = (
+        f"Copy {path.name} from where the engine was built, or build it here: "
+        f"vmkla build MODEL.onnx --output {shlex.quote(str(plan))}"
+    )
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise ArtefactMismatchError(
             f"{plan} has no manifest {path.name} beside it, so nobody knows what it is and where it runs",
-            hint=f"{rebuild} --output {shlex.quote(str(plan))}",
+            hint=mend,
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path} cannot be read: {error}") from error
+    except IsADirectoryError as error:
+        raise ArtefactMismatchError(
+            f"{path} is a folder, expected the engine's manifest", hint=mend
+        ) from error
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror or error}", hint=mend) from error
     try:
-        values = json.loads(text)
+        values = json.loads(data.decode("utf-8"))
         layout = values["format"]
         if layout != FORMAT:
             raise ArtefactMismatchError(
@@ -270,120 +269,10 @@ def read_manifest(plan: Path) -> EngineManifest:
                 hint=f"Run: vmkla build MODEL.onnx --output {shlex.quote(str(plan))}",
             )
         return EngineManifest.from_dict(values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtefactMismatchError(
-            f"{path} is damaged: {error!r}", hint=f"{rebuild} --output {shlex.quote(str(plan))}"
-        ) from error
-
-
-def check_manifest(manifest: EngineManifest, plan: Path, machine: Machine) -> tuple[str, ...]:
-    """Hold an engine against the machine that is to run it, before it is deserialised.
-
-    Args:
-        manifest: of the engine.
-        plan: the engine.
-        machine: this one.
-    Returns:
-        Remarks on what differs and does no harm: another driver or CUDA version.
-    Raises:
-        ArtefactMismatchError: a field differs; the message names it, both values and the command that
-            builds the engine anew.
-        MissingDependencyError: all fits, but there is no GPU.
-        BadInputError: the engine cannot be read.
-    """
-    for name, built, here in _differences(manifest, plan, machine):
-        raise ArtefactMismatchError(
-            f"{plan} does not fit: {name} is {built} in its manifest and {here} here",
-            hint=f"Run: {rebuild_command(manifest, plan, machine)}",
-        )
-    if machine.gpu is None:
-        raise MissingDependencyError(
-            f"{plan} is an engine of {manifest.runtime}, which runs on an NVIDIA GPU; there is none here",
-            hint="Use the .onnx file that it was built from with --runtime onnxruntime.",
-        )
-    pairs = {
-        "CUDA": (manifest.cuda_version, machine.cuda_version),
-        "driver": (manifest.driver_version, machine.driver_version),
-    }
-    return tuple(
-        f"the engine was built under {name} {built}, this machine has {here}"
-        for name, (built, here) in pairs.items()
-        if built is not None and built != here
-    )
-
-
-def rebuild_command(manifest: EngineManifest, plan: Path, machine: Machine | None = None) -> str:
-    """The command that builds an engine anew, on this machine and for it.
-
-    Args:
-        manifest: of the engine.
-        plan: the engine.
-        machine: whose runtime and GPU to build for; None keeps those of the manifest.
-    """
-    source = plan.with_name(manifest.onnx.name)
-    settings, profile = manifest.settings, manifest.profile
-    targets, runtime = manifest.target_sms, manifest.runtime
-    if runtime == "tensorrt-rtx" and machine is not None and machine.gpu is not None:
-        if machine.gpu.sm in RTX_TARGETS:
-            targets = (machine.gpu.sm,)
-        else:
-            runtime, targets = "tensorrt", ()
-    words = ["vmkla", "build", str(source) if source.is_file() else manifest.onnx.name]
-    words += ["--runtime", runtime, "--output", str(plan)]
-    words += ["--profile", f"{profile.min},{profile.opt},{profile.max}"]
-    if settings.workspace_bytes is not None:
-        words += ["--workspace", f"{settings.workspace_bytes / 2**30:g}"]
-    if settings.optimization_level is not None:
-        words += ["--optimization-level", str(settings.optimization_level)]
-    if settings.timing_cache is not None:
-        words += ["--timing-cache", settings.timing_cache]
-    if targets:
-        words += ["--target-sm", ",".join(map(str, targets))]
-    return shlex.join(words)
-
-
-def _differences(
-    manifest: EngineManifest, plan: Path, machine: Machine
-) -> Iterator[tuple[str, object, object]]:
-    """Name, value in the manifest and value here of each field that differs; cheap ones first."""
-    if manifest.runtime != machine.runtime:
-        yield "runtime", manifest.runtime, machine.runtime
-    if manifest.runtime_version != machine.runtime_version:
-        yield "runtime_version", manifest.runtime_version, machine.runtime_version
-    yield from _plugin_differences(manifest.plugin, machine.plugin)
-    if machine.gpu is not None:
-        yield from _gpu_differences(manifest, machine.gpu)
-    size = plan.stat().st_size if plan.is_file() else 0
-    if manifest.engine_bytes != size:
-        yield "engine_bytes", manifest.engine_bytes, size
-    digest = file_sha256(plan)
-    if manifest.engine_sha256 != digest:
-        yield "engine_sha256", manifest.engine_sha256, digest
-
-
-def _plugin_differences(
-    built: PluginFacts | None, here: PluginFacts | None
-) -> Iterator[tuple[str, object, object]]:
-    if built is None:
-        return  # function bodies were expanded: a plugin library here does not matter
-    if here is None:
-        yield "plugin", built.name, "absent"
-        return
-    if built.version != here.version:
-        yield "plugin.version", built.version, here.version
-    if built.sha256 != here.sha256:
-        yield "plugin.sha256", built.sha256, here.sha256
-
-
-def _gpu_differences(manifest: EngineManifest, here: GpuFacts) -> Iterator[tuple[str, object, object]]:
-    if manifest.target_sms:  # an engine of TensorRT-RTX runs on every GPU of its targets
-        if here.sm not in manifest.target_sms:
-            yield "target_sms", ", ".join(map(str, manifest.target_sms)), f"{here.sm} ({here.name})"
-        return
-    if manifest.gpu is None:
-        yield "gpu", "unknown", here.name
-        return
-    for name in ("compute_capability", "sm_count", "name"):
-        built, seen = getattr(manifest.gpu, name), getattr(here, name)
-        if built != seen:
-            yield f"gpu.{name}", built, seen
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:  # bytes that are no text are a ValueError
+        raise ArtefactMismatchError(f"{path} is damaged: {error!r}", hint=mend) from error

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.tensorrt.machine import find_gpu
+from vmkla.engines.tensorrt.machine import cuda_version, find_gpu
 from vmkla.errors import MissingDependencyError, VmklaError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 Package = Literal["auto", "cuda-python", "pycuda"]
 
 OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
+OLDEST_CUDA = 12
 # CUstream_flags and CUstreamCaptureMode of the driver's API, the same in every version.
 STREAM_NON_BLOCKING = 1
 CAPTURE_THREAD_LOCAL = 1
@@ -190,8 +191,17 @@ def open_cuda(index: int = 0, package: Package = "auto") -> Cuda:
             return opened
     raise MissingDependencyError(
         f"an engine needs cuda-python or PyCUDA, which cannot be imported here: {', '.join(tried)}",
-        hint="Run: pip install 'vmkla[tensorrt]'   (on a Jetson: pip install 'vmkla[jetson]')",
+        hint=f"Run: {install_command()}   (on a Jetson also: pip install 'vmkla[jetson]')",
     )
+
+
+def install_command() -> str:
+    """What brings cuda-python, of the version that goes with the driver here: a later one wants another."""
+    version = cuda_version()
+    major = 0 if version is None else int(version.partition(".")[0])
+    if major < OLDEST_CUDA:  # no driver, or one that no cuda-python of ours goes with
+        return "pip install 'vmkla[tensorrt]'"
+    return f"pip install 'cuda-python>=12.6,<{major + 1}'"
 
 
 def failure(call: str, code: int | None, name: str, meaning: str) -> CudaError:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vmkla.engines.tensorrt.api import TensorRTApi
+from vmkla.engines.tensorrt.plugins import CREATORS, NAMESPACE
 from vmkla.errors import ArtefactMismatchError
 from vmkla.metadata import ArtefactMetadata
 
 INPUT, OUTPUT = "frames", "probability"
 PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "EINSUM")
 """Layers whose type is the precision of a network; a file may store half weights and compute in float32."""
+PLUGIN_LAYER = "PLUGIN_V3"
+"""Type of a layer that a plugin of vmkla's runs."""
 SHOWN_ERRORS = 5
 SHOWN_CHARACTERS = 300
 
@@ -106,6 +110,38 @@ def check_network(network: Any, metadata: ArtefactMetadata, path: Path) -> None:
         )
 
 
+def check_custom_layers(
+    layers: Mapping[str, int], nodes: Mapping[str, int], path: Path, plugin: Path | None
+) -> None:
+    """The parser made of vmkla's custom nodes what was decided: plugins, or the nodes of their bodies.
+
+    Which of the two it prefers differs by version, and an engine of bodies is slow without a word.
+
+    Args:
+        layers: of the network, see ``layer_counts``.
+        nodes: of the file, see ``OnnxOutline``.
+        path: the file, for messages.
+        plugin: the library that is to run them; None where function bodies are to be expanded.
+    Raises:
+        ArtefactMismatchError: it made something else of them.
+    """
+    custom = {f"{NAMESPACE}.{name}" for name in CREATORS}
+    wanted = 0 if plugin is None else sum(count for name, count in nodes.items() if name in custom)
+    taken = sum(count for kind, count in layers.items() if kind.partition(" ")[0] == PLUGIN_LAYER)
+    if taken == wanted:
+        return
+    if plugin is None:
+        raise ArtefactMismatchError(
+            f"function bodies were asked for, and the parser took a plugin for {taken} nodes of {path}",
+            hint="Run `vmkla build` in a process in which no plugin library is loaded.",
+        )
+    raise ArtefactMismatchError(
+        f"the parser took the plugin library {plugin} for {taken} of the {wanted} custom nodes of {path}; "
+        "the others would be slow function bodies",
+        hint="Run: vmkla export again with the vmkla installed here. --plugin bodies builds without plugins.",
+    )
+
+
 def _refusal(api: TensorRTApi, parser: Any, path: Path) -> ArtefactMismatchError:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     lines = [_describe(error) for error in errors[:SHOWN_ERRORS]]
@@ -137,10 +173,10 @@ def _said(error: Any) -> str:
 def _advice(api: TensorRTApi, errors: list[Any]) -> str:
     """What to do about the first error."""
     library = f"{api.runtime} {api.version_text}"
-    meanwhile = "`vmkla infer --runtime onnxruntime` runs the file meanwhile."
+    sound = "`vmkla infer --runtime onnxruntime` shows whether the file itself is sound."
     if errors and "Plugin not found" in str(errors[0].desc()):
         return (
             f"{library} has no operator {errors[0].node_operator()!r}, and no plugin or function body has "
-            f"that name. Use a file that `vmkla export` wrote, unchanged. {meanwhile}"
+            f"that name. Use a file that `vmkla export` wrote, unchanged. {sound}"
         )
-    return f"Run: vmkla export again with the vmkla installed here, or use another {library}. {meanwhile}"
+    return f"Run: vmkla export again with the vmkla installed here, or use another {library}. {sound}"

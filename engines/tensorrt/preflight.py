@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmkla import weights
+from vmkla.engines.check_frames import check_frames_of
 from vmkla.engines.gates import ENGINE
 from vmkla.engines.onnx_file import OnnxOutline, read_outline
 from vmkla.engines.tensorrt.api import TURING, EngineRuntime, TensorRTApi
 from vmkla.engines.tensorrt.host_memory import check_memory
-from vmkla.engines.tensorrt.manifest import GpuFacts, Profile, manifest_path
+from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
+from vmkla.engines.tensorrt.outputs import check_files, check_output_name
 from vmkla.engines.tensorrt.plugins import CREATORS, NAMESPACE, find_plugin
 from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError, UsageError
 from vmkla.metadata import ArtefactMetadata
@@ -22,6 +22,10 @@ OLDEST_TENSORRT = (10, 3)
 PLUGIN_WINS = (10, 7)
 """From here on a plugin is taken before a function body of the same name; before, the body always was."""
 OPTIMIZATION_LEVELS = range(6)
+LARGEST_BATCH = 256
+"""Frames come one by one or in small batches; the check runs three batches of the largest size."""
+LARGEST_WORKSPACE = 1 << 40
+"""Bytes; no GPU has as many."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class BuildRequest:
         plugin: the plugin library for TensorRT; None takes the installed one.
         expand_bodies: of TensorRT: use the function bodies in the file instead of plugins; slow.
         skip_gates: do not run the engine against ONNX Runtime; the manifest says so.
+        frames: a video, image, folder or pattern to run it on; None renders some.
     """
 
     model: str
@@ -53,6 +58,7 @@ class BuildRequest:
     plugin: Path | None = None
     expand_bodies: bool = False
     skip_gates: bool = False
+    frames: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,12 +88,20 @@ class Preflight:
     remarks: tuple[str, ...]
 
 
-def preflight(request: BuildRequest, api: TensorRTApi, gpu: GpuFacts | None) -> Preflight:
+def preflight(
+    request: BuildRequest, api: TensorRTApi, gpu: GpuFacts | None, *, no_gpu_because: str = ""
+) -> Preflight:
     """Check a request against the file, the library and this machine.
 
+    Args:
+        request: what was asked for.
+        api: the library.
+        gpu: of this machine; None when there is none.
+        no_gpu_because: what the driver says where there is none.
     Raises:
-        UsageError: an option makes no sense, or not for this file.
-        BadInputError: the file is missing or damaged, or the output cannot be written.
+        UsageError: an option makes no sense, or not for this file, or two files are one.
+        BadInputError: the file is missing or damaged, the output or the timing cache cannot be written, or
+            the frames cannot be read.
         ArtefactMismatchError: the file is not one of vmkla's, or has a node that nothing here runs.
         MissingDependencyError: the library is too old, or a GPU, memory or the plugin library is missing.
     """
@@ -102,11 +116,13 @@ def preflight(request: BuildRequest, api: TensorRTApi, gpu: GpuFacts | None) -> 
             hint="Run: vmkla export again, with this version of vmkla",
         )
     profile, remarks = choose_profile(request.profile, outline, metadata, path)
-    targets, left_out = choose_targets(request.target_sms, api, gpu)
+    targets, left_out = choose_targets(request.target_sms, api, gpu, no_gpu_because)
     plugin = choose_plugin(request, api)
     check_custom_nodes(outline, path, with_plugin=plugin is not None)
-    check_output(request.output)
+    check_files(path, request.output, request.timing_cache, plugin)
     check_memory(outline.size_bytes, rtx=api.is_rtx)
+    if request.frames is not None:
+        check_frames_of(request.frames, metadata.preprocess)  # a wrong name is told before a long build
     return Preflight(
         path=path,
         onnx_name=request.model if request.model in weights.shipped() else path.name,
@@ -131,11 +147,16 @@ def check_version(api: TensorRTApi) -> None:
 
 
 def _check_options(request: BuildRequest) -> None:
+    check_output_name(request.output)
     level = request.optimization_level
     if level is not None and level not in OPTIMIZATION_LEVELS:
         raise UsageError(f"--optimization-level is {level}, expected 0 to {OPTIMIZATION_LEVELS[-1]}")
-    if request.workspace_bytes is not None and request.workspace_bytes < 1:
-        raise UsageError(f"--workspace is {request.workspace_bytes} bytes, expected more than 0")
+    workspace = request.workspace_bytes
+    if workspace is not None and not 1 <= workspace <= LARGEST_WORKSPACE:
+        raise UsageError(
+            f"--workspace is {workspace} bytes, expected more than 0 and at most "
+            f"{LARGEST_WORKSPACE >> 30} GiB"
+        )
     if request.plugin is not None and request.expand_bodies:
         raise UsageError("a plugin library and the expansion of function bodies are both asked for")
     if request.runtime == "tensorrt-rtx" and request.plugin is not None:
@@ -156,18 +177,20 @@ def choose_profile(
     """Batch sizes: what was asked for, else what the export recorded, else a fixed batch's own, else 1.
 
     Returns:
-        The profile, and a remark where nobody said.
+        The profile, and remarks: where nobody said, and on an engine that takes no single frame.
     Raises:
         UsageError: the numbers are no profile, or do not fit the file's fixed batch.
         BadInputError: the file has no input.
+        ArtefactMismatchError: the file's own numbers are no profile.
     """
     if not outline.inputs or not outline.inputs[0].shape:
         raise BadInputError(f"{path} has no input with a batch", hint="Run: vmkla export again")
     batch = outline.inputs[0].shape[0]
     if wanted is not None:
-        if not 1 <= wanted.min <= wanted.opt <= wanted.max:
+        if not _is_profile(wanted):
             raise UsageError(
-                f"--profile is {wanted.min},{wanted.opt},{wanted.max}, expected 1 <= min <= opt <= max",
+                f"--profile is {wanted.min},{wanted.opt},{wanted.max}, expected 1 <= min <= opt <= max <= "
+                f"{LARGEST_BATCH}",
                 hint="For instance: --profile 1,1,4",
             )
         if isinstance(batch, int) and (wanted.min, wanted.max) != (batch, batch):
@@ -175,30 +198,52 @@ def choose_profile(
                 f"--profile is {wanted.min},{wanted.opt},{wanted.max}, but {path} takes {batch} at once",
                 hint="Leave --profile out, or run: vmkla export --batch dynamic",
             )
-        return wanted, ()
-    if isinstance(batch, int):
-        return Profile(batch, batch, batch), ()
-    if metadata.profile is not None:
-        return Profile(*metadata.profile), ()
+        return wanted, _remarks_on(wanted, batch)
+    own = (batch, batch, batch) if isinstance(batch, int) else metadata.profile
+    if own is not None:
+        profile = Profile(*own)
+        if not _is_profile(profile):
+            raise ArtefactMismatchError(
+                f"{path} is for {profile.min},{profile.opt},{profile.max} frames at once, expected 1 <= min "
+                f"<= opt <= max <= {LARGEST_BATCH}",
+                hint="Run: vmkla export --batch dynamic",
+            )
+        return profile, _remarks_on(profile, batch)
     return Profile(1, 1, 1), ("the file takes any batch; the engine takes 1 (--profile 1,1,8 for up to 8)",)
 
 
+def _is_profile(profile: Profile) -> bool:
+    return 1 <= profile.min <= profile.opt <= profile.max <= LARGEST_BATCH
+
+
+def _remarks_on(profile: Profile, batch: int | str) -> tuple[str, ...]:
+    """``vmkla infer`` brings frames one by one, and cannot run an engine of a fixed batch."""
+    if not 1 < profile.min == profile.max:
+        return ()
+    instead = f"--profile 1,1,{profile.max}" if isinstance(batch, str) else "vmkla export --batch dynamic"
+    return (
+        f"the engine takes exactly {profile.max} frames at once, and `vmkla infer` brings them one by one: "
+        f"for that, {instead}",
+    )
+
+
 def choose_targets(
-    wanted: tuple[int, ...] | None, api: TensorRTApi, gpu: GpuFacts | None
+    wanted: tuple[int, ...] | None, api: TensorRTApi, gpu: GpuFacts | None, no_gpu_because: str = ""
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """GPUs that TensorRT-RTX builds for: what was asked for, else this machine's, else all of them.
 
     Returns:
-        Compute capabilities such as 86, none for TensorRT; and a remark where one was left out.
+        Compute capabilities such as 86, none for TensorRT; and remarks on what was chosen and left out.
     Raises:
         UsageError: it does not build for one that was asked for.
         MissingDependencyError: nothing was asked for, and it does not build for the GPU here; or TensorRT
             finds no GPU.
     """
+    because = f" ({no_gpu_because})" if no_gpu_because else ""
     if not api.is_rtx:
         if gpu is None:
             raise MissingDependencyError(
-                "TensorRT builds on the GPU that will run the engine, and there is none here",
+                f"TensorRT builds on the GPU that will run the engine, and there is none here{because}",
                 hint="Build on that machine. --runtime tensorrt-rtx builds ahead of time, without a GPU.",
             )
         return (), ()
@@ -218,7 +263,8 @@ def choose_targets(
             )
         return tuple(sorted(set(wanted))), ()
     if gpu is None:
-        return api.targets, (f"{turing}: left out",)
+        chosen = f"no GPU was found here{because}: the engine is for all of SM {known} and is not run"
+        return api.targets, (chosen, f"{turing}: left out")
     if gpu.sm not in api.targets:
         raise MissingDependencyError(
             f"{library} does not build for this machine's {gpu.name} (SM {gpu.sm}); it builds for {known}",
@@ -253,20 +299,3 @@ def check_custom_nodes(outline: OnnxOutline, path: Path, *, with_plugin: bool) -
             f"{path} has nodes {', '.join(lost)} without a function body, and {having}",
             hint="Run: vmkla export again, with the vmkla installed here",
         )
-
-
-def check_output(output: Path) -> None:
-    """Try to write beside the engine's name, since a build takes minutes.
-
-    Raises:
-        BadInputError: nothing can be written there.
-    """
-    for path in (output, manifest_path(output)):
-        if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
-            raise BadInputError(f"{path} is a folder, expected the name of a file to write")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{manifest_path(output).name}."):
-            pass
-    except OSError as error:
-        raise BadInputError(f"{output} cannot be written: {error.strerror or error}") from error

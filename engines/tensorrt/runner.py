@@ -18,10 +18,11 @@ from vmkla.engines.tensorrt.api import EngineRuntime, Messages, load_api
 from vmkla.engines.tensorrt.execution import Execution
 from vmkla.engines.tensorrt.loading import LoadedEngine, tensors
 from vmkla.engines.tensorrt.machine import this_machine
-from vmkla.engines.tensorrt.manifest import EngineManifest, check_manifest, read_manifest
+from vmkla.engines.tensorrt.manifest import EngineManifest, read_manifest
+from vmkla.engines.tensorrt.matching import check_manifest
 from vmkla.engines.tensorrt.memory import CudaError, Package, open_cuda
 from vmkla.engines.tensorrt.plugins import find_plugin, load_plugin, plugin_facts
-from vmkla.errors import MissingDependencyError, UsageError, VmklaError
+from vmkla.errors import BadInputError, MissingDependencyError, UsageError, VmklaError
 from vmkla.runner import RunnerSpec
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class TensorRTRunner:
     Attributes:
         name: ``tensorrt`` or ``tensorrt-rtx``.
     Raises:
-        UsageError: there is no such kind of device.
+        UsageError: there is no such kind of device, or a plugin library for an engine that calls none.
         BadInputError: there is no such file.
         ArtefactMismatchError: engine, manifest, library, plugin or GPU do not belong together.
         MissingDependencyError: the library, the GPU or a CUDA package is not here.
@@ -64,9 +65,10 @@ class TensorRTRunner:
         manifest = read_manifest(path)
         metadata = manifest.artefact(path)
         api = load_api(cast(EngineRuntime, manifest.runtime))
-        library = _plugin_here(manifest, plugin)
-        machine = this_machine(api, None if library is None else plugin_facts(library), index)
-        for remark in check_manifest(manifest, path, machine):
+        library = _plugin_here(manifest, path, plugin)
+        machine = this_machine(api, None if library is None else plugin_facts(library), index, plugin)
+        data = _read(path)
+        for remark in check_manifest(manifest, path, machine, data):
             logger.info("%s: %s", path, remark)
         self.name = manifest.runtime
         self._lock = threading.Lock()
@@ -77,8 +79,9 @@ class TensorRTRunner:
             with self._cuda.current(), contextlib.ExitStack() as held:
                 if library is not None:
                     load_plugin(api, library, messages)
-                engine = LoadedEngine(api, path, manifest, metadata, messages)
+                engine = LoadedEngine(api, path, data, manifest, metadata, machine, messages)
                 held.callback(engine.close)
+                del data  # as large as what the library holds by now
                 self._execution = Execution(
                     api,
                     self._cuda,
@@ -94,6 +97,11 @@ class TensorRTRunner:
         except BaseException:
             self._cuda.close()
             raise
+        reason = None
+        if not metadata.verified:
+            reason = manifest.unverified_because or "the ONNX file that it was built from never was"
+            if warn_unverified:
+                logger.warning("%s was never verified: %s", path, reason)
         smallest, largest = manifest.profile.min, manifest.profile.max
         self._spec = RunnerSpec(
             height=metadata.preprocess.height,
@@ -106,10 +114,8 @@ class TensorRTRunner:
             runtime=f"{api.runtime} {api.version_text}",
             device=f"cuda:{index}",
             kernels="bodies" if library is None else "plugin",
+            unverified_because=reason,
         )
-        if warn_unverified and not metadata.verified:
-            reason = manifest.unverified_because or "the ONNX file that it was built from never was"
-            logger.warning("%s was never verified: %s", path, reason)
 
     @property
     def spec(self) -> RunnerSpec:
@@ -168,11 +174,22 @@ def parse_device(device: str) -> int:
     return int(match[1] or 0)
 
 
-def _plugin_here(manifest: EngineManifest, plugin: Path | None) -> Path | None:
-    """The plugin library that an engine needs; None where it needs none, or where there is none."""
+def _plugin_here(manifest: EngineManifest, path: Path, plugin: Path | None) -> Path | None:
+    """The plugin library that an engine needs; None where it needs none, or where none is installed."""
     if manifest.plugin is None:
+        if plugin is not None:
+            raise UsageError(f"{path} calls no plugin library", hint="Leave --plugin out.")
         return None
-    try:
+    if plugin is not None:
         return find_plugin(plugin)
+    try:
+        return find_plugin()
     except MissingDependencyError:
         return None  # the manifest's check says so, with what the engine wants
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from vmkla.engines.tensorrt.api import Messages, TensorRTApi
 from vmkla.errors import BadInputError
 from vmkla.files import written_whole
 
+BEGINNING = 4
+"""First bytes by which one cache of a library's knows another, whatever GPU it is of."""
+
 
 class TimingCache:
     """A file of timings for one build.
 
     The library itself knows whether the timings are of this GPU and this version; if not, the build starts
-    with none and the file is written anew.
+    with none and the file is written anew. A file of another kind is left alone.
 
     Args:
         api: the library.
@@ -35,14 +39,19 @@ class TimingCache:
         self._stored = b""
         self.hit = False
         self.remarks: tuple[str, ...] = ()
-        if path is not None and path.exists():
+        if path is not None:
             try:
-                self._stored = path.read_bytes()
+                with contextlib.suppress(FileNotFoundError):  # the build makes one
+                    self._stored = path.read_bytes()
             except OSError as error:
                 raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
 
     def attach(self, config: Any) -> None:
-        """Hand the timings to a builder's configuration."""
+        """Hand the timings to a builder's configuration.
+
+        Raises:
+            BadInputError: the file holds something else, which the build would overwrite.
+        """
         if self._path is None:
             return
         if self._api.is_rtx:
@@ -50,26 +59,43 @@ class TimingCache:
         with _deprecations_unsaid():
             if self._stored:
                 self.hit = self._set(config, self._stored)
+                if not (self.hit and not self._api.is_rtx) and not self._begins_like_a_cache(config):
+                    raise BadInputError(
+                        f"{self._path} is there and holds no timings of {self._api.runtime}, so it is not "
+                        "overwritten",
+                        hint="Name another file with --timing-cache, or remove this one.",
+                    )
                 if not self.hit:
                     self.remarks += (f"the timings in {self._path} are not for this machine: not used",)
             if not self.hit:
                 self._set(config, b"")
 
-    def save(self, config: Any) -> None:
+    def save(self, config: Any) -> tuple[str, ...]:
         """Write what is known after the build.
 
-        Raises:
-            BadInputError: the file cannot be written.
+        Returns:
+            A remark where the file cannot be written; the engine is as good without it.
         """
         if self._path is None:
-            return
+            return ()
         with _deprecations_unsaid():
             cache = config.get_timing_cache()
             if cache is None:
-                return
+                return ()
             serialized = cache.serialize()
-        with written_whole(self._path) as file:
-            file.write(memoryview(serialized))
+        try:
+            with written_whole(self._path) as file:
+                file.write(memoryview(serialized))
+        except BadInputError as error:
+            return (f"the timings were not kept: {error.message}",)
+        return ()
+
+    def _begins_like_a_cache(self, config: Any) -> bool:
+        """Whether the file starts as an empty cache of the library's does."""
+        cache = config.create_timing_cache(b"")
+        if cache is None:
+            return False
+        return bytes(memoryview(cache.serialize())[:BEGINNING]) == self._stored[:BEGINNING]
 
     def _set(self, config: Any, data: bytes) -> bool:
         """Whether the library took it; some versions refuse by their log alone."""

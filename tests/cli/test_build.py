@@ -92,6 +92,15 @@ def test_tensorrt_that_is_not_here_is_status_4(vmkla: Any, model: Path, plan: Pa
         (("--target-sm", "75"), "no float32 matrix products for Turing"),
         (("--optimization-level", "9"), "expected 0 to 5"),
         (("--workspace", "0"), "expected more than 0"),
+        (("--workspace", "nan"), "expected a number of GiB"),
+        (("--workspace", "inf"), "expected a number of GiB"),
+        (("--workspace", "1e12"), "at most 1024 GiB"),
+        (("--profile", "99999999999"), "expected 1 <= min <= opt <= max <= 256"),
+        (("--profile", "1,1,3000000"), "expected 1 <= min <= opt <= max <= 256"),
+        (("--profile", "9" * 5000), "expected MIN,OPT,MAX or one number"),
+        (("--target-sm", "9" * 5000), "expected numbers of GPUs"),
+        (("--output", ""), "expected a file name that ends in .plan"),
+        (("--output", "model.engine"), "--output model.plan"),
         (("--plugin", "libvmkla_tensorrt.so"), "takes no plugins"),
         (("--runtime", "onnxruntime"), "onnxruntime"),
     ],
@@ -102,6 +111,24 @@ def test_usage_errors_are_status_2(
     done = vmkla("build", model, "--runtime", "tensorrt-rtx", "--output", plan, *options)
     assert done.status == 2 and done.stdout == ""
     assert said in done.stderr and left(plan.parent) == []
+
+
+def test_the_model_is_never_overwritten(vmkla: Any, model: Path, plan: Path) -> None:
+    before = model.read_bytes()
+    for options in (
+        ("--output", model),
+        ("--output", plan, "--timing-cache", model),
+        ("--output", plan, "--timing-cache", plan),
+        ("--output", plan, "--timing-cache", manifest_path(plan)),
+    ):
+        done = vmkla("build", model, *RTX, *options)
+        assert done.status == 2 and done.stdout == "", done.stderr
+    assert model.read_bytes() == before and not plan.parent.exists()
+
+
+def test_an_engine_that_infer_cannot_run_is_remarked_on(vmkla: Any, model: Path, plan: Path) -> None:
+    done = vmkla("build", model, *RTX, "--output", plan, "--profile", "8", "--skip-gates")
+    assert done.status == 0 and "for that, --profile 1,1,8" in done.stderr
 
 
 def test_bad_files_are_status_3(vmkla: Any, model: Path, plan: Path, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,10 +142,15 @@ module.run()
 
 @pytest.mark.slow
 def test_help_answers_in_under_300_ms() -> None:
-    """The best of ten, since other processes share the machine."""
+    """Processor time, the best of five: other processes share the machine."""
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
     seconds = []
-    for _ in range(10):
-        before = time.perf_counter()
+    for _ in range(5):
+        before = spent()
         subprocess.run([VMKLA, "--help"], stdout=subprocess.DEVNULL, check=True, timeout=60)
-        seconds.append(time.perf_counter() - before)
+        seconds.append(spent() - before)
     assert min(seconds) < 0.3

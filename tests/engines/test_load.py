@@ -130,7 +130,7 @@ def test_engines_and_files_for_the_cpu_are_not_mixed_up(tiny_onnx: Path) -> None
     for runtime in ("tensorrt", "tensorrt-rtx"):
         with pytest.raises(ArtefactMismatchError, match="is no engine") as caught:
             load_runner(tiny_onnx, runtime)
-        command = f"vmkla build {tiny_onnx} --runtime {runtime} --output tiny.plan"
+        command = f"vmkla build {tiny_onnx} --output tiny.plan --runtime {runtime}"
         assert caught.value.exit_status == 6 and command in (caught.value.hint or "")
     plan = tiny_onnx.with_suffix(".plan")
     plan.write_bytes(b"engine")
@@ -139,7 +139,10 @@ def test_engines_and_files_for_the_cpu_are_not_mixed_up(tiny_onnx: Path) -> None
     assert caught.value.exit_status == 6 and "vmkla build" in (caught.value.hint or "")
     with pytest.raises(MissingDependencyError, match="cuda:0") as missing:
         load_runner(tiny_onnx, device="cuda:0")
-    assert f"vmkla build {tiny_onnx}" in (missing.value.hint or "")
+    assert f"vmkla build {tiny_onnx} --output tiny.plan" in (missing.value.hint or "")
+    with pytest.raises(MissingDependencyError) as missing:
+        load_runner("nano", device="cuda:0")
+    assert "vmkla build nano --output nano.plan" in (missing.value.hint or "")
 
 
 def test_an_engine_where_no_gpu_is(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +150,7 @@ def test_an_engine_where_no_gpu_is(tiny_onnx: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(machine, "_driver", _no_driver)
     plan = tiny_onnx.with_suffix(".plan")
     stand_in_tensorrt.write_engine(plan, tiny_onnx, runtime="tensorrt-rtx")
-    with pytest.raises(MissingDependencyError, match="runs on an NVIDIA GPU; there is none here") as caught:
+    with pytest.raises(MissingDependencyError, match="runs on an NVIDIA GPU: no NVIDIA driver") as caught:
         load_runner(plan)
     assert caught.value.exit_status == 4 and "onnxruntime" in (caught.value.hint or "")
     stand_in_tensorrt.write_engine(plan, tiny_onnx, runtime="tensorrt-rtx", runtime_version="1.0.0.1")
@@ -171,6 +174,13 @@ def test_choices_that_make_no_sense(tiny_onnx: Path) -> None:
         load_runner(tiny_onnx, threads=0)
     with pytest.raises(UsageError, match="kernels"):
         load_runner(tiny_onnx, kernels="fast")  # type: ignore[arg-type]
+    plan = tiny_onnx.with_suffix(".plan")
+    stand_in_tensorrt.write_engine(plan, tiny_onnx, runtime="tensorrt-rtx")
+    for refused in ({"kernels": "bodies"}, {"threads": 2}, {"plugin": Path("own.so")}):
+        with pytest.raises(UsageError, match=next(iter(refused))):
+            load_runner(plan, **refused)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="takes no plugin library"):
+        load_runner(tiny_onnx, plugin=Path("own.so"))
 
 
 def test_torch_runs_weights_and_agrees_with_the_file(tiny_onnx: Path) -> None:

@@ -362,8 +362,13 @@ class TestRefused:
             assert not (tmp_path / "out").exists(), name
 
     def test_fixed_batch(self, make_runner: Any, tmp_path: Path) -> None:
-        with pytest.raises(ArtefactMismatchError, match="batch of 4"):
-            segment(make_runner(batch=4), tmp_path, SegmentOptions(tmp_path / "out"))
+        for path, hint in (
+            ("red.onnx", "vmkla export again"),
+            ("red.plan", "vmkla build again with --profile 1,1,4"),
+        ):
+            with pytest.raises(ArtefactMismatchError, match="batch of 4") as caught:
+                segment(make_runner(batch=4, path=path), tmp_path, SegmentOptions(tmp_path / "out"))
+            assert caught.value.hint is not None and hint in caught.value.hint
 
     def test_taken_folder(
         self,
@@ -404,7 +409,10 @@ def test_unverified_and_random_models_are_named(
     runner = make_runner(metadata=metadata)
     path = write_clip("in.mp4", make_frames(2, 48, 64))
     warnings = " ".join(segment(runner, path, SegmentOptions(tmp_path / "out")).warnings)
-    assert "unverified" in warnings and "random" in warnings
+    assert "unverified: the check that ends its export" in warnings and "random" in warnings
+    runner = make_runner(metadata=metadata, unverified_because="nobody ran it")
+    said = segment(runner, path, SegmentOptions(tmp_path / "again")).warnings
+    assert "the model is unverified: nobody ran it" in said
 
 
 @pytest.mark.slow

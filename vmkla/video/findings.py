@@ -59,7 +59,7 @@ def find(
     if not np.isfinite(float(probability.sum())):
         raise VmklaError(
             "the model's probability holds NaN or infinity, expected 0 to 1",
-            hint="The model or its precision is at fault. Run: vmkla verify",
+            hint="Export again with --frames of such pictures, or with --precision fp32.",
         )
     if probability.shape[0] == 1 and max_probability < np.float32(threshold):
         # Interpolation never exceeds its inputs, so most frames end here.

@@ -62,7 +62,10 @@ def segment(
     if spec.batch not in (None, 1):
         raise ArtefactMismatchError(
             f"{spec.path} takes a fixed batch of {spec.batch}, and frames come one by one",
-            hint="Run: vmkla export again with --batch dynamic or --batch 1",
+            hint=f"Run: vmkla build again with --profile 1,1,{spec.batch}, from a file that `vmkla export "
+            "--batch dynamic` wrote"
+            if spec.path.endswith(".plan")
+            else "Run: vmkla export again with --batch dynamic or --batch 1",
         )
     if options.threshold is not None and spec.num_classes > 1:
         raise UsageError(

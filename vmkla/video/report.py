@@ -158,7 +158,9 @@ def model_warnings(runner: Runner) -> list[str]:
     if metadata.random_weights:
         warnings.append("the model's weights are random: what it marks means nothing")
     if not metadata.verified:
-        warnings.append("the model is unverified: the check that ends its export was skipped or not passed")
+        reason = runner.spec.unverified_because
+        why = reason or "the check that ends its export was skipped or not passed"
+        warnings.append(f"the model is unverified: {why}")
     return warnings
 
 

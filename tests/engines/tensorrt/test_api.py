@@ -194,6 +194,29 @@ def test_free_memory_is_the_containers_where_that_is_less(tmp_path: Path) -> Non
     assert free_memory_bytes(meminfo, tmp_path) == 2000
 
 
+def test_pages_of_files_do_not_count_as_used_in_a_container(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemAvailable: 4000000 kB\n")
+    (tmp_path / "memory.max").write_text("3000\n")
+    (tmp_path / "memory.current").write_text("2900\n")
+    (tmp_path / "memory.stat").write_text("anon 500\nfile 2400\ninactive_file 1500\nactive_file 700\n")
+    assert free_memory_bytes(meminfo, tmp_path) == 3000 - (2900 - 1500 - 700)
+    (tmp_path / "memory.stat").unlink()
+    assert free_memory_bytes(meminfo, tmp_path) == 100
+
+
+def test_swap_in_compressed_memory_is_no_further_memory(tmp_path: Path) -> None:
+    """A Jetson's swap is zram on each core; a file of swap is memory."""
+    meminfo, swaps = tmp_path / "meminfo", tmp_path / "swaps"
+    meminfo.write_text("MemAvailable: 4000000 kB\nSwapFree: 1000000 kB\n")
+    head = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+    swaps.write_text(f"{head}/dev/zram0 partition 300000 100000 5\n/dev/zram1 partition 300000 0 5\n")
+    assert free_memory_bytes(meminfo, tmp_path, swaps) == 1024 * 4_500_000
+    swaps.write_text(f"{head}/swap file 1000000 0 -2\n")
+    assert free_memory_bytes(meminfo, tmp_path, swaps) == 1024 * 5_000_000
+    assert free_memory_bytes(meminfo, tmp_path, tmp_path / "absent") == 1024 * 5_000_000
+
+
 def test_too_little_memory_is_said_before_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = needed_memory_bytes(179_000_000, rtx=True)
     monkeypatch.setattr("vmkla.engines.tensorrt.host_memory.free_memory_bytes", lambda: needed)

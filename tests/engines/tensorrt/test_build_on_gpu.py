@@ -25,6 +25,9 @@ from vmkla.files import file_sha256
 
 Run = Callable[..., tuple[int, str, str]]
 
+OF_THE_TESTS = {"parsed", "prefers_bodies", "prefers_plugins", "swapped"}
+"""What the stand-in's builder has for the tests alone."""
+
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
@@ -91,8 +94,10 @@ def test_the_stand_in_offers_nothing_of_its_own() -> None:
         (stand_in_builder.Builder, tensorrt_rtx.Builder),
         (stand_in_builder.OnnxParser, tensorrt_rtx.OnnxParser),
         (stand_in_builder.EngineInspector, tensorrt_rtx.EngineInspector),
+        (stand_in_builder.Network, tensorrt_rtx.INetworkDefinition),
+        (stand_in_builder.PluginLayer, tensorrt_rtx.ILayer),
     ):
-        own = {name for name in vars(ours) if not name.startswith("_")} - {"parsed", "swapped"}
+        own = {name for name in vars(ours) if not name.startswith("_")} - OF_THE_TESTS
         assert own and own <= set(dir(real))
     assert hasattr(tensorrt_rtx.ICudaEngine, "create_engine_inspector")
 
@@ -109,8 +114,12 @@ def test_an_engine_that_calls_the_plugin_is_built_and_verified(
     manifest = read_manifest(plan)
     assert engine_head(plan) == {"profile": [1, 2, 4], "plugins": sorted(CREATORS)}  # bodies were stripped
     assert manifest.verified and report["verified"] is True
-    (check,) = manifest.gates["checks"]
-    assert check["measured"]["candidate"] == "tensorrt/plugin" and check["measured"]["frames"] == 3
+    checks = manifest.gates["checks"]
+    assert {check["measured"]["candidate"] for check in checks} == {"tensorrt/plugin"}
+    assert [(check["batch"], check["measured"]["frames"]) for check in checks] == [(1, 3), (2, 6), (4, 12)]
+    # Loading, and each of three batch sizes: two runs and a capture; a graph made the third run.
+    assert stand_in_tensorrt.faults.executed == 4 * 3
+    assert report["layers"]["PLUGIN_V3 FLOAT"] == 2
     assert manifest.plugin is not None
     assert (manifest.plugin.name, manifest.plugin.sha256) == (plugin.name, file_sha256(plugin))
     assert manifest.gpu == GpuFacts("Stand-in GPU", "8.7", 16) and manifest.target_sms == ()
@@ -172,3 +181,25 @@ def test_tensorrt_rtx_has_no_targets_among_this_gpu(run: Run, model: Path, plan:
     status, _, stderr = run("build", model, "--runtime", "tensorrt-rtx", "--output", plan)
     assert status == 4 and "Stand-in GPU (SM 87)" in stderr and "--runtime tensorrt here" in stderr
     assert left(plan.parent) == []
+
+
+@pytest.mark.stand_in_gpu
+def test_a_parser_that_prefers_bodies_to_the_plugin(
+    run: Run, model: Path, plugin: Path, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine would compute the same, slowly, and its manifest would say that it calls the plugin."""
+    monkeypatch.setattr(stand_in_builder.Builder, "prefers_bodies", True)
+    status, _, stderr = run("build", model, "--output", plan, "--plugin", plugin)
+    assert status == 6 and "for 0 of the 2 custom nodes" in stderr and "--plugin bodies" in stderr
+    assert not plan.parent.exists()
+
+
+@pytest.mark.stand_in_gpu
+def test_a_parser_that_prefers_a_plugin_to_the_bodies(
+    run: Run, model: Path, plugin: Path, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stand_in_builder.Builder, "prefers_plugins", True)
+    stand_in_tensorrt.get_plugin_registry().load_library(str(plugin))
+    status, _, stderr = run("build", model, "--output", plan, "--plugin", "bodies")
+    assert status == 6 and "took a plugin for 2 nodes" in stderr
+    assert not plan.parent.exists()

@@ -111,6 +111,40 @@ def test_another_machine_is_status_6(run: Run, engine: Path, tiny_onnx: Path, cl
 
 
 @pytest.mark.stand_in_gpu
+def test_why_nobody_may_rely_on_an_engine(run: Run, engine: Path, tiny_onnx: Path, clip: Path) -> None:
+    stand_in_tensorrt.write_engine(engine, tiny_onnx, gates={"not_run": "built ahead of time"})
+    out = engine.parent / "out"
+    status, _, stderr = run("infer", "--video", clip, "--model", engine, "--out", out)
+    said = "the model is unverified: it has not been run on any GPU (built ahead of time)"
+    assert status == 0 and said in stderr and "export" not in stderr
+    assert said in json.loads((out / "report.json").read_text())["warnings"]
+
+
+@pytest.mark.stand_in_gpu
+def test_an_engine_with_a_plugin_library_that_lies_elsewhere(
+    run: Run, engine: Path, tiny_onnx: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = engine.parent / "own" / "libown.so"
+    own.parent.mkdir()
+    own.write_text(" ".join(CREATORS), encoding="utf-8")
+    monkeypatch.setattr(stand_in_tensorrt, "_registry", stand_in_tensorrt.IPluginRegistry())
+    stand_in_tensorrt.write_engine(engine, tiny_onnx, plugin=own)
+    commands = {
+        "infer": ("infer", "--video", clip, "--model", engine, "--out", engine.parent / "out"),
+        "bench": ("bench", "--model", engine, "--iterations", 1, "--warmup", 0),
+    }
+    for name, command in commands.items():
+        status, _, stderr = run(*command)
+        assert status == 6 and "--plugin FILE" in stderr, name
+        assert run(*command, "--plugin", own)[0] == 0, name
+    assert run(*commands["bench"], "--plugin", own.with_name("absent.so"))[0] == 4
+    assert run(*commands["bench"], "--plugin", own, "--kernels", "bodies")[0] == 2
+    own.write_text(" ".join(CREATORS) + " ", encoding="utf-8")
+    status, _, stderr = run(*commands["bench"], "--plugin", own)
+    assert status == 6 and "plugin.sha256" in stderr and f"--plugin {own}" in stderr
+
+
+@pytest.mark.stand_in_gpu
 def test_doctor_with_everything(
     run: Run, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +195,7 @@ def test_infer_without_a_gpu_is_status_4(tmp_path: Path, tiny_onnx: Path, clip: 
         check=False,
     )
     assert done.returncode == 4, done.stderr
-    assert "runs on an NVIDIA GPU; there is none here" in done.stderr and "onnxruntime" in done.stderr
+    assert "runs on an NVIDIA GPU: no driver" in done.stderr and "onnxruntime" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 from small_engines import properties
 
+from vmkla import weights
 from vmkla.engines.tensorrt.manifest import (
     BuildSettings,
     EngineManifest,
     GpuFacts,
-    Machine,
     OnnxFacts,
     PluginFacts,
     Profile,
-    check_manifest,
     manifest_path,
     read_manifest,
-    rebuild_command,
+    sealed,
     write_manifest,
 )
+from vmkla.engines.tensorrt.matching import Machine, check_manifest, rebuild_command, rebuild_hint
 from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError
 
 ENGINE = b"an engine's bytes"
@@ -76,7 +76,7 @@ def test_what_is_written_is_what_is_read(plan: Path, changed: dict[str, Any]) ->
 
 
 def test_an_engine_for_this_machine_passes_without_a_remark(plan: Path) -> None:
-    assert check_manifest(manifest(), plan, HERE) == ()
+    assert check_manifest(manifest(), plan, HERE, ENGINE) == ()
 
 
 MISMATCHES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
@@ -100,7 +100,7 @@ MISMATCHES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 def test_a_mismatch_names_the_field_both_values_and_the_command(plan: Path, field: str) -> None:
     in_manifest, on_machine, built, here = MISMATCHES[field]
     with pytest.raises(ArtefactMismatchError) as caught:
-        check_manifest(manifest(**in_manifest), plan, dataclasses.replace(HERE, **on_machine))
+        check_manifest(manifest(**in_manifest), plan, dataclasses.replace(HERE, **on_machine), ENGINE)
     assert caught.value.exit_status == 6
     assert f"{field} is {built} in its manifest and {here} here" in caught.value.message
     assert caught.value.hint is not None and caught.value.hint.startswith("Run: vmkla build model.fp16.onnx ")
@@ -108,18 +108,18 @@ def test_a_mismatch_names_the_field_both_values_and_the_command(plan: Path, fiel
 
 
 def test_a_plugin_here_does_not_matter_where_bodies_were_expanded(plan: Path) -> None:
-    assert check_manifest(manifest(plugin=None), plan, HERE) == ()
+    assert check_manifest(manifest(plugin=None), plan, HERE, ENGINE) == ()
 
 
 def test_a_gpu_among_the_targets_need_not_be_the_builders(plan: Path) -> None:
     rtx = manifest(runtime="tensorrt-rtx", plugin=None, gpu=None, target_sms=(86, 89))
     for_it = Machine("tensorrt-rtx", "10.3.0.26", GpuFacts("RTX 4090", "8.9", 128), None, "12.6", "R36.4.3")
-    assert check_manifest(rtx, plan, for_it) == ()
+    assert check_manifest(rtx, plan, for_it, ENGINE) == ()
 
 
 def test_another_driver_is_a_remark(plan: Path) -> None:
     newer = dataclasses.replace(HERE, cuda_version="12.8", driver_version="R36.5.0")
-    remarks = check_manifest(manifest(), plan, newer)
+    remarks = check_manifest(manifest(), plan, newer, ENGINE)
     assert remarks == (
         "the engine was built under CUDA 12.6, this machine has 12.8",
         "the engine was built under driver R36.4.3, this machine has R36.5.0",
@@ -128,9 +128,13 @@ def test_another_driver_is_a_remark(plan: Path) -> None:
 
 def test_no_gpu_is_missing_hardware_and_comes_last(plan: Path) -> None:
     with pytest.raises(MissingDependencyError, match="there is none here"):
-        check_manifest(manifest(), plan, dataclasses.replace(HERE, gpu=None))
+        check_manifest(manifest(), plan, dataclasses.replace(HERE, gpu=None), ENGINE)
+    driver = "the NVIDIA driver shows 0 GPUs (cuInit returned 803)"
+    broken = dataclasses.replace(HERE, gpu=None, no_gpu=driver)
+    with pytest.raises(MissingDependencyError, match="803"):
+        check_manifest(manifest(), plan, broken, ENGINE)
     with pytest.raises(ArtefactMismatchError, match="engine_sha256"):
-        check_manifest(manifest(engine_sha256="0" * 64), plan, dataclasses.replace(HERE, gpu=None))
+        check_manifest(manifest(engine_sha256="0" * 64), plan, dataclasses.replace(HERE, gpu=None), ENGINE)
 
 
 def test_the_command_repeats_the_build(plan: Path) -> None:
@@ -138,11 +142,54 @@ def test_the_command_repeats_the_build(plan: Path) -> None:
         f"vmkla build model.fp16.onnx --runtime tensorrt --output {plan} --profile 1,2,4 --workspace 2 "
         "--optimization-level 4 --timing-cache timings"
     )
+
+
+def test_the_command_takes_the_very_file_that_the_engine_came_from(plan: Path) -> None:
     beside = plan.with_name("model.fp16.onnx")
-    beside.touch()
-    assert rebuild_command(manifest(settings=BuildSettings()), plan) == (
-        f"vmkla build {beside} --runtime tensorrt --output {plan} --profile 1,2,4"
+    beside.write_bytes(b"a network")
+    digest = hashlib.sha256(b"a network").hexdigest()
+    rest = f"--runtime tensorrt --output {plan} --profile 1,2,4"
+    made = manifest(settings=BuildSettings(), onnx=OnnxFacts(beside.name, digest, 9))
+    assert rebuild_hint(made, plan) == f"Run: vmkla build {beside} {rest}"
+    beside.write_bytes(b"b network")
+    wanted = f"wanted is the {beside.name} with sha256 {digest[:12]}..."
+    assert rebuild_hint(made, plan) == (
+        f"Run: vmkla build {beside.name} {rest}   ({wanted}; {beside} is another one)"
     )
+    beside.unlink()
+    assert rebuild_hint(made, plan).endswith(f"   ({wanted})")
+
+
+def test_the_command_takes_a_shipped_model_by_its_name(plan: Path) -> None:
+    digest = hashlib.sha256(weights.resolve("nano").read_bytes()).hexdigest()
+    for sha256, remark in ((digest, False), ("0" * 64, True)):
+        hint = rebuild_hint(manifest(onnx=OnnxFacts("nano", sha256, 1)), plan)
+        assert hint.startswith("Run: vmkla build nano ") and ("wanted is the nano" in hint) == remark
+
+
+@pytest.mark.parametrize(
+    ("runtime", "built_with", "path", "words"),
+    [
+        ("tensorrt", PLUGIN, None, ""),
+        ("tensorrt", PLUGIN, Path("/opt/a b.so"), " --plugin '/opt/a b.so'"),
+        ("tensorrt", None, None, " --plugin bodies"),
+        ("tensorrt-rtx", None, None, ""),
+    ],
+)
+def test_the_command_names_the_plugin_library(
+    plan: Path, runtime: str, built_with: PluginFacts | None, path: Path | None, words: str
+) -> None:
+    made = manifest(runtime=runtime, plugin=built_with, settings=BuildSettings(), target_sms=())
+    machine = Machine(runtime, "10.3.0.26", None, PLUGIN, plugin_path=path)
+    assert rebuild_command(made, plan, machine) == (
+        f"vmkla build model.fp16.onnx --runtime {runtime} --output {plan} --profile 1,2,4{words}"
+    )
+
+
+def test_another_plugin_library_can_be_named_instead(plan: Path) -> None:
+    with pytest.raises(ArtefactMismatchError) as caught:
+        check_manifest(manifest(), plan, dataclasses.replace(HERE, plugin=None), ENGINE)
+    assert "or name the library that the engine was built with: --plugin FILE" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -155,9 +202,9 @@ def test_the_command_builds_for_the_gpu_that_is_here(
     rtx = manifest(runtime="tensorrt-rtx", plugin=None, gpu=None, target_sms=(120,), settings=BuildSettings())
     machine = Machine("tensorrt-rtx", "10.3.0.26", GpuFacts("Somewhere", capability, 16))
     with pytest.raises(ArtefactMismatchError) as caught:
-        check_manifest(rtx, plan, machine)
-    assert caught.value.hint == (
-        f"Run: vmkla build model.fp16.onnx --runtime {runtime} --output {plan} --profile 1,2,4{target}"
+        check_manifest(rtx, plan, machine, ENGINE)
+    assert (caught.value.hint or "").startswith(
+        f"Run: vmkla build model.fp16.onnx --runtime {runtime} --output {plan} --profile 1,2,4{target}   ("
     )
 
 
@@ -179,7 +226,7 @@ def damaged(plan: Path, **changed: Any) -> None:
             del values[name]
         else:
             values[name] = value
-    manifest_path(plan).write_text(json.dumps(values))
+    manifest_path(plan).write_text(json.dumps(sealed(values)))
 
 
 @pytest.mark.parametrize(
@@ -194,6 +241,26 @@ def damaged(plan: Path, **changed: Any) -> None:
         ({"runtime": 3}, "is damaged: .*runtime"),
         ({"profile": [1, 1, 1]}, "is damaged"),
         ({"metadata": []}, "is damaged"),
+        ({"metadata": {"vmkla.format": 1}}, "is damaged"),
+        ({"runtime": "foo"}, "is damaged: .*runtime"),
+        ({"onnx": {"name": "a/b", "sha256": "a", "bytes": 1}}, "is damaged: .*onnx.name"),
+        ({"onnx": {"name": "", "sha256": "a", "bytes": 1}}, "is damaged: .*onnx.name"),
+        ({"onnx": {"name": "..", "sha256": "a", "bytes": 1}}, "is damaged: .*onnx.name"),
+        ({"settings": {"workspace_bytes": "abc"}}, "is damaged: .*workspace_bytes"),
+        ({"settings": {"timing_cache": 3}}, "is damaged: .*timing_cache"),
+        ({"settings": {"timing_cache_hit": 1}}, "is damaged: .*timing_cache_hit"),
+        ({"profile": {"min": "1", "opt": None, "max": "x"}}, "is damaged: .*min"),
+        ({"profile": {"min": 1, "opt": 1}}, "is damaged: .*max"),
+        ({"profile": {"min": True, "opt": 1, "max": 1}}, "is damaged: .*min"),
+        ({"profile": {"min": 0, "opt": 1, "max": 1}}, "is damaged: .*min=0"),
+        ({"profile": {"min": 2, "opt": 1, "max": 4}}, "is damaged: .*opt=1"),
+        ({"gpu": {"name": "Orin", "compute_capability": 8.7, "sm_count": 16}}, "is damaged: .*capability"),
+        ({"gpu": {"name": "Orin", "compute_capability": "new", "sm_count": 16}}, "is damaged: .*capability"),
+        ({"plugin": "libvmkla_tensorrt.so"}, "is damaged: .*plugin"),
+        ({"target_sms": ["86"]}, "is damaged: .*target_sms"),
+        ({"target_sms": 86}, "is damaged: .*target_sms"),
+        ({"cuda_version": 12.6}, "is damaged: .*cuda_version"),
+        ({"gates": []}, "is damaged: .*gates"),
     ],
 )
 def test_a_damaged_manifest_is_refused(plan: Path, changed: dict[str, Any], message: str) -> None:
@@ -210,16 +277,62 @@ def test_text_that_is_no_manifest_is_refused(plan: Path, text: str) -> None:
         read_manifest(plan)
 
 
-def test_bytes_that_are_no_text_are_bad_input(plan: Path) -> None:
-    manifest_path(plan).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadInputError, match="cannot be read"):
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("gates", {"passed": True, "frames": 300}),
+        ("metadata", {**properties(), "vmkla.threshold": "0.9"}),
+        ("metadata", {**properties(), "vmkla.preprocess": '{"height": 32, "width": 64, "roi": "auto"}'}),
+        ("profile", {"min": 1, "opt": 2, "max": 3}),
+        ("manifest_sha256", "0" * 64),
+        ("manifest_sha256", None),
+    ],
+)
+def test_a_manifest_that_somebody_edited_is_refused(plan: Path, field: str, value: Any) -> None:
+    path = write_manifest(manifest(), plan)
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(
+        ArtefactMismatchError, match="manifest_sha256 .*changed after it was written"
+    ) as caught:
         read_manifest(plan)
+    assert "Copy model.plan.json from where the engine was built" in (caught.value.hint or "")
+
+
+def test_another_layout_of_the_same_json_is_the_same_manifest(plan: Path) -> None:
+    path = write_manifest(manifest(), plan)
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True, indent=8), encoding="utf-8")
+    assert read_manifest(plan) == manifest()
+
+
+def test_a_manifest_without_a_seal_is_refused(plan: Path) -> None:
+    path = write_manifest(manifest(), plan)
+    values = json.loads(path.read_text())
+    del values["manifest_sha256"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ArtefactMismatchError, match="damaged.*manifest_sha256"):
+        read_manifest(plan)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"[" * 100_000])
+def test_bytes_that_are_no_manifest_are_refused(plan: Path, data: bytes) -> None:
+    manifest_path(plan).write_bytes(data)
+    with pytest.raises(ArtefactMismatchError, match="is damaged") as caught:
+        read_manifest(plan)
+    assert caught.value.hint is not None and "vmkla build" in caught.value.hint
+
+
+def test_a_folder_in_the_place_of_the_manifest_is_refused(plan: Path) -> None:
+    manifest_path(plan).mkdir()
+    with pytest.raises(ArtefactMismatchError, match="model.plan.json is a folder") as caught:
+        read_manifest(plan)
+    assert caught.value.hint is not None and "vmkla build" in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("gates", "source", "verified", "because"),
     [
         ({"passed": True}, {"passed": True}, True, None),
+        ({"passed": "no"}, {"passed": True}, False, "its maker's check was skipped"),
         ({"passed": True}, {}, False, None),  # the engine equals a file that nobody has checked
         ({"skipped": True}, {"passed": True}, False, "its maker's check was skipped"),
         ({"not_run": "no such GPU"}, {"passed": True}, False, "it has not been run on any GPU (no such GPU)"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import stand_in_gpu
 
+from vmkla.engines.tensorrt import memory
 from vmkla.engines.tensorrt.memory import Cuda, CudaError, Package, open_cuda
 from vmkla.errors import MissingDependencyError, VmklaError
 
@@ -246,6 +247,27 @@ def test_which_package_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         taken.append(opened.package.split()[0])
         opened.close()
     assert taken == ["cuda-python", "PyCUDA"]
+
+
+@pytest.mark.parametrize(
+    ("version", "command"),
+    [
+        ("12.6", "pip install 'cuda-python>=12.6,<13'"),
+        ("13.0", "pip install 'cuda-python>=12.6,<14'"),
+        (None, "pip install 'vmkla[tensorrt]'"),
+        ("11.8", "pip install 'vmkla[tensorrt]'"),
+    ],
+)
+def test_the_package_goes_with_the_driver(
+    version: str | None, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "cuda_version", lambda: version)
+    monkeypatch.setattr(memory, "find_gpu", lambda _: None)
+    for module in ("cuda.bindings.driver", "cuda.cuda", "pycuda.driver"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError) as caught:
+        open_cuda()
+    assert f"Run: {command} " in (caught.value.hint or "")
 
 
 # The driver that this machine really has, or has not.

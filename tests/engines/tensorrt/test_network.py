@@ -13,7 +13,14 @@ from small_engines import HEIGHT, WIDTH, small_model
 
 from vmkla.engines.onnx_file import read_outline, without_functions
 from vmkla.engines.tensorrt.api import Messages, TensorRTApi, load_api
-from vmkla.engines.tensorrt.network import check_network, creation_flags, layer_counts, parse_network
+from vmkla.engines.tensorrt.network import (
+    PLUGIN_LAYER,
+    check_custom_layers,
+    check_network,
+    creation_flags,
+    layer_counts,
+    parse_network,
+)
 from vmkla.errors import ArtefactMismatchError
 from vmkla.export.translations import register_schemas
 from vmkla.metadata import ArtefactMetadata
@@ -80,6 +87,8 @@ def test_an_unknown_op_is_named_with_its_node(api: TensorRTApi) -> None:
     assert "node 4 'kan/MatMul' (NoSuchOp)" in error.message
     assert error.hint is not None
     assert "no operator 'NoSuchOp'" in error.hint and "vmkla export" in error.hint
+    # ONNX Runtime does not know it either.
+    assert "shows whether the file itself is sound" in error.hint and "runs the file" not in error.hint
 
 
 def test_a_node_without_a_name_goes_by_its_number(api: TensorRTApi) -> None:
@@ -180,3 +189,25 @@ def test_inputs_and_outputs_must_be_what_the_metadata_say(api: TensorRTApi, chan
     model = small_model(metadata=changed)
     with pytest.raises(ArtefactMismatchError, match="its metadata asks for"):
         check_network(Parsed(api, model).network, metadata_of(model), PATH)
+
+
+NODES = {"MatMul": 3, "vmkla.SelectiveScan2d": 2, "vmkla.BSplineBasis": 1, "vmkla.Other": 1}
+"""The last has no plugin, and always its body."""
+
+
+def test_plugins_are_taken_for_all_custom_nodes_or_for_none() -> None:
+    library = Path("libvmkla_tensorrt.so")
+    taken = {"MATRIX_MULTIPLY HALF": 3, "PLUGIN_V3 HALF": 2, "PLUGIN_V3 FLOAT": 1}
+    bodies = {"MATRIX_MULTIPLY HALF": 9, "RECURRENCE FLOAT": 6}
+    check_custom_layers(taken, NODES, PATH, library)
+    check_custom_layers(bodies, NODES, PATH, None)
+    check_custom_layers(bodies, {"MatMul": 9}, PATH, library)
+    for layers in (bodies, {"PLUGIN_V3 HALF": 2}, {"PLUGIN_V3 HALF": 4}):
+        with pytest.raises(ArtefactMismatchError, match="of the 3 custom nodes of model.onnx"):
+            check_custom_layers(layers, NODES, PATH, library)
+    with pytest.raises(ArtefactMismatchError, match="took a plugin for 3 nodes of model.onnx"):
+        check_custom_layers(taken, NODES, PATH, None)
+
+
+def test_plugin_layers_go_by_the_librarys_name_of_them(api: TensorRTApi) -> None:
+    assert api.module.LayerType.PLUGIN_V3.name == PLUGIN_LAYER

@@ -11,7 +11,8 @@ from small_engines import small_model
 
 from vmkla.engines.tensorrt.api import TURING, TensorRTApi, load_api
 from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
-from vmkla.engines.tensorrt.preflight import BuildRequest, Preflight, preflight
+from vmkla.engines.tensorrt.outputs import folder_made
+from vmkla.engines.tensorrt.preflight import LARGEST_BATCH, BuildRequest, Preflight, preflight
 from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError, UsageError, VmklaError
 
 ORIN = GpuFacts("Orin", "8.7", 16)
@@ -65,7 +66,7 @@ def test_a_good_file_passes(rtx: TensorRTApi, onnx_file: Path) -> None:
     assert plan.path == onnx_file and plan.onnx_name == "model.onnx"
     assert plan.metadata.precision == "fp32"
     assert plan.target_sms == rtx.targets and plan.plugin is None and not plan.strip_functions
-    assert not any((onnx_file.parent / "out").iterdir())
+    assert [path.name for path in onnx_file.parent.iterdir()] == ["model.onnx"]
 
 
 def test_a_shipped_model_goes_by_its_name(rtx: TensorRTApi, tmp_path: Path) -> None:
@@ -114,15 +115,57 @@ def test_the_profile(
     path = written(tmp_path / "m.onnx", batch=batch, metadata={"profile": recorded})
     plan = checked(rtx, path, profile=wanted)
     assert plan.profile == expected
-    said = any("--profile" in remark for remark in plan.remarks)
+    said = any("the file takes any batch" in remark for remark in plan.remarks)
     assert said == (batch == "n" and recorded is None and wanted is None)
 
 
 @pytest.mark.parametrize(
-    "wanted", [Profile(0, 1, 1), Profile(2, 1, 4), Profile(1, 4, 2), Profile(-1, -1, -1)]
+    "wanted",
+    [
+        Profile(0, 1, 1),
+        Profile(2, 1, 4),
+        Profile(1, 4, 2),
+        Profile(-1, -1, -1),
+        Profile(1, 1, LARGEST_BATCH + 1),
+    ],
 )
 def test_what_is_no_profile(rtx: TensorRTApi, onnx_file: Path, wanted: Profile) -> None:
-    assert "expected 1 <= min <= opt <= max" in refused(UsageError, rtx, onnx_file, profile=wanted)
+    assert "expected 1 <= min <= opt <= max <= 256" in refused(UsageError, rtx, onnx_file, profile=wanted)
+
+
+@pytest.mark.parametrize(("batch", "recorded"), [("n", (1, 1, 3_000_000)), (LARGEST_BATCH + 1, None)])
+def test_a_files_own_profile_must_be_one(
+    rtx: TensorRTApi, tmp_path: Path, batch: int | str, recorded: Any
+) -> None:
+    path = written(tmp_path / "m.onnx", batch=batch, metadata={"profile": recorded})
+    text = refused(ArtefactMismatchError, rtx, path)
+    assert "frames at once, expected 1 <= min <= opt <= max <= 256" in text
+
+
+def test_the_largest_batch_is_taken(rtx: TensorRTApi, onnx_file: Path) -> None:
+    largest = Profile(1, 1, LARGEST_BATCH)
+    assert checked(rtx, onnx_file, profile=largest).profile == largest
+
+
+@pytest.mark.parametrize(
+    ("batch", "wanted", "instead"),
+    [
+        ("n", Profile(8, 8, 8), "--profile 1,1,8"),
+        (3, None, "vmkla export --batch dynamic"),
+        ("n", Profile(2, 4, 8), None),
+        ("n", Profile(1, 1, 1), None),
+        (1, None, None),
+    ],
+)
+def test_an_engine_that_infer_cannot_run_is_remarked_on(
+    rtx: TensorRTApi, tmp_path: Path, batch: int | str, wanted: Profile | None, instead: str | None
+) -> None:
+    path = written(tmp_path / "m.onnx", batch=batch)
+    remarks = [remark for remark in checked(rtx, path, profile=wanted).remarks if "takes exactly" in remark]
+    if instead is None:
+        assert remarks == []
+    else:
+        assert len(remarks) == 1 and instead in remarks[0]
 
 
 def test_a_profile_must_fit_a_fixed_batch(rtx: TensorRTApi, tmp_path: Path) -> None:
@@ -133,7 +176,13 @@ def test_a_profile_must_fit_a_fixed_batch(rtx: TensorRTApi, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "changed",
-    [{"optimization_level": 6}, {"optimization_level": -1}, {"workspace_bytes": 0}, {"workspace_bytes": -5}],
+    [
+        {"optimization_level": 6},
+        {"optimization_level": -1},
+        {"workspace_bytes": 0},
+        {"workspace_bytes": -5},
+        {"workspace_bytes": (1 << 40) + 1},
+    ],
 )
 def test_options_out_of_range(rtx: TensorRTApi, onnx_file: Path, changed: dict[str, Any]) -> None:
     assert "expected" in refused(UsageError, rtx, onnx_file, **changed)
@@ -234,3 +283,75 @@ def test_an_output_that_cannot_be_written(rtx: TensorRTApi, onnx_file: Path, tmp
     assert "is a folder" in refused(BadInputError, rtx, onnx_file, output=folder)
     (tmp_path / "model.plan.json").mkdir()
     assert "is a folder" in refused(BadInputError, rtx, onnx_file, output=tmp_path / "model.plan")
+
+
+def test_a_folder_that_the_attempt_has_made_is_gone(
+    rtx: TensorRTApi, onnx_file: Path, tmp_path: Path
+) -> None:
+    checked(
+        rtx, onnx_file, output=tmp_path / "a" / "b" / "model.plan", timing_cache=tmp_path / "c" / "timings"
+    )
+    assert "cannot be written" in refused(
+        BadInputError, rtx, onnx_file, output=tmp_path / "a" / ("x" * 300) / "model.plan"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_folder_is_made_for_a_block(tmp_path: Path, keep: bool) -> None:
+    (tmp_path / "there").mkdir()
+    deep = tmp_path / "there" / "a" / "b"
+    with folder_made(deep, keep=keep):
+        assert deep.is_dir()
+    assert deep.is_dir() == keep and (tmp_path / "there").is_dir()
+    other = tmp_path / "there" / "c" / "d"
+    with pytest.raises(KeyboardInterrupt), folder_made(other):
+        raise KeyboardInterrupt
+    assert not other.parent.exists()
+    with pytest.raises(KeyboardInterrupt), folder_made(other):
+        (other.parent / "somebody's").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in other.parent.iterdir()] == ["somebody's"]
+
+
+@pytest.mark.parametrize("name", ["model.engine", "model", ".plan", "", "model.onnx", "model.plan.json"])
+def test_an_engine_is_known_by_its_name(rtx: TensorRTApi, onnx_file: Path, name: str) -> None:
+    text = refused(UsageError, rtx, onnx_file, output=Path(name))
+    assert "expected a file name that ends in .plan" in text
+
+
+def test_no_file_of_a_build_is_another_one(
+    trt: TensorRTApi, onnx_file: Path, plugin: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "model.plan"
+    link, hard_link = tmp_path / "link", tmp_path / "hard link"
+    link.symlink_to(onnx_file)
+    hard_link.hardlink_to(onnx_file)
+    for cache, names in (
+        (onnx_file, "the model and --timing-cache"),
+        (link, "the model and --timing-cache"),
+        (hard_link, "the model and --timing-cache"),
+        (output, "--output and --timing-cache"),
+        (tmp_path / "absent" / ".." / "model.plan", "--output and --timing-cache"),
+        (tmp_path / "model.plan.json", "the engine's manifest and --timing-cache"),
+        (plugin, "--timing-cache and --plugin"),
+    ):
+        text = refused(UsageError, trt, onnx_file, ORIN, plugin=plugin, output=output, timing_cache=cache)
+        assert f"{names} are the same file" in text
+    model = onnx_file.rename(tmp_path / "named.plan")
+    text = refused(UsageError, trt, model, ORIN, plugin=plugin, output=model)
+    assert "the model and --output are the same file" in text
+
+
+def test_why_there_is_no_gpu_is_said(
+    rtx: TensorRTApi, trt: TensorRTApi, onnx_file: Path, plugin: Path
+) -> None:
+    """A broken driver must not turn a build for this GPU silently into one for all."""
+    broken = "the NVIDIA driver shows 0 GPUs (cuInit returned 803)"
+    output = onnx_file.with_name("model.plan")
+    request = BuildRequest(str(onnx_file), output, "tensorrt-rtx")
+    plan = preflight(request, rtx, None, no_gpu_because=broken)
+    assert any(broken in remark and "is not run" in remark for remark in plan.remarks)
+    request = BuildRequest(str(onnx_file), output, "tensorrt", plugin=plugin)
+    with pytest.raises(MissingDependencyError, match=r"there is none here \(the NVIDIA driver shows 0 GPUs"):
+        preflight(request, trt, None, no_gpu_because=broken)

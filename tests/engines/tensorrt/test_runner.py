@@ -26,7 +26,7 @@ from onnx import numpy_helper
 
 from vmkla.engines import load_runner
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
-from vmkla.engines.tensorrt.manifest import GpuFacts, Profile, manifest_path
+from vmkla.engines.tensorrt.manifest import GpuFacts, Profile, manifest_path, sealed
 from vmkla.engines.tensorrt.plugins import CREATORS, LIBRARY
 from vmkla.engines.tensorrt.runner import TensorRTRunner
 from vmkla.errors import (
@@ -258,6 +258,42 @@ def test_no_memory_for_a_context(plan: Path) -> None:
         load_runner(plan)
 
 
+def test_an_engine_that_is_refused_goes_before_the_gpu_does(
+    plan: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while somebody still holds the error, whose frames have seen the engine."""
+    alive: list[list[str]] = []
+    close = stand_in_tensorrt.faults.released
+    stand_in_tensorrt.faults.context = True
+    with pytest.raises(VmklaError, match="no execution context") as first:
+        load_runner(plan)
+    alive.append(list(close))
+    stand_in_tensorrt.faults.context = False
+    stand_in_tensorrt.write_engine(plan, tiny_onnx, profile=(1, 2, 4))
+    data = json.loads(manifest_path(plan).read_text())
+    data["profile"] = {"min": 1, "opt": 1, "max": 2}
+    manifest_path(plan).write_text(json.dumps(sealed(data)))
+    with pytest.raises(ArtefactMismatchError, match="batch sizes") as second:
+        load_runner(plan)
+    assert first.value.__traceback__ is not None and second.value.__traceback__ is not None
+    assert alive == [["ICudaEngine", "Runtime"]] and close == ["ICudaEngine", "Runtime"] * 2
+
+
+def test_the_engine_is_read_once(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was hashed is what is loaded, whatever becomes of the file meanwhile."""
+    opened = []
+    read = Path.open
+
+    def count(path: Path, *arguments: Any, **more: Any) -> Any:
+        if path == plan:
+            opened.append(path)
+        return read(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", count)
+    load_runner(plan).close()
+    assert len(opened) == 1
+
+
 def test_the_library_is_released_in_order(plan: Path) -> None:
     runner = load_runner(plan)
     gc.collect()
@@ -328,7 +364,7 @@ def test_bytes_that_the_library_refuses(tmp_path: Path, tiny_onnx: Path) -> None
     from vmkla.files import file_sha256
 
     data.update(engine_sha256=file_sha256(plan), engine_bytes=100)
-    manifest_path(plan).write_text(json.dumps(data))
+    manifest_path(plan).write_text(json.dumps(sealed(data)))
     with pytest.raises(ArtefactMismatchError, match="cannot load.*Magic tag does not match") as caught:
         load_runner(plan)
     assert written.runtime == "tensorrt" and "vmkla build" in (caught.value.hint or "")
@@ -340,7 +376,7 @@ def test_an_engine_that_contradicts_its_manifest(tmp_path: Path, tiny_onnx: Path
     stand_in_tensorrt.write_engine(plan, tiny_onnx, profile=(1, 1, 4), **{"metadata": metadata})
     edited = json.loads(manifest_path(plan).read_text())
     edited["profile"] = dataclasses.asdict(Profile(1, 2, 8))
-    manifest_path(plan).write_text(json.dumps(edited))
+    manifest_path(plan).write_text(json.dumps(sealed(edited)))
     with pytest.raises(
         ArtefactMismatchError, match=r"batch sizes \(1, 1, 4\), its manifest says \(1, 2, 8\)"
     ):
@@ -375,7 +411,7 @@ def test_runtimes_and_devices(plan: Path, tiny_onnx: Path) -> None:
     for runtime in MODULES:
         with pytest.raises(ArtefactMismatchError, match="is no engine") as caught:
             load_runner(tiny_onnx, runtime)
-        assert f"vmkla build {tiny_onnx} --runtime {runtime} --output tiny.plan" in (caught.value.hint or "")
+        assert f"vmkla build {tiny_onnx} --output tiny.plan --runtime {runtime}" in (caught.value.hint or "")
     for device in ("cpu", "gpu:0", "cuda:-1"):
         with pytest.raises(UsageError, match="an engine runs on cuda"):
             load_runner(plan, device=device)
@@ -387,10 +423,14 @@ def test_runtimes_and_devices(plan: Path, tiny_onnx: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MissingDependencyError, match="none here|number 1"):
+    with pytest.raises(MissingDependencyError, match="shows 1 GPUs .*number 1"):
         load_runner(plan, device="cuda:1")
+    for function in ("cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute"):
+        stand_in_gpu.fail(function, 999)
+        with pytest.raises(MissingDependencyError, match=f"{function} returned 999"):
+            load_runner(plan)
     monkeypatch.setenv("STAND_IN_GPUS", "0")
-    with pytest.raises(MissingDependencyError, match="none here") as caught:
+    with pytest.raises(MissingDependencyError, match="shows 0 GPUs") as caught:
         load_runner(plan)
     assert caught.value.exit_status == 4 and "onnxruntime" in (caught.value.hint or "")
 
