@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from vmkla.evaluation.tables import Table
+
+_WIDTH = 118
+"""Columns of the tables where stdout is no terminal."""
 
 
 class ProgressCallback(Protocol):
@@ -26,6 +32,27 @@ def say(message: str, *, quiet: bool = False) -> None:
 def print_json(document: Any) -> None:
     """The one JSON document of ``--json``, on stdout. NaN and infinity become null."""
     print(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_tables(tables: Iterable[Table]) -> None:
+    """Tables for people, on stdout."""
+    from rich import box
+    from rich import table as rich_table
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    for content in tables:
+        table = rich_table.Table(
+            title=content.title, title_justify="left", caption=content.note or None, caption_justify="left",
+            box=box.SIMPLE_HEAD, show_lines=False,
+        )  # fmt: skip
+        for number, column in enumerate(content.columns):
+            table.add_column(column, justify="left" if number == 0 else "right")
+        for row in content.rows:
+            table.add_row(*row)
+        console.print(table)
 
 
 def _plain(value: Any) -> Any:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmkla.cli.console import print_json, progress_bar, say
-from vmkla.cli.options import Device, Json, Quiet, Runtime, RuntimeOption, Threads, latest, numbered
+from vmkla.cli.console import print_json, print_tables, progress_bar, say
+from vmkla.cli.options import Device, Json, Plugin, Quiet, Runtime, RuntimeOption, Threads, latest, numbered
 from vmkla.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
     from vmkla.data.layouts import DataSet
     from vmkla.data.sources import DataSource
-
-_WIDTH = 118
-"""Columns of the tables where stdout is no terminal."""
 
 
 class Split(str, Enum):
@@ -48,6 +45,7 @@ def evaluate(
     split_seed: Annotated[int, typer.Option("--split-seed", help="Of splits that the data lack.")] = 0,
     runtime: RuntimeOption = Runtime.auto,
     device: Device = None,
+    plugin: Plugin = None,
     threshold: Annotated[
         float | None,
         typer.Option("--threshold", help="Probability from which a pixel counts; default: the model's."),
@@ -71,15 +69,16 @@ def evaluate(
     from vmkla.data import iter_samples, list_pairs, open_dataset
     from vmkla.engines import load_runner
     from vmkla.evaluation.run import EvalOptions, run_evaluation
+    from vmkla.evaluation.tables import tables
     from vmkla.preprocess import parse_roi
 
     wanted_roi = None if roi is None else parse_roi(roi)
     # Only who asks for one side of a split that the data lack gets one that a seed made.
     made = split in (Split.val, Split.train)
     data_set = open_dataset(data, root=root, seed=split_seed, split_validation=made)
-    part, sets = _choose(data_set, split, data)
+    part, sets = choose_part(data_set, split, data)
     total = sum(len(list_pairs(sources)) for sources in sets.values())
-    runner = load_runner(model, runtime.value, device, threads=threads)
+    runner = load_runner(model, runtime.value, device, threads=threads, plugin=plugin)
     try:
         if runner.spec.num_classes != data_set.num_classes:
             raise UsageError(
@@ -113,12 +112,12 @@ def evaluate(
     if json:
         print_json({"out_dir": str(options.out_dir), **document})
         return
-    _print_tables(document)
+    print_tables(tables(document))
     for label, file in document["outputs"].items():
         print(f"{label + ':':10} {options.out_dir / file}")
 
 
-def _choose(
+def choose_part(
     data_set: DataSet, split: Split | None, data: str
 ) -> tuple[str, dict[str, tuple[DataSource, ...]]]:
     """Name of the part that is judged, and its sets.
@@ -138,25 +137,3 @@ def _choose(
         f"{data} has no {split.value} set, it has: {', '.join(parts)}",
         hint="Leave --split out, or use --split all.",
     )
-
-
-def _print_tables(document: dict[str, Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from vmkla.evaluation.tables import tables
-
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = _WIDTH
-    for content in tables(document):
-        table = Table(
-            title=content.title, title_justify="left", caption=content.note or None, caption_justify="left",
-            box=box.SIMPLE_HEAD, show_lines=False,
-        )  # fmt: skip
-        for number, column in enumerate(content.columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
-        for row in content.rows:
-            table.add_row(*row)
-        console.print(table)

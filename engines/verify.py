@@ -11,14 +11,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.gates import FP32_EXPORT, GateReport, Gates
+from vmkla.engines.clinical import VerifyReport, verify_runners
+from vmkla.engines.gates import FP32_EXPORT, ClinicalGates, GateReport, Gates
 from vmkla.errors import ShapeError
 from vmkla.runner import Runner
 
-__all__ = ["FP32_EXPORT", "Comparison", "GateReport", "Gates", "check", "compare"]
+__all__ = [
+    "FP32_EXPORT",
+    "ClinicalGates",
+    "Comparison",
+    "GateReport",
+    "Gates",
+    "VerifyReport",
+    "check",
+    "compare",
+    "verify_runners",
+]
 
 TAIL = 1e-3
 """Share of the largest differences beyond the 99.9th percentile."""
+LEAST_UNDECIDED = 1e-9
+"""What a pixel adds to the sum of p (1 - p) at least, so that it is never 0."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class Comparison:
         frames: how many were.
         max_error, mean_error, p999_error: of the absolute difference of all probabilities; NaN when
             one side gave a value that is not finite.
+        relative_error: see ``Gates``; NaN like these.
         mean_dice, worst_dice: of the frames' Dice (see ``mask_dice``).
         judged_mean_dice, judged_worst_dice: the same, where a frame scores 1 when its masks differ in no
             more pixels than the gates spare (``Gates.spare_share``): of a mask of forty pixels two are 5 %.
@@ -44,6 +58,7 @@ class Comparison:
     max_error: float
     mean_error: float
     p999_error: float
+    relative_error: float
     mean_dice: float
     worst_dice: float
     judged_mean_dice: float
@@ -93,7 +108,7 @@ def compare(
     threshold = reference.spec.metadata.threshold
     total = len(frames) * reference.spec.num_classes * frames.shape[1] * frames.shape[2]
     tail = _LargestValues(math.ceil(total * TAIL) + 1)
-    error_sum, max_error, worst_frame, empty, finite = 0.0, -1.0, 0, 0, True
+    error_sum, undecided, max_error, worst_frame, empty, finite = 0.0, 0.0, -1.0, 0, 0, True
     dices: list[float] = []
     judged: list[float] = []
     pairs = zip(_run(reference, frames, 1), _run(candidate, frames, batch), strict=True)
@@ -102,6 +117,7 @@ def compare(
             worst_frame, finite = (index if finite else worst_frame), False
         error = np.abs(expected.astype(np.float64) - actual)
         error_sum += float(error.sum())
+        undecided += float((expected * (1.0 - expected.astype(np.float64))).sum())
         if finite and float(error.max()) > max_error:
             max_error, worst_frame = float(error.max()), index
         tail.add(error)
@@ -118,6 +134,7 @@ def compare(
         max_error=max_error if finite else math.nan,
         mean_error=error_sum / total if finite else math.nan,
         p999_error=tail.smallest(math.floor(total * TAIL)) if finite else math.nan,
+        relative_error=error_sum / (undecided + LEAST_UNDECIDED * total) if finite else math.nan,
         mean_dice=float(np.mean(dices)),
         worst_dice=min(dices),
         judged_mean_dice=float(np.mean(judged)),
@@ -171,6 +188,7 @@ def check(comparison: Comparison, gates: Gates) -> GateReport:
     for limit, measured, name in (
         (gates.max_error, comparison.max_error, "max probability error"),
         (gates.mean_error, comparison.mean_error, "mean probability error"),
+        (gates.relative_error, comparison.relative_error, "probability error relative to p (1 - p)"),
     ):
         if limit is not None and not measured <= limit:
             failures.append(f"{name} is {measured:.3g}, allowed is {limit:.3g}")

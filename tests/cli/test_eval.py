@@ -177,7 +177,11 @@ def test_a_name_that_is_no_valid_unicode(
         (("--data", "SET", "--threshold", "7"), 2, "between 0 and 1"),
         (("--data", "SET", "--roi", "cake"), 2, "cake"),
         (("--data", "SET", "--roi", "0,0,999,999"), 3, "leaves the frame"),
-        (("--data", "SET", "--runtime", "tensorrt"), 6, "vmkla build nano --runtime tensorrt"),
+        (
+            ("--data", "SET", "--runtime", "tensorrt"),
+            6,
+            "vmkla build nano --output nano.plan --runtime tensorrt",
+        ),
         (("--data", "SET", "--split", "some"), 2, "some"),
         (("--data", "polyps=SET"), 2, "polyps"),
         (("--data", "polyp"), 2, "polyp"),

@@ -62,6 +62,23 @@ def test_figures(classes: int) -> None:
     assert comparison.finite
 
 
+def test_relative_error_is_that_of_the_logits_however_empty_the_frames() -> None:
+    """Logits shifted by 1e-3 on frames of any emptiness; and a frame of zeros alone is no division by 0."""
+    rng = np.random.default_rng(2)
+    for level in (0.0, -12.0):  # half the pixels marked, or next to nothing anywhere
+        logits = rng.normal(level, 2.0, (2, 1, H, W))
+        a, b = (1.0 / (1.0 + np.exp(-(logits + shift))) for shift in (0.0, 1e-3))
+        comparison = compare(Known(a), Known(b), numbered_frames(2))  # type: ignore[arg-type]
+        assert comparison.relative_error == pytest.approx(1e-3, rel=2e-2)
+        assert (comparison.mean_error < 1e-6) is (level < 0)
+        gates = Gates("test", max_error=None, mean_error=1e-3, relative_error=9e-4)
+        (failure,) = check(comparison, gates).failures
+        assert failure.startswith("probability error relative to p (1 - p) is 0.001")
+    zeros = np.zeros((1, 1, H, W), np.float32)
+    assert compare(Known(zeros), Known(zeros), numbered_frames(1)).relative_error == 0.0
+    assert compare(Known(zeros), Known(zeros + 1), numbered_frames(1)).relative_error > 1e8
+
+
 def test_percentile_is_numpys_upper_one(monkeypatch: pytest.MonkeyPatch) -> None:
     a = answers(200)
     error = np.random.default_rng(3).random(a.shape, dtype=np.float32)

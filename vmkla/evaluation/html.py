@@ -12,7 +12,7 @@ from vmkla.evaluation.cases import CLASS_RGB, Case
 from vmkla.evaluation.judge import ImageResult
 from vmkla.evaluation.tables import Table, tables
 
-_STYLE = """
+STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222 }
 body { margin: 2em auto; max-width: 1100px; padding: 0 1em }
 table { border-collapse: collapse; margin: .5em 0 1.5em }
@@ -45,12 +45,17 @@ def render_report(
     title = f"{model['name'] or model['path']} on {document['data']}"
     parts = [f"<h1>{escape(title)}</h1>", _facts(document)]
     parts += [f'<p class="note">note: {escape(warning)}</p>' for warning in document["warnings"]]
-    parts += [_table(table) for table in tables(document)]
+    parts += [table_html(table) for table in tables(document)]
     parts += _plots(document, results)
     parts.append(_cases(cases, document["class_names"]))
+    return page_html(title, parts)
+
+
+def page_html(title: str, parts: Iterable[str]) -> str:
+    """A page of parts that are HTML already."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
 
 
@@ -70,7 +75,8 @@ def _facts(document: Mapping[str, Any]) -> str:
     return f'<table style="text-align:left">{cells}</table><p>Research use, not a medical device.</p>'
 
 
-def _table(table: Table) -> str:
+def table_html(table: Table) -> str:
+    """A table, its text escaped."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell).replace(chr(10), '<br>')}</td>" for cell in row) + "</tr>"
@@ -91,7 +97,7 @@ def _plots(document: Mapping[str, Any], results: Sequence[ImageResult]) -> Itera
     }
     for heading, png in pictures.items():
         if png is not None:
-            yield f'<h2>{heading}</h2><img alt="{heading}" src="{_data_uri(png, "png")}">'
+            yield f'<h2>{heading}</h2><img alt="{heading}" src="{data_uri(png, "png")}">'
 
 
 def _cases(cases: Mapping[str, Sequence[Case]], class_names: Sequence[str]) -> str:
@@ -125,9 +131,10 @@ def _case(case: Case) -> str:
         caption += f", lesion {100 * result.truth_fraction:.1f} % of the image"
     else:
         caption += f", largest region {100 * result.native.largest_region:.1f} % of the image"
-    picture = f'<img alt="{escape(result.name)}" src="{_data_uri(case.jpeg, "jpeg")}">'
+    picture = f'<img alt="{escape(result.name)}" src="{data_uri(case.jpeg, "jpeg")}">'
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _data_uri(data: bytes, kind: str) -> str:
+def data_uri(data: bytes, kind: str) -> str:
+    """A picture as the address of itself; ``kind`` is ``png`` or ``jpeg``."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -128,7 +128,7 @@ def judge(
             or the image was packed with another field of view.
     """
     spec = runner.spec
-    preprocess = _preprocess(sample, preprocess or spec.metadata.preprocess)
+    preprocess = remaining_preprocess(sample.name, sample.prepared, preprocess or spec.metadata.preprocess)
     truth = _truth(sample, max(1, spec.num_classes - 1))
     rect = field_of_view(sample.image_rgb, preprocess.roi)
     frames = prepare(sample.image_rgb, preprocess, rect)[None]
@@ -182,14 +182,23 @@ def largest_region(mask: Mask) -> float:
     return float(stats[1:, cv2.CC_STAT_AREA].max() / mask.size)
 
 
-def _preprocess(sample: LabelledImage, wanted: PreprocessSpec) -> PreprocessSpec:
-    """What is left to do with an image that may have lost its border already."""
-    if sample.prepared is None:
+def remaining_preprocess(
+    name: str, prepared: PreprocessSpec | None, wanted: PreprocessSpec
+) -> PreprocessSpec:
+    """What is left to do with an image that may have lost its border already.
+
+    Args:
+        name: of the image.
+        prepared: how it was packed; None for an image of its own size.
+        wanted: what the model takes.
+    Raises:
+        BadInputError: it was packed with another field of view.
+    """
+    if prepared is None:
         return wanted
-    if sample.prepared.roi != wanted.roi:
+    if prepared.roi != wanted.roi:
         raise BadInputError(
-            f"{sample.name} was packed with the field of view {sample.prepared.roi}, and the model takes "
-            f"{wanted.roi}",
+            f"{name} was packed with the field of view {prepared.roi}, and the model takes {wanted.roi}",
             hint="Judge the model on the images themselves, or pack them again: vmkla data pack --roi",
         )
     return PreprocessSpec(wanted.height, wanted.width, "none")

@@ -1,0 +1,187 @@
+"""``vmkla verify``: whether one artefact may stand in for another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmkla.cli.console import print_json, print_tables, progress_bar, say
+from vmkla.cli.eval import Split, choose_part
+from vmkla.cli.options import Json, Kernels, Quiet, Runtime, Threads, latest, numbered
+from vmkla.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from vmkla.engines.verify_inputs import VerifyInputs
+    from vmkla.runner import Runner
+
+
+def verify(
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="The reference; with --load the candidate, and no second.")
+    ],
+    second: Annotated[str | None, typer.Argument(metavar="[B]", help="The candidate.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DIR", help="Labelled images, as for eval.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", metavar="DIR", help="Folder of a recipe given by its name.")
+    ] = None,
+    split: Annotated[Split | None, typer.Option("--split", help="Part of the data, as for eval.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="WHAT", help="Without masks: a video, folder or glob.")
+    ] = None,
+    stride: Annotated[int, typer.Option("--stride", min=1, help="Every how many-th frame is taken.")] = 1,
+    runtime_a: Annotated[Runtime, typer.Option("--runtime-a", help="What runs A.")] = Runtime.auto,
+    runtime_b: Annotated[Runtime, typer.Option("--runtime-b", help="What runs B.")] = Runtime.auto,
+    kernels_a: Annotated[Kernels, typer.Option("--kernels-a", help="A's custom nodes.")] = Kernels.native,
+    kernels_b: Annotated[Kernels, typer.Option("--kernels-b", help="B's custom nodes.")] = Kernels.native,
+    device_a: Annotated[str | None, typer.Option("--device-a", help="cpu or cuda:0.")] = None,
+    device_b: Annotated[str | None, typer.Option("--device-b", help="cpu or cuda:0.")] = None,
+    gates: Annotated[
+        Path | None, typer.Option("--gates", metavar="FILE", help="JSON or TOML that tightens the gates.")
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="FILE", help="Keep the frames and A's answers; B may be left out."),
+    ] = None,
+    load: Annotated[
+        Path | None, typer.Option("--load", metavar="FILE", help="What --save kept, in place of A.")
+    ] = None,
+    locate: Annotated[
+        bool | None,
+        typer.Option("--locate/--no-locate", help="Node where two ONNX files part; default: on failure."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/verify/CANDIDATE, numbered.")
+    ] = None,
+    exist_ok: Annotated[
+        bool, typer.Option("--exist-ok", help="Replace the outputs of an earlier verification.")
+    ] = False,
+    html: Annotated[bool, typer.Option("--html/--no-html", help="Write verify.html.")] = True,
+    threads: Threads = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare two artefacts or runtimes on the same frames, and refuse what loses too much."""
+    from vmkla.engines import load_runner
+    from vmkla.engines.clinical import LiveReference, Reference
+    from vmkla.engines.gates import ClinicalGates, read_gates
+    from vmkla.engines.saved_reference import SavedReference, SavingReference, save_answers
+    from vmkla.engines.verify_page import verify_tables
+    from vmkla.engines.verify_run import VerifyOptions, run_verify
+
+    _check_usage(second, data, source, save, load)
+    limits = ClinicalGates() if gates is None else read_gates(gates)
+    runners: list[Runner] = []
+
+    def loaded(model: str, runtime: Runtime, device: str | None, kernels: Kernels) -> Runner:
+        # Threads are of the CPU; an engine has none.
+        count = None if model.endswith(".plan") else threads
+        runners.append(load_runner(model, runtime.value, device, threads=count, kernels=kernels.value))
+        return runners[-1]
+
+    try:
+        inputs: VerifyInputs | None = None
+        reference: Reference
+        if load is not None:
+            saved = SavedReference(load)
+            reference, total = saved, saved.total
+            candidate_name = first
+        else:
+            inputs = _inputs(data, root, split, source, stride)
+            reference = LiveReference(loaded(first, runtime_a, device_a, kernels_a), inputs)
+            total = inputs.total or 0
+            if save is not None and second is None:
+                count = save_answers(reference, save)
+                for problem in inputs.problems:
+                    say(f"note: passed over: {problem}", quiet=quiet)
+                if json:
+                    print_json({"saved": save, "frames": count, "reference": reference.identity})
+                else:
+                    print(f"{save}: {count} frames and what {first} answers")
+                return
+            if save is not None:
+                reference = SavingReference(reference, save)
+            candidate_name = second or ""
+        candidate = loaded(candidate_name, runtime_b, device_b, kernels_b)
+        options = VerifyOptions(
+            out_dir=out or (latest if exist_ok else numbered)(Path("runs/verify") / _stem(candidate)),
+            gates=limits,
+            locate=locate,
+            html=html,
+            exist_ok=exist_ok,
+        )
+        with progress_bar("comparing", "frames", quiet=quiet) as bar:
+            document = run_verify(
+                reference,
+                candidate,
+                options,
+                problems=None if inputs is None else inputs.problems,
+                progress=None if bar is None else lambda done: bar(done, total or None),
+            )
+    finally:
+        for runner in runners:
+            runner.close()
+    for warning in document["warnings"]:
+        say(f"note: {warning}", quiet=quiet)
+    if json:
+        print_json({"out_dir": str(options.out_dir), **document})
+    else:
+        print_tables(verify_tables(document))
+        for label, file in document["outputs"].items():
+            print(f"{label + ':':10} {options.out_dir / file}")
+    if not document["passed"]:
+        place = document["parting"]
+        where = "" if place is None else f"; the graphs part at {place['node']}"
+        raise GateError(
+            f"{candidate_name} is refused: {'; '.join(document['failures'])}{where}",
+            hint=f"See {options.out_dir / document['outputs'].get('page', document['outputs']['report'])}",
+        )
+
+
+def _check_usage(
+    second: str | None, data: str | None, source: str | None, save: Path | None, load: Path | None
+) -> None:
+    """Refuse combinations that mean nothing.
+
+    Raises:
+        UsageError: there is a model or a set of frames too many or too few.
+    """
+    if load is not None:
+        if second is not None or data or source or save:
+            raise UsageError(
+                "--load brings the reference and its frames, so it stands with the candidate alone",
+                hint="For instance: vmkla verify B --load FILE",
+            )
+        return
+    if second is None and save is None:
+        raise UsageError(
+            "one model is given, expected two",
+            hint="For instance: vmkla verify A B --data DIR, or vmkla verify B --load FILE",
+        )
+    if bool(data) == bool(source):
+        raise UsageError(
+            f"{'both' if data else 'neither'} of --data and --source given; no frames are taken by default",
+            hint="Labelled images: --data DIR. Images or a video without masks: --source WHAT",
+        )
+
+
+def _inputs(
+    data: str | None, root: Path | None, split: Split | None, source: str | None, stride: int
+) -> VerifyInputs:
+    from vmkla.engines.verify_inputs import labelled_inputs, unlabelled_inputs
+
+    if data is None:
+        return unlabelled_inputs(source or "", stride=stride)
+    from vmkla.data import list_pairs, open_dataset
+
+    made = split in (Split.val, Split.train)
+    data_set = open_dataset(data, root=root, split_validation=made)
+    _, sets = choose_part(data_set, split, data)
+    return labelled_inputs([pair for part in sets.values() for pair in list_pairs(part)], stride=stride)
+
+
+def _stem(runner: Runner) -> str:
+    return Path(runner.spec.path).stem

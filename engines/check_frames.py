@@ -1,0 +1,55 @@
+"""The frames over which a new file or engine is held against what it was made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import BadInputError
+from vmkla.preprocess import PreprocessSpec, field_of_view, prepare
+
+SOURCE_FRAMES = 16
+"""Frames of a source that are used to check with, spread over it."""
+RENDERED_FRAMES = 7
+"""One of each of as many procedural clips: frames of one clip are alike, and ``nano`` marks nothing in the
+first. In the others it marks 37 to 1765 of 192x192 pixels."""
+
+
+def check_frames_of(source: str | None, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+    """(n, height, width, 3) uint8 RGB, preprocessed.
+
+    Args:
+        source: a video, image, folder or pattern; None renders some.
+        spec: preprocessing of the model.
+    Raises:
+        BadInputError: the source cannot be read, or has no frame.
+    """
+    return rendered_frames(spec) if source is None else source_frames(source, spec)
+
+
+def rendered_frames(spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+    """The first frame of each of the procedural clips with the seeds 0, 1, 2 ..."""
+    from vmkla.video.clip import render_clip
+
+    frames = []
+    for seed in range(RENDERED_FRAMES):
+        ((rgb, _),) = render_clip(seed=seed, height=spec.height, width=spec.width, frames=1)
+        frames.append(rgb)
+    return np.stack(frames)
+
+
+def source_frames(source: str, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+    """Frames of a source, spread over it."""
+    from vmkla.video.sources import open_source
+
+    opened = open_source(source)
+    step = max(1, -(-(opened.total or 1) // SOURCE_FRAMES))
+    prepared: list[npt.NDArray[np.uint8]] = []
+    for index, frame in enumerate(opened.frames()):
+        if index % step == 0:
+            prepared.append(prepare(frame.rgb, spec, field_of_view(frame.rgb, spec.roi)))
+        if len(prepared) == SOURCE_FRAMES:
+            break
+    if not prepared:
+        raise BadInputError(f"{source} has no frame to check with")
+    return np.stack(prepared)

@@ -1,0 +1,162 @@
+"""Answers that were saved: the same verdict without the runner, and files that are not whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exported_models import HEIGHT, WIDTH, frames
+from verify_scenes import GREEN, LESION, NOTHING, RED, ChannelRunner, box, frame
+
+from vmkla.engines import load_runner
+from vmkla.engines.clinical import LiveReference, verify_reference
+from vmkla.engines.saved_reference import SavedReference, SavingReference, save_answers
+from vmkla.engines.verify_frame import VerifyFrame
+from vmkla.errors import BadInputError
+from vmkla.preprocess import PreprocessSpec
+
+
+def scene(*, labelled: bool = True) -> list[VerifyFrame]:
+    truth = LESION if labelled else None
+    return [frame("a", LESION, box(5, 5, 19, 20), truth), frame("b/é", LESION, LESION, truth)]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_same_verdict(tmp_path: Path, labelled: bool) -> None:
+    path = tmp_path / "reference.zip"
+    live = LiveReference(ChannelRunner(RED), scene(labelled=labelled))
+    first = verify_reference(SavingReference(live, path), ChannelRunner(GREEN))
+    saved = SavedReference(path)
+    assert (saved.total, saved.labelled) == (2, labelled)
+    second = verify_reference(saved, ChannelRunner(GREEN))
+    assert second.to_dict() == first.to_dict()
+    assert [one.to_dict() for one in second.each] == [one.to_dict() for one in first.each]
+    assert not second.passed
+
+
+def test_every_pixel_and_probability_is_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    given = VerifyFrame(
+        "x", rng.integers(0, 256, (30, 50, 3), dtype=np.uint8), rng.integers(0, 2, (30, 50), dtype=np.uint8),
+        PreprocessSpec(40, 40, "none"),
+    )  # fmt: skip
+    runner = ChannelRunner(RED)
+    path = tmp_path / "new folder" / "reference.zip"
+    assert save_answers(LiveReference(runner, [given]), path) == 1
+    live = list(LiveReference(runner, [given]).answers())
+    kept = list(SavedReference(path).answers())
+    assert kept[0][0].name == "x" and kept[0][0].prepared == given.prepared
+    assert np.array_equal(kept[0][0].image_rgb, given.image_rgb)
+    assert np.array_equal(kept[0][0].mask, given.mask)  # type: ignore[arg-type]
+    assert np.array_equal(kept[0][1], live[0][1])
+    assert SavedReference(path).spec == runner.spec
+
+
+def test_values_that_are_not_finite_are_kept(tmp_path: Path) -> None:
+    class Broken(ChannelRunner):
+        def infer(self, frames_rgb: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+            return np.full_like(super().infer(frames_rgb), np.nan)
+
+    path = tmp_path / "reference.zip"
+    save_answers(LiveReference(Broken(RED), scene()), path)
+    report = verify_reference(SavedReference(path), ChannelRunner(GREEN))
+    assert "the reference's probability holds NaN" in report.failures[0]
+
+
+SCRIPT = """
+import json, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "onnx"):
+            raise ModuleNotFoundError(f"blocked: {name}", name=name)
+sys.meta_path.insert(0, Blocker())
+from pathlib import Path
+from vmkla.engines import load_runner
+from vmkla.engines.clinical import verify_reference
+from vmkla.engines.saved_reference import SavedReference
+report = verify_reference(SavedReference(Path(sys.argv[1])), load_runner(sys.argv[2]))
+print(json.dumps(report.to_dict()))
+"""
+
+
+def test_a_machine_without_torch_comes_to_the_same_verdict(
+    tmp_path: Path, tiny_onnx: Path, tiny_weights: Path
+) -> None:
+    """PyTorch answers where it is; where it is not, ONNX Runtime is held against what was kept."""
+    path = tmp_path / "reference.zip"
+    torch_runner, ort_runner = load_runner(tiny_weights), load_runner(tiny_onnx)
+    live = LiveReference(torch_runner, frames(3, HEIGHT, WIDTH, seed=4))
+    expected = verify_reference(SavingReference(live, path), ort_runner)
+    assert expected.passed and expected.reference["runtime"]["runner"] == "torch"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", SCRIPT, str(path), str(tiny_onnx)],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(json.dumps(expected.to_dict()))
+
+
+def test_a_comparison_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "reference.zip"
+    mixed = [*scene(), frame("bare", NOTHING, NOTHING)]
+    with pytest.raises(BadInputError, match="has no mask"):
+        verify_reference(
+            SavingReference(LiveReference(ChannelRunner(RED), mixed), path), ChannelRunner(GREEN)
+        )
+    with pytest.raises(BadInputError, match="no frame"):
+        save_answers(LiveReference(ChannelRunner(RED), []), path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "reference.zip"
+    save_answers(LiveReference(ChannelRunner(RED), scene()), path)
+    return path
+
+
+def read(path: Path) -> None:
+    for _ in SavedReference(path).answers():
+        pass
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_cut_off_files(saved: Path, share: float) -> None:
+    data = saved.read_bytes()
+    saved.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(BadInputError, match="not a whole file of saved answers"):
+        read(saved)
+
+
+def test_foreign_and_damaged_files(saved: Path, tiny_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="not a whole file"):
+        read(tiny_onnx)
+    with pytest.raises(BadInputError, match="no file"):
+        read(tmp_path / "absent.zip")
+    with zipfile.ZipFile(saved) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+
+    def rewritten(**changed: bytes) -> Path:
+        with zipfile.ZipFile(saved, "w") as archive:
+            for name, data in (parts | changed).items():
+                archive.writestr(name, data)
+        return saved
+
+    read(rewritten())
+    for name, data in (
+        ("probability/000001.npy", parts["probability/000001.npy"][:-4]),
+        ("image/000000.png", b"no picture"),
+        ("reference.json", b"{}"),
+        ("reference.json", b"[1]"),
+        ("reference.json", parts["reference.json"].replace(b'"height": 40', b'"height": 8')),
+    ):
+        with pytest.raises(BadInputError, match="not a whole file"):
+            read(rewritten(**{name: data}))
+    with pytest.raises(BadInputError, match="layout 2"):
+        new = parts["reference.json"].replace(b'"vmkla.reference": 1', b'"vmkla.reference": 2')
+        read(rewritten(**{"reference.json": new}))
