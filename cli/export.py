@@ -104,6 +104,12 @@ def export(
         half_storage=half_storage,
     )
     report = export_request(request, lambda line: say(line, quiet=quiet))
+    if precision is Precision.fp16 and frames is None and not skip_gates:
+        say(
+            "warning: half precision was proven over rendered frames alone; export again with --frames, "
+            "a folder or video of real ones",
+            quiet=quiet,
+        )
     if json:
         print_json(report.to_dict())
         return
@@ -111,6 +117,8 @@ def export(
 
 
 def _print_report(report: ExportReport) -> None:
+    from vmkla.export.checks import figures
+
     print(f"model: {report.path} ({report.size_bytes / 1e6:.1f} MB)")
     if report.ranges is not None:
         name, value = report.ranges.largest[0]
@@ -119,13 +127,14 @@ def _print_report(report: ExportReport) -> None:
             f"range: at most {value:.4g} in {report.ranges.tensors} half tensors ({name}), "
             f"allowed {report.ranges.limit:.4g}; scans in float32: {wide}"
         )
-    for comparison in report.comparisons:
-        print(
-            f"{comparison.candidate}: probability error max {comparison.max_error:.2e} "
-            f"mean {comparison.mean_error:.2e}, mask Dice mean {comparison.mean_dice:.4f} "
-            f"worst {comparison.worst_dice:.4f}"
-        )
-    print("check: passed" if report.metadata.verified else "check: skipped; the file is marked unverified")
+    size = report.metadata.preprocess
+    for comparison, gate in zip(report.comparisons, report.gates, strict=True):
+        print(f"{comparison.candidate}: {figures(comparison, gate.gates, size.height * size.width)}")
+    if not report.metadata.verified:
+        print("check: skipped; the file is marked unverified")
+        return
+    facts = report.metadata.gates
+    print(f"check: passed over {facts['frames']} {'rendered' if facts['rendered'] else 'given'} frames")
 
 
 def _parse_batch(text: str) -> Batch:

@@ -88,7 +88,7 @@ FP16_EXPORT = Gates(
     relative_error=4e-2,
 )
 
-# A half-precision file widened to float32, against its half weights and tables in PyTorch in float32: the same
+# A half-precision file widened to float32, against its half weights and tables in PyTorch in float32: one
 # arithmetic, but for the order of sums. Measured as above: at most 3.2e-5 (the clip), on average 7e-8 and
 # relative 3.8e-5; a small network with every weight random 4e-6, 1e-7 and 6e-7. Two routes exchanged in the
 # deepest scan of nano, over the rendered frames: 4.4e-3, 1.8e-6 and 3.7e-4; over the images of CVC-ClinicDB

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,7 @@ from vmkla.export import ranges
 from vmkla.export.form import DYNAMIC_BATCH, GraphForm
 from vmkla.export.half import HalfTorchRunner
 from vmkla.export.ranges import RangeReport
-from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
-from vmkla.preprocess import PreprocessSpec
 from vmkla.runner import Runner
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
     from vmkla.models.vmkla_unet import VMKLAUNet
 
-RENDERED_FRAMES = 3
 KERNELS: tuple[Kernels, ...] = ("native", "bodies")
 
 
@@ -53,19 +50,23 @@ class Checked:
     rendered: bool
 
     @property
-    def failures(self) -> tuple[str, ...]:
-        """One line for each figure that falls short."""
-        lines = [
+    def differences(self) -> tuple[str, ...]:
+        """One line for each figure of a comparison that falls short."""
+        return tuple(
             f"with {report.measured['candidate']}: {failure}"
             for report in self.gates
             for failure in report.failures
-        ]
-        return (*lines, *(() if self.ranges is None else self.ranges.failures()))
+        )
+
+    @property
+    def beyond_half(self) -> tuple[str, ...]:
+        """One line for each tensor that comes too near the end of half's range."""
+        return () if self.ranges is None else self.ranges.failures()
 
     def to_metadata(self) -> dict[str, Any]:
         """Plain values, as the file keeps them."""
         facts = {
-            "passed": not self.failures,
+            "passed": not (self.differences or self.beyond_half),
             "frames": self.frames,
             "rendered": self.rendered,
             "checks": [report.to_dict() for report in self.gates],
@@ -123,7 +124,7 @@ def check_file(
         gates = gates.without_masks() if metadata.random_weights else gates
         comparison = _compare(reference, candidate, frames, gates)
         pairs.append((comparison, gates))
-        say(_line(comparison, check(comparison, gates), masks=not metadata.random_weights))
+        say(_line(comparison, check(comparison, gates), form.height * form.width))
 
     if half:
         exact = HalfTorchRunner(model, form, metadata, widened=True)
@@ -140,25 +141,23 @@ def check_file(
     return Checked(comparisons, reports, measured, len(frames), rendered)
 
 
-def refuse_failures(output: Path, failures: Sequence[str]) -> None:
+def refuse_failures(output: Path, checked: Checked) -> None:
     """Raise when a check failed.
 
     Raises:
         GateError: with every failure.
     """
-    if failures:
-        raise GateError(
-            f"the exported network does not compute what PyTorch computes, so {output} was not written: "
-            + "; ".join(failures),
-            hint="Look at the figures; --skip-gates writes the file nevertheless, marked unverified.",
+    reasons = []
+    hint = "Look at the figures; --skip-gates writes the file nevertheless, marked unverified."
+    if checked.beyond_half:
+        reasons.append("half precision has no room for this network: " + "; ".join(checked.beyond_half))
+        hint = "Export it with --precision fp32."
+    if checked.differences:
+        reasons.append(
+            "the exported network does not compute what PyTorch computes: " + "; ".join(checked.differences)
         )
-
-
-def rendered_frames(spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
-    """(n, height, width, 3) frames of the procedural clip, for when none are given."""
-    clip = require("vmkla.video.clip", extra="export", purpose="rendering frames to check with")
-    rendered = clip.render_clip(seed=0, height=spec.height, width=spec.width, frames=RENDERED_FRAMES)
-    return np.stack([rgb for rgb, _ in rendered])
+    if reasons:
+        raise GateError(f"{output} was not written: {'. Also, '.join(reasons)}", hint=hint)
 
 
 class _WidenedRunner(OnnxRuntimeRunner):
@@ -187,15 +186,31 @@ def _compare(reference: Runner, candidate: Runner, frames: npt.NDArray[np.uint8]
         candidate.close()
 
 
-def _line(comparison: Comparison, report: GateReport, *, masks: bool) -> str:
-    dice = (
-        f", mask Dice mean {comparison.mean_dice:.5f} worst {comparison.worst_dice:.5f}"
-        f" ({comparison.empty_frames} of {comparison.frames} frames without a mask)"
+def figures(comparison: Comparison, gates: Gates, pixels: int) -> str:
+    """The figures of a comparison as they are judged, in one line.
+
+    Args:
+        comparison: what was measured.
+        gates: what it is held against; without limits on masks their Dice is left out.
+        pixels: of a frame.
+    """
+    errors = (
+        f"probability error max {comparison.max_error:.2e} mean {comparison.mean_error:.2e} "
+        f"relative {comparison.relative_error:.2e}"
     )
+    if gates.min_mean_dice is None:
+        return errors
+    spared = int(gates.spare_share * pixels)
+    equal = f", masks within {spared} pixels count as equal" if spared else ""
+    empty = f"{comparison.empty_frames} of {comparison.frames} frames without a mask{equal}"
+    dice = f"mean {comparison.judged_mean_dice:.5f} worst {comparison.judged_worst_dice:.5f}"
+    return f"{errors}, mask Dice {dice} ({empty})"
+
+
+def _line(comparison: Comparison, report: GateReport, pixels: int) -> str:
     return (
-        f"{comparison.candidate} against {comparison.reference}: probability error max "
-        f"{comparison.max_error:.2e} mean {comparison.mean_error:.2e}{dice if masks else ''}: "
-        f"{'passed' if report.passed else 'FAILED'}"
+        f"{comparison.candidate} against {comparison.reference}: "
+        f"{figures(comparison, report.gates, pixels)}: {'passed' if report.passed else 'FAILED'}"
     )
 
 

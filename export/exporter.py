@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.engines.check_frames import rendered_frames
 from vmkla.engines.gates import GateReport
 from vmkla.engines.verify import Comparison
 from vmkla.errors import BadInputError, ShapeError, UsageError
@@ -115,12 +116,18 @@ def export_onnx(
     Raises:
         GateError: a check failed; nothing is left under the file's name.
         ShapeError: height or width do not suit the network, or the frames do not fit them.
-        UsageError: batch, class names or threshold make no sense, or half storage meets half precision.
+        UsageError: batch, class names, threshold or the file's suffix make no sense, or half storage meets
+            half precision.
         BadInputError: the file cannot be written.
         MissingDependencyError: a package that export needs is absent.
     """
     say = progress or logger.info
     _check_arguments(model, spec, batch, class_names, threshold, frames)
+    if output.suffix != ".onnx":
+        raise UsageError(
+            f"the output is {output}, expected a name that ends in .onnx",
+            hint="vmkla build makes an engine of an ONNX file.",
+        )
     if half_storage and precision == "fp16":
         raise UsageError(
             "half storage is for a float32 graph; a half-precision graph has half weights already",
@@ -130,7 +137,7 @@ def export_onnx(
     model = copy.deepcopy(model).cpu().float().eval()
     if half_storage:
         storage.round_to_half(model)
-    shown = checks.rendered_frames(spec) if frames is None else frames
+    shown = rendered_frames(spec) if frames is None else frames
     form = GraphForm(spec.height, spec.width, batch, precision, input_type)
     if precision == "fp16":
         beyond = half.scans_beyond_half(model, shown)
@@ -160,7 +167,7 @@ def export_onnx(
             checked = checks.check_file(
                 partial, proto, model, form, metadata, shown, rendered=frames is None, say=say
             )
-            checks.refuse_failures(output, checked.failures)
+            checks.refuse_failures(output, checked)
             metadata = dataclasses.replace(metadata, gates=checked.to_metadata())
             _write(proto, metadata, partial)
         sha256, size = file_sha256(partial), partial.stat().st_size

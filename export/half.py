@@ -121,4 +121,4 @@ class HalfTorchRunner:
 def describe_wide(scans: Mapping[str, float]) -> str:
     """One line on the scans that stay float32."""
     listed = ", ".join(f"{name} ({value:.3g})" for name, value in scans.items())
-    return f"scans whose results pass {WIDE_FROM:.4g} and run in float32: {listed or 'none'}"
+    return f"scans whose results pass {WIDE_FROM:g} and run in float32: {listed or 'none'}"

@@ -7,23 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from vmkla import weights
 from vmkla.config import PRESETS, get_preset
-from vmkla.errors import BadInputError, UsageError
+from vmkla.engines.check_frames import source_frames
+from vmkla.errors import UsageError
 from vmkla.export.exporter import ExportReport, export_onnx
 from vmkla.export.form import Batch
 from vmkla.imports import require
 from vmkla.metadata import InputType, Precision
-from vmkla.preprocess import PreprocessSpec, Rect, field_of_view, prepare
+from vmkla.preprocess import PreprocessSpec, Rect
 
 if TYPE_CHECKING:
     from vmkla.training.checkpoints import LoadedWeights
-
-CHECK_FRAMES = 16
-"""Frames of a folder that are used to check with, spread over it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ def export_request(request: ExportRequest, progress: Callable[[str], None] | Non
         threshold=loaded.threshold if request.threshold is None else request.threshold,
         training=training,
         random_weights=request.random_weights,
-        frames=None if request.frames is None else _frames(request.frames, spec),
+        frames=None if request.frames is None else source_frames(request.frames, spec),
         skip_gates=request.skip_gates,
         half_storage=request.half_storage,
         progress=progress,
@@ -127,20 +122,3 @@ def _random(request: ExportRequest, checkpoints: Any) -> LoadedWeights:
         model = models.build_model(config)
     loaded: LoadedWeights = checkpoints.LoadedWeights(model.eval(), config, ("polyp",), 0.5, {})
     return loaded
-
-
-def _frames(source_spec: str, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
-    """(n, height, width, 3) frames of a source, preprocessed, spread over it."""
-    from vmkla.video.sources import open_source
-
-    source = open_source(source_spec)
-    step = max(1, -(-(source.total or 1) // CHECK_FRAMES))
-    prepared: list[npt.NDArray[np.uint8]] = []
-    for index, frame in enumerate(source.frames()):
-        if index % step == 0:
-            prepared.append(prepare(frame.rgb, spec, field_of_view(frame.rgb, spec.roi)))
-        if len(prepared) == CHECK_FRAMES:
-            break
-    if not prepared:
-        raise BadInputError(f"{source_spec} has no frame to check with")
-    return np.stack(prepared)

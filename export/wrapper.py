@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from vmkla.export.form import GraphForm
 from vmkla.export.rewrites import Float32Norm, rewrite
 from vmkla.metadata import InputType
+from vmkla.models.attention import LinearAttention
 from vmkla.models.vmkla_unet import VMKLAUNet
 
 INPUT = "frames"
@@ -43,12 +44,14 @@ class ExportModule(nn.Module):
         return torch.sigmoid(logits) if self.num_classes == 1 else torch.softmax(logits, dim=1)
 
     def widened(self) -> ExportModule:
-        """Itself, computing in float32 with its half weights: the arithmetic without the rounding."""
+        """Itself, computing in float32 with half weights and tables: the arithmetic without the rounding."""
         self.float()
         self.element = torch.float32
         for module in self.modules():
             if isinstance(module, Float32Norm):
                 module.result = torch.float32
+            elif isinstance(module, LinearAttention):
+                module.table_type = torch.float16
         return self
 
 

@@ -12,7 +12,7 @@ import pytest
 from exported_models import frames
 
 from vmkla.engines import bench, load_runner
-from vmkla.errors import UsageError
+from vmkla.errors import UsageError, VmklaError
 
 
 def test_report(tiny_onnx: Path) -> None:
@@ -55,6 +55,22 @@ def test_throughput_counts_frames_and_time(tiny_onnx: Path) -> None:
     report = bench.benchmark(Slow(), list(frames(1)), warmup=0, iterations=3)
     assert 1 < report.fps < 100
     assert report.latency_ms["infer"].p50 >= 10
+
+
+def test_what_is_not_finite_is_not_timed(tiny_onnx: Path) -> None:
+    inner = load_runner(tiny_onnx, threads=1)
+
+    class Broken:
+        name, spec = inner.name, inner.spec
+
+        def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            return inner.infer(frames_rgb) * np.float32(np.nan)
+
+        def close(self) -> None:
+            inner.close()
+
+    with pytest.raises(VmklaError, match="NaN or infinity"):
+        bench.benchmark(Broken(), list(frames(1)), warmup=1, iterations=1)
 
 
 def test_nothing_to_measure(tiny_onnx: Path) -> None:

@@ -14,10 +14,11 @@ import torch
 from exported_models import HEIGHT, TINY, WIDTH, exported, frames, network, traced
 from tolerances import tol
 
+from vmkla.engines.check_frames import RENDERED_FRAMES
 from vmkla.engines.onnx_file import read_outline
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.errors import ArtefactMismatchError, BadInputError, GateError, ShapeError, UsageError
-from vmkla.export import checks, exporter, tracing
+from vmkla.export import exporter, tracing
 from vmkla.metadata import ArtefactMetadata
 from vmkla.models.serving import FramesToProbability, weights_sha256
 from vmkla.preprocess import PreprocessSpec
@@ -289,17 +290,19 @@ def test_output_that_cannot_be_written(tmp_path: Path, no_tracing: None) -> None
     (tmp_path / "file").touch()
     with pytest.raises(BadInputError, match="cannot be made"):
         export(tmp_path / "file" / "model.onnx")
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(BadInputError, match="is a folder"):
-        export(tmp_path / "folder")
+        export(tmp_path / "folder.onnx")
     with pytest.raises(BadInputError, match="cannot be written"):
         export(tmp_path / f"{'long' * 70}.onnx")
+    with pytest.raises(UsageError, match=r"ends in \.onnx"):
+        export(tmp_path / "model.plan")
 
 
 def test_frames_are_rendered_when_none_are_given(tmp_path: Path, no_tracing: None) -> None:
     report = export(tmp_path / "model.onnx", frames=None)
     assert report.metadata.gates["rendered"] is True
-    assert report.metadata.gates["frames"] == checks.RENDERED_FRAMES
+    assert report.metadata.gates["frames"] == RENDERED_FRAMES
     assert report.metadata.verified
 
 

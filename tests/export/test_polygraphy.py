@@ -39,6 +39,15 @@ def test_inspect(tiny_onnx: Path) -> None:
     assert "[Op: SelectiveScan2d]" in text and "[Op: BSplineBasis]" in text
 
 
+def test_extract(tiny_onnx: Path, tmp_path: Path) -> None:
+    """The value that the document names, for a part of the network to be looked at."""
+    name = "encoder.stages.3.blocks.0.scan/SelectiveScan2d"
+    polygraphy("surgeon", "extract", tiny_onnx, "--outputs", f"{name}:auto", "-o", tmp_path / "part.onnx")
+    part = onnx.load(tmp_path / "part.onnx")
+    assert [value.name for value in part.graph.output] == [name]
+    assert 0 < len(part.graph.node) < len(onnx.load(tiny_onnx).graph.node)
+
+
 @pytest.mark.slow
 def test_run_gives_what_the_runner_gives(tiny_onnx: Path, tmp_path: Path) -> None:
     from polygraphy.json import load_json, save_json

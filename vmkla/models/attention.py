@@ -166,7 +166,9 @@ class LinearAttention(Float32Island):
         out_i = (R_i q_i) . sum_j (R_j k_j) v_j^T / L  /  (q_i . mean_j k_j + 1e-6)  +  LePE(v)_i
 
     Numerator and denominator are both divided by the channels of a head, so that what is half in a half
-    network stays small: the numerator is a mean over tokens and channels, not a sum.
+    network stays small: the numerator is about a mean over tokens and channels, not a sum. Keys are divided
+    by the power of two at or above L, which half holds without rounding; what is left of L is in the
+    denominator.
 
     Args:
         dim: channels C.
@@ -180,6 +182,8 @@ class LinearAttention(Float32Island):
 
     float32_names = ("head_of_pair",)
     head_of_pair: Tensor
+    table_type: torch.dtype | None = None
+    """Type to which the tables of the rotation are rounded; None takes that of the input."""
 
     def __init__(self, dim: int, heads: int, query_key: nn.Module) -> None:
         super().__init__()
@@ -209,9 +213,10 @@ class LinearAttention(Float32Island):
         mean_im = at_least_float32(k_im).mean(dim=1).unsqueeze(-1) * self.head_of_pair
         weight = at_least_float32(q_re) @ mean_re + at_least_float32(q_im) @ mean_im  # (b, L, heads)
         share = self.heads / self.dim  # a power of two in every preset: no rounding
-        scale = 1.0 / ((weight + NORMALISER_EPS) * share)
+        down = 2.0 ** -(L - 1).bit_length()  # 1 / L is rounded in half, and with it every result
+        scale = 1.0 / ((weight + NORMALISER_EPS) * (share * L * down))
 
-        k_re, k_im = k_re * (1.0 / L), k_im * (1.0 / L)  # before the product: safe in half
+        k_re, k_im = k_re * down, k_im * down  # before the product: safe in half
         values = self._heads(v)  # (b, heads, L, C/heads)
         kv_re = self._heads(k_re * cos - k_im * sin).transpose(2, 3) @ values * share
         kv_im = self._heads(k_re * sin + k_im * cos).transpose(2, 3) @ values * share
@@ -236,7 +241,8 @@ class LinearAttention(Float32Island):
         # A tracer must see the tables being made; it would put its own stand-ins into the cache.
         make = rotary_tables if torch.compiler.is_compiling() else _cached_rotary_tables
         cos, sin = make(height, width, self.heads, pairs, x.device)
-        return cos.to(x.dtype), sin.to(x.dtype)
+        kept = self.table_type or x.dtype
+        return cos.to(kept).to(x.dtype), sin.to(kept).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
