@@ -15,6 +15,7 @@ import typer
 from vmkla import __version__
 from vmkla.cli.bench import bench
 from vmkla.cli.build import build
+from vmkla.cli.calibrate import calibrate
 from vmkla.cli.data import data
 from vmkla.cli.doctor import doctor
 from vmkla.cli.eval import evaluate
@@ -24,6 +25,7 @@ from vmkla.cli.infer import infer
 from vmkla.cli.inspect import inspect
 from vmkla.cli.sample import sample
 from vmkla.cli.train import train
+from vmkla.cli.verify import verify
 from vmkla.errors import VmklaError
 
 # Typer 0.20 and later carry a click of their own; either way this is what its usage errors derive from.
@@ -42,7 +44,7 @@ app.command("infer")(infer)
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.add_typer(data, name="data")
-for command in (explain, export, build, inspect, bench, doctor, sample):
+for command in (explain, export, calibrate, build, verify, inspect, bench, doctor, sample):
     app.command(command.__name__)(command)
 
 

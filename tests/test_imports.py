@@ -189,6 +189,8 @@ sys.exit(f"status {{status}}, loaded {{loaded}}" if status or loaded else 0)
         "infer",
         "export",
         "build",
+        "verify",
+        "calibrate",
         "train",
         "eval",
         "explain",

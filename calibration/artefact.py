@@ -1,0 +1,128 @@
+"""The files that a calibration reads and writes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmkla.calibration.insertion import Range, insert
+from vmkla.calibration.layers import Layer, Target, find_layers
+from vmkla.engines.onnx_file import read_outline
+from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
+from vmkla.files import file_sha256, written_whole
+from vmkla.imports import require
+from vmkla.metadata import ArtefactMetadata, Precision
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True, eq=False)
+class Artefact:
+    """An exported file.
+
+    Attributes:
+        path: where it is.
+        sha256: of its bytes.
+        metadata: what it says of itself.
+        model: the graph.
+        layers: what can be quantized in it.
+    """
+
+    path: Path
+    sha256: str
+    metadata: ArtefactMetadata
+    model: onnx.ModelProto
+    layers: tuple[Layer, ...]
+
+    @property
+    def batch(self) -> int | None:
+        """The fixed batch, or None."""
+        first = self.model.graph.input[0].type.tensor_type.shape.dim[0]
+        return int(first.dim_value) or None
+
+    def quantized(
+        self,
+        layers: Sequence[Layer],
+        ranges: Mapping[str, Range],
+        path: Path,
+        *,
+        gates: Mapping[str, Any] | None = None,
+        calibration: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write a file in which some of the layers multiply integers.
+
+        Args:
+            layers: of ``self.layers``.
+            ranges: by ``Layer.key``.
+            path: the file; it appears whole or not at all.
+            gates, calibration: for its metadata.
+        """
+        onnx = require("onnx", extra="calibrate", purpose="vmkla calibrate")
+        made = insert(self.model, layers, ranges)
+        metadata = dataclasses.replace(
+            self.metadata, precision="int8", gates=dict(gates or {}), calibration=dict(calibration or {})
+        )
+        onnx.helper.set_model_props(made, metadata.to_props())
+        with written_whole(path) as file:
+            file.write(made.SerializeToString())
+
+
+def open_artefact(path: Path, target: Target, precision: Precision) -> Artefact:
+    """Read an exported file.
+
+    Args:
+        path: the file.
+        target: what the result is for; decides which layers can be quantized.
+        precision: that it must have.
+    Raises:
+        BadInputError: it is missing, damaged, or no ONNX file.
+        ArtefactMismatchError: it is none of vmkla's, or of another precision.
+        UsageError: nothing in it can be quantized.
+    """
+    onnx = require("onnx", extra="calibrate", purpose="vmkla calibrate")
+    metadata = ArtefactMetadata.from_props(read_outline(path).metadata, path=str(path))
+    if metadata.precision != precision:
+        raise ArtefactMismatchError(
+            f"{path} is {metadata.precision}, expected {precision}",
+            hint=f"Run: vmkla export --precision {precision} with the same weights, and give that file.",
+        )
+    try:
+        model = onnx.load_model(str(path))
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf's DecodeError and onnx's ValidationError have no base of their own
+        raise BadInputError(
+            f"{path} is no valid ONNX file: {str(error).strip().splitlines()[0]}",
+            hint="Fetch or export it again.",
+        ) from error
+    layers = find_layers(model, target)
+    if not layers:
+        raise UsageError(f"{path} has no multiplication that can be quantized for {target}")
+    return Artefact(path, file_sha256(path), metadata, model, layers)
+
+
+def open_half(path: Path, single: Artefact) -> Artefact:
+    """Read the half-precision file of the network that a float32 file holds.
+
+    Raises:
+        ArtefactMismatchError: it is not of the same network.
+        VmklaError: whatever ``open_artefact`` raises.
+    """
+    half = open_artefact(path, "tensorrt", "fp16")
+    for name in ("weights_sha256", "class_names", "preprocess", "threshold", "input_type"):
+        theirs, ours = getattr(half.metadata, name), getattr(single.metadata, name)
+        if theirs != ours:
+            raise ArtefactMismatchError(
+                f"{path} has {name} {theirs}, {single.path} has {ours}",
+                hint="Export both from the same weights with the same options, but for --precision.",
+            )
+    missing = {layer.key for layer in half.layers} - {layer.key for layer in single.layers}
+    if missing:
+        raise ArtefactMismatchError(
+            f"{path} multiplies by {sorted(missing)[0]}, which {single.path} does not",
+            hint="Export both with this version of vmkla.",
+        )
+    return half

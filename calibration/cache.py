@@ -1,0 +1,64 @@
+"""What a calibration remembers between runs, keyed to everything that it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vmkla import __version__
+from vmkla.calibration.insertion import Range
+from vmkla.files import written_whole
+
+FORMAT = 1
+"""Of the files; another one is left alone."""
+
+
+@dataclass(frozen=True)
+class CalibrationCache:
+    """Files in a folder, each named after the hash of what its content follows from.
+
+    Attributes:
+        folder: where they are.
+        facts: the model's sha256, the frames' sha256, the method with its settings: whatever else would make
+            the content another one.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Hash of the facts."""
+        text = json.dumps({**self.facts, "format": FORMAT, "vmkla": __version__}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def state(self) -> Path:
+        """File of what an unfinished measurement has collected."""
+        return self.folder / f"collected-{self.key}.npz"
+
+    @property
+    def ranges(self) -> Path:
+        """File of finished ranges."""
+        return self.folder / f"ranges-{self.key}.json"
+
+    def load(self) -> dict[str, Range] | None:
+        """The ranges; None when they were never measured, or the file is damaged or of other facts."""
+        try:
+            kept = json.loads(self.ranges.read_text(encoding="utf-8"))
+            if kept["facts"] != json.loads(json.dumps(dict(self.facts))):
+                return None
+            return {name: (float(low), float(high)) for name, (low, high) in kept["ranges"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def save(self, ranges: Mapping[str, Range]) -> None:
+        """Keep ranges, and drop what was collected for them."""
+        text = json.dumps({"facts": dict(self.facts), "ranges": ranges}, indent=1)
+        with written_whole(self.ranges) as file:
+            file.write(text.encode())
+        self.state.unlink(missing_ok=True)

@@ -1,0 +1,200 @@
+"""Ranges of activations: ONNX Runtime's calibrators, fed in shards, with vmkla's kernels.
+
+Its histogram methods keep the tensors of every frame of a call until the call ends, so a call gets few
+frames. What it has collected is written down after each call: a run that is cut off goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.calibration.insertion import Range
+from vmkla.calibration.layers import Layer
+from vmkla.engines import custom_ops
+from vmkla.engines.frames import network_input
+from vmkla.errors import BadInputError
+from vmkla.files import written_whole
+from vmkla.imports import require
+from vmkla.metadata import InputType
+
+Method = Literal["min-max", "percentile", "entropy"]
+METHODS: tuple[Method, ...] = ("min-max", "percentile", "entropy")
+
+SHARD_FRAMES = 8
+"""Frames of a call; a large network keeps about 100 MB for each."""
+PERCENTILE = 99.999
+"""Of the magnitudes: cuts one value in a hundred thousand off the heavy tails that scans and KANs are fed."""
+
+
+class Progress(Protocol):
+    """Called with the frames done, their number, and a short note."""
+
+    def __call__(self, done: int, total: int | None, note: str = "") -> None: ...
+
+
+def measure(
+    model: Path,
+    layers: Sequence[Layer],
+    frames: npt.NDArray[np.uint8],
+    method: Method,
+    *,
+    input_type: InputType,
+    batch: int | None,
+    percentile: float = PERCENTILE,
+    threads: int | None = None,
+    state: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Range]:
+    """Range of each layer's activation, by ``Layer.key``.
+
+    Args:
+        model: a float32 file.
+        layers: of its graph.
+        frames: (n, height, width, 3) uint8 RGB, preprocessed.
+        method: how a range follows from what was seen.
+        input_type, batch: of the file.
+        percentile: of the method of that name, 0 to 100.
+        threads: CPU threads; None is ONNX Runtime's own choice.
+        state: file that keeps what was collected so far. It belongs to this model, these frames and this
+            method; its caller names it so.
+        progress: told after each shard.
+    """
+    names = sorted({layer.activation for layer in layers})
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        # It prints on stdout, which is for results.
+        calibrator = _calibrator(model, Path(folder) / "watched.onnx", names, method, percentile, threads)
+        done = 0 if state is None or not state.is_file() else _restore(calibrator, state, method, names)
+        feed_name = calibrator.infer_session.get_inputs()[0].name
+        while done < len(frames):
+            shard = frames[done : done + SHARD_FRAMES]
+            feeds = (
+                {feed_name: network_input(np.repeat(frame[None], batch or 1, axis=0), input_type)}
+                for frame in shard
+            )
+            calibrator.collect_data(_Feeds(feeds))
+            done += len(shard)
+            if state is not None:
+                _save(calibrator, state, method, done)
+            if progress is not None:
+                progress(done, len(frames), "measuring ranges")
+        data = calibrator.compute_data()
+    found = {name: data[name].range_value for name in names}
+    limits = {name: (float(np.min(low)), float(np.max(high))) for name, (low, high) in found.items()}
+    return {layer.key: limits[layer.activation] for layer in layers}
+
+
+class _Feeds:
+    """What a calibrator reads from."""
+
+    def __init__(self, feeds: Any) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next frame, None after the last."""
+        return next(self._feeds, None)
+
+
+def _calibrator(
+    model: Path, watched: Path, names: Sequence[str], method: Method, percentile: float, threads: int | None
+) -> Any:
+    """ONNX Runtime's calibrator for a method; it watches these values alone, and runs vmkla's kernels."""
+    ort = require("onnxruntime", extra=None, purpose="vmkla calibrate")
+    require("onnx", extra="calibrate", purpose="vmkla calibrate")
+    library = require("onnxruntime.quantization.calibrate", extra="calibrate", purpose="vmkla calibrate")
+    bases: dict[Method, Any] = {
+        "min-max": library.MinMaxCalibrater,
+        "percentile": library.PercentileCalibrater,
+        "entropy": library.EntropyCalibrater,
+    }
+    base: Any = bases[method]
+    options = {"percentile": percentile} if method == "percentile" else {}
+
+    class Calibrator(base):  # type: ignore[misc]  # a class of an untyped package
+        def select_tensors_to_calibrate(self, model: Any) -> tuple[set[str], dict[str, Any]]:
+            _, values = super().select_tensors_to_calibrate(model)
+            return set(names), values
+
+        def create_inference_session(self) -> None:
+            session_options = ort.SessionOptions()
+            session_options.log_severity_level = 3
+            if threads is not None:
+                session_options.intra_op_num_threads = threads
+            custom_ops.register(session_options)
+            self.infer_session = ort.InferenceSession(
+                self.augmented_model_path, session_options, providers=["CPUExecutionProvider"]
+            )
+
+    calibrator = Calibrator(str(model), augmented_model_path=str(watched), symmetric=True, **options)
+    calibrator.augment_graph()
+    calibrator.create_inference_session()
+    return calibrator
+
+
+def _save(calibrator: Any, path: Path, method: Method, done: int) -> None:
+    """What a calibrator has collected, in arrays."""
+    if method == "min-max":
+        collected = {name: data.range_value for name, data in calibrator.calibrate_tensors_range.items()}
+    else:
+        collected = calibrator.collector.get_histogram_dict()
+    arrays: dict[str, Any] = {
+        f"{index}.{part}": np.asarray(value)
+        for index, values in enumerate(collected.values())
+        for part, value in enumerate(values)
+    }
+    arrays |= {"names": np.array(json.dumps(list(collected))), "done": np.array(done)}
+    with written_whole(path) as file:
+        np.savez(file, **arrays)
+
+
+def _restore(calibrator: Any, path: Path, method: Method, names: Sequence[str]) -> int:
+    """Give a calibrator back what ``_save`` wrote.
+
+    Returns:
+        Frames that are in it.
+    """
+    library = require("onnxruntime.quantization.calibrate", extra="calibrate", purpose="vmkla calibrate")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            kept = json.loads(str(file["names"]))
+            done = int(file["done"])
+            collected = {name: _parts(file, index) for index, name in enumerate(kept)}
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInputError(
+            f"{path} is not what a calibration leaves behind: {error}", hint=f"Run: rm {path}"
+        ) from error
+    if sorted(kept) != sorted(names):
+        raise BadInputError(f"{path} is of another network", hint=f"Run: rm {path}")
+    if method == "min-max":
+        calibrator.calibrate_tensors_range = library.TensorsData(
+            library.CalibrationMethod.MinMax,
+            {name: (parts[0], parts[1]) for name, parts in collected.items()},
+        )
+        return done
+    calibrator.collector = library.HistogramCollector(
+        method=calibrator.method,
+        symmetric=calibrator.symmetric,
+        num_bins=calibrator.num_bins,
+        num_quantized_bins=calibrator.num_quantized_bins,
+        percentile=calibrator.percentile,
+        scenario=calibrator.scenario,
+    )
+    calibrator.collector.histogram_dict = collected
+    return done
+
+
+def _parts(file: Any, index: int) -> tuple[Any, ...]:
+    """The values of one tensor, in order; scalars as numpy scalars."""
+    parts: list[Any] = []
+    while f"{index}.{len(parts)}" in file:
+        value = file[f"{index}.{len(parts)}"]
+        parts.append(value if value.ndim else value[()])
+    return tuple(parts)

@@ -1,0 +1,111 @@
+"""What a user asks to calibrate, and what of it is refused at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmkla.calibration.layers import Target
+from vmkla.calibration.ranges import PERCENTILE, Method
+from vmkla.calibration.reader import MIN_FRAMES
+from vmkla.engines.gates import ClinicalGates, read_gates
+from vmkla.errors import BadInputError, UsageError
+
+FRAMES, CHECK_FRAMES = 128, 64
+"""Frames that are taken, where there are so many, to calibrate and to check with."""
+
+
+@dataclass(frozen=True)
+class CalibrateRequest:
+    """What to calibrate.
+
+    Attributes:
+        model: a shipped model's name, or a float32 file of ``vmkla export``.
+        data: videos, images, folders or patterns to measure ranges on.
+        target: what will run the result.
+        output: the file to write.
+        half: of ``tensorrt``: the same network's half-precision file, which the result is made of; None looks
+            for ``NAME.fp16.onnx`` beside ``NAME.onnx``.
+        method: how a range follows from what was seen.
+        percentile: of the method of that name.
+        frames, check_frames: how many to calibrate and to check with, at most.
+        check: data to check with; empty holds some of ``data`` out.
+        max_dice_drop: mean Dice that may be lost; None is the gates' own limit.
+        gates: a file that tightens the gates.
+        allow_few: take fewer frames than are needed for ranges to be trusted.
+        measure_sensitivity: measure each group alone even if nothing has to be put back.
+        skip_gates: write the file unchecked, marked so.
+        threads: CPU threads; None is the runtime's own choice.
+        out: folder of the cache, the table, the plot and the report.
+    """
+
+    model: str
+    data: tuple[str, ...]
+    target: Target
+    output: Path
+    out: Path
+    half: Path | None = None
+    method: Method = "percentile"
+    percentile: float = PERCENTILE
+    frames: int = FRAMES
+    check_frames: int = CHECK_FRAMES
+    check: tuple[str, ...] = ()
+    max_dice_drop: float | None = None
+    gates: Path | None = None
+    allow_few: bool = False
+    measure_sensitivity: bool = True
+    skip_gates: bool = False
+    threads: int | None = None
+
+
+def check_request(request: CalibrateRequest) -> None:
+    """Refuse what makes no sense before anything is read.
+
+    Raises:
+        UsageError: a value that makes no sense.
+        BadInputError: the output is a folder, or the gates would be loosened.
+    """
+    if not request.data:
+        raise UsageError("there is no data to calibrate with", hint="Give some with: --data DIR")
+    if request.frames < 1 or request.check_frames < 1:
+        raise UsageError("the numbers of frames must be at least 1")
+    if request.frames < MIN_FRAMES and not request.allow_few:
+        raise UsageError(
+            f"{request.frames} frames are asked for, expected at least {MIN_FRAMES}",
+            hint="Accept the risk with: --allow-few",
+        )
+    if not 0 < request.percentile <= 100:
+        raise UsageError(f"the percentile is {request.percentile}, expected a number from 0 to 100")
+    if request.half is not None and request.target != "tensorrt":
+        raise UsageError("a half-precision file goes with the target tensorrt alone")
+    if request.output.is_dir():
+        raise BadInputError(f"{request.output} is a folder, expected the name of a file to write")
+    if request.max_dice_drop is not None:
+        gates_of(request)
+
+
+def gates_of(request: CalibrateRequest) -> ClinicalGates:
+    """The gates that hold.
+
+    Raises:
+        BadInputError: they cannot be read, or are looser than the defaults.
+    """
+    gates = ClinicalGates() if request.gates is None else read_gates(request.gates)
+    if request.max_dice_drop is None:
+        return gates
+    return gates.tightened({"max_mean_dice_drop": request.max_dice_drop}, where="--max-dice-drop")
+
+
+def half_beside(path: Path) -> Path:
+    """``NAME.fp16.onnx`` beside ``NAME.onnx``.
+
+    Raises:
+        BadInputError: it is not there.
+    """
+    half = path.with_suffix(".fp16.onnx")
+    if not half.is_file():
+        raise BadInputError(
+            f"there is no {half}: for TensorRT the half-precision file of the same network is quantized",
+            hint=f"Run: vmkla export --model WEIGHTS --precision fp16 --output {half}   (or: --half FILE)",
+        )
+    return half

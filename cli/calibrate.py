@@ -1,0 +1,138 @@
+"""``vmkla calibrate``: a float32 file to a verified INT8 file."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmkla.cli.console import print_json, progress_bar, say
+from vmkla.cli.options import Json, Quiet, Threads
+
+if TYPE_CHECKING:
+    from vmkla.calibration.calibrate import CalibrateReport
+
+
+class CalibrationTarget(str, Enum):
+    """What will run the result."""
+
+    cpu = "cpu"
+    tensorrt = "tensorrt"
+
+
+class CalibrationMethod(str, Enum):
+    """How a range follows from what was seen."""
+
+    min_max = "min-max"
+    percentile = "percentile"
+    entropy = "entropy"
+
+
+def calibrate(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A shipped model's name, or a float32 file of `vmkla export`."),
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", metavar="WHAT", help="Video, images or labelled folder; may be repeated."),
+    ],
+    target: Annotated[CalibrationTarget, typer.Option("--target", help="What will run the result.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .onnx file to write.")],
+    half: Annotated[
+        Path | None,
+        typer.Option("--half", metavar="FILE", help="Of tensorrt: the fp16 file; default: MODEL.fp16.onnx."),
+    ] = None,
+    method: Annotated[
+        CalibrationMethod, typer.Option("--method", help="How a range follows from what was seen.")
+    ] = CalibrationMethod.percentile,
+    percentile: Annotated[
+        float | None, typer.Option("--percentile", metavar="P", help="Of magnitudes; default 99.999.")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", metavar="N", min=1, help="Frames at most; default 128.")
+    ] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--check", metavar="WHAT", help="Data to check with; default: some of --data is held out."
+        ),
+    ] = None,
+    check_frames: Annotated[
+        int | None, typer.Option("--check-frames", metavar="N", min=1, help="Frames at most; default 64.")
+    ] = None,
+    max_dice_drop: Annotated[
+        float | None,
+        typer.Option("--max-dice-drop", metavar="F", help="Mean Dice that may be lost; default 0.01."),
+    ] = None,
+    gates: Annotated[
+        Path | None, typer.Option("--gates", metavar="FILE", help="JSON or TOML that tightens the gates.")
+    ] = None,
+    allow_few: Annotated[
+        bool, typer.Option("--allow-few", help="Take fewer than 32 distinct frames.")
+    ] = False,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity/--no-sensitivity", help="Measure each group alone even when all may be quantized."
+        ),
+    ] = True,
+    skip_gates: Annotated[
+        bool, typer.Option("--skip-gates", help="Do not check; the file is marked unverified.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Cache, table, plot and report; default runs/calibrate/NAME."
+        ),
+    ] = None,
+    threads: Threads = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Quantize a network to INT8. It is compared with the float32 file before it gets its name."""
+    from vmkla.calibration.calibrate import calibrate
+    from vmkla.calibration.ranges import PERCENTILE
+    from vmkla.calibration.request import CHECK_FRAMES, FRAMES, CalibrateRequest
+
+    request = CalibrateRequest(
+        model=model,
+        data=tuple(data),
+        target=target.value,
+        output=output,
+        out=out or Path("runs/calibrate") / output.stem,
+        half=half,
+        method=method.value,
+        percentile=PERCENTILE if percentile is None else percentile,
+        frames=frames or FRAMES,
+        check=tuple(check or ()),
+        check_frames=check_frames or CHECK_FRAMES,
+        max_dice_drop=max_dice_drop,
+        gates=gates,
+        allow_few=allow_few,
+        measure_sensitivity=sensitivity,
+        skip_gates=skip_gates,
+        threads=threads,
+    )
+    with progress_bar("calibrating", "steps", quiet=quiet) as bar:
+        report = calibrate(request, lambda line: say(line, quiet=quiet), bar)
+    if json:
+        print_json(report.to_dict())
+        return
+    _print_report(report)
+
+
+def _print_report(report: CalibrateReport) -> None:
+    facts = report.calibration
+    share = report.size_bytes / report.source_bytes
+    print(f"model: {report.path} ({report.size_bytes / 1e6:.1f} MB, {share:.2f} of the float32 file)")
+    print(f"layers: {facts['layers']} of {facts['of_layers']} in int8")
+    for back in facts["put_back"]:
+        print(f"in higher precision: {back['group']}, because of {'; '.join(back['because'])}")
+    if report.milliseconds is not None:
+        before, after = report.milliseconds["before"], report.milliseconds["after"]
+        print(f"one frame here: {after:.1f} ms, before {before:.1f} ms ({before / after:.2f} times as fast)")
+    print(f"table and report: {report.folder}")
+    print("check: passed" if report.verified else "check: skipped; the file is marked unverified")
