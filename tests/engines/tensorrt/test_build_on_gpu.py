@@ -116,7 +116,10 @@ def test_an_engine_that_calls_the_plugin_is_built_and_verified(
     assert manifest.verified and report["verified"] is True
     checks = manifest.gates["checks"]
     assert {check["measured"]["candidate"] for check in checks} == {"tensorrt/plugin"}
-    assert [(check["batch"], check["measured"]["frames"]) for check in checks] == [(1, 3), (2, 6), (4, 12)]
+    assert [check["batch"] for check in checks] == [1, 2, 4]
+    for check in checks:  # whole batches, three at least: the third goes through the graph
+        calls, rest = divmod(check["measured"]["frames"], check["batch"])
+        assert calls >= 3 and rest == 0
     # Loading, and each of three batch sizes: two runs and a capture; a graph made the third run.
     assert stand_in_tensorrt.faults.executed == 4 * 3
     assert report["layers"]["PLUGIN_V3 FLOAT"] == 2
