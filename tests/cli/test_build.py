@@ -169,7 +169,14 @@ def test_an_unsupported_op_is_status_6_and_named(vmkla: Any, plan: Path, tmp_pat
 def begun(plan: Path) -> subprocess.Popen[str]:
     """A real process that builds the shipped nano, once the library works."""
     command = [str(Path(sys.executable).with_name("vmkla")), "build", "nano", *RTX, "--output", str(plan)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "layers before the build" in line:
