@@ -140,11 +140,7 @@ def test_labelled_data_are_checked_against_their_masks(
 ) -> None:
     folder = write_folder(tmp_path / "labelled", 12)
     request = request_for(small, check=(str(folder),), measure_sensitivity=False, skip_gates=False)
-    try:
-        report, _ = run(request)
-    except GateError as error:  # the network is no detector; what counts is what it was judged by
-        assert "Dice drop" in str(error) or "lesion" in str(error)
-        return
+    report, _ = run(request)
     assert report.verified is not None and report.verified["measured"]["labelled"] is True
 
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import exported_models
 import pytest
 import stand_in_gpu
 
+from vmkla.cli.main import main
 from vmkla.metadata import InputType
 
 RESULTS = "VMKLA_STAND_IN_RESULTS"
@@ -30,6 +32,18 @@ INPUT_TYPES: dict[str, InputType] = {"tiny_onnx": "uint8", "float_onnx": "float3
 
 _fixtures = pytest.StashKey[frozenset[str]]()
 _reports = pytest.StashKey[dict[str, list[dict[str, str]]]]()
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """A command in this process: status, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = main([str(argument) for argument in arguments])
+        return status, *capfd.readouterr()
+
+    return call
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import stand_in_tensorrt
 import tensorrt_rtx
 from small_engines import HEIGHT, WIDTH, small_model
 
-from vmkla.cli.main import main
 from vmkla.engines import load_runner
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.tensorrt.manifest import GpuFacts, read_manifest
@@ -27,18 +26,6 @@ Run = Callable[..., tuple[int, str, str]]
 
 OF_THE_TESTS = {"parsed", "prefers_bodies", "prefers_plugins", "swapped"}
 """What the stand-in's builder has for the tests alone."""
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """A command in this process: status, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        status = main([str(argument) for argument in arguments])
-        return status, *capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture(autouse=True)

@@ -14,22 +14,9 @@ import stand_in_tensorrt
 from exported_models import HEIGHT, WIDTH
 from small_videos import write_video
 
-from vmkla.cli.main import main
 from vmkla.engines.tensorrt.plugins import CREATORS, LIBRARY
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """A command in this process: status, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        status = main([str(argument) for argument in arguments])
-        return status, *capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture
