@@ -20,7 +20,8 @@ from vmkla.engines.tensorrt.api import EngineRuntime, load_api
 from vmkla.errors import VmklaError
 
 HERE = Path(__file__).resolve().parent
-VMKLA = (sys.executable, "-c", "from vmkla.cli.main import run; run()")
+# Isolated: in a checkout the folder vmkla/ would be taken for the installed package.
+VMKLA = (sys.executable, "-I", "-c", "from vmkla.cli.main import run; run()")
 CASE = (sys.executable, str(HERE / "gpu_engine_case.py"))
 COLUMNS = (
     "model", "built for", "build s", "build GiB", "engine MB", "max error", "mean error", "mean Dice",
