@@ -1,6 +1,6 @@
 """INT8 against float32 on this CPU: speed, size and Dice; writes ``benchmarks/int8.md``.
 
-    python benchmarks/int8.py --data DIR [--data ...] --test NAME=DIR:LIST ... [--out FILE]
+    python benchmarks/int8.py --data DIR [--check DIR] [--test NAME=DIR:LIST ...] [--out FILE]
 
 ``small`` has random weights: speed and size do not depend on them.
 """
@@ -33,7 +33,7 @@ DICE = ("set", "images", "Dice float32", "Dice int8", "mean drop", "worst drop",
 
 
 def made(
-    model: Path, data: tuple[str, ...], folder: Path, trained: bool
+    model: Path, data: tuple[str, ...], check: tuple[str, ...], folder: Path, trained: bool
 ) -> tuple[CalibrateReport, float, float]:
     """Calibrate a file in this process.
 
@@ -43,6 +43,7 @@ def made(
     request = CalibrateRequest(
         model=str(model),
         data=data,
+        check=check,
         target="cpu",
         output=folder / "int8.onnx",
         out=folder / "out",
@@ -83,6 +84,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", action="append", required=True)
+    parser.add_argument("--check", action="append", default=[])
     parser.add_argument("--test", action="append", default=[], metavar="NAME=DIR:LIST")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("int8.md"))
     arguments = parser.parse_args()
@@ -94,7 +96,9 @@ def main() -> None:
         for preset, model in (("small", small), ("nano", weights.resolve("nano", ".onnx"))):
             folder = Path(text) / preset
             trained = preset == "nano"
-            report, seconds, memory = apart(made, model, tuple(arguments.data), folder, trained)
+            report, seconds, memory = apart(
+                made, model, tuple(arguments.data), tuple(arguments.check), folder, trained
+            )
             before, after = alternating_ms((model, report.path))
             share = report.size_bytes / float32_bytes(model)
             facts = report.calibration

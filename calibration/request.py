@@ -11,8 +11,9 @@ from vmkla.calibration.reader import MIN_FRAMES
 from vmkla.engines.gates import ClinicalGates, read_gates
 from vmkla.errors import BadInputError, UsageError
 
-FRAMES, CHECK_FRAMES = 128, 64
-"""Frames that are taken, where there are so many, to calibrate and to check with."""
+FRAMES, CHECK_FRAMES = 128, 256
+"""Frames that are taken, where there are so many, to calibrate and to check with: 64 are too few to see a
+lesion that is lost on one image in a hundred."""
 
 
 @dataclass(frozen=True)

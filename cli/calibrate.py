@@ -61,7 +61,7 @@ def calibrate(
         ),
     ] = None,
     check_frames: Annotated[
-        int | None, typer.Option("--check-frames", metavar="N", min=1, help="Frames at most; default 64.")
+        int | None, typer.Option("--check-frames", metavar="N", min=1, help="Frames at most; default 256.")
     ] = None,
     max_dice_drop: Annotated[
         float | None,

@@ -13,7 +13,7 @@ import torch
 
 from vmkla.config import ModelConfig
 from vmkla.export.exporter import export_onnx
-from vmkla.export.form import GraphForm
+from vmkla.export.form import Batch, GraphForm
 from vmkla.export.tracing import trace
 from vmkla.metadata import InputType, Precision
 from vmkla.models.vmkla_unet import VMKLAUNet, build_model
@@ -54,13 +54,15 @@ def frames(count: int, height: int = HEIGHT, width: int = WIDTH, seed: int = 0) 
     return np.clip(coarse.repeat(8, axis=1).repeat(8, axis=2) + fine, 0, 255).astype(np.uint8)
 
 
-def exported(precision: Precision = "fp32", input_type: InputType = "uint8") -> bytes:
-    """The whole, verified file of the tiny network, with a dynamic batch."""
-    return _exported(precision, input_type)
+def exported(
+    precision: Precision = "fp32", input_type: InputType = "uint8", batch: Batch = "dynamic"
+) -> bytes:
+    """The whole, verified file of the tiny network, with a dynamic batch unless another is given."""
+    return _exported(precision, input_type, batch)
 
 
 @functools.cache
-def _exported(precision: Precision, input_type: InputType) -> bytes:
+def _exported(precision: Precision, input_type: InputType, batch: Batch) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         report = export_onnx(
             network(),
@@ -68,6 +70,7 @@ def _exported(precision: Precision, input_type: InputType) -> bytes:
             output=Path(folder) / "tiny.onnx",
             precision=precision,
             input_type=input_type,
+            batch=batch,
             frames=frames(3),
             random_weights=True,
         )

@@ -174,6 +174,29 @@ def test_each_product_has_a_pair_of_its_own(network: onnx.ModelProto) -> None:
     assert integer_products(made) == len(kinds)
 
 
+def test_a_bias_does_not_keep_a_product_from_its_integers() -> None:
+    """At a fixed batch ONNX Runtime would make a Gemm of the two, and dequantize it at every frame."""
+    fixed = onnx.load_model_from_string(exported(batch=1))
+    layers = find_layers(fixed, "cpu")
+    before = constants(fixed)
+    products = {fixed.graph.node[layer.node].output[0] for layer in layers}
+    biased = {
+        node.name: bias
+        for node in fixed.graph.node
+        for bias in node.input
+        if node.op_type == "Add" and products & set(node.input) and bias in before
+    }
+    assert biased
+    made = insert(fixed, layers, {layer.key: (-3.0, 3.0) for layer in layers})
+    assert integer_products(made) == len(layers)
+    after = constants(made)
+    for node in made.graph.node:
+        if node.name in biased:
+            (values,) = (after[name] for name in node.input if name in after)
+            np.testing.assert_array_equal(values.ravel(), before[biased[node.name]])
+    assert not set(biased.values()) & set(after)
+
+
 def integer_products(model: onnx.ModelProto) -> int:
     """Products that ONNX Runtime does in integers."""
     import tempfile
