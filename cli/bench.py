@@ -1,12 +1,16 @@
-"""``vmkla bench``: latency, throughput and memory of a model on this machine."""
+"""``vmkla bench``: latency, throughput and memory of a model on this machine; and what live mode promises."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+import json as json_format
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from vmkla.cli.console import print_json, progress_bar
+from vmkla.cli.console import print_json, print_tables, progress_bar, say
 from vmkla.cli.options import (
     Device,
     Json,
@@ -16,10 +20,15 @@ from vmkla.cli.options import (
     Runtime,
     RuntimeOption,
     Threads,
+    numbered,
     parse_size,
 )
+from vmkla.errors import GateError, UsageError
 
 RENDERED_FRAMES = 8
+CONFORMANCE_RUNS = Path("runs/bench/conformance")
+SOURCE = "sample://?seed=4&size=480x360&fps=30"
+CONFORMANCE_JSON, CONFORMANCE_PAGE = "conformance.json", "conformance.html"
 
 
 def bench(
@@ -38,10 +47,56 @@ def bench(
     iterations: Annotated[int, typer.Option("--iterations", min=1, help="Batches that are counted.")] = 100,
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Batches before them.")] = 10,
     threads: Threads = None,
+    conformance: Annotated[
+        bool,
+        typer.Option(
+            "--conformance", help="Hold live mode's delays and pixels against their limits instead."
+        ),
+    ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source", metavar="WHAT", help=f"With --conformance: a live source. Default: {SOURCE}"
+        ),
+    ] = None,
+    duration_s: Annotated[
+        float | None,
+        typer.Option("--duration-s", help="With --conformance: seconds of pictures; default 60."),
+    ] = None,
+    idle_s: Annotated[
+        float | None,
+        typer.Option(
+            "--idle-s", help="With --conformance: then seconds without any; default 60, 0 for none."
+        ),
+    ] = None,
+    display: Annotated[
+        bool, typer.Option("--display", help="With --conformance: in a window, whose time is counted.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help=f"With --conformance. Default: {CONFORMANCE_RUNS}, numbered."
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure latency, throughput and memory. The frames are rendered."""
+    if conformance:
+        from vmkla.cli.live import live_loader
+
+        load: Callable[..., Any] = live_loader(model, runtime.value, device, threads, plugin)
+        load = functools.partial(load, kernels=kernels.value) if kernels is Kernels.bodies else load
+        plan = {"duration_s": duration_s, "idle_s": idle_s}
+        document = _conform(load, source or SOURCE, out, plan, display=display, quiet=quiet)
+        _print_conformance(document, json=json)
+        return
+    extra = {"--source": source, "--duration-s": duration_s, "--idle-s": idle_s, "--out": out,
+             "--display": display or None}  # fmt: skip
+    if given := [flag for flag, value in extra.items() if value is not None]:
+        raise UsageError(
+            f"{given[0]} is for --conformance", hint=f"Add --conformance, or leave {given[0]} out."
+        )
     from vmkla.engines import load_runner
     from vmkla.engines.bench import benchmark
     from vmkla.video.clip import render_clip
@@ -76,3 +131,83 @@ def bench(
         f"{report.fps:.1f} frames/s, batch {report.batch}, {report.iterations} batches after {report.warmup}"
     )
     print(f"peak memory {report.peak_memory_bytes / 2**20:.0f} MiB")
+
+
+def _conform(
+    load: Callable[[], Any],
+    source: str,
+    out: Path | None,
+    plan: dict[str, float | None],
+    *,
+    display: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Run it and write both files."""
+    from vmkla.files import written_whole
+    from vmkla.video.live.address import parse_address
+    from vmkla.video.live.conformance import ConformancePlan, run_conformance
+    from vmkla.video.live.conformance_page import conformance_page
+    from vmkla.video.live.options import LiveOptions
+    from vmkla.video.live.screen import WindowScreen
+    from vmkla.video.options import stop_on_signals
+
+    times = ConformancePlan(**{name: value for name, value in plan.items() if value is not None})
+    out_dir = out if out is not None else numbered(CONFORMANCE_RUNS)
+    with stop_on_signals() as cancel:
+        document = run_conformance(
+            load,
+            parse_address(source),
+            LiveOptions(out_dir=out_dir, loop=True),
+            cancel,
+            plan=times,
+            machine=_machine(),
+            window=WindowScreen() if display else None,
+            progress=lambda phase: say(f"conformance: {phase}", quiet=quiet),
+        )
+    document["out_dir"] = str(out_dir)
+    with written_whole(out_dir / CONFORMANCE_JSON) as file:
+        file.write(json_format.dumps(document, indent=1, ensure_ascii=False).encode())
+    with written_whole(out_dir / CONFORMANCE_PAGE) as file:
+        file.write(conformance_page(document).encode())
+    return document
+
+
+def _print_conformance(document: dict[str, Any], *, json: bool) -> None:
+    from vmkla.video.live.conformance_page import conformance_tables
+
+    if json:
+        print_json(document)
+    else:
+        print_tables(conformance_tables(document))
+        for warning in document["warnings"]:
+            print(f"note: {warning}")
+        print(f"report: {Path(document['out_dir']) / CONFORMANCE_PAGE}")
+    if document["passed"]:
+        return
+    checks = document["checks"]
+    exceeded = [check for check in checks if not check["passed"]]
+    first = exceeded[0]
+    raise GateError(
+        f"{len(exceeded)} of {len(checks)} limits are exceeded: {first['name']}, {first['phase']}, is "
+        f"{first['measured']:.4g}, allowed {first['limit']:.4g}",
+        hint="Close what else runs on this machine, give it full power, or set fewer --threads than cores.",
+    )
+
+
+def _machine() -> dict[str, Any]:
+    """What is measured on."""
+    import os
+    import platform
+
+    from vmkla.engines.bench import cpu_flags, cpu_name, kernel_instruction_set
+
+    return {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "instruction sets": list(cpu_flags()),
+        "kernels use": kernel_instruction_set(),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "load average at the beginning": round(os.getloadavg()[0], 2),
+    }

@@ -1,4 +1,4 @@
-"""``vmkla infer``: a video or images to overlays, masks and a report."""
+"""``vmkla infer``: a video or images to overlays, masks and a report, or a source shown live."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vmkla.cli.console import print_json, progress_bar, say
+from vmkla.cli.live import LiveFlags, live_loader, refuse_flags, run_live_command
 from vmkla.cli.options import (
     Device,
     Json,
@@ -31,7 +32,12 @@ def infer(
     video: Annotated[str | None, typer.Option("--video", metavar="FILE", help="A video to segment.")] = None,
     source: Annotated[
         str | None,
-        typer.Option("--source", metavar="WHAT", help="A video, an image, a folder of images or a pattern."),
+        typer.Option(
+            "--source",
+            metavar="WHAT",
+            help="A video, an image, a folder of images or a pattern; with --live also rtsp://, "
+            "v4l2:///dev/video0, gst:PIPELINE, a named pipe, or sample://, a rendered stand-in.",
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option("--model", metavar="NAME|FILE", help="A shipped model, an .onnx file or a .plan.")
@@ -67,13 +73,113 @@ def infer(
         bool, typer.Option("--exist-ok", help="Replace the outputs of an earlier run.")
     ] = False,
     threads: Threads = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Show the source live: the picture waits for nothing.")
+    ] = False,
+    display: Annotated[
+        bool, typer.Option("--display", help="With --live: in a window; q or Esc closes it.")
+    ] = False,
+    max_staleness_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--max-staleness-ms",
+            help="With --live: a marker stays at most so long after its picture; default 120.",
+        ),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="With --live: write the pictures, raw and with markers.")
+    ] = False,
+    segment_s: Annotated[
+        float | None,
+        typer.Option("--segment-s", help="With --record: seconds in one file; default 10."),
+    ] = None,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--hide", metavar="X,Y,W,H", help="With --record: a rectangle to black out; may be repeated."
+        ),
+    ] = None,
+    monitor: Annotated[
+        str | None,
+        typer.Option("--monitor", metavar="HOST:PORT", help="With --live: serve a page to look on."),
+    ] = None,
+    monitor_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--monitor-token-file",
+            metavar="FILE",
+            help="What readers of that page must know; needed off this machine.",
+        ),
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="With --live: begin a file anew at its end.")] = False,
+    duration_s: Annotated[
+        float | None, typer.Option("--duration-s", help="With --live: end after so many seconds.")
+    ] = None,
+    hysteresis: Annotated[
+        float | None,
+        typer.Option(
+            "--hysteresis", metavar="LOW", help="With --live: a finding stays down to this probability."
+        ),
+    ] = None,
+    min_lesion_fraction: Annotated[
+        float | None,
+        typer.Option("--min-lesion-fraction", help="With --live: smaller parts of the view are no finding."),
+    ] = None,
+    min_lesion_age_ms: Annotated[
+        float | None,
+        typer.Option("--min-lesion-age-ms", help="With --live: a finding is drawn after so long."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Segment a video or images. Writes overlays, masks, a line per frame, and a report."""
+    """Segment a video or images, or show a source live. Writes overlays, masks, and a report."""
     if (video is None) == (source is None):
         raise UsageError("give either --video or --source", hint="For instance: vmkla infer --video clip.mp4")
     spec = str(video if source is None else source)
+    flags = LiveFlags(
+        display=display,
+        max_staleness_ms=max_staleness_ms,
+        record=record,
+        segment_s=segment_s,
+        hide=tuple(hide or ()),
+        monitor=monitor,
+        monitor_token_file=monitor_token_file,
+        loop=loop,
+        duration_s=duration_s,
+        hysteresis=hysteresis,
+        min_lesion_fraction=min_lesion_fraction,
+        min_lesion_age_ms=min_lesion_age_ms,
+    )
+    if live:
+        of_files = {"--save-masks": save_masks, "--stride": stride != 1, "--continue": resume}
+        refuse_flags([flag for flag, given in of_files.items() if given], live=True)
+        from vmkla.preprocess import parse_roi
+
+        run_live_command(
+            spec,
+            live_loader(model, runtime.value, device, threads, plugin),
+            flags,
+            {
+                "threshold": threshold,
+                "overlay": overlay.value,
+                "alpha": alpha,
+                "roi": None if roi is None else parse_roi(roi),
+            },
+            out=out,
+            exist_ok=exist_ok,
+            runs=RUNS,
+            json=json,
+            quiet=quiet,
+        )
+        return
+    refuse_flags(flags.given(), live=False)
+
+    from vmkla.video.live.address import is_live_address
+
+    if is_live_address(spec):
+        raise UsageError(
+            "a live source was given without --live", hint="Add --live, and --display for a window."
+        )
 
     from vmkla.engines import load_runner
     from vmkla.preprocess import parse_roi

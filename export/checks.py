@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vmkla.engines.gates import FP16_EXPORT, FP32_EXPORT, HALF_ARITHMETIC, GateReport, Gates
 from vmkla.engines.onnxruntime_runner import Kernels, OnnxRuntimeRunner
 from vmkla.engines.torch_runner import TorchRunner
-from vmkla.engines.verify import Comparison, check, compare
+from vmkla.engines.verify import Comparison, check, compare, gates_record
 from vmkla.errors import BadInputError, GateError
 from vmkla.export import ranges
 from vmkla.export.form import DYNAMIC_BATCH, GraphForm
@@ -22,6 +22,7 @@ from vmkla.export.half import HalfTorchRunner
 from vmkla.export.ranges import RangeReport
 from vmkla.metadata import ArtefactMetadata
 from vmkla.runner import Runner
+from vmkla.self_test import known_output
 
 if TYPE_CHECKING:
     import onnx
@@ -65,13 +66,12 @@ class Checked:
 
     def to_metadata(self) -> dict[str, Any]:
         """Plain values, as the file keeps them."""
-        facts = {
-            "passed": not (self.differences or self.beyond_half),
-            "frames": self.frames,
-            "rendered": self.rendered,
-            "checks": [report.to_dict() for report in self.gates],
-        }
-        return facts if self.ranges is None else {**facts, "range": self.ranges.to_dict()}
+        return gates_record(
+            [report.to_dict() for report in self.gates],
+            frames=self.frames,
+            rendered=self.rendered,
+            more=None if self.ranges is None else {"range": self.ranges.to_dict()},
+        )
 
 
 def check_file(
@@ -139,6 +139,15 @@ def check_file(
     comparisons = tuple(comparison for comparison, _ in pairs)
     reports = tuple(check(comparison, gates) for comparison, gates in pairs)
     return Checked(comparisons, reports, measured, len(frames), rendered)
+
+
+def self_test_answer(path: Path) -> dict[str, Any]:
+    """What a verified file says of the self-test's pictures, to be kept in it."""
+    runner = OnnxRuntimeRunner(path, warn_unverified=False)
+    try:
+        return known_output(runner)
+    finally:
+        runner.close()
 
 
 def refuse_failures(output: Path, checked: Checked) -> None:

@@ -168,7 +168,8 @@ def export_onnx(
                 partial, proto, model, form, metadata, shown, rendered=frames is None, say=say
             )
             checks.refuse_failures(output, checked)
-            metadata = dataclasses.replace(metadata, gates=checked.to_metadata())
+            answer = checks.self_test_answer(partial)
+            metadata = dataclasses.replace(metadata, gates=checked.to_metadata(), self_test=answer)
             _write(proto, metadata, partial)
         sha256, size = file_sha256(partial), partial.stat().st_size
         try:

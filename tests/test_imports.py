@@ -47,6 +47,8 @@ HEAVY = (
     "h5py",
     "imagehash",
     "pycuda",
+    "starlette",
+    "uvicorn",
 )
 
 

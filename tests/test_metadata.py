@@ -39,10 +39,11 @@ artefacts = st.builds(
     precision=st.sampled_from(["fp32", "fp16", "int8"]),
     input_type=st.sampled_from(["uint8", "float32"]),
     profile=st.none() | st.lists(st.integers(1, 64), min_size=3, max_size=3).map(sorted).map(tuple),
+    self_test=st.none() | facts,
 )
 
 
-YOUNGER = {"vmkla.input_type", "vmkla.profile", "vmkla.calibration"}
+YOUNGER = {"vmkla.input_type", "vmkla.profile", "vmkla.calibration", "vmkla.self_test"}
 """Keys that older files lack."""
 
 
@@ -68,7 +69,7 @@ def test_round_trip(metadata: ArtefactMetadata) -> None:
     back = ArtefactMetadata.from_props(props, path="model.onnx")
     # JSON has lists only: compare what both sides write.
     assert back.to_props() == props
-    for name in ("threshold", "preprocess", "class_names", "precision", "input_type", "profile"):
+    for name in ("threshold", "preprocess", "class_names", "precision", "input_type", "profile", "self_test"):
         assert getattr(back, name) == getattr(metadata, name), name
 
 

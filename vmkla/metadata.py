@@ -38,6 +38,7 @@ class ArtefactMetadata:
         profile: smallest, usual and largest batch that an engine is built for, of a file with a dynamic
             batch; None when nobody said, or when the batch is fixed.
         calibration: of an ``int8`` file, how it was made; empty for others.
+        self_test: the network's answer to the picture of ``vmkla.self_test``; None when nobody wrote it down.
         vmkla_version: version that wrote the file.
     """
 
@@ -53,6 +54,7 @@ class ArtefactMetadata:
     input_type: InputType = "uint8"
     profile: tuple[int, int, int] | None = None
     calibration: dict[str, Any] = field(default_factory=dict)
+    self_test: dict[str, Any] | None = None
     vmkla_version: str = __version__
 
     @property
@@ -77,6 +79,7 @@ class ArtefactMetadata:
             "vmkla.input_type": self.input_type,
             "vmkla.profile": json.dumps(self.profile),
             "vmkla.calibration": json.dumps(self.calibration),
+            "vmkla.self_test": json.dumps(self.self_test),
         }
 
     @classmethod
@@ -113,6 +116,7 @@ class ArtefactMetadata:
                 input_type=_input_type(props.get("vmkla.input_type", "uint8")),
                 profile=_profile(json.loads(props.get("vmkla.profile", "null"))),
                 calibration=_facts(props.get("vmkla.calibration", "{}")),
+                self_test=_self_test(props.get("vmkla.self_test", "null")),
                 vmkla_version=props["vmkla.version"],
             )
         except (KeyError, ValueError, TypeError) as error:
@@ -133,6 +137,10 @@ def _facts(text: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise TypeError(f"{values!r}, expected names and values")
     return values
+
+
+def _self_test(text: str) -> dict[str, Any] | None:
+    return None if json.loads(text) is None else _facts(text)
 
 
 def _input_type(text: str) -> InputType:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.errors import ArtefactMismatchError
 from vmkla.metadata import ArtefactMetadata
 
 
@@ -69,3 +70,19 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Release what it holds; a second call does nothing."""
+
+
+def check_one_by_one(spec: RunnerSpec) -> None:
+    """Refuse a network that does not take frames one by one.
+
+    Raises:
+        ArtefactMismatchError: its batch is fixed, and not 1.
+    """
+    if spec.batch not in (None, 1):
+        raise ArtefactMismatchError(
+            f"{spec.path} takes a fixed batch of {spec.batch}, and frames come one by one",
+            hint=f"Run: vmkla build again with --profile 1,1,{spec.batch}, from a file that `vmkla export "
+            "--batch dynamic` wrote"
+            if spec.path.endswith(".plan")
+            else "Run: vmkla export again with --batch dynamic or --batch 1",
+        )

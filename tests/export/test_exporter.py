@@ -17,11 +17,19 @@ from tolerances import tol
 from vmkla.engines.check_frames import RENDERED_FRAMES
 from vmkla.engines.onnx_file import read_outline
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
-from vmkla.errors import ArtefactMismatchError, BadInputError, GateError, ShapeError, UsageError
+from vmkla.errors import (
+    ArtefactMismatchError,
+    BadInputError,
+    GateError,
+    ShapeError,
+    UsageError,
+    VmklaError,
+)
 from vmkla.export import exporter, tracing
 from vmkla.metadata import ArtefactMetadata
 from vmkla.models.serving import FramesToProbability, weights_sha256
 from vmkla.preprocess import PreprocessSpec
+from vmkla.self_test import check_self_test
 
 SPEC = PreprocessSpec(HEIGHT, WIDTH)
 
@@ -120,6 +128,24 @@ def test_metadata(tiny_onnx: Path) -> None:
 
 
 @pytest.mark.parametrize("kernels", ["native", "bodies"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_verified_file_carries_its_self_test(tmp_path: Path, kernels: Any, precision: Any) -> None:
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(exported(precision))
+    runner = OnnxRuntimeRunner(path, threads=1, kernels=kernels)
+    own = runner.spec.metadata.self_test
+    assert own is not None and check_self_test(runner) == own
+    other = tmp_path / "other.onnx"
+    model = onnx.load_model_from_string(exported(precision))
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) > 1:
+            tensor.raw_data = bytes(len(tensor.raw_data))
+    onnx.save(model, other)
+    with pytest.raises(VmklaError, match="the self-test failed"):
+        check_self_test(OnnxRuntimeRunner(other, threads=1, kernels=kernels))
+
+
+@pytest.mark.parametrize("kernels", ["native", "bodies"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_probability_is_torchs(tiny_onnx: Path, kernels: Any, count: int) -> None:
     runner = OnnxRuntimeRunner(tiny_onnx, threads=1, kernels=kernels)
@@ -143,6 +169,7 @@ def test_fixed_batch_many_classes_and_half_storage(tmp_path: Path) -> None:
     assert any("mask Dice mean" in line and "passed" in line for line in lines)
     runner = OnnxRuntimeRunner(report.path, threads=1)
     assert runner.spec.batch == 2
+    assert check_self_test(runner) == report.metadata.self_test
     inputs = frames(2, seed=6)
     out = runner.infer(inputs)
     assert out.shape == (2, 3, HEIGHT, WIDTH)
@@ -256,6 +283,7 @@ def test_skipped_gates_are_written_down_and_warned_of(
     assert report.metadata.gates == {"skipped": True}
     runner = OnnxRuntimeRunner(report.path, threads=1)
     assert not runner.spec.metadata.verified
+    assert runner.spec.metadata.self_test is None
     assert "never verified" in caplog.text
 
 

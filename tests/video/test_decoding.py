@@ -15,7 +15,8 @@ import pytest
 from av.stream import Disposition
 
 from vmkla.errors import BadInputError
-from vmkla.video.decoding import VideoSource, upright
+from vmkla.video.decoding import VideoSource
+from vmkla.video.rgb import upright
 
 Image = npt.NDArray[np.uint8]
 WriteClip = Callable[..., Path]

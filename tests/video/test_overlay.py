@@ -10,7 +10,7 @@ import pytest
 from vmkla.errors import UsageError
 from vmkla.preprocess import Rect
 from vmkla.video.findings import Findings, find
-from vmkla.video.overlay import PALETTE_RGB, OverlayStyle, draw
+from vmkla.video.overlay import PALETTE_RGB, OverlayStyle, draw, outline, paint
 
 Image = npt.NDArray[np.uint8]
 
@@ -117,3 +117,48 @@ def test_unknown_style() -> None:
     frame, findings = scene()
     with pytest.raises(UsageError, match="heatmap"):
         draw(frame, findings, "heatmap")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("style", ["contour", "fill", "box"])
+def test_a_drawing_says_which_pixels_it_covers(style: OverlayStyle) -> None:
+    frame, findings = scene()
+    drawing = outline(findings, style, 1.0)
+    painted = paint(frame, drawing)
+    covered = drawing.covered()
+    np.testing.assert_array_equal(painted[covered], np.full((covered.sum(), 3), PALETTE_RGB[0]))
+    np.testing.assert_array_equal(painted[~covered], frame[~covered])
+
+
+@pytest.mark.parametrize("style", ["contour", "fill", "box"])
+@pytest.mark.parametrize("shift", [(0, 0), (7, -4), (-60, 30), (300, 0), (-1000, 5)])
+def test_a_drawing_moves(style: OverlayStyle, shift: tuple[int, int]) -> None:
+    frame, findings = scene()
+    height, width = findings.mask.shape
+    drawing = outline(findings, style)
+    moved = drawing.moved(np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float64))
+    wide = np.zeros((height + 2000, width + 2000), np.bool_)
+    wide[1000 + shift[1] : 1000 + shift[1] + height, 1000 + shift[0] : 1000 + shift[0] + width] = (
+        drawing.covered()
+    )
+    wanted = wide[1000 : 1000 + height, 1000 : 1000 + width]
+    covered = moved.covered()
+    missing = wanted & ~covered
+    missing[:, [0, -1]] = False
+    assert not missing.any()
+    # What lay beyond the frame's edge was never seen, and a line as wide as the edge may come in.
+    assert (covered & ~wanted).sum() <= 2 * (height + width)
+    painted = paint(frame, moved)
+    np.testing.assert_array_equal(painted[~covered], frame[~covered])
+    if abs(shift[0]) > width:
+        assert painted is frame
+
+
+def test_holes_stay_holes_when_a_drawing_moves() -> None:
+    probability = np.zeros((1, 90, 120), np.float32)
+    cv2.circle(probability[0], (60, 45), 30, 1.0, -1)
+    cv2.circle(probability[0], (60, 45), 12, 0.0, -1)
+    findings = find(probability, Rect(0, 0, 120, 90), (90, 120), 0.5)
+    drawing = outline(findings, "fill")
+    np.testing.assert_array_equal(drawing.covered(), findings.mask > 0)
+    moved = drawing.moved(np.array([[1, 0, 10], [0, 1, 5]], np.float64))
+    np.testing.assert_array_equal(moved.covered()[5:, 10:], (findings.mask > 0)[:-5, :-10])

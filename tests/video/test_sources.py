@@ -54,10 +54,25 @@ class TestKinds:
         with pytest.raises(BadInputError, match=r"a\.png cannot be decoded"):
             list(open_source(path).frames())
 
-    @pytest.mark.parametrize("address", ["rtsp://10.0.0.5/live", "v4l2:///dev/video0"])
-    def test_live_sources_are_not_in_this_version(self, address: str) -> None:
-        with pytest.raises(UsageError, match="live mode is not in this version"):
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "rtsp://me:secret@10.0.0.5/live",
+            "v4l2:///dev/video0",
+            "/dev/video0",
+            "gst:src ! appsink",
+            "sample://",
+        ],
+    )
+    def test_live_sources_need_live_mode(self, address: str) -> None:
+        with pytest.raises(UsageError, match="without --live") as caught:
             open_source(address)
+        assert "--live" in str(caught.value.hint) and "secret" not in str(caught.value)
+
+    def test_a_named_pipe_needs_live_mode(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "camera")
+        with pytest.raises(UsageError, match="without --live"):
+            open_source(tmp_path / "camera")
 
     @pytest.mark.parametrize("address", ["http://host/a.mp4", "s3://bucket/a.mp4"])
     def test_other_addresses(self, address: str) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vmkla import __version__
-from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
+from vmkla.errors import BadInputError, UsageError
 from vmkla.preprocess import PreprocessSpec, Rect, union, visible_field
-from vmkla.runner import Runner
+from vmkla.runner import Runner, check_one_by_one
 from vmkla.video.decoding import VideoSource
 from vmkla.video.frames import Source
 from vmkla.video.options import Cancellation, Progress, SegmentOptions
@@ -59,14 +59,7 @@ def segment(
         UsageError, BadInputError, ArtefactMismatchError: it cannot begin, or cannot go on.
     """
     spec = runner.spec
-    if spec.batch not in (None, 1):
-        raise ArtefactMismatchError(
-            f"{spec.path} takes a fixed batch of {spec.batch}, and frames come one by one",
-            hint=f"Run: vmkla build again with --profile 1,1,{spec.batch}, from a file that `vmkla export "
-            "--batch dynamic` wrote"
-            if spec.path.endswith(".plan")
-            else "Run: vmkla export again with --batch dynamic or --batch 1",
-        )
+    check_one_by_one(spec)
     if options.threshold is not None and spec.num_classes > 1:
         raise UsageError(
             f"a threshold was given, but {spec.path} has {spec.num_classes} classes: each pixel takes its "

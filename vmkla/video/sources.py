@@ -16,6 +16,7 @@ from vmkla.errors import BadInputError, UsageError
 from vmkla.video.decoding import VideoSource
 from vmkla.video.frames import Frame, Problem, Source, VideoTraits
 from vmkla.video.images import IMAGE_SUFFIXES, decode_image, looks_like_image, read_bytes
+from vmkla.video.live.address import is_live_address, parse_address
 
 __all__ = [
     "Frame",
@@ -123,10 +124,11 @@ def open_source(spec: str | Path, *, exclude: Collection[Path] = ()) -> Source:
         BadInputError: it is missing, unreadable (a folder: any part of it), or holds no image.
     """
     text = str(spec)
-    if text.startswith(("rtsp://", "rtsps://", "v4l2://")):
+    if is_live_address(text):
+        shown = parse_address(text).shown
         raise UsageError(
-            f"{text} is a live source, and live mode is not in this version",
-            hint="Record it to a file first, then: vmkla infer --video FILE",
+            f"{shown} is a live source, and without --live only files are read",
+            hint=f"Run: vmkla infer --source '{shown}' --live",
         )
     if _SCHEME.match(text):
         raise UsageError(
@@ -147,7 +149,12 @@ def open_source(spec: str | Path, *, exclude: Collection[Path] = ()) -> Source:
     if stat.S_ISDIR(mode):
         return _open_folder(path, exclude)
     if stat.S_ISCHR(mode):
-        raise UsageError(f"{text} is a device, and live mode is not in this version")
+        raise UsageError(f"{text} is a device, but no camera (/dev/video0 and on)")
+    if stat.S_ISFIFO(mode):
+        raise UsageError(
+            f"{text} is a named pipe, and without --live only files are read",
+            hint=f"Run: vmkla infer --source {text} --live",
+        )
     if not stat.S_ISREG(mode):
         raise BadInputError(f"{text} is neither a file nor a folder")
     try:

@@ -1,0 +1,202 @@
+"""``vmkla infer --live``: what its flags mean, and what it prints."""
+
+from __future__ import annotations
+
+import functools
+import json as json_format
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmkla.cli.console import print_json, say
+from vmkla.cli.options import latest, numbered
+from vmkla.errors import DegradedError, StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from vmkla.preprocess import Rect
+    from vmkla.runner import Runner
+    from vmkla.video.live.address import LiveAddress
+    from vmkla.video.live.options import LiveOptions
+
+
+@dataclass(frozen=True)
+class LiveFlags:
+    """The flags that mean something with ``--live`` alone, as they were given; None or False when not."""
+
+    display: bool = False
+    max_staleness_ms: float | None = None
+    record: bool = False
+    segment_s: float | None = None
+    hide: tuple[str, ...] = ()
+    monitor: str | None = None
+    monitor_token_file: Path | None = None
+    loop: bool = False
+    duration_s: float | None = None
+    hysteresis: float | None = None
+    min_lesion_fraction: float | None = None
+    min_lesion_age_ms: float | None = None
+
+    def given(self) -> list[str]:
+        """The flags that were given, as the user writes them."""
+        return [
+            "--" + field.name.replace("_", "-")
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+
+
+def refuse_flags(given: list[str], *, live: bool) -> None:
+    """Refuse flags of the other mode.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if not given:
+        return
+    if live:
+        raise UsageError(
+            f"{given[0]} is of files and folders, not of --live",
+            hint=f"Leave {given[0]} or --live out.",
+        )
+    raise UsageError(
+        f"{given[0]} means something with --live alone", hint=f"Add --live, or leave {given[0]} out."
+    )
+
+
+def live_loader(
+    model: str, runtime: str, device: str | None, threads: int | None, plugin: Path | None
+) -> Callable[[], Runner]:
+    """What the worker process loads the model with.
+
+    Without ``threads`` a CPU runtime gets all cores but one: the last one is the picture's.
+
+    Raises:
+        BadInputError: there is no such model.
+    """
+    from vmkla import weights
+    from vmkla.engines import load_runner
+
+    path = weights.resolve(model, ".safetensors" if runtime == "torch" else ".onnx")
+    if threads is None and path.suffix != ".plan":
+        threads = max(1, len(os.sched_getaffinity(0)) - 1)
+    return functools.partial(load_runner, model, runtime, device, threads=threads, plugin=plugin)
+
+
+def run_live_command(
+    spec: str,
+    load: Callable[[], Runner],
+    flags: LiveFlags,
+    settings: dict[str, Any],
+    *,
+    out: Path | None,
+    exist_ok: bool,
+    runs: Path,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Run live mode as the flags say, and print what came of it.
+
+    Args:
+        spec: address of the source.
+        load: see ``live_loader``.
+        flags: see ``LiveFlags``.
+        settings: threshold, overlay, alpha and roi, for ``LiveOptions``.
+        out: folder of the run; None takes a new one in ``runs``.
+        exist_ok, json, quiet: as the flags of these names.
+        runs: where runs go.
+    """
+    from vmkla.video.live.address import parse_address
+    from vmkla.video.live.run import run_live
+    from vmkla.video.live.screen import WindowScreen
+    from vmkla.video.options import stop_on_signals
+
+    address = parse_address(spec)
+    folder = out if out is not None else _default_folder(address, runs, exist_ok=exist_ok)
+    options = _options(flags, settings, folder, exist_ok=exist_ok)
+    screen = WindowScreen() if flags.display else None
+    say(f"live: {address}, {'q or Esc in the window' if flags.display else 'Ctrl-C'} ends it", quiet=quiet)
+    try:
+        with stop_on_signals() as cancel:
+            report = run_live(
+                load, address, options, cancel, screen=screen, say=lambda text: say(text, quiet=quiet)
+            ).to_dict()
+    except (DegradedError, StoppedError):
+        # What was shown is worth its figures; main() then prints the message and ends with its status.
+        written = folder / "report.json"
+        _print_results(json_format.loads(written.read_text(encoding="utf-8")), folder, json=json, quiet=quiet)
+        raise
+    _print_results(report, folder, json=json, quiet=quiet)
+
+
+def _options(flags: LiveFlags, settings: dict[str, Any], folder: Path, *, exist_ok: bool) -> LiveOptions:
+    from vmkla.video.live.options import MAX_STALENESS_MS, LiveOptions
+    from vmkla.video.live.temporal import TemporalOptions
+
+    monitor, token = None, None
+    if flags.monitor is not None:
+        from vmkla.video.live.monitor.access import parse_monitor_address, read_token
+
+        monitor = parse_monitor_address(flags.monitor)
+        token = None if flags.monitor_token_file is None else read_token(flags.monitor_token_file)
+    elif flags.monitor_token_file is not None:
+        raise UsageError("--monitor-token-file is for the monitor page", hint="Add --monitor HOST:PORT.")
+    if flags.segment_s is not None and not flags.record:
+        raise UsageError("--segment-s is for recordings", hint="Add --record.")
+    temporal = TemporalOptions(
+        flags.hysteresis, flags.min_lesion_fraction or 0.0, flags.min_lesion_age_ms or 0.0
+    )
+    return LiveOptions(
+        out_dir=folder,
+        max_staleness_ms=MAX_STALENESS_MS if flags.max_staleness_ms is None else flags.max_staleness_ms,
+        temporal=temporal if temporal.any else None,
+        record=flags.record,
+        segment_s=10.0 if flags.segment_s is None else flags.segment_s,
+        hide=tuple(_rect(text) for text in flags.hide),
+        monitor=monitor,
+        monitor_token=token,
+        loop=flags.loop,
+        duration_s=flags.duration_s,
+        exist_ok=exist_ok,
+        **settings,
+    )
+
+
+def _rect(text: str) -> Rect:
+    from vmkla.preprocess import Rect
+
+    try:
+        return Rect(*(int(part) for part in text.split(",")))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"--hide is {text!r}, expected X,Y,W,H in pixels of the picture",
+            hint="For instance: --hide 0,0,160,40",
+        ) from error
+
+
+def _default_folder(address: LiveAddress, runs: Path, *, exist_ok: bool) -> Path:
+    """Named after a file, or after the kind of the camera: an address may hold a password."""
+    name = Path(address.target).stem if address.kind in ("file", "pipe") else f"live-{address.kind}"
+    folder = runs / (name or "live")
+    return latest(folder) if exist_ok else numbered(folder)
+
+
+def _print_results(report: dict[str, Any], folder: Path, *, json: bool, quiet: bool) -> None:
+    for warning in report["warnings"]:
+        say(f"note: {warning}", quiet=quiet)
+    if json:
+        print_json({"out_dir": str(folder), **report})
+        return
+    counts, ai_s = report["counts"], report["ai_s"]
+    video, marker = report["video_delay_ms"], report["marker_delay_ms"]
+    print(
+        f"{counts['shown']} of {counts['received']} pictures shown, {report['fps']:.1f} frames/s, "
+        f"AI on for {ai_s['on']:.1f} of {sum(ai_s.values()):.1f} s"
+    )
+    print(
+        f"added video delay: p50 {video['p50']:.2f} ms, p99 {video['p99']:.2f} ms, max {video['max']:.2f} ms"
+    )
+    print(f"marker delay:      p50 {marker['p50']:.1f} ms, p95 {marker['p95']:.1f} ms")
+    for name, path in report["outputs"].items():
+        print(f"{name + ':':10} {folder / path}")

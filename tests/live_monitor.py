@@ -1,0 +1,149 @@
+"""A display that publishes, and the real monitor beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.video.live.board import Board
+from vmkla.video.live.events import EventLog
+from vmkla.video.live.monitor.app import MonitorLimits
+from vmkla.video.live.monitor.process import Monitor
+from vmkla.video.live.monitor.status import (
+    STATUS_CAPACITY_BYTES,
+    DelayWindow,
+    MonitorStatus,
+    StatusEvent,
+)
+from vmkla.video.live.picture import AiState, LivePicture, SignalState
+from vmkla.video.live.ring import FrameRing
+
+TOKEN = "a-token-of-the-tests-0123456789"
+DEADLINE_S = 30.0
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def wait_for(what: str, ready: Callable[[], Any], within_s: float = DEADLINE_S) -> Any:
+    """What ``ready`` gives once that is something."""
+    end_s = time.monotonic() + within_s
+    while time.monotonic() < end_s:
+        if found := ready():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come within {within_s:g} s")
+
+
+class Display:
+    """Publishes a picture 30 times a second and the status with it, as the display loop does."""
+
+    def __init__(self, height: int = 120, width: int = 160) -> None:
+        self.ring = FrameRing()
+        self.board = Board(STATUS_CAPACITY_BYTES)
+        self.events = EventLog(None)
+        self.ai, self.reason, self.signal = AiState.ON, "", SignalState.GOOD
+        self.rgb: npt.NDArray[np.uint8] = np.full((height, width, 3), (20, 90, 200), np.uint8)
+        self.paused = threading.Event()
+        self.sequence = 0
+        self.publish_s: list[float] = []
+        self.late_s: list[float] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Display:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.ring.close()
+        self.board.close()
+        self.events.close()
+
+    def status(self, now_s: float) -> MonitorStatus:
+        """What is published now."""
+        recent = self.events.recent(20)
+        return MonitorStatus(
+            now_s,
+            uptime_s=self.sequence / 30,
+            ai=self.ai,
+            ai_reason=self.reason,
+            signal=self.signal,
+            fps=30.0,
+            received=self.sequence + 5,
+            shown=self.sequence,
+            video_delay=self.video.summary(now_s),
+            marker_delay=self.markers.summary(now_s),
+            dropped={"not taken": 3, "damaged": 2},
+            restarts=4,
+            picture_hw=self.rgb.shape[:2],
+            events=tuple(StatusEvent(event.wall, event.kind, event.detail) for event in recent),
+        )
+
+    def _run(self) -> None:
+        self.video, self.markers = DelayWindow.of_video(), DelayWindow.of_markers()
+        next_s = time.monotonic()
+        while not self._stop.is_set():
+            next_s += 1 / 30
+            self._stop.wait(max(0.0, next_s - time.monotonic()))
+            if self.paused.is_set():
+                continue
+            begun_s = time.monotonic()
+            self.sequence += 1
+            self.ring.publish(LivePicture(self.sequence, begun_s, self.rgb))
+            self.publish_s.append(time.monotonic() - begun_s)
+            self.late_s.append(begun_s - next_s)
+            self.video.add(1.25, begun_s)
+            self.markers.add(250.0, begun_s)  # beyond its limit
+            if self.sequence % 3 == 0:
+                self.board.publish(self.status(begun_s).to_json())
+
+
+class Client:
+    """Asks a monitor, over a connection of its own each time."""
+
+    def __init__(self, url: str) -> None:
+        self.address = (urlsplit(url).hostname or "", urlsplit(url).port or 0)
+
+    def ask(self, path: str = "/", method: str = "GET", **headers: str) -> Answer:
+        """Status, headers in lower case, body; names of headers have ``_`` for ``-``."""
+        connection = http.client.HTTPConnection(*self.address, timeout=DEADLINE_S)
+        with contextlib.closing(connection):
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, headers=sent)
+            answer = connection.getresponse()
+            received = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, received, answer.read()
+
+    def status(self, **headers: str) -> dict[str, Any]:
+        """The document that the page polls."""
+        document: dict[str, Any] = json.loads(self.ask("/status.json", **headers)[2])
+        return document
+
+    def wait_until_served(self, **headers: str) -> None:
+        """Return once the page shows a live run."""
+        wait_for("a live status", lambda: self.status(**headers)["live"])
+
+
+@contextlib.contextmanager
+def served(
+    display: Display, token: str | None = None, limits: MonitorLimits | None = None
+) -> Iterator[Monitor]:
+    """The real monitor of a display, answering."""
+    monitor = Monitor("127.0.0.1", 0, token, display.ring.subscribe(), display.board, display.events, limits)
+    monitor.start()
+    try:
+        Client(monitor.url).wait_until_served(**({"Authorization": f"Bearer {token}"} if token else {}))
+        yield monitor
+    finally:
+        monitor.close()

@@ -1,0 +1,76 @@
+"""Kills a process in the middle of publishing, again and again, and looks at what readers make of it.
+
+Run as a program of its own: it forks, which is quick only where little is loaded. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.video.live.picture import LivePicture
+from vmkla.video.live.ring import FrameRing
+from vmkla.video.live.shared_slots import OverwrittenError, SharedSlots, Slot, TornError
+
+_HW = (300, 400)
+
+
+def _careless(slots: SharedSlots, number: int) -> Slot:
+    """What a reader would take for a picture if it checked nothing."""
+    content = slots._content(number)[: _HW[0] * _HW[1] * 3].copy()
+    return Slot(number, b"", content)
+
+
+def hammer(kills: int, seed: int) -> dict[str, int]:
+    """Counts: ``whole`` and ``mixed`` pictures that the reader gave, ``half`` slots that it refused, and
+    ``careless``, how many of those a reader without checks would have given as mixed pictures."""
+    ring = FrameRing(slots=3, slot_bytes=_HW[0] * _HW[1] * 3)
+    reader = ring.subscribe()
+    slots = reader._slots
+    pictures = [np.full((*_HW, 3), value, np.uint8) for value in range(17)]
+    for sequence in range(1, 4):
+        ring.publish(LivePicture(sequence, time.monotonic(), pictures[sequence]))
+    delays = random.Random(seed)
+    counts = {"kills": 0, "whole": 0, "mixed": 0, "half": 0, "careless": 0}
+    for _ in range(kills):
+        writer = os.fork()
+        if writer == 0:
+            _publish_for_ever(ring, slots.newest, pictures)
+        until = time.monotonic() + delays.uniform(0.0005, 0.002)
+        while time.monotonic() < until:
+            picture = reader.latest()
+            if picture is not None:
+                counts["mixed" if _is_mixed(picture.rgb) else "whole"] += 1
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+        counts["kills"] += 1
+        for number in range(slots.newest + 1, max(0, slots.newest - 3), -1):
+            try:
+                content = slots.read(number).content
+                counts["mixed" if _is_mixed(content) else "whole"] += 1
+            except (TornError, OverwrittenError):
+                if number == slots.newest + 1:
+                    counts["half"] += 1
+                    counts["careless"] += _is_mixed(_careless(slots, number).content)
+    return counts
+
+
+def _publish_for_ever(ring: FrameRing, sequence: int, pictures: list[npt.NDArray[np.uint8]]) -> None:
+    while True:
+        sequence += 1
+        ring.publish(LivePicture(sequence, time.monotonic(), pictures[sequence % len(pictures)]))
+
+
+def _is_mixed(content: npt.NDArray[np.uint8]) -> bool:
+    return bool(content.min() != content.max())
+
+
+if __name__ == "__main__":
+    print(json.dumps(hammer(int(sys.argv[1]), seed=7)))

@@ -1,0 +1,103 @@
+"""Networks that fail on command, at module level: the worker's process imports them from here."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import BadInputError
+from vmkla.metadata import ArtefactMetadata
+from vmkla.preprocess import PreprocessSpec
+from vmkla.runner import RunnerSpec
+
+HEALTHY, NAN, SHAPE, ABOVE_ONE, RAISE, HANG, SLOW, MEMORY, EXIT, DOUBLE = range(0, 100, 10)
+"""What a picture with this value in every pixel makes the network do."""
+SLOW_S = 0.4
+
+
+class CommandedRunner:
+    """The probability of a pixel is its red channel; pictures of one value are commands.
+
+    Args:
+        self_test: of the metadata.
+        batch: of the spec.
+        classes: output channels, all with the red channel.
+        drift: added to every probability, up to 1.
+    """
+
+    name = "commanded"
+
+    def __init__(
+        self,
+        self_test: dict[str, Any] | None = None,
+        batch: int | None = None,
+        classes: int = 1,
+        drift: float = 0.0,
+    ) -> None:
+        metadata = ArtefactMetadata(
+            model_config={"name": "commanded"},
+            class_names=tuple(f"class{index}" for index in range(classes)),
+            threshold=0.5,
+            preprocess=PreprocessSpec(32, 48),
+            weights_sha256="0" * 64,
+            gates={"passed": True},
+            self_test=self_test,
+        )
+        self.spec = RunnerSpec(
+            height=32,
+            width=48,
+            batch=batch,
+            num_classes=classes,
+            metadata=metadata,
+            path="commanded.onnx",
+            sha256="1" * 64,
+            runtime="numpy",
+            device="cpu",
+            kernels="native",
+        )
+        self._drift = np.float32(drift)
+
+    def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        red = frames_rgb[..., 0].astype(np.float32) / 255  # (n, h, w)
+        probability = np.repeat(red[:, np.newaxis], self.spec.num_classes, axis=1)
+        probability = np.minimum(probability + self._drift, np.float32(1))
+        command = int(frames_rgb.flat[0]) if np.ptp(frames_rgb) == 0 else HEALTHY
+        return _obey(command, probability)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _obey(command: int, probability: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    if command == NAN:
+        probability[..., 3, 4] = np.nan
+    elif command == SHAPE:
+        probability = probability[..., :-1]
+    elif command == ABOVE_ONE:
+        probability = probability + np.float32(1)
+    elif command == RAISE:
+        raise RuntimeError("device lost: /dev/nvidia0")
+    elif command == HANG:
+        time.sleep(3600)
+    elif command == SLOW:
+        time.sleep(SLOW_S)
+    elif command == MEMORY:
+        raise MemoryError
+    elif command == EXIT:
+        os._exit(3)
+    elif command == DOUBLE:
+        return probability.astype(np.float64)  # type: ignore[return-value]
+    return probability
+
+
+def load_from(file: Path) -> CommandedRunner:
+    """As long as the file is there; its text is the drift."""
+    try:
+        return CommandedRunner(drift=float(file.read_text(encoding="utf-8") or 0))
+    except OSError as error:
+        raise BadInputError(f"there is no model file {file}", hint="Fetch it again.") from error

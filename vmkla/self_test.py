@@ -1,0 +1,156 @@
+"""A picture with a known answer: whether a loaded network still computes what was verified.
+
+The picture is drawn with whole numbers, so it has the same pixels on every machine and at every size. What
+the network says of it is kept as a coarse grid: written into the file by export, from the output of the file
+it had just verified, and compared when a runner starts. That finds wrong or damaged weights, a broken
+kernel or device, and an output that is stuck (there are two pictures with different answers). How good the
+network is, it does not say.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import ArtefactMismatchError, ShapeError, VmklaError
+from vmkla.runner import Runner
+
+GRID = 8
+"""The answer is the mean probability in each of GRID x GRID cells."""
+PICTURE = 1
+"""Version of the picture, raised when its pixels change."""
+TOLERANCES = {"fp32": 0.01, "fp16": 0.03, "int8": 0.15}
+"""Largest difference of a cell by the file's precision. Runtimes and devices differ by less than a third of
+it; another file, or the other picture's answer, by 0.3 and more."""
+_RANGE_SLACK = 1e-3
+_DIGITS = 5
+
+Floats = npt.NDArray[np.float32]
+
+
+def self_test_frames(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A lit tunnel with one polyp to the right below, and its mirror image.
+
+    Args:
+        height, width: the network's input, px.
+    Returns:
+        (2, height, width, 3) uint8 RGB.
+    """
+    # Coordinates in 1/1024 of each side, at the pixels' centres.
+    y, x = np.meshgrid(
+        (2 * np.arange(height, dtype=np.int64) + 1) * 512 // height,
+        (2 * np.arange(width, dtype=np.int64) + 1) * 512 // width,
+        indexing="ij",
+    )
+
+    def squared(x_centre: int, y_centre: int) -> npt.NDArray[np.int64]:
+        return np.asarray((x - x_centre) ** 2 + (y - y_centre) ** 2, np.int64)
+
+    depth = squared(330, 360)  # dark where the tunnel goes on
+    light = np.minimum(255, 40 + depth * 215 // 620**2 + depth // 9000 % 4 * 5)
+    rgb = np.stack([light * 205 // 255 + 20, light * 110 // 255 + 8, light * 90 // 255 + 6], axis=-1)
+    radius = 190
+    dome = squared(650, 640)
+    rim = (dome >= radius**2) & (dome < (radius + 28) ** 2)
+    rgb[rim] = rgb[rim] * 55 // 100
+    bump = 255 - dome * 130 // radius**2
+    polyp = np.stack([bump * 245 // 255, bump * 130 // 255, bump * 112 // 255], axis=-1)
+    rgb = np.where((dome < radius**2)[..., None], polyp, rgb)
+    rgb[squared(600, 580) < 32**2] = 245  # the lamp's reflection
+    rgb[squared(512, 512) >= 540**2] = 4  # outside the round field of view
+    frame = rgb.clip(0, 255).astype(np.uint8)
+    return np.stack([frame, frame[:, ::-1]])
+
+
+def check_probability(probability: Floats, runner: Runner) -> None:
+    """Refuse an output that is no probability of the runner's classes and size for one frame.
+
+    Raises:
+        ShapeError: shape or type is another.
+        VmklaError: it holds NaN or infinity, or leaves 0 to 1.
+    """
+    spec = runner.spec
+    expected = (1, spec.num_classes, spec.height, spec.width)
+    seen = (getattr(probability, "shape", None), str(getattr(probability, "dtype", type(probability))))
+    if seen != (expected, "float32"):
+        raise ShapeError(f"the network's output is {seen[1]} {seen[0]}, expected float32 {expected}")
+    low, high = float(probability.min()), float(probability.max())
+    if not np.isfinite(low + high):  # min and max pass a NaN on
+        raise VmklaError(
+            "the network's output holds NaN or infinity, expected 0 to 1",
+            hint="Export again with --frames of such pictures, or with --precision fp32.",
+        )
+    if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
+        raise VmklaError(f"the network's output reaches from {low:g} to {high:g}, expected 0 to 1")
+
+
+def known_output(runner: Runner) -> dict[str, Any]:
+    """What the network says of the self-test's pictures, as plain values for a file's metadata.
+
+    Raises:
+        VmklaError: what it says is no probability.
+    """
+    return {"picture": PICTURE, "grids": np.round(_answer(runner), _DIGITS).astype(float).tolist()}
+
+
+def check_self_test(runner: Runner, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Run the self-test.
+
+    Args:
+        runner: the network, loaded.
+        known: what ``known_output`` gave earlier, for a file that does not say so itself; the file's own
+            word counts more. Without either, the output must only be probabilities.
+    Returns:
+        The answer to compare later ones with: the file's own, ``known``, or for want of both what the
+        network said now.
+    Raises:
+        VmklaError: the network says something else of the pictures, or something that is no probability.
+        ArtefactMismatchError: the file's answer is for another picture than this version draws.
+    """
+    expected = runner.spec.metadata.self_test or known
+    if expected is None:
+        return known_output(runner)
+    if expected.get("picture") != PICTURE:
+        raise ArtefactMismatchError(
+            f"{runner.spec.path} has the answer to self-test picture {expected.get('picture')!r}, this "
+            f"version draws picture {PICTURE}",
+            hint="Run: vmkla export again with this version",
+        )
+    seen = _answer(runner)
+    wanted = np.asarray(expected["grids"], np.float64)
+    if wanted.shape != seen.shape:
+        raise ArtefactMismatchError(
+            f"{runner.spec.path} has self-test answers of shape {wanted.shape}, expected {seen.shape}",
+            hint="Run: vmkla export again",
+        )
+    tolerance = TOLERANCES.get(runner.spec.metadata.precision, max(TOLERANCES.values()))
+    difference = float(np.abs(seen - wanted).max())
+    if not difference <= tolerance:
+        raise VmklaError(
+            f"the self-test failed: on a picture with a known answer the network is off by {difference:.3f}, "
+            f"expected at most {tolerance:g}",
+            hint=f"Check the file and the device: vmkla verify {runner.spec.path}",
+        )
+    return expected
+
+
+def _answer(runner: Runner) -> Floats:
+    """(2, classes, GRID, GRID): mean probability in each cell, for both pictures."""
+    answers = []
+    for frame in self_test_frames(runner.spec.height, runner.spec.width):
+        batch = np.repeat(frame[np.newaxis], runner.spec.batch or 1, axis=0)
+        probability = runner.infer(batch)[:1]
+        check_probability(probability, runner)
+        answers.append(_grid(probability[0]))
+    return np.stack(answers)
+
+
+def _grid(probability: Floats) -> Floats:
+    """(classes, h, w) to (classes, GRID, GRID), by means of cells that differ by a pixel at most."""
+    rows, columns = (np.arange(GRID) * side // GRID for side in probability.shape[1:])
+    sums = np.add.reduceat(np.add.reduceat(probability, rows, axis=1), columns, axis=2)
+    ones = np.ones(probability.shape[1:], np.float32)
+    counts = np.add.reduceat(np.add.reduceat(ones, rows, axis=0), columns, axis=1)
+    return np.asarray(sums / counts, np.float32)

@@ -1,0 +1,1 @@
+"""Live mode: a picture path that waits for nobody, and processes beside it that may fail."""

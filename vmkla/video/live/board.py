@@ -1,0 +1,72 @@
+"""The newest of something, from one process to another: results, heartbeats, status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vmkla.video.live.ring import Waker
+from vmkla.video.live.shared_slots import OverwrittenError, SharedSlots, TornError
+
+_SLOTS = 4
+
+Piece = bytes | bytearray | memoryview | np.ndarray[Any, Any]
+
+
+class Board:
+    """One message, replaced by each newer one. One process writes, one reads, and neither waits.
+
+    Pickled into a process that is being started, either end may be there. Messages of before the reader
+    looked first are given too, but only the newest.
+
+    Args:
+        capacity_bytes: the largest message; only what is used takes memory.
+
+    Attributes:
+        torn: messages whose checksum or numbers did not fit; none of them was given.
+    """
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._slots = SharedSlots(_SLOTS, capacity_bytes)
+        self._waker = Waker()
+        self._seen = 0
+        self.torn = 0
+
+    def publish(self, *pieces: Piece) -> None:
+        """Replace the message by these bytes, laid one after another.
+
+        Raises:
+            VmklaError: they are more than ``capacity_bytes``.
+        """
+        self._slots.write([np.frombuffer(piece, np.uint8) for piece in pieces if len(piece)])
+        self._waker.wake()
+
+    def read(self) -> bytes | None:
+        """The newest message that was not read yet, whole; None when there is none."""
+        while (newest := self._slots.newest) > self._seen:
+            self._seen = newest
+            try:
+                return self._slots.read(newest).content.tobytes()
+            except OverwrittenError:
+                continue
+            except TornError:
+                self.torn += 1
+        return None
+
+    def fileno(self) -> int:
+        """For ``select.poll``: readable when a message came since the last ``wait``."""
+        return self._waker.fileno()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether there is a message not read yet, now or within the time."""
+        if self._slots.newest > self._seen:
+            self._waker.clear()
+            return True
+        self._waker.wait(timeout_s)
+        return self._slots.newest > self._seen
+
+    def close(self) -> None:
+        """Let go of the memory; a second call does nothing."""
+        self._waker.close()
+        self._slots.close()

@@ -1,0 +1,259 @@
+"""The capture thread: the newest picture of a source, whatever happens to the source."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from vmkla.errors import VmklaError
+from vmkla.video.live.address import LiveAddress, redact
+from vmkla.video.live.cameras import CameraContext, CameraError, CaptureLimits, Shot, make_camera
+from vmkla.video.live.health import SignalHealth
+from vmkla.video.live.picture import MAX_PICTURE_BYTES, LivePicture, SignalState
+
+__all__ = ["Capture", "CaptureCounts", "CaptureLimits", "EventSink"]
+
+_DAMAGE_EVENT_S = 1.0  # losses of one cause are told at most so often; all of them are counted
+
+
+class EventSink(Protocol):
+    """Where events go: an ``EventLog``."""
+
+    def add(self, kind: str, detail: str = "", **facts: Any) -> object:
+        """Log that something happened."""
+
+
+@dataclass(frozen=True)
+class CaptureCounts:
+    """What became of the pictures so far.
+
+    Attributes:
+        received: pictures that the source gave.
+        damaged: of these, the ones in which the decoder concealed missing data.
+        opened: how often the source was opened and gave a picture.
+        dropped: by cause, pictures that nobody got. ``not taken``: a newer one came before it was asked
+            for; it is part of ``received``. The others never became pictures: ``undecodable`` packets,
+            pictures that came so late that they are ``behind``, and ones that are ``too large``.
+    """
+
+    received: int = 0
+    damaged: int = 0
+    opened: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+class Capture:
+    """Reads a source in a thread of its own and keeps its newest picture.
+
+    A camera that fails is opened again for as long as the run lasts; a file ends it. Nothing here makes the
+    thread that calls ``take`` wait longer than it says, and ``close`` leaves behind a source that hangs.
+
+    Args:
+        address: see ``parse_address``.
+        events: is told what happens to the source and its signal, without names or addresses.
+        loop: begin a file anew when it ends.
+        limits: see ``CaptureLimits``.
+
+    Attributes:
+        held: while it is set, the source's pictures are passed over as if it gave none.
+    """
+
+    def __init__(
+        self,
+        address: LiveAddress,
+        events: EventSink,
+        *,
+        loop: bool = False,
+        limits: CaptureLimits | None = None,
+    ) -> None:
+        self.address = address
+        self.limits = limits or CaptureLimits()
+        self.held = False
+        self._events = events
+        self._stop = threading.Event()
+        context = CameraContext(self.limits, self._stop, self._drop)
+        self._ends = not address.live
+        self._loop = loop
+        self._camera = make_camera(address, context, loop=loop)
+        self._health = SignalHealth(self.limits.health)
+        self._fresh = threading.Condition()
+        self._newest: LivePicture | None = None
+        self._received = self._damaged = self._opened = 0
+        self._dropped: Counter[str] = Counter()
+        self._told_s: dict[str, float] = {}
+        self._told_signal = SignalState.LOST
+        self._size_hw: tuple[int, int] | None = None
+        self._trouble = ""
+        self._open = False
+        self._ended = False
+        self._error: VmklaError | None = None
+        self._thread = threading.Thread(target=self._run, name="vmkla-capture", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read.
+
+        Raises:
+            VmklaError: the source can never be read: a file that is no video, OpenCV without GStreamer.
+        """
+        self._camera.prepare()
+        self._thread.start()
+
+    def take(self, timeout_s: float) -> LivePicture | None:
+        """The newest picture that was not taken yet; None when none comes in time or the source has ended."""
+        with self._fresh:
+            if self._newest is None and not self._ended and timeout_s > 0:
+                self._fresh.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
+            picture, self._newest = self._newest, None
+        self._note_signal()
+        return picture
+
+    @property
+    def signal(self) -> SignalState:
+        """What the source gives now."""
+        return self._health.state(time.monotonic())
+
+    @property
+    def ended(self) -> bool:
+        """A file came to its end, and its last picture was taken."""
+        return self._ended and self._newest is None
+
+    @property
+    def error(self) -> VmklaError | None:
+        """Why a file ended before it gave one picture."""
+        return self._error
+
+    @property
+    def trouble(self) -> str:
+        """What keeps the source from being read, without names; empty while it gives pictures."""
+        return self._trouble
+
+    @property
+    def counts(self) -> CaptureCounts:
+        """What became of the pictures so far."""
+        with self._fresh:
+            return CaptureCounts(self._received, self._damaged, self._opened, dict(self._dropped))
+
+    def describe(self) -> dict[str, Any]:
+        """The source for a report: kind, address without passwords, and what was opened last."""
+        return {
+            "kind": self.address.kind,
+            "address": self.address.shown,
+            "loop": self._loop,
+            **self._camera.describe(),
+        }
+
+    def close(self) -> None:
+        """End the thread; a source that hangs is left to it, and the process may end all the same."""
+        self._stop.set()
+        with self._fresh:
+            self._fresh.notify_all()
+        if not self._thread.is_alive():
+            return
+        self._thread.join(self.limits.close_s)
+        if self._thread.is_alive():
+            self._events.add("source left", "the source does not answer and was left behind")
+
+    def _run(self) -> None:
+        wait_s = self.limits.retry_s
+        while not self._stop.is_set():
+            cause, private = "the source ended", ""
+            before = self._received
+            try:
+                for shot in self._camera.shots():
+                    self._give(shot)
+                    if self._stop.is_set():
+                        break
+            except VmklaError as error:
+                cause, private = _public(error), self._redact(error.message)
+                self._error = error if self._ends and not self._received else None
+            except Exception as error:  # whatever a decoder or driver does, the display goes on
+                cause, private = f"unexpected {type(error).__name__}", self._redact(str(error))
+            self._close_camera()
+            if self._stop.is_set():
+                break
+            if self._ends and not (self._loop and self._received):
+                self._end(cause, private)
+                return
+            self._lose(cause, private)
+            wait_s = self.limits.retry_s if self._received > before else wait_s
+            self._stop.wait(wait_s)
+            wait_s = min(2 * wait_s, self.limits.retry_max_s)
+
+    def _give(self, shot: Shot) -> None:
+        if self.held:
+            return
+        if shot.rgb.nbytes > MAX_PICTURE_BYTES:
+            self._drop("too large", "a picture is larger than 3840x2160")
+            return
+        size_hw = (shot.rgb.shape[0], shot.rgb.shape[1])
+        if not self._open:
+            self._open, self._trouble = True, ""
+            self._opened += 1
+            self._events.add("source open", f"{size_hw[1]}x{size_hw[0]}", **self._camera.describe())
+        if self._size_hw not in (None, size_hw):
+            self._tell_format(size_hw)
+        self._size_hw = size_hw
+        shot.rgb.flags.writeable = False
+        self._health.see(shot.rgb, shot.captured_s)
+        with self._fresh:
+            if self._newest is not None:
+                self._dropped["not taken"] += 1
+            self._received += 1
+            self._damaged += shot.damaged
+            self._newest = LivePicture(self._received, shot.captured_s, shot.rgb, shot.damaged)
+            self._fresh.notify_all()
+
+    def _drop(self, cause: str, detail: str) -> None:
+        with self._fresh:
+            self._dropped[cause] += 1
+            count = self._dropped[cause]
+        now_s = time.monotonic()
+        if now_s - self._told_s.get(cause, -_DAMAGE_EVENT_S) >= _DAMAGE_EVENT_S:
+            self._told_s[cause] = now_s
+            self._events.add("source drop", cause, cause=self._redact(detail), so_far=count)
+
+    def _redact(self, text: str) -> str:
+        """Without passwords, whatever message an address is quoted in."""
+        if self.address.kind in ("rtsp", "gst"):
+            text = text.replace(self.address.target, self.address.shown)
+        return redact(text)
+
+    def _tell_format(self, size_hw: tuple[int, int]) -> None:
+        before = self._size_hw
+        assert before is not None
+        detail = f"{before[1]}x{before[0]} became {size_hw[1]}x{size_hw[0]}"
+        self._events.add("source format", detail, before_hw=list(before), after_hw=list(size_hw))
+
+    def _close_camera(self) -> None:
+        try:
+            self._camera.close()
+        except Exception as error:
+            self._events.add("source lost", f"closing failed with {type(error).__name__}")
+
+    def _lose(self, cause: str, private: str) -> None:
+        if self._open or cause != self._trouble:
+            self._events.add("source lost", cause, cause=private)
+        self._open, self._trouble = False, cause
+        self._health.lose()
+
+    def _end(self, cause: str, private: str) -> None:
+        self._events.add("source end", cause, cause=private)
+        self._open, self._trouble = False, cause
+        with self._fresh:
+            self._ended = True
+            self._fresh.notify_all()
+
+    def _note_signal(self) -> None:
+        """Log a change of the signal, here since a source that hangs cannot do so itself."""
+        state = self.signal
+        if state is not self._told_signal and not self._ended:
+            self._events.add("signal", f"{self._told_signal.value} became {state.value}")
+            self._told_signal = state
+
+
+def _public(error: VmklaError) -> str:
+    """A cause without the names that a message holds."""
+    return error.cause if isinstance(error, CameraError) else "the source cannot be read"

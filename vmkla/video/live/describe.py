@@ -1,0 +1,39 @@
+"""A run in plain values: for the report what was asked for, for the monitor what it must not show."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vmkla.video.live.address import LiveAddress
+from vmkla.video.live.options import LiveOptions
+
+_NAME_LETTERS = 4
+
+
+def plain_settings(options: LiveOptions, about: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, as plain values, without the token."""
+    roi = options.roi
+    return {
+        "threshold": about.get("threshold", options.threshold),
+        "overlay": options.overlay,
+        "alpha": options.alpha,
+        "roi": roi if roi is None or isinstance(roi, str) else list(roi),
+        "max_staleness_ms": options.max_staleness_ms,
+        "temporal": None if options.temporal is None else vars(options.temporal).copy(),
+        "record": options.record,
+        "segment_s": options.segment_s,
+        "hide": [list(rect) for rect in options.hide],
+        "monitor": options.monitor is not None,
+        "loop": options.loop,
+        "duration_s": options.duration_s,
+        "drop_budget": options.drop_budget,
+    }
+
+
+def names_in(address: LiveAddress) -> tuple[str, ...]:
+    """Words of an address that the monitor page must not show."""
+    if address.kind == "sample":
+        return ()
+    words = re.split(r"[^\w-]+", f"{address.shown} {address.target}")
+    return (address.shown, address.target, *(word for word in words if len(word) >= _NAME_LETTERS))

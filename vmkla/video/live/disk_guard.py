@@ -1,0 +1,85 @@
+"""The disk that recordings go to: readable by its owner only, and never filled."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmkla.errors import BadInputError
+from vmkla.video.sinks import output_errors
+
+MIN_FREE_BYTES = 1 << 30
+"""Space that recording leaves: for the run's log and report, and for whoever else writes to that disk."""
+
+
+class RecordingStoppedError(Exception):
+    """Recording cannot go on; the message is a few words for the screen, without a path."""
+
+
+def stop_reason(error: OSError) -> str:
+    """Few words for what the disk refused, without a path."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk full"
+    return f"disk: {error.strerror or type(error).__name__}"
+
+
+@dataclass(frozen=True)
+class DiskGuard:
+    """Says when the disk of a folder holds too little free space to go on.
+
+    Attributes:
+        folder: on the disk in question.
+        min_free_bytes: space that must be left to this account.
+    """
+
+    folder: Path
+    min_free_bytes: int = MIN_FREE_BYTES
+
+    def free_bytes(self) -> int:
+        """Space that this account may still use.
+
+        Raises:
+            OSError: the folder is gone.
+        """
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize
+
+    def check(self) -> None:
+        """Ask once more.
+
+        Raises:
+            RecordingStoppedError: there is too little space.
+            OSError: the folder is gone.
+        """
+        free = self.free_bytes()
+        if free < self.min_free_bytes:
+            raise RecordingStoppedError(
+                f"disk nearly full: {_megabytes(free)} free, {_megabytes(self.min_free_bytes)} are kept free"
+            )
+
+    def prepare(self) -> None:
+        """Make the folder, close it to others, and look at the disk, before anything is promised.
+
+        Raises:
+            BadInputError: the folder cannot be made or written to, or the disk holds too little space.
+        """
+        with output_errors(self.folder):
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            if self.folder.stat().st_mode & 0o077:
+                self.folder.chmod(0o700)
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            free = self.free_bytes()
+        if free < self.min_free_bytes:
+            raise BadInputError(
+                f"the disk of {self.folder} has {_megabytes(free)} free, and recording keeps "
+                f"{_megabytes(self.min_free_bytes)} free",
+                hint="Free some space there, or give another folder: --out DIR",
+            )
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.0f} MB"

@@ -1,0 +1,265 @@
+"""Everything of a recording that may wait for the disk, on a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vmkla.video.live.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
+from vmkla.video.sinks import to_json
+from vmkla.video.stages import Channel
+
+INDEX = "recording.jsonl"
+
+Row = dict[str, Any]
+Block = tuple[int, bytes]
+"""Place in the file, and what stands there."""
+
+_DEPTH = 512
+"""Frames that may wait for a slow disk: about 8 s of two streams at 30 fps, 50 kB a frame at 1080p."""
+_CHECK_EVERY_S = 0.25
+
+
+class SegmentFile:
+    """One file, of which whole pieces are on the disk or none of them.
+
+    Args:
+        path: made anew; a file that is there already is never written to.
+        opened: row of the index that says that the file was begun.
+    """
+
+    def __init__(self, path: Path, opened: Row) -> None:
+        self.path = path
+        self.row = opened
+        self.end = 0
+        self._fd = -1
+
+    def create(self) -> None:
+        """Make the file; its name is on the disk afterwards."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(self.path, flags, 0o600)
+        sync_folder(self.path.parent)
+
+    def write(self, blocks: list[Block], row: Row) -> None:
+        """Put blocks in their places; with an error the file ends where it ended before.
+
+        Args:
+            blocks: in the order in which they must reach the disk.
+            row: what the file holds when they are there.
+        """
+        end = self.end
+        try:
+            for at, data in blocks:
+                if at < self.end:
+                    os.fdatasync(self._fd)  # what the changed head speaks of must be there first
+                _write_at(self._fd, at, data)
+                self.end = max(self.end, at + len(data))
+        except OSError:
+            with contextlib.suppress(OSError):  # the first error counts
+                os.ftruncate(self._fd, end)
+            self.end = end
+            raise
+        self.row = row
+
+    def sync(self) -> None:
+        """What was written is on the disk afterwards."""
+        if self._fd >= 0:
+            os.fdatasync(self._fd)
+
+    def finish(self) -> None:
+        """Close it, with everything on the disk. A second call does nothing."""
+        if self._fd < 0:
+            return
+        fd, self._fd = self._fd, -1
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+class Index:
+    """Which file holds what: ``recording.jsonl``, one row when a file is begun and one when it is closed
+    or, without a frame, removed.
+
+    Args:
+        folder: of the recording.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(folder / INDEX, flags, 0o600)
+        size = os.fstat(self._fd).st_size
+        self._torn = bool(size) and os.pread(self._fd, 1, size - 1) != b"\n"
+
+    def add(self, row: Row) -> None:
+        """Append a row, whole or not at all; it is on the disk afterwards."""
+        line = (b"\n" if self._torn else b"") + to_json(row) + b"\n"
+        start = os.fstat(self._fd).st_size
+        try:
+            _write_at(self._fd, start, line)
+        except OSError:
+            os.ftruncate(self._fd, start)
+            raise
+        self._torn = False
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Nothing is added afterwards."""
+        os.close(self._fd)
+
+
+def read_index(folder: Path) -> list[Row]:
+    """Rows of a recording's index; a row that a power cut tore is left out."""
+    rows = []
+    for line in (folder / INDEX).read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+class DiskWriter:
+    """Takes jobs of several streams and does them in order. The streams wait only when very many wait.
+
+    Args:
+        folder: of the recording; there already.
+        guard: asked four times a second.
+        sync_s: at most so much of an open segment is lost with the power, seconds.
+
+    Attributes:
+        failure: why it has stopped, in a few words; empty while it goes on.
+    Raises:
+        OSError: the index cannot be made.
+    """
+
+    def __init__(self, folder: Path, guard: DiskGuard, *, sync_s: float) -> None:
+        self._folder = folder
+        self._guard = guard
+        self._sync_s = sync_s
+        self._jobs: Channel[Callable[[], None]] = Channel(_DEPTH)
+        self._open: list[SegmentFile] = []
+        self._next_check_s = self._next_sync_s = 0.0
+        self._busy_since_s: float | None = None
+        self.failure = ""
+        self._index = Index(folder)
+        self._thread = threading.Thread(target=self._work, name="vmkla-disk", daemon=True)
+        self._thread.start()
+
+    @property
+    def busy_s(self) -> float:
+        """How long the disk has kept the thread waiting by now, seconds."""
+        since = self._busy_since_s
+        return 0.0 if since is None else time.monotonic() - since
+
+    def create(self, name: str, opened: Row) -> SegmentFile:
+        """Begin a file.
+
+        Args:
+            name: of the file in the folder.
+            opened: its first row in the index.
+        Raises:
+            ChannelClosedError: writing has failed.
+        """
+        file = SegmentFile(self._folder / name, opened)
+        self._jobs.put(partial(self._create, file))
+        return file
+
+    def write(self, file: SegmentFile, blocks: list[Block], row: Row) -> None:
+        """Add to a file; see ``SegmentFile.write``.
+
+        Raises:
+            ChannelClosedError: writing has failed.
+        """
+        self._jobs.put(partial(file.write, blocks, row))
+
+    def finish(self, file: SegmentFile) -> None:
+        """Close a file.
+
+        Raises:
+            ChannelClosedError: writing has failed.
+        """
+        self._jobs.put(partial(self._finish, file))
+
+    def close(self, timeout_s: float) -> bool:
+        """Do what waits, and end; False when the disk did not let it in time."""
+        self._jobs.finish()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            for job in self._jobs.items():
+                self._busy_since_s = time.monotonic()
+                self._look_after_the_disk(self._busy_since_s)
+                job()
+                self._busy_since_s = None
+        except RecordingStoppedError as error:
+            self.failure = str(error)
+        except OSError as error:
+            self.failure = stop_reason(error)
+        except BaseException as error:  # for nobody else would see it
+            self.failure = f"unexpected {type(error).__name__}"
+            raise
+        finally:
+            self._jobs.close()
+            self._close_all()
+            self._busy_since_s = None
+
+    def _look_after_the_disk(self, now_s: float) -> None:
+        if now_s >= self._next_check_s:
+            self._next_check_s = now_s + _CHECK_EVERY_S
+            self._guard.check()
+        if now_s >= self._next_sync_s:
+            for file in self._open:
+                file.sync()
+            self._next_sync_s = time.monotonic() + self._sync_s
+
+    def _create(self, file: SegmentFile) -> None:
+        self._guard.check()
+        file.create()
+        self._open.append(file)
+        self._index.add({"event": "opened", **file.row})
+
+    def _finish(self, file: SegmentFile) -> None:
+        self._open.remove(file)
+        file.finish()
+        if file.row.get("frames"):
+            self._index.add({"event": "closed", **file.row, "bytes": file.end})
+        else:  # the disk took not one whole frame, and no player opens such a file
+            file.path.unlink()
+            self._index.add({"event": "removed", **file.row})
+
+    def _close_all(self) -> None:
+        """After an error: everything that is whole stays, and the index says so if it still can."""
+        for file in list(self._open):
+            try:
+                self._finish(file)
+            except OSError as error:
+                self.failure = self.failure or stop_reason(error)
+        self._index.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """The names in a folder are on the disk afterwards."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_at(fd: int, at: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, at)
+        view, at = view[written:], at + written

@@ -1,0 +1,100 @@
+"""What happened in a live run: counted, remembered, and written as one JSON line an event."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from vmkla.video.live.lines import LineLog
+
+_RECENT = 200
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened.
+
+    Attributes:
+        at_s: when, seconds of ``time.monotonic()``.
+        wall: the same by the wall clock, ISO 8601 in UTC: nothing but the log reads that clock.
+        kind: what, in a word or two, for instance ``"ai off"``; events are counted by it.
+        detail: a few words for a person. Never a file's name, a path or an address.
+        facts: figures, for the log alone.
+    """
+
+    at_s: float
+    wall: str
+    kind: str
+    detail: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "wall": self.wall,
+            "monotonic_s": round(self.at_s, 6),
+            "kind": self.kind,
+            "detail": self.detail,
+            **self.facts,
+        }
+
+
+class EventLog:
+    """The log of a run. ``add`` never waits for the disk, and may be called from any thread.
+
+    When the disk refuses a line, the run goes on; see ``unwritten``.
+
+    Args:
+        path: where the lines go, readable by its owner only; None keeps events in memory alone.
+    Raises:
+        BadInputError: the file cannot be made.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._recent: deque[Event] = deque(maxlen=_RECENT)
+        self._counts: Counter[str] = Counter()
+        self._lines = None if path is None else LineLog(path, durable=True)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Events by kind."""
+        with self._lock:
+            return dict(self._counts)
+
+    @property
+    def unwritten(self) -> tuple[int, str]:
+        """How many events are not in the file, and why the first of them is not."""
+        lines = self._lines
+        return (0, "") if lines is None else (lines.unwritten, lines.unwritten_because)
+
+    def add(self, kind: str, detail: str = "", **facts: Any) -> Event:
+        """Log that something happened, now.
+
+        Args:
+            kind, detail, facts: see ``Event``; facts are plain values.
+        """
+        wall = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        with self._lock:
+            event = Event(time.monotonic(), wall, kind, detail, facts)
+            self._recent.append(event)
+            self._counts[kind] += 1
+            if self._lines is not None:
+                self._lines.put(event.to_dict())
+        return event
+
+    def recent(self, n: int) -> list[Event]:
+        """The last ``n`` events, oldest first; 200 are kept."""
+        with self._lock:
+            return list(self._recent)[-n:] if n > 0 else []
+
+    def close(self) -> None:
+        """Write what waits and close the file; a disk that hangs is not waited for."""
+        if self._lines is not None:
+            self._lines.close()

@@ -1,0 +1,108 @@
+"""The folder of a live run: its owner's alone, since it holds patients' pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vmkla.errors import UsageError
+from vmkla.video.sinks import DiskReserve, output_errors, to_json
+
+EVENTS, REPORT, FRAMES, RECORDING = "events.jsonl", "report.json", "frames.jsonl", "recording"
+_RESERVE = ".reserve.partial"
+_REPLACED = (REPORT, EVENTS, FRAMES)
+
+
+@dataclass
+class LiveFolder:
+    """The folder, made and closed to others.
+
+    Attributes:
+        path: the folder.
+        made: this run made it.
+        full: there was no space for a reserve: the disk is full from the start.
+    """
+
+    path: Path
+    made: bool
+    full: bool = False
+    _reserve: DiskReserve | None = field(default=None, repr=False)
+
+    def outputs(self) -> dict[str, str]:
+        """What is there, by name, relative to the folder."""
+        names = {"events": EVENTS, "frames": FRAMES, "recording": RECORDING, "report": REPORT}
+        return {key: name for key, name in names.items() if (self.path / name).exists()}
+
+    def write_report(self, report: dict[str, Any]) -> None:
+        """Write ``report.json``, whole or not at all; on a full disk into the space that was held back.
+
+        Raises:
+            BadInputError: it cannot be written.
+        """
+        self.release()
+        path = self.path / REPORT
+        partial = self.path / f".{REPORT}.part"
+        with output_errors(path):
+            try:
+                partial.unlink(missing_ok=True)
+                with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(to_json(report, indent=2) + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(path)
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
+
+    def release(self) -> None:
+        """Give the space back that is held for the report."""
+        if self._reserve is not None:
+            self._reserve.release()
+            self._reserve = None
+
+    def discard(self) -> None:
+        """Remove what ``open_folder`` made: the run did not begin."""
+        self.release()
+        if self.made:
+            for name in _REPLACED:
+                (self.path / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody put something there meanwhile
+                self.path.rmdir()
+
+
+def open_folder(path: Path, *, exist_ok: bool) -> LiveFolder:
+    """Make or take over the folder of a live run.
+
+    Args:
+        path: the folder.
+        exist_ok: replace the log and the report of an earlier run. Its recordings stay in any case, and new
+            ones get the numbers after theirs.
+    Raises:
+        UsageError: it holds an earlier run, and ``exist_ok`` is not set.
+        BadInputError: it cannot be written to.
+    """
+    made = not path.exists()
+    if path.is_dir():
+        taken = [name for name in (*_REPLACED, RECORDING) if (path / name).exists()]
+        if taken and not exist_ok:
+            raise UsageError(
+                f"{path} holds outputs already: {', '.join(taken)}",
+                hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
+            )
+    with output_errors(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+        for name in _REPLACED:
+            (path / name).unlink(missing_ok=True)
+        try:
+            return LiveFolder(path, made, _reserve=DiskReserve(path / _RESERVE))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                if made:
+                    path.rmdir()
+                raise
+            return LiveFolder(path, made, full=True)  # the picture matters more than the report

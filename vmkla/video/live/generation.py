@@ -1,0 +1,123 @@
+"""One life of the worker: its process, the memory shared with it, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from vmkla.errors import BadInputError
+from vmkla.runner import Runner
+from vmkla.video.live.board import Board
+from vmkla.video.live.picture import LiveResult
+from vmkla.video.live.pulse import PULSE_BYTES, Pulse
+from vmkla.video.live.results import RESULT_BYTES, decode_result
+from vmkla.video.live.ring import RingReader, Waker
+from vmkla.video.live.watch import Fault
+from vmkla.video.live.worker import ABOUT_BYTES, CONTROL_BYTES, WorkerOptions, work
+
+_REAP_S = 1.0
+
+
+class Generation:
+    """A worker that was started.
+
+    What it writes lies in memory of its own, so nothing of a dead worker is ever taken for a living one's.
+
+    Args:
+        load, options, pictures: see ``work``.
+    """
+
+    def __init__(self, load: Callable[[], Runner], options: WorkerOptions, pictures: RingReader) -> None:
+        self.started_s = time.monotonic()
+        self.pulse = Pulse(at_s=self.started_s)
+        self._results = Board(RESULT_BYTES)
+        self._heartbeat = Board(PULSE_BYTES)
+        self._about = Board(ABOUT_BYTES)
+        self._control = Board(CONTROL_BYTES)
+        boards = (self._results, self._heartbeat, self._about, self._control)
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=work,
+            args=(load, options, pictures, *boards, os.getpid()),
+            name="vmkla-worker",
+            daemon=True,
+        )
+        try:
+            self._process.start()
+        except BaseException:
+            self._close_boards()
+            raise
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process."""
+        return self._process.pid
+
+    def wait(self, waker: Waker, timeout_s: float) -> None:
+        """Return at a result, at the worker's death, when woken, or when the time is over."""
+        poll = select.poll()
+        for source in (waker.fileno(), self._results.fileno(), self._process.sentinel):
+            poll.register(source, select.POLLIN)
+        poll.poll(max(0.0, timeout_s) * 1e3)
+        waker.clear()
+        self._results.wait(0.0)
+
+    def read_pulse(self) -> Pulse:
+        """The newest sign of life."""
+        message = self._heartbeat.read()
+        if message is not None:
+            try:
+                self.pulse = Pulse.from_bytes(message)
+            except (ValueError, TypeError) as error:
+                raise BadInputError(f"the worker's pulse makes no sense: {error}") from error
+        return self.pulse
+
+    def read_about(self) -> dict[str, Any] | None:
+        """What was loaded, once."""
+        message = self._about.read()
+        return None if message is None else dict(json.loads(message))
+
+    def read_result(self) -> LiveResult | None:
+        """The newest result that was not read yet.
+
+        Raises:
+            BadInputError: the worker sent something else, or it did not arrive whole.
+        """
+        message = self._results.read()
+        if self._results.torn:
+            raise BadInputError("a result did not arrive whole")
+        return None if message is None else decode_result(message)
+
+    def ask_self_test(self, number: int) -> None:
+        """Have the worker test itself; its pulse then says so by this number."""
+        self._control.publish(str(number).encode())
+
+    def death(self) -> Fault | None:
+        """Why the process ended; None while it lives."""
+        if self._process.is_alive():
+            return None
+        pulse = self.read_pulse()
+        if pulse.stage == "failed":
+            return Fault(pulse.cause, f"{pulse.error}: {pulse.message}", pulse)
+        code = self._process.exitcode or 0
+        if code == -signal.SIGKILL:
+            return Fault("worker was killed", "signal 9, as from the system when memory runs out", pulse)
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        return Fault("worker crashed", how, pulse)
+
+    def kill(self) -> bool:
+        """End the process whatever it does. Gives whether it is gone: the system may be slow to let go."""
+        self._process.kill()
+        self._process.join(_REAP_S)
+        gone = not self._process.is_alive()
+        self._close_boards()
+        return gone
+
+    def _close_boards(self) -> None:
+        for board in (self._results, self._heartbeat, self._about, self._control):
+            board.close()

@@ -1,0 +1,118 @@
+"""A file of JSON lines that nobody ever waits for."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from vmkla.video.sinks import output_errors
+
+_WAITING_MAX = 10_000
+"""Lines that may wait for a disk that hangs; beyond, they are counted and not kept."""
+_CLOSE_S = 2.0
+_MAX_BYTES = 1 << 30
+"""A file does not grow beyond it: no run may fill a disk with what it says of itself."""
+
+
+class LineLog:
+    """Writes lines from a thread of its own, so that ``put`` never waits for the disk.
+
+    When the disk refuses a line, the run goes on: lines that are not in the file are counted. The file is
+    readable by its owner only, from its first byte.
+
+    Args:
+        path: the file; one that is there is replaced.
+        durable: have each batch of lines on the disk before the next is taken, so that they outlive a power
+            cut.
+
+    Attributes:
+        unwritten: lines that are not in the file.
+        unwritten_because: why the first of them is not; empty when all are.
+
+    Raises:
+        BadInputError: the file cannot be made.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = False) -> None:
+        self.path = path
+        self.unwritten = 0
+        self.unwritten_because = ""
+        self._durable = durable
+        self._changed = threading.Condition()
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._closing = self._torn = False
+        self._size_bytes = self._in_hand = 0
+        with output_errors(path):
+            path.unlink(missing_ok=True)  # one that others may read would stay so
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(path, flags, 0o600)
+        self._thread = threading.Thread(target=self._write_all, name=f"vmkla-{path.stem}", daemon=True)
+        self._thread.start()
+
+    def put(self, line: dict[str, Any]) -> None:
+        """Have a line written.
+
+        Args:
+            line: plain values; nobody changes them afterwards.
+        """
+        with self._changed:
+            if self._closing or len(self._waiting) >= _WAITING_MAX:
+                self._fail("the disk does not take lines as fast as they come", 1)
+                return
+            self._waiting.append(line)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Write what waits and close the file; a disk that hangs is waited for two seconds and no longer."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(_CLOSE_S)
+        if self._thread.is_alive():
+            with self._changed:
+                self._fail("the disk hangs", len(self._waiting) + self._in_hand)
+
+    def _write_all(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    while not self._waiting and not self._closing:
+                        self._changed.wait()
+                    if not self._waiting:
+                        return
+                    lines = list(self._waiting)
+                    self._waiting.clear()
+                self._write(lines)
+        finally:
+            os.close(self._descriptor)
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        done, self._in_hand = 0, len(lines)
+        try:
+            for line in lines:
+                if self._size_bytes >= _MAX_BYTES:
+                    raise OSError(errno.EFBIG, f"the file has {_MAX_BYTES >> 20} MiB, which is enough")
+                data = json.dumps(line, ensure_ascii=False, default=str).encode() + b"\n"
+                # After half a line, an end of line sets the next one off, so that one alone is lost.
+                written = os.write(self._descriptor, b"\n" + data if self._torn else data)
+                self._size_bytes += written
+                self._torn = written < len(data) + self._torn
+                if self._torn:
+                    raise OSError(0, "the disk took half a line")
+                done += 1
+                self._in_hand = len(lines) - done
+            if self._durable:
+                os.fsync(self._descriptor)
+        except OSError as error:
+            with self._changed:
+                self._fail(error.strerror or str(error), len(lines) - done)
+        self._in_hand = 0
+
+    def _fail(self, cause: str, lines: int) -> None:
+        self.unwritten += lines
+        self.unwritten_because = self.unwritten_because or cause

@@ -1,0 +1,201 @@
+"""The display loop: a picture comes, its marker is decided, it is shown, and then handed to the others.
+
+It waits for the next picture and for nothing else. What the worker, the recorder or the monitor do is read
+from attributes that other threads replace; what they get is put where they may take it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from vmkla.video.live.capture import Capture
+from vmkla.video.live.events import EventLog
+from vmkla.video.live.marker_board import Marker, MarkerBoard
+from vmkla.video.live.picture import AiState, LivePicture, LiveStatus, SignalState
+from vmkla.video.live.ring import FrameRing
+from vmkla.video.live.screen import Screen, Shown
+from vmkla.video.live.status_strip import no_signal_picture
+from vmkla.video.live.tallies import Tallies
+
+TICK_S = 0.04
+"""Without a picture the loop looks this often whether what the strip says still holds."""
+_BLACK_EVERY_S = 0.1
+_TELL_S = 1.0
+_FIRST_HW = (480, 640)  # of the black picture before any other came
+
+_SIGNAL_REASONS = {
+    SignalState.LOST: "no signal",
+    SignalState.BLACK: "black picture",
+    SignalState.FROZEN: "frozen picture",
+}
+NO_RESULT, NOT_DRAWN = "no result in time", "markers cannot be drawn"
+
+
+class Ai(Protocol):
+    """What the loop asks of whoever runs the network; both are plain reads."""
+
+    @property
+    def state(self) -> tuple[AiState, str]:
+        """Whether its results may be believed, and why not."""
+
+    @property
+    def marker(self) -> Marker | None:
+        """The newest accepted result, ready to be painted."""
+
+
+class DisplayLoop:
+    """The picture path of one run. ``run`` belongs on the main thread where the screen is a window.
+
+    Args:
+        capture: gives the pictures; started.
+        screen: takes them.
+        ai: see ``Ai``.
+        board: decides and paints markers.
+        pictures: where the pictures go for the worker and the recorder, after they were shown.
+        shown: where they go as shown, for the recorder and the monitor; None when nobody wants them.
+        tallies: counts.
+        events: is told when the AI state changes.
+        max_staleness_s: a result covers pictures captured at most so much later than its own.
+        recording: whether frames are being written; None when nobody asked for it.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        screen: Screen,
+        ai: Ai,
+        board: MarkerBoard,
+        pictures: FrameRing,
+        shown: FrameRing | None,
+        tallies: Tallies,
+        events: EventLog,
+        *,
+        max_staleness_s: float,
+        recording: Callable[[], bool | None] = lambda: None,
+    ) -> None:
+        self._capture = capture
+        self._screen = screen
+        self._ai = ai
+        self._board = board
+        self._pictures = pictures
+        self._shown_ring = shown
+        self._tallies = tallies
+        self._events = events
+        self._max_staleness_s = max_staleness_s
+        self._recording = recording
+        self._last: Shown | None = None
+        self._last_s = 0.0
+        self._told_s: dict[tuple[AiState, str], float] = {}
+
+    def run(self, stopped: Callable[[], bool], until_s: float | None = None) -> str:
+        """Show pictures until something ends it.
+
+        Args:
+            stopped: asked between pictures.
+            until_s: a time of ``time.monotonic()``; None sets no end.
+        Returns:
+            Why it ended: ``"stopped"``, ``"closed"`` (the window), ``"source ended"`` or ``"time is over"``.
+        """
+        while True:
+            picture = self._capture.take(TICK_S)
+            if picture is not None:
+                self._show(picture)
+            elif self._capture.ended:
+                return "source ended"
+            else:
+                self._tick()
+            self._tallies.turned_s = time.monotonic()
+            if stopped():
+                return "stopped"
+            if self._screen.closed:
+                return "closed"
+            if until_s is not None and time.monotonic() >= until_s:
+                return "time is over"
+
+    def _show(self, picture: LivePicture) -> None:
+        """The way of one picture. What comes after the hand-over adds nothing to its delay."""
+        marker = self._ai.marker
+        status = self._status(marker, picture.captured_s)
+        try:
+            rgb, drawn = self._board.draw(picture, marker if status.ai is AiState.ON else None)
+        except Exception as error:  # whatever it is, the picture itself is whole
+            rgb, drawn = picture.rgb, None
+            status = replace(status, ai=AiState.OFF, ai_reason=NOT_DRAWN)
+            self._events.add("drawing failed", type(error).__name__, cause=str(error))
+        shown = Shown(
+            picture.sequence,
+            rgb,
+            picture,
+            status,
+            marker_sequence=None if drawn is None else drawn.sequence,
+            marker_age_ms=None if drawn is None else (picture.captured_s - drawn.captured_s) * 1e3,
+            marker=drawn,
+        )
+        self._hand_over(shown)
+        self._pictures.publish(picture)
+        if self._shown_ring is not None:
+            as_shown = LivePicture(picture.sequence, picture.captured_s, rgb, picture.damaged)
+            self._shown_ring.publish(as_shown)
+
+    def _tick(self) -> None:
+        """No picture came: what is on the screen must still be true."""
+        now_s = time.monotonic()
+        last = self._last
+        status = self._status(self._ai.marker, now_s, between=True)
+        if status.signal is SignalState.LOST:
+            if last is None or last.picture is not None or last.status != status:
+                self._board.clear()
+            elif now_s - self._last_s < _BLACK_EVERY_S:
+                return
+            height_px, width_px = _FIRST_HW if last is None else last.rgb.shape[:2]
+            black = last.rgb if last is not None and last.picture is None else None
+            if black is None:
+                black = no_signal_picture(height_px, width_px)
+            self._hand_over(Shown(0, black, None, status))
+        elif last is not None and last.picture is not None and last.status != status:
+            # The same picture again, since the strip has something new to say; without AI, without marker.
+            on = status.ai is AiState.ON and last.marker is not None
+            self._hand_over(
+                Shown(
+                    last.sequence,
+                    last.rgb if on else last.picture.rgb,
+                    last.picture,
+                    status,
+                    marker_sequence=last.marker_sequence if on else None,
+                    marker_age_ms=last.marker_age_ms if on else None,
+                    marker=last.marker if on else None,
+                    again=True,
+                )
+            )
+
+    def _hand_over(self, shown: Shown) -> None:
+        self._screen.show(shown)
+        handed_over_s = self._screen.handed_over_s
+        before = self._tallies.status
+        self._tallies.add(shown, handed_over_s)
+        self._last, self._last_s = shown, handed_over_s
+        now = (shown.status.ai, shown.status.ai_reason)
+        if before is None or (before.ai, before.ai_reason) != now:
+            # A state that comes and goes is told once a second; ``Tallies`` counts each time.
+            if handed_over_s - self._told_s.get(now, -_TELL_S) >= _TELL_S:
+                self._told_s[now] = handed_over_s
+                self._events.add(f"screen ai {now[0].value}", now[1], sequence=shown.sequence)
+
+    def _status(self, marker: Marker | None, at_s: float, *, between: bool = False) -> LiveStatus:
+        """What may be said of a picture captured at ``at_s``, or of the time ``between`` two pictures."""
+        ai, reason = self._ai.state
+        signal = self._capture.signal
+        if ai is AiState.ON and signal is not SignalState.GOOD:
+            ai, reason = AiState.OFF, _SIGNAL_REASONS[signal]
+        elif ai is AiState.ON and not between:
+            # Of which scene the result is, the board looks at; here it is whether the network keeps up.
+            if marker is None or at_s - marker.captured_s > self._max_staleness_s:
+                ai, reason = AiState.OFF, NO_RESULT
+        elif ai is AiState.ON and self._last is not None:
+            before = self._last.status.ai_reason
+            if before in (NO_RESULT, NOT_DRAWN):  # of the picture on the screen that is still true
+                ai, reason = AiState.OFF, before
+        return LiveStatus(ai, "" if ai is AiState.ON else reason, signal, self._recording())

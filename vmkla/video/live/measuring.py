@@ -1,0 +1,228 @@
+"""What reaches the screen, held against the source: delays, gaps, and pixels that nobody may change."""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.video.latency import LatencyStats
+from vmkla.video.live.picture import AiState, LivePicture
+from vmkla.video.live.screen import Screen, Shown
+from vmkla.video.live.status_strip import DisplayBuffer
+from vmkla.video.overlay import PALETTE_RGB
+
+_REMEMBERED = 600
+"""Pictures whose capture time is kept: a marker is never older than a small part of this."""
+
+_PALETTE = {red << 16 | green << 8 | blue for red, green, blue in PALETTE_RGB}
+
+
+@dataclass
+class Measured:
+    """What was seen on the screen in one phase.
+
+    Attributes:
+        video_delay_ms: from the picture being whole in memory to the screen having taken it, of each picture.
+        marker_delay_ms: from the picture being whole in memory to the screen having taken the first picture
+            with the marker that was computed from it, of each marker.
+        first_video_delay_ms, first_marker_delay_ms: the first of each; None when there was none.
+        shown: pictures of the source.
+        replaced: black pictures, with words at most, in place of a lost signal.
+        marked: shown pictures with a marker.
+        ai_on: shown pictures while the AI was on.
+        gap_ms: between one picture of the source and the next.
+        wrong_pictures: shown pictures that are not the source's, but for pixels of a marker's own colour.
+        wrong_pixels: how many pixels that were.
+        strangers: pictures that the source does not have, where its pictures are known.
+        disordered: pictures that came after a later one, or twice.
+    """
+
+    video_delay_ms: LatencyStats = field(default_factory=LatencyStats)
+    marker_delay_ms: LatencyStats = field(default_factory=LatencyStats)
+    gap_ms: LatencyStats = field(default_factory=LatencyStats)
+    first_video_delay_ms: float | None = None
+    first_marker_delay_ms: float | None = None
+    shown: int = 0
+    replaced: int = 0
+    marked: int = 0
+    ai_on: int = 0
+    wrong_pictures: int = 0
+    wrong_pixels: int = 0
+    strangers: int = 0
+    disordered: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        stats = ("video_delay_ms", "marker_delay_ms", "gap_ms")
+        values = {name: value for name, value in vars(self).items() if name not in stats}
+        first = ("first_video_delay_ms", "first_marker_delay_ms")
+        values.update({name: None if values[name] is None else round(values[name], 3) for name in first})
+        return {**{name: getattr(self, name).to_dict() for name in stats}, **values}
+
+
+class MeasuringScreen:
+    """A screen that measures: it composes the display buffer as a window does, then looks at what is in it.
+
+    It trusts none of the live parts: what a picture should be it knows from the picture as captured, and that
+    one it holds against ``known``, where the source can be read beforehand. The marker style must be opaque
+    (``contour`` or ``box`` with opacity 1), so that a marker's pixels are told by their colour.
+
+    Args:
+        window: a screen that is to show the pictures; None composes the buffer and shows it to nobody.
+        phase: name of the first phase; assign ``phase`` to begin another.
+        known: crc32 of every picture that the source has; None leaves that check out.
+        log: gets a JSON line for each picture, flushed, so that it outlives this process.
+    """
+
+    def __init__(
+        self,
+        window: Screen | None = None,
+        *,
+        phase: str = "all",
+        known: frozenset[int] | None = None,
+        log: TextIO | None = None,
+    ) -> None:
+        self.phase = phase
+        self.phases: dict[str, Measured] = {}
+        self.handed_over_s = 0.0
+        self._window = window
+        self._known = known
+        self._log = log
+        self._buffer = DisplayBuffer()
+        self._captured: OrderedDict[int, float] = OrderedDict()  # sequence -> captured_s
+        self._markers_seen: OrderedDict[int, None] = OrderedDict()
+        self._newest = 0
+        self._last: tuple[str, float] | None = None  # phase and time of the last picture of the source
+
+    @property
+    def closed(self) -> bool:
+        """Whether the user closed the window, where there is one."""
+        return self._window is not None and self._window.closed
+
+    def close(self) -> None:
+        """Close the window, where there is one."""
+        if self._window is not None:
+            self._window.close()
+
+    def show(self, picture: Shown) -> None:
+        """Hand the picture over, then measure: the measuring is in no delay of this picture."""
+        if self._window is not None:
+            self._window.show(picture)
+            self.handed_over_s = self._window.handed_over_s
+        pixels = self._buffer.compose(picture.rgb, picture.status)
+        if self._window is None:
+            self.handed_over_s = time.monotonic()
+        measured = self.phases.setdefault(self.phase, Measured())
+        rows, source = pixels[: picture.rgb.shape[0]], picture.picture
+        crc = None
+        if source is None:
+            measured.replaced += 1
+            wrong = _not_blank(rows)
+        else:
+            if not picture.again:
+                self._time(measured, picture, source)
+                measured.ai_on += picture.status.ai is AiState.ON
+            marked = picture.marker is not None and bool(picture.marker.drawing.layers)
+            wrong = wrong_pixels(rows, source.rgb, marked=marked)
+            crc = zlib.crc32(np.ascontiguousarray(source.rgb).data)
+            measured.strangers += self._known is not None and crc not in self._known
+            measured.marked += marked and not picture.again
+        measured.wrong_pixels += wrong
+        measured.wrong_pictures += wrong > 0
+        if self._log is not None:
+            self._write(picture, wrong, crc)
+
+    def _time(self, measured: Measured, shown: Shown, source: LivePicture) -> None:
+        now_s = self.handed_over_s
+        if source.sequence <= self._newest:
+            measured.disordered += 1
+            return
+        self._newest = source.sequence
+        _remember(self._captured, source.sequence, source.captured_s)
+        measured.shown += 1
+        delay_ms = (now_s - source.captured_s) * 1e3
+        measured.video_delay_ms.add(delay_ms)
+        if measured.first_video_delay_ms is None:
+            measured.first_video_delay_ms = delay_ms
+        if self._last is not None and self._last[0] == self.phase:
+            measured.gap_ms.add((now_s - self._last[1]) * 1e3)
+        self._last = (self.phase, now_s)
+        marker = shown.marker_sequence
+        if marker is None:
+            return
+        captured_s = self._captured.get(marker)
+        if marker in self._markers_seen or captured_s is None:
+            return
+        _remember(self._markers_seen, marker, None)
+        delay_ms = (now_s - captured_s) * 1e3
+        measured.marker_delay_ms.add(delay_ms)
+        if measured.first_marker_delay_ms is None:
+            measured.first_marker_delay_ms = delay_ms
+
+    def _write(self, shown: Shown, wrong: int, crc: int | None) -> None:
+        assert self._log is not None
+        line = {
+            "sequence": shown.sequence,
+            "shown_s": self.handed_over_s,
+            "wall_s": time.time(),
+            "captured_s": None if shown.picture is None else shown.picture.captured_s,
+            "again": shown.again,
+            "ai": shown.status.ai.value,
+            "reason": shown.status.ai_reason,
+            "signal": shown.status.signal.value,
+            "recording": shown.status.recording,
+            "marker_sequence": shown.marker_sequence,
+            "marker_age_ms": shown.marker_age_ms,
+            "wrong_pixels": wrong,
+            "crc32": crc,
+            "size_hw": list(shown.rgb.shape[:2]),
+        }
+        self._log.write(json.dumps(line) + "\n")
+        self._log.flush()
+
+
+def wrong_pixels(shown_rgb: npt.NDArray[np.uint8], source_rgb: npt.NDArray[np.uint8], *, marked: bool) -> int:
+    """Pixels that differ from the source and are not of a marker's colour.
+
+    Args:
+        shown_rgb: (H, W, 3) uint8, as given to the screen.
+        source_rgb: (H, W, 3) uint8, as captured.
+        marked: there is a marker; without one no pixel may differ.
+    """
+    if shown_rgb is source_rgb:
+        return 0
+    if shown_rgb.shape != source_rgb.shape:
+        return int(shown_rgb.shape[0] * shown_rgb.shape[1])
+    height_px, width_px = source_rgb.shape[:2]
+    flat = (height_px, width_px * 3)
+    difference = cv2.absdiff(shown_rgb.reshape(flat), source_rgb.reshape(flat))
+    if not cv2.countNonZero(difference):
+        return 0
+    places = cv2.findNonZero(difference).reshape(-1, 2)  # (n, 2): 3 x + channel, y
+    pixels = np.unique(places[:, 1].astype(np.int64) * width_px + places[:, 0] // 3)
+    if not marked:
+        return int(pixels.size)
+    colours = shown_rgb.reshape(-1, 3)[pixels].astype(np.int64)
+    packed = colours[:, 0] << 16 | colours[:, 1] << 8 | colours[:, 2]
+    return int(np.count_nonzero(~np.isin(packed, list(_PALETTE))))
+
+
+def _not_blank(rgb: npt.NDArray[np.uint8]) -> int:
+    """Pixels of what stands in for a lost signal that are no words on black: a picture's have colours."""
+    grey = (rgb[..., 0] == rgb[..., 1]) & (rgb[..., 1] == rgb[..., 2])
+    black = int(np.count_nonzero(~rgb.any(axis=2)))
+    return int(np.count_nonzero(~grey)) if black > rgb.shape[0] * rgb.shape[1] // 2 else grey.size
+
+
+def _remember(memory: OrderedDict[int, Any], key: int, value: Any) -> None:
+    memory[key] = value
+    if len(memory) > _REMEMBERED:
+        memory.popitem(last=False)

@@ -1,0 +1,262 @@
+"""What the display process tells the monitor: one small JSON text, some times a second.
+
+It holds no name of a source, a file or a host. Free text (the reason for "AI OFF", the detail of an event) is
+let through only when it consists of plain words and numbers; see ``plain_text``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import BadInputError
+from vmkla.video.live.picture import AiState, SignalState
+
+STATUS_CAPACITY_BYTES = 32 * 1024
+"""Any status fits into a board of this size."""
+
+MAX_EVENTS = 20
+WITHHELD = "details are in the log of the run"
+
+VIDEO_DELAY_LIMIT_MS = 5.75
+MARKER_DELAY_LIMIT_MS = 120.0
+# Lower edges of the bars; the last one is open. Each holds its limit, so a bar is within it or beyond it.
+VIDEO_DELAY_EDGES_MS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 5.75, 7.5, 10.0, 15.0, 20.0, 33.0)
+MARKER_DELAY_EDGES_MS = (0.0, 20.0, 40.0, 60.0, 80.0, 100.0, 120.0, 140.0, 160.0, 200.0, 300.0)
+
+_MAX_TEXT = 120
+_MAX_CAUSES = 16
+_KIND = re.compile(r"[a-z][a-z0-9 _-]{0,39}")
+_PLAIN_WORD = re.compile(
+    r"[A-Za-z]+(?:-[A-Za-z]+)*(?:'[a-z]+)?"  # words: over-exposed, worker's
+    r"|[+-]?\d+(?:\.\d+)?(?:[A-Za-z]{1,5}|%)?|\d+x\d+"  # numbers: -9, 12.5ms, 640x480
+    r"|->|[-+/]"
+)
+_MAX_WORD = 24
+
+
+def plain_text(text: str, names: Sequence[str] = ()) -> str:
+    """``text`` when it names nothing, else a note that it was withheld.
+
+    Paths, addresses, file names, quoted text, host names and whatever mixes letters, digits and signs are not
+    plain words. A name that is one plain word cannot be told from others: give it in ``names``.
+
+    Args:
+        text: what an event or a state says.
+        names: what must not get out, for instance the source's address and the words in it.
+    """
+    folded = text.casefold()
+    if any(name and name.casefold() in folded for name in names):
+        return WITHHELD
+    for word in text.split():
+        bare = word.strip("(),;").rstrip(".:!?")
+        if bare and (len(bare) > _MAX_WORD or not _PLAIN_WORD.fullmatch(bare)):
+            return WITHHELD
+    return " ".join(text.split())[:_MAX_TEXT]
+
+
+def plain_kind(kind: str) -> str:
+    """``kind`` when it is lower-case words, else ``event``."""
+    return kind if _KIND.fullmatch(kind) else "event"
+
+
+@dataclass(frozen=True)
+class Delays:
+    """Delays of the last minute.
+
+    Attributes:
+        limit_ms: what p99 (video) or p95 (marker) should not exceed.
+        edges_ms: lower edges of the bars, rising; the last bar is open.
+        bars: how many delays fell into each.
+        count: how many there were; the percentiles are 0 without any.
+        p50, p95, p99, max: ms.
+    """
+
+    limit_ms: float
+    edges_ms: tuple[float, ...]
+    bars: tuple[int, ...]
+    count: int = 0
+    p50: float = 0.0
+    p95: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+class DelayWindow:
+    """The delays of the last minute, for the monitor's histogram.
+
+    ``add`` is two stores into arrays, for the display loop. ``summary`` takes about 0.1 ms and may be called
+    from another thread.
+
+    Args:
+        edges_ms: lower edges of the bars.
+        limit_ms: see ``Delays``.
+        window_s: how far it looks back.
+        capacity: the most delays that are kept.
+    """
+
+    def __init__(
+        self, edges_ms: tuple[float, ...], limit_ms: float, *, window_s: float = 60.0, capacity: int = 4096
+    ) -> None:
+        self._edges_ms = edges_ms
+        self._limit_ms = limit_ms
+        self._window_s = window_s
+        self._times_s: npt.NDArray[np.float64] = np.full(capacity, -np.inf)
+        self._values_ms: npt.NDArray[np.float64] = np.zeros(capacity)
+        self._next = 0
+
+    @classmethod
+    def of_video(cls) -> DelayWindow:
+        """For the delay from capture to display."""
+        return cls(VIDEO_DELAY_EDGES_MS, VIDEO_DELAY_LIMIT_MS)
+
+    @classmethod
+    def of_markers(cls) -> DelayWindow:
+        """For the delay from capture to the first picture shown with the marker found in it."""
+        return cls(MARKER_DELAY_EDGES_MS, MARKER_DELAY_LIMIT_MS)
+
+    def add(self, value_ms: float, now_s: float) -> None:
+        """Count one delay, measured at ``now_s`` of ``time.monotonic()``."""
+        self._values_ms[self._next] = value_ms
+        self._times_s[self._next] = now_s
+        self._next = (self._next + 1) % len(self._times_s)
+
+    def summary(self, now_s: float) -> Delays:
+        """What the last ``window_s`` before ``now_s`` held."""
+        values_ms = self._values_ms[self._times_s > now_s - self._window_s]
+        inner = np.searchsorted(np.asarray(self._edges_ms[1:]), values_ms, side="left")
+        bars = np.bincount(inner, minlength=len(self._edges_ms))
+        if not values_ms.size:
+            return Delays(self._limit_ms, self._edges_ms, tuple(int(bar) for bar in bars))
+        p50, p95, p99 = np.percentile(values_ms, (50, 95, 99), method="inverted_cdf")
+        return Delays(
+            self._limit_ms,
+            self._edges_ms,
+            tuple(int(bar) for bar in bars),
+            count=int(values_ms.size),
+            p50=round(float(p50), 3),
+            p95=round(float(p95), 3),
+            p99=round(float(p99), 3),
+            max=round(float(values_ms.max()), 3),
+        )
+
+
+@dataclass(frozen=True)
+class StatusEvent:
+    """One line of the monitor's list of events.
+
+    Attributes:
+        wall_time: ISO 8601 with the zone, to the second or finer.
+        kind: lower-case words, for instance ``ai off``.
+        detail: plain words; see ``plain_text``.
+    """
+
+    wall_time: str
+    kind: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class MonitorStatus:
+    """The state of a live run.
+
+    Attributes:
+        written_s: when this was true, seconds of ``time.monotonic()``. The monitor believes it for a second.
+        uptime_s: since the run began.
+        ai, ai_reason, signal, recording: as on the screen; see ``LiveStatus``.
+        recording_note: why nothing is recorded any more; plain words.
+        picture_hw: height and width of the picture shown, px; None before the first.
+        fps: pictures shown in the last second.
+        video_delay, marker_delay: delays of the last minute.
+        received, shown: pictures that the source gave and that were shown, since the run began.
+        dropped: cause to pictures not shown.
+        restarts: how often the worker was started again.
+        events: the newest last; only the last ``MAX_EVENTS`` are sent.
+    """
+
+    written_s: float
+    uptime_s: float
+    ai: AiState
+    ai_reason: str
+    signal: SignalState
+    fps: float
+    received: int
+    shown: int
+    video_delay: Delays
+    marker_delay: Delays
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    restarts: int = 0
+    recording: bool | None = None
+    recording_note: str = ""
+    picture_hw: tuple[int, int] | None = None
+    events: tuple[StatusEvent, ...] = ()
+
+    def to_json(self, names: Sequence[str] = ()) -> bytes:
+        """The text for the board, with nothing in it that names something; ``STATUS_CAPACITY_BYTES`` at most.
+
+        Args:
+            names: see ``plain_text``.
+        """
+        causes = sorted(self.dropped.items(), key=lambda item: -item[1])[:_MAX_CAUSES]
+        document = {
+            "written_s": self.written_s,
+            "uptime_s": round(self.uptime_s, 1),
+            "ai": self.ai.value,
+            "ai_reason": plain_text(self.ai_reason, names),
+            "signal": self.signal.value,
+            "recording": self.recording,
+            "recording_note": plain_text(self.recording_note, names),
+            "picture_hw": list(self.picture_hw) if self.picture_hw else None,
+            "fps": round(self.fps, 1),
+            "video_delay_ms": _delays_to_dict(self.video_delay),
+            "marker_delay_ms": _delays_to_dict(self.marker_delay),
+            "received": self.received,
+            "shown": self.shown,
+            "dropped": {plain_text(cause, names)[:40]: count for cause, count in causes},
+            "restarts": self.restarts,
+            "events": [
+                {
+                    "time": event.wall_time[:40],
+                    "kind": plain_kind(event.kind),
+                    "detail": plain_text(event.detail, names),
+                }
+                for event in self.events[-MAX_EVENTS:]
+            ],
+        }
+        return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def _delays_to_dict(delays: Delays) -> dict[str, Any]:
+    return {
+        "limit": delays.limit_ms,
+        "edges": list(delays.edges_ms),
+        "bars": list(delays.bars),
+        "count": delays.count,
+        "p50": delays.p50,
+        "p95": delays.p95,
+        "p99": delays.p99,
+        "max": delays.max,
+    }
+
+
+def read_status(text: bytes) -> dict[str, Any]:
+    """A status as plain values, after a look at what the page relies on.
+
+    Raises:
+        BadInputError: it is not a status.
+    """
+    try:
+        document = json.loads(text)
+        AiState(document["ai"])
+        SignalState(document["signal"])
+        float(document["written_s"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"what the display process wrote is not a status: {error!r}") from error
+    checked: dict[str, Any] = document
+    return checked

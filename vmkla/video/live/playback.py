@@ -1,0 +1,210 @@
+"""Stand-ins for a camera: a video file at its own speed, and a rendered clip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import BadInputError, UsageError
+from vmkla.video.clip import FPS, Scene
+from vmkla.video.extent import Extent, read_extent
+from vmkla.video.live.address import LiveAddress
+from vmkla.video.live.cameras import CameraContext, Shot, stream_facts
+from vmkla.video.live.picture import MAX_PICTURE_BYTES
+from vmkla.video.rgb import RgbConverter
+from vmkla.video.streams import decoded_frames, exact, open_file, video_stream
+from vmkla.video.timestamps import Timeline
+
+_LATE_S = 0.5  # a player so late (its process was stopped) does not hurry after the time that is gone
+_RENDERED_PX = 480 * 360  # a frame of this size takes about 45 ms to render; larger ones are enlarged
+
+
+class Pace:
+    """Waits until a picture of a file is due, on the monotonic clock.
+
+    Args:
+        stop: ends a wait.
+    """
+
+    def __init__(self, stop: Event) -> None:
+        self._stop = stop
+        self._origin_s: float | None = None
+
+    def wait(self, position_s: float) -> float:
+        """Wait until a position of the file is due.
+
+        Returns:
+            The time after it, seconds of ``time.monotonic()``.
+        """
+        now_s = time.monotonic()
+        if self._origin_s is None or now_s - self._origin_s - position_s > _LATE_S:
+            self._origin_s = now_s - position_s
+        due_s = self._origin_s + position_s
+        while now_s < due_s and not self._stop.wait(due_s - now_s):
+            now_s = time.monotonic()
+        return time.monotonic()
+
+
+class FileCamera:
+    """A video file, paced by its timestamps.
+
+    In a loop it is opened anew each time, so a file that was replaced is seen at the next beginning.
+
+    Args:
+        address: of the file.
+        context: see ``CameraContext``.
+        loop: begin anew when it ends.
+    """
+
+    def __init__(self, address: LiveAddress, context: CameraContext, *, loop: bool) -> None:
+        self._path = Path(address.target)
+        self._context = context
+        self._loop = loop
+        self._container: Any = None
+        self._facts: dict[str, Any] = {}
+
+    def prepare(self) -> None:
+        """Open it once, to see that it holds a video."""
+        self._open()
+        self.close()
+
+    def shots(self) -> Iterator[Shot]:
+        """Pictures when they are due; see ``Camera.shots``."""
+        pace = Pace(self._context.stop)
+        begin_s = 0.0
+        while True:
+            stream = self._open()
+            length_s = 0.0
+            # The next picture is decoded while the one before it is on the screen, so decoding delays none.
+            for decoded, position_s, end_s in self._placed(stream):
+                length_s = end_s
+                captured_s = pace.wait(begin_s + position_s)
+                if self._context.stop.is_set():
+                    return
+                yield Shot(captured_s, self._to_rgb(decoded)[0], bool(decoded.is_corrupt))
+            if not length_s:
+                raise BadInputError(f"{self._path} has a video stream but not one frame that can be decoded")
+            if not self._loop:
+                return
+            self.close()
+            begin_s += length_s
+
+    def close(self) -> None:
+        """Close the file."""
+        container, self._container = self._container, None
+        if container is not None:
+            container.close()
+
+    def describe(self) -> dict[str, Any]:
+        """Codec, size and rate."""
+        return dict(self._facts)
+
+    def _open(self) -> Any:
+        try:
+            extent = read_extent(self._path)
+        except OSError as error:
+            raise BadInputError(f"{self._path} cannot be read: {error.strerror or error}") from error
+        self._container = open_file(self._path, extent)
+        stream = video_stream(self._container, str(self._path))
+        # Frame threads would hold pictures back, and report an error frames later than where it is.
+        stream.thread_type = "SLICE"
+        stream.codec_context.thread_count = 2
+        self._to_rgb = RgbConverter()
+        self._facts = stream_facts(stream)
+        self._note_cut_off(extent)
+        return stream
+
+    def _placed(self, stream: Any) -> Iterator[tuple[Any, float, float]]:
+        """Decoded frames with their place and the length of the file up to their end, seconds."""
+        rate = exact(stream.average_rate) or exact(stream.guessed_rate) or Fraction(25)
+        time_base = Fraction(stream.time_base.numerator, stream.time_base.denominator)
+        frame_ticks = max(1, round(1 / (rate * time_base)))
+        timeline = Timeline(time_base, frame_ticks)
+        first = None
+        for decoded in decoded_frames(self._container, stream, self._lose):
+            ticks = timeline.place(decoded.pts)
+            first = ticks if first is None else first
+            position = (ticks - first) * time_base
+            yield decoded, float(position), float(position + frame_ticks * time_base)
+
+    def _lose(self, where: str, what: str) -> None:
+        self._context.drop("undecodable", f"{where} {what}")
+
+    def _note_cut_off(self, extent: Extent) -> None:
+        if extent.cut_off:
+            self._facts["cut_off"] = f"{extent.size_bytes} of {extent.promised_bytes} bytes"
+
+
+class SampleCamera:
+    """The rendered clip as a camera that never ends: forward, then backward, so that it has no cut.
+
+    It is rendered before the first picture; above 480x360 it is rendered smaller and enlarged, since a
+    picture of 1920x1080 would take near a second.
+
+    Args:
+        address: with the options ``seed``, ``size``, ``fps`` and ``seconds`` (of rendered pictures).
+        context: see ``CameraContext``.
+    """
+
+    def __init__(self, address: LiveAddress, context: CameraContext) -> None:
+        self._context = context
+        self._width, self._height = address.size_wh or (480, 360)
+        if 3 * self._width * self._height > MAX_PICTURE_BYTES:
+            raise UsageError(f"{address}: the largest picture is 3840x2160")
+        self._fps = address.number("fps", 30)
+        self._seed = int(address.number("seed", 7))
+        self._count = max(2, round(address.number("seconds", 2) * self._fps))
+        self._pictures: list[npt.NDArray[np.uint8]] = []
+
+    def prepare(self) -> None:
+        """Render the clip, once."""
+        if self._pictures:
+            return
+        shrink = min(1.0, (_RENDERED_PX / (self._width * self._height)) ** 0.5)
+        height, width = max(32, round(self._height * shrink)), max(32, round(self._width * shrink))
+        if shrink == 1.0:
+            height, width = self._height, self._width  # too small a size is the scene's to refuse
+        scene = Scene(self._seed, height, width)
+        size_wh = (self._width, self._height)
+        step = max(1.0, FPS / self._fps)  # above the clip's own rate the camera moves faster
+        for index in range(self._count):
+            rgb = scene.frame(round(index * step))[0]
+            if shrink < 1.0:
+                rgb = np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_CUBIC), np.uint8)
+            self._pictures.append(rgb)
+
+    def shots(self) -> Iterator[Shot]:
+        """Pictures when they are due; see ``Camera.shots``."""
+        pace = Pace(self._context.stop)
+        number = 0
+        while True:
+            captured_s = pace.wait(number / self._fps)
+            if self._context.stop.is_set():
+                return
+            yield Shot(captured_s, self._pictures[self._place(number)].copy())
+            number += 1
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def describe(self) -> dict[str, Any]:
+        """Size, rate and seed."""
+        return {
+            "codec": "rendered",
+            "size_wh": [self._width, self._height],
+            "frame_rate": self._fps,
+            "seed": self._seed,
+        }
+
+    def _place(self, number: int) -> int:
+        """0 1 2 3 2 1 0 1 ...: no picture twice in a row."""
+        position = number % (2 * self._count - 2)
+        return min(position, 2 * self._count - 2 - position)

@@ -1,0 +1,235 @@
+"""What the recorder's process does: pictures out of shared memory, through two encoders, onto the disk."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from vmkla.preprocess import Rect
+from vmkla.video.live.board import Board
+from vmkla.video.live.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
+from vmkla.video.live.disk_writer import DiskWriter
+from vmkla.video.live.ring import RingReader
+from vmkla.video.live.segments import STREAMS, SegmentGrid, StreamCounts, StreamRecorder, last_number
+from vmkla.video.stages import ChannelClosedError
+
+STATUS_BYTES = 1 << 16
+STATUS_EVERY_S = 0.1
+_PR_SET_NAME = 15  # linux/prctl.h
+_NICE = 5
+_DRAIN_S = 1.0
+"""At the end, pictures that wait in shared memory are taken for so long."""
+_FINISH_S = 5.0
+_DISK_HANGS_S = 3.0
+_TRACE = 8000
+"""Characters kept of an error's traceback, the last ones."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a recorder's process is given.
+
+    Attributes:
+        folder: where to; there already.
+        hide, segment_s, min_free_bytes, sync_s: see ``recording.RecordOptions``.
+        readers: by stream.
+        status: where the process says how it fares.
+        control: its other end is the display process's; when that is closed, everything is finished.
+        counts: of the processes before, by stream.
+    """
+
+    folder: Path
+    hide: tuple[Rect, ...]
+    segment_s: float
+    min_free_bytes: int
+    sync_s: float
+    readers: Mapping[str, RingReader]
+    status: Board
+    control: Connection
+    counts: Mapping[str, StreamCounts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RecorderStatus:
+    """How a recorder's process fares.
+
+    Attributes:
+        at_s: when it said so, seconds of ``time.monotonic()``.
+        recording: pictures are being written.
+        reason: why not; empty when they are.
+        over: it has ended of itself and is not to be started anew.
+        counts: by stream.
+        trace: of an error that nobody expected; it may name files.
+    """
+
+    at_s: float
+    recording: bool
+    reason: str
+    over: bool
+    counts: dict[str, StreamCounts]
+    trace: str = ""
+
+    def to_bytes(self) -> bytes:
+        """For a ``Board``."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> RecorderStatus:
+        """What ``to_bytes`` gave."""
+        values: dict[str, Any] = json.loads(data)
+        counts = {}
+        for stream, one in values.pop("counts").items():
+            size = one.pop("reference_hw")
+            counts[stream] = StreamCounts(**one, reference_hw=(size[0], size[1]) if size else None)
+        return cls(**values, counts=counts)
+
+
+class _Stream:
+    """One stream's thread.
+
+    Attributes:
+        failure: why it has ended; empty while it goes on, or when it was asked to end.
+        crashed: what no part of it expected.
+    """
+
+    def __init__(self, reader: RingReader, recorder: StreamRecorder, stop: threading.Event) -> None:
+        self.failure = ""
+        self.crashed: BaseException | None = None
+        self._reader, self._recorder, self._stop = reader, recorder, stop
+        self._missed_before: int | None = None
+        self._drained_by_s = float("inf")
+        self._thread = threading.Thread(target=self._run, name=f"vmkla-{recorder.stream}", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """The thread goes on."""
+        return self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread."""
+        self._thread.join(max(0.0, timeout_s))
+
+    def _run(self) -> None:
+        try:
+            picture = self._reader.latest()  # the oldest would be overwritten before the first one is encoded
+            while self._go_on():
+                if picture is None and self._stop.is_set():
+                    break
+                if picture is None:
+                    self._recorder.rest()
+                    self._reader.wait(0.1)
+                else:
+                    self._count_missed(picture.sequence)
+                    self._recorder.write(picture)
+                picture = self._reader.next()
+            self._recorder.close()
+        except ChannelClosedError:
+            return  # the disk's thread says why
+        except RecordingStoppedError as error:
+            self.failure = str(error)
+        except BaseException as error:  # the main thread ends the process with it
+            self.crashed = error
+
+    def _go_on(self) -> bool:
+        if not self._stop.is_set():
+            return True
+        self._drained_by_s = min(self._drained_by_s, time.monotonic() + _DRAIN_S)
+        return time.monotonic() < self._drained_by_s
+
+    def _count_missed(self, sequence: int) -> None:
+        """Pictures of before the first one are missed only where a process of before had begun."""
+        counts, missed = self._recorder.counts, self._reader.missed + self._reader.torn
+        if self._missed_before is not None:
+            counts.missed += missed - self._missed_before
+        elif counts.last_sequence:
+            counts.missed += max(0, sequence - counts.last_sequence - 1)
+        self._missed_before = missed
+
+
+def record_pictures(assignment: Assignment) -> None:
+    """Main function of the process. Ends when the display process lets go of ``control``, or is gone.
+
+    It ends with status 0 when it was asked to or cannot go on, which its last status says; with another one
+    after an error that nobody expected, and then it may be started anew.
+    """
+    stop = threading.Event()
+    told = threading.Event()
+    _settle(told)
+    counts = {stream: assignment.counts.get(stream, StreamCounts()) for stream in STREAMS}
+    say = partial(_say, assignment.status, counts)
+    guard = DiskGuard(assignment.folder, assignment.min_free_bytes)
+    try:
+        number = last_number(assignment.folder)
+        disk = DiskWriter(assignment.folder, guard, sync_s=assignment.sync_s)
+    except OSError as error:
+        say(recording=False, reason=stop_reason(error), over=True)
+        return
+    grid = SegmentGrid(assignment.segment_s)
+    streams = [
+        _Stream(
+            assignment.readers[name],
+            StreamRecorder(name, disk, grid, assignment.hide, number, counts[name]),
+            stop,
+        )
+        for name in STREAMS
+    ]
+    while not told.is_set() and all(stream.alive for stream in streams) and not disk.failure:
+        hangs = disk.busy_s > _DISK_HANGS_S
+        say(recording=not hangs, reason="the disk does not answer" if hangs else "", over=False)
+        if assignment.control.poll(STATUS_EVERY_S):
+            break  # nothing is ever sent: the other end was closed
+    stop.set()
+    until_s = time.monotonic() + _FINISH_S
+    for stream in streams:
+        stream.join(until_s - time.monotonic())
+    ended = disk.close(max(0.5, until_s - time.monotonic()))
+    crashed = next((stream.crashed for stream in streams if stream.crashed is not None), None)
+    if crashed is not None:
+        trace = "".join(traceback.format_exception(crashed))
+        say(recording=False, reason=f"unexpected {type(crashed).__name__}", over=False, trace=trace[-_TRACE:])
+        sys.exit(1)
+    failures = [disk.failure, *(stream.failure for stream in streams)]
+    ending = "the recorder was told to end" if told.is_set() else "ended"
+    reason = next((failure for failure in failures if failure), ending)
+    say(recording=False, reason=reason if ended else "the disk does not answer", over=True)
+    if not ended:
+        os._exit(0)  # a thread waits for the disk and will not end
+
+
+def _settle(told: threading.Event) -> None:
+    """Make this process one that the picture path does not feel, and that ends with its files whole."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the display decides
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, b"vmkla-recorder", 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' pictures
+    cv2.setNumThreads(1)
+    os.nice(_NICE)
+
+
+def _say(
+    board: Board,
+    counts: dict[str, StreamCounts],
+    *,
+    recording: bool,
+    reason: str,
+    over: bool,
+    trace: str = "",
+) -> None:
+    board.publish(RecorderStatus(time.monotonic(), recording, reason, over, counts, trace).to_bytes())

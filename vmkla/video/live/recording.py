@@ -1,0 +1,259 @@
+"""Recording of a live run, by a process that the picture path never waits for."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import threading
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Protocol
+
+from vmkla.errors import UsageError
+from vmkla.preprocess import Rect
+from vmkla.video.live.board import Board
+from vmkla.video.live.disk_guard import MIN_FREE_BYTES, DiskGuard
+from vmkla.video.live.recorder_process import (
+    STATUS_BYTES,
+    STATUS_EVERY_S,
+    Assignment,
+    RecorderStatus,
+    record_pictures,
+)
+from vmkla.video.live.ring import RingReader
+from vmkla.video.live.segments import StreamCounts
+
+_SILENT_S = 2.0
+"""A process that says nothing for so long is not believed to record."""
+_HUNG_S = 10.0
+_STARTUP_S = 60.0
+_BACK_OFF_S, _BACK_OFF_MAX_S = 0.5, 10.0
+_REPORT_MISSED_EVERY_S = 10.0
+
+
+class Events(Protocol):
+    """Where to say what happens."""
+
+    def add(self, kind: str, detail: str = "", **facts: Any) -> Any:
+        """See ``events.EventLog.add``."""
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """How to record.
+
+    Attributes:
+        segment_s: length of a file, seconds.
+        hide: rectangles with burned-in text, filled with black in both streams; in pixels of the first
+            picture.
+        min_free_bytes: recording stops when the disk has less free space than this.
+        sync_s: at most so much of the open segment is lost with the power, seconds.
+    Raises:
+        UsageError: a value makes no sense.
+    """
+
+    segment_s: float = 10.0
+    hide: tuple[Rect, ...] = ()
+    min_free_bytes: int = MIN_FREE_BYTES
+    sync_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("segment_s", self.segment_s), ("sync_s", self.sync_s)):
+            if not (value > 0 and math.isfinite(value)):
+                raise UsageError(f"{name} is {value:g}, expected more than 0 seconds")
+        if self.min_free_bytes < 0:
+            raise UsageError(f"min_free_bytes is {self.min_free_bytes}, expected 0 or more")
+        for rect in self.hide:
+            if rect.x < 0 or rect.y < 0 or rect.w < 1 or rect.h < 1:
+                raise UsageError(
+                    f"the rectangle {rect.x},{rect.y},{rect.w},{rect.h} cannot be hidden, expected X,Y,W,H "
+                    "in pixels of the picture",
+                    hint="For instance: --hide 0,0,160,40",
+                )
+
+
+class Recorder:
+    """Starts the recorder's process, watches it, and starts it anew when it dies.
+
+    Args:
+        folder: where the segments go; made, and closed to everybody but its owner. Segments that are there
+            already are kept, and numbers go on after theirs.
+        raw: pictures as they came.
+        shown: pictures with markers.
+        options: see ``RecordOptions``.
+        events: where to say what happens.
+    """
+
+    def __init__(
+        self, folder: Path, raw: RingReader, shown: RingReader, options: RecordOptions, events: Events
+    ) -> None:
+        self.folder = folder
+        self._readers = {"raw": raw, "overlay": shown}
+        self._options = options
+        self._events = events
+        self._guard = DiskGuard(folder, options.min_free_bytes)
+        self._process: BaseProcess | None = None
+        self._status: Board | None = None
+        self._control: Connection | None = None
+        self._latest: RecorderStatus | None = None
+        self._counts: dict[str, StreamCounts] = {}
+        self._started_s = 0.0
+        self._ending = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self._reported = (float("-inf"), 0)
+        self.restarts = 0
+        self.state: tuple[bool, str] = (False, "not started")
+        """Whether pictures are being written, and why not. Reading it never waits."""
+
+    @property
+    def recording(self) -> bool:
+        """Pictures are being written."""
+        return self.state[0]
+
+    @property
+    def pid(self) -> int | None:
+        """Of the recorder's process; None when there is none."""
+        process = self._process
+        return None if process is None else process.pid
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Figures for the report: by stream what was written and missed, and restarts."""
+        streams = {stream: asdict(counts) for stream, counts in self._counts.items()}
+        return {"streams": streams, "restarts": self.restarts}
+
+    def start(self) -> None:
+        """Begin; returns before the first picture is written.
+
+        Raises:
+            BadInputError: the folder cannot be written to, or its disk has too little space.
+        """
+        self._guard.prepare()
+        self.state = (False, "starting")
+        self._start_process()
+        self._watcher = threading.Thread(target=self._watch, name="vmkla-recorder", daemon=True)
+        self._watcher.start()
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Finish the open segments and end the process, by force after ``timeout_s``; twice does no harm.
+
+        Why recording had stopped before stays in ``state``.
+        """
+        if self._watcher is None:
+            return
+        self._ending.set()
+        self._watcher.join(1.0)  # it may be starting a process just now
+        process, self._watcher = self._process, None
+        self._release()
+        if process is not None and process.pid is not None:
+            process.join(timeout_s)
+            if process.is_alive():
+                self._events.add("recorder killed", "it did not finish in time")
+                process.kill()
+                process.join(1.0)
+            self._take_status()
+            if self.state[0]:
+                self._say(False, "the recorder did not finish")
+        self._process = None
+        if self._status is not None:
+            self._status.close()
+            self._status = None
+        for reader in self._readers.values():
+            reader.close()
+        if self.state == (False, "starting"):
+            self._say(False, "ended")
+
+    def _start_process(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        theirs, ours = context.Pipe(duplex=False)
+        status = Board(STATUS_BYTES)
+        assignment = Assignment(
+            folder=self.folder,
+            hide=self._options.hide,
+            segment_s=self._options.segment_s,
+            min_free_bytes=self._options.min_free_bytes,
+            sync_s=self._options.sync_s,
+            readers=self._readers,
+            status=status,
+            control=theirs,
+            counts=self._counts,
+        )
+        # A daemon is sent SIGTERM when this process ends without ``close``, and then finishes its segments.
+        process = context.Process(
+            target=record_pictures, args=(assignment,), name="vmkla-recorder", daemon=True
+        )
+        try:
+            process.start()
+        finally:
+            theirs.close()
+        if self._status is not None:
+            self._status.close()
+        self._process, self._status, self._control = process, status, ours
+        self._latest = None
+        self._started_s = time.monotonic()
+
+    def _watch(self) -> None:
+        back_off_s = _BACK_OFF_S
+        while not self._ending.wait(STATUS_EVERY_S):
+            self._take_status()
+            process = self._process
+            assert process is not None
+            if self._latest is not None and self._latest.recording:
+                back_off_s = _BACK_OFF_S
+            if process.is_alive() and not self._is_hung(process):
+                continue
+            process.join(_SILENT_S)
+            self._take_status()
+            if self._latest is not None and self._latest.over:
+                return
+            self._say(False, "the recorder died")
+            trace = self._latest.trace if self._latest is not None else ""
+            self._events.add("recorder died", f"exit status {process.exitcode}", trace=trace)
+            self._release()
+            if self._ending.wait(back_off_s):
+                return
+            back_off_s = min(_BACK_OFF_MAX_S, 2 * back_off_s)
+            self._restart()
+
+    def _restart(self) -> None:
+        try:
+            self._start_process()
+            self.restarts += 1
+        except OSError as error:  # no memory or no process to be had just now: tried again
+            self._events.add("recorder not started", error.strerror or str(error))
+
+    def _is_hung(self, process: BaseProcess) -> bool:
+        """Look at how old the last word is, and kill a process that has said nothing for long."""
+        silent_s = time.monotonic() - (self._latest.at_s if self._latest else self._started_s)
+        if self._latest is not None and silent_s > _SILENT_S:
+            self._say(False, "the recorder does not answer")
+        if silent_s < (_HUNG_S if self._latest else _STARTUP_S):
+            return False
+        process.kill()
+        return True
+
+    def _take_status(self) -> None:
+        data = self._status.read() if self._status is not None else None
+        if data is None:
+            return
+        self._latest = RecorderStatus.from_bytes(data)
+        self._counts = self._latest.counts
+        self._say(self._latest.recording, self._latest.reason)
+        missed = sum(counts.missed for counts in self._counts.values())
+        at_s, before = self._reported
+        if missed > before and time.monotonic() - at_s > _REPORT_MISSED_EVERY_S:
+            self._events.add("recording missed", f"{missed - before} pictures", missed=missed)
+            self._reported = (time.monotonic(), missed)
+
+    def _say(self, recording: bool, reason: str) -> None:
+        if (recording, reason) != self.state:
+            self.state = (recording, reason)
+            self._events.add("recording on" if recording else "recording off", reason)
+
+    def _release(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None

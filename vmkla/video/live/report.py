@@ -1,0 +1,138 @@
+"""What a live run did, written as report.json at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vmkla import __version__
+from vmkla.video.live.picture import AiState
+from vmkla.video.live.tallies import Tallies
+from vmkla.video.report import Outcome
+
+_LASTING_S = 0.5
+"""One late result just before the end says nothing of a run."""
+
+
+@dataclass(frozen=True)
+class LiveReport:
+    """The result of ``run_live``; ``to_dict`` is what report.json holds.
+
+    Attributes:
+        outcome: how the run ended.
+        exit_status: what the command line ends with.
+        message: why it is not ``"done"``; empty when it is.
+        ended_by: what ended it: ``"stopped"``, ``"closed"``, ``"source ended"``, ``"time is over"`` or
+            ``"error"``.
+        out_dir: the folder of all outputs.
+        outputs: output to path relative to ``out_dir``.
+        wall_s: from the beginning to the end of the display loop.
+        received: pictures that the source gave.
+        dropped: cause to pictures that were not shown.
+        damaged: received ones in which the decoder concealed missing data.
+        source_opened: how often the source was opened and gave a picture.
+        tallies: delays, gaps and states; see ``Tallies.to_dict``.
+        latency_ms: the worker's, by stage.
+        worker: restarts, and results that were refused, by cause.
+        markers_cleared: pictures that went without the newest marker, by cause.
+        events: number of events by kind.
+        model, runtime, input, settings: identities, as plain values.
+        recording: by stream what was written and missed; None when nothing was to be recorded.
+        warnings: what the user should know though nothing failed.
+    """
+
+    outcome: Outcome
+    exit_status: int
+    message: str
+    ended_by: str
+    out_dir: Path
+    outputs: dict[str, str]
+    wall_s: float
+    received: int
+    dropped: dict[str, int]
+    damaged: int
+    source_opened: int
+    tallies: dict[str, Any]
+    latency_ms: dict[str, dict[str, float]]
+    worker: dict[str, Any]
+    markers_cleared: dict[str, int]
+    events: dict[str, int]
+    model: dict[str, Any]
+    runtime: dict[str, Any]
+    input: dict[str, Any]
+    settings: dict[str, Any]
+    recording: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def shown(self) -> int:
+        """Pictures of the source that reached the screen."""
+        return int(self.tallies["shown"])
+
+    @property
+    def fps(self) -> float:
+        """Pictures shown per second of wall time."""
+        return self.shown / self.wall_s if self.wall_s > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        tallies = dict(self.tallies)
+        counts = {name: tallies.pop(name) for name in ("shown", "covered", "marked", "replaced")}
+        return {
+            "vmkla_version": __version__,
+            "outcome": self.outcome,
+            "exit_status": self.exit_status,
+            "message": self.message,
+            "ended_by": self.ended_by,
+            "counts": {
+                "received": self.received,
+                **counts,
+                "damaged": self.damaged,
+                "source_opened": self.source_opened,
+            },
+            "dropped": self.dropped,
+            "fps": round(self.fps, 3),
+            "wall_s": round(self.wall_s, 3),
+            **tallies,
+            "latency_ms": self.latency_ms,
+            "worker": self.worker,
+            "markers_cleared": self.markers_cleared,
+            "events": self.events,
+            "model": self.model,
+            "runtime": self.runtime,
+            "input": self.input,
+            "settings": self.settings,
+            "recording": self.recording,
+            "outputs": self.outputs,
+            "warnings": list(self.warnings),
+        }
+
+
+def what_is_missing(
+    tallies: Tallies, received: int, dropped: dict[str, int], drop_budget: float, recording_stopped: str
+) -> str:
+    """One sentence on what a degraded run lacks; empty when it lacks nothing.
+
+    Args:
+        tallies: of the run.
+        received: pictures that the source gave.
+        dropped: cause to pictures that were not shown.
+        drop_budget: fraction of them that is no fault.
+        recording_stopped: why recording ended before the run did; empty when it did not.
+    """
+    parts = []
+    lost, whole = sum(dropped.values()), received + sum(dropped.values()) - dropped.get("not taken", 0)
+    if not received:
+        parts.append("the source gave no picture")
+    elif lost > drop_budget * whole:
+        causes = ", ".join(f"{count} {cause}" for cause, count in dropped.items() if count)
+        parts.append(f"{lost} of {whole} pictures were dropped ({causes}), the budget is {drop_budget:.1%}")
+    status = tallies.status
+    if tallies.shown and not tallies.ai_s[AiState.ON]:
+        parts.append(f"the AI was never on: {status.ai_reason if status else ''}")
+    elif status is not None and status.ai is not AiState.ON and tallies.since_ai_changed_s > _LASTING_S:
+        parts.append(f"the AI was off at the end: {status.ai_reason or status.ai.value}")
+    if recording_stopped:
+        parts.append(f"recording stopped: {recording_stopped}")
+    return "; ".join(parts)

@@ -1,0 +1,87 @@
+"""A result on its way between two processes. The side that reads believes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import BadInputError
+from vmkla.preprocess import Rect, union
+from vmkla.video.findings import Findings
+from vmkla.video.live.picture import MAX_PICTURE_BYTES, LiveResult
+
+RESULT_BYTES = MAX_PICTURE_BYTES // 3 + (1 << 22)
+"""The largest result: a mask of the largest picture, and what is said of it."""
+_LENGTH = struct.Struct("<I")
+
+
+def encode_result(result: LiveResult) -> tuple[bytes, bytes, npt.NDArray[np.uint8]]:
+    """Pieces to publish. Of the mask only what the boxes hold travels; there is nothing outside them."""
+    findings = result.findings
+    window = union(findings.boxes) or Rect(0, 0, 0, 0)
+    facts = {
+        "sequence": result.sequence,
+        "captured_s": result.captured_s,
+        "finished_s": result.finished_s,
+        "frame_hw": list(result.frame_hw),
+        "latency_ms": result.latency_ms,
+        "window": list(window),
+        "area_px": findings.area_px,
+        "boxes": [list(box) for box in findings.boxes],
+        "box_classes": list(findings.box_classes),
+        "max_probability": min(1.0, max(0.0, findings.max_probability)),  # a runner may exceed 1 by a hair
+    }
+    text = json.dumps(facts).encode()
+    mask = findings.mask[window.y : window.y + window.h, window.x : window.x + window.w]
+    return _LENGTH.pack(len(text)), text, np.ascontiguousarray(mask).reshape(-1)
+
+
+def decode_result(message: bytes) -> LiveResult:
+    """Inverse of ``encode_result``.
+
+    Raises:
+        BadInputError: it is no result, or one that makes no sense.
+    """
+    try:
+        (length,) = _LENGTH.unpack_from(message)
+        facts = json.loads(message[_LENGTH.size : _LENGTH.size + length])
+        return _to_result(facts, memoryview(message)[_LENGTH.size + length :])
+    except (struct.error, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadInputError(f"the worker sent something that is no result: {error}") from error
+
+
+def _to_result(facts: dict[str, Any], pixels: memoryview) -> LiveResult:
+    height, width = (int(side) for side in facts["frame_hw"])
+    if height < 1 or width < 1 or height * width * 3 > MAX_PICTURE_BYTES:
+        raise ValueError(f"a picture of {width}x{height}")
+    frame = Rect(0, 0, width, height)
+    window = _inside(facts["window"], frame)
+    boxes = tuple(_inside(box, window) for box in facts["boxes"])
+    classes = tuple(int(value) for value in facts["box_classes"])
+    area_px, largest = int(facts["area_px"]), float(facts["max_probability"])
+    times = [float(facts["captured_s"]), float(facts["finished_s"])]
+    latency_ms = {str(stage): float(value) for stage, value in dict(facts["latency_ms"]).items()}
+    if not all(map(math.isfinite, (*times, *latency_ms.values()))) or times[1] < times[0]:
+        raise ValueError(f"times of {times} s and {latency_ms} ms")
+    if not 0 <= largest <= 1 or len(classes) != len(boxes):
+        raise ValueError(f"a probability of {largest}, {len(boxes)} boxes of {len(classes)} classes")
+    part = np.frombuffer(pixels, np.uint8).reshape(window.h, window.w)
+    if np.count_nonzero(part) != area_px:
+        raise ValueError(f"a mask that is not of {area_px} pixels")
+    mask = np.zeros((height, width), np.uint8)
+    mask[window.y : window.y + window.h, window.x : window.x + window.w] = part
+    findings = Findings(mask, area_px, area_px / mask.size, boxes, classes, largest)
+    return LiveResult(int(facts["sequence"]), times[0], times[1], (height, width), findings, latency_ms)
+
+
+def _inside(values: list[int], outer: Rect) -> Rect:
+    rect = Rect(*(int(value) for value in values))
+    begins = rect.x >= outer.x and rect.y >= outer.y and min(rect.w, rect.h) >= 0
+    if not begins or rect.x + rect.w > outer.x + outer.w or rect.y + rect.h > outer.y + outer.h:
+        raise ValueError(f"a rectangle {tuple(rect)} outside {tuple(outer)}")
+    return rect

@@ -1,0 +1,368 @@
+"""Live mode, whole: a source, a screen, and beside them what may fail without either noticing.
+
+The display loop runs in the caller's thread. The network, the recorder and the monitor page each have a
+process of their own, and get pictures through shared memory after these were shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from vmkla.errors import DegradedError, StoppedError, UsageError, VmklaError
+from vmkla.runner import Runner
+from vmkla.video.live.address import LiveAddress
+from vmkla.video.live.board import Board
+from vmkla.video.live.capture import Capture
+from vmkla.video.live.describe import names_in, plain_settings
+from vmkla.video.live.events import EventLog
+from vmkla.video.live.folder import EVENTS, FRAMES, RECORDING, LiveFolder, open_folder
+from vmkla.video.live.live_ai import LiveAi
+from vmkla.video.live.loop import DisplayLoop
+from vmkla.video.live.marker_board import MarkerBoard
+from vmkla.video.live.monitor.process import Monitor
+from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
+from vmkla.video.live.options import LiveOptions
+from vmkla.video.live.precedence import deaf_to_interrupts, picture_first, quick_switches
+from vmkla.video.live.recording import Recorder, RecordOptions
+from vmkla.video.live.report import LiveReport, what_is_missing
+from vmkla.video.live.ring import FrameRing
+from vmkla.video.live.screen import FileScreen, Screen
+from vmkla.video.live.status_writer import StatusWriter
+from vmkla.video.live.supervisor import Supervisor, SupervisorLimits
+from vmkla.video.live.tallies import Tallies
+from vmkla.video.live.worker import WorkerOptions
+from vmkla.video.options import Cancellation
+from vmkla.video.report import Outcome
+
+__all__ = ["LiveOptions", "LiveReport", "run_live"]
+
+_RAW_SLOTS, _SHOWN_SLOTS = 8, 8
+
+
+class MakeCapture(Protocol):
+    """Makes the source's reader; for tests and measurements that stand between it and the loop."""
+
+    def __call__(self, address: LiveAddress, events: EventLog, *, loop: bool) -> Capture: ...
+
+
+def run_live(
+    load: Callable[[], Runner],
+    address: LiveAddress,
+    options: LiveOptions,
+    cancel: threading.Event | None = None,
+    *,
+    screen: Screen | None = None,
+    make_capture: MakeCapture = Capture,
+    limits: SupervisorLimits | None = None,
+    say: Callable[[str], None] = lambda message: None,
+) -> LiveReport:
+    """Show a source live, with markers, until it ends or somebody ends it.
+
+    Writes ``events.jsonl``, ``report.json`` and, when asked, ``recording/`` into ``options.out_dir``. The
+    picture begins at once: until the network is ready, and whenever it fails, it goes on without markers.
+
+    Args:
+        load: makes the runner, in a process of its own; picklable.
+        address: see ``parse_address``.
+        options: what to do.
+        cancel: set it to stop; ``stop_on_signals`` makes one that signals set.
+        screen: takes the pictures; closed at the end. A window belongs to the main thread. None writes what
+            would be shown to ``frames.jsonl``, see ``FileScreen``.
+        make_capture: see ``MakeCapture``.
+        limits: of the worker; ``max_staleness_s`` is that of ``options`` all the same.
+        say: told what the user should know while it runs.
+    Returns:
+        The report, also when ``cancel`` was set without a signal (``outcome`` is then ``"interrupted"``).
+    Raises:
+        DegradedError: it ended, but pictures beyond the budget were dropped, the AI was off at the end, or
+            recording stopped before.
+        StoppedError: a signal stopped it; everything is closed and written.
+        UsageError, BadInputError, MissingDependencyError: it cannot begin.
+    """
+    with contextlib.ExitStack() as stack:
+        if screen is not None:
+            stack.push(contextlib.closing(screen))
+        folder = open_folder(options.out_dir, exist_ok=options.exist_ok)
+        try:
+            if screen is None:
+                screen = stack.enter_context(contextlib.closing(FileScreen(folder.path / FRAMES)))
+            run = LiveRun(load, address, options, folder, screen, make_capture, limits)
+        except BaseException:
+            folder.discard()
+            raise
+        return run.go(cancel or Cancellation(), say)
+
+
+class LiveRun:
+    """The parts of one run, and their beginning and end. See ``run_live``."""
+
+    def __init__(
+        self,
+        load: Callable[[], Runner],
+        address: LiveAddress,
+        options: LiveOptions,
+        folder: LiveFolder,
+        screen: Screen,
+        make_capture: MakeCapture,
+        limits: SupervisorLimits | None,
+    ) -> None:
+        self._options = options
+        self._folder = folder
+        self._screen = screen
+        self._closers: list[Callable[[], None]] = []
+        self._error: BaseException | None = None
+        self._first = False
+        try:
+            self.events = EventLog(folder.path / EVENTS)
+            self._closers.append(self.events.close)
+            self.capture = make_capture(address, self.events, loop=options.loop)
+            self.pictures = FrameRing(_RAW_SLOTS)
+            self._closers.append(self.pictures.close)
+            self.tallies = Tallies()
+            self.board = MarkerBoard(options.overlay, options.alpha, options.max_staleness_s, options.motion)
+            self.ai = LiveAi(self.board, self.events)
+            self.supervisor = _supervisor(self, load, options, limits)
+            self.ai.follow(self.supervisor)
+            self.shown: FrameRing | None = None
+            if options.record or options.monitor is not None:
+                self.shown = FrameRing(_SHOWN_SLOTS)
+                self._closers.append(self.shown.close)
+            self.recorder = self._make_recorder()
+            self.monitor, self.status_writer = self._make_monitor(address)
+        except BaseException:
+            self._close()
+            raise
+
+    def go(self, cancel: threading.Event, say: Callable[[str], None]) -> LiveReport:
+        """Run to whatever end it comes to, close everything, report, and raise what there is to raise."""
+        began_s = time.monotonic()
+        ended_by = "error"
+        try:
+            with quick_switches():
+                with deaf_to_interrupts():
+                    self._start(say)
+                began_s = self.tallies.began_s = time.monotonic()
+                with picture_first(*_threads("vmkla-capture")) as self._first:
+                    ended_by = self._loop().run(self._stopper(cancel, say), self._until_s(began_s))
+        except BaseException as error:
+            self._error = error
+        wall_s = time.monotonic() - began_s
+        self.tallies.finish(time.monotonic())
+        began = bool(self.tallies.shown or self.tallies.replaced)
+        self._end(ended_by)
+        if self._error is not None and not began:
+            self._folder.discard()
+            raise self._error
+        report = self._report(ended_by, cancel, wall_s)
+        try:
+            self._folder.write_report(report.to_dict())
+        except VmklaError as error:
+            self._error = self._error or error
+        if self._error is not None:
+            raise self._error
+        if report.outcome == "degraded":
+            raise DegradedError(report.message, hint=f"The log and the report are in {self._options.out_dir}")
+        if report.outcome == "interrupted" and isinstance(cancel, Cancellation) and cancel.signum is not None:
+            raise StoppedError(cancel.signum, report.message)
+        return report
+
+    def recording(self) -> bool | None:
+        """Whether frames are being written; None when nobody asked for it."""
+        return None if self.recorder is None else self.recorder.state[0]
+
+    def _make_recorder(self) -> Recorder | None:
+        options = self._options
+        if not options.record or self.shown is None:
+            return None
+        return Recorder(
+            self._folder.path / RECORDING,
+            self.pictures.subscribe(),
+            self.shown.subscribe(),
+            RecordOptions(options.segment_s, options.hide),
+            self.events,
+        )
+
+    def _make_monitor(self, address: LiveAddress) -> tuple[Monitor | None, StatusWriter | None]:
+        options = self._options
+        if options.monitor is None or self.shown is None:
+            return None, None
+        board = Board(STATUS_CAPACITY_BYTES)
+        self._closers.append(board.close)
+        host, port = options.monitor
+        monitor = Monitor(host, port, options.monitor_token, self.shown.subscribe(), board, self.events)
+        self._closers.append(monitor.close)
+
+        def recording() -> tuple[bool | None, str]:
+            return (None, "") if self.recorder is None else self.recorder.state
+
+        writer = StatusWriter(
+            board,
+            self.capture,
+            self.tallies,
+            self.events,
+            restarts=lambda: self.supervisor.counts.get("restarts", 0),
+            recording=recording,
+            names=names_in(address),
+        )
+        return monitor, writer
+
+    def _start(self, say: Callable[[str], None]) -> None:
+        """Begin, what may refuse first; what began is ended by ``_end`` whatever happens here."""
+        self.events.add("run begins")
+        if self._folder.full:
+            self.events.add("disk full", "there may be no room for the report")
+            say("note: the disk is full, the log and the report may be missing")
+        self._closers.append(self.capture.close)
+        self.capture.start()
+        if self.recorder is not None:
+            self.recorder.start()
+            self._closers.append(self.recorder.close)
+        self._closers.append(self.supervisor.close)
+        self.supervisor.start()
+        if self.monitor is not None and self.status_writer is not None:
+            self.status_writer.start()
+            self._closers.append(self.status_writer.close)
+            self.monitor.start()
+            say(f"monitor: {self.monitor.url}")
+
+    def _loop(self) -> DisplayLoop:
+        return DisplayLoop(
+            self.capture,
+            self._screen,
+            self.ai,
+            self.board,
+            self.pictures,
+            self.shown,
+            self.tallies,
+            self.events,
+            max_staleness_s=self._options.max_staleness_s,
+            recording=self.recording,
+        )
+
+    def _until_s(self, began_s: float) -> float | None:
+        return None if self._options.duration_s is None else began_s + self._options.duration_s
+
+    def _stopper(self, cancel: threading.Event, say: Callable[[str], None]) -> Callable[[], bool]:
+        """Asked between pictures; also tells once why a model cannot be loaded."""
+        told = False
+
+        def stopped() -> bool:
+            nonlocal told
+            error = self.supervisor.load_error
+            if error is not None and not told:
+                told = True
+                if error.exit_status == UsageError.exit_status:  # no restart and no repair would change that
+                    raise error
+                say(f"AI OFF, the picture goes on: {error}")
+            return cancel.is_set()
+
+        return stopped
+
+    def _end(self, ended_by: str) -> None:
+        """Close everything, the newest first: no step keeps another from being taken."""
+        if self._error is None and self.capture.error is not None and not self.tallies.shown:
+            self._error = self.capture.error
+        self.events.add("run ends", ended_by)
+        self._closers.append(self._screen.close)  # a window that stands still must not pass for a live one
+        self._close()
+
+    def _close(self) -> None:
+        while self._closers:
+            try:
+                self._closers.pop()()
+            except BaseException as error:
+                self._error = self._error or error
+
+    def _report(self, ended_by: str, cancel: threading.Event, wall_s: float) -> LiveReport:
+        options, counts = self._options, self.capture.counts
+        about = self.supervisor.describe()
+        worker_counts = self.supervisor.counts
+        outcome, exit_status, message = self._outcome(cancel)
+        load_error = self.supervisor.load_error
+        warnings = [str(warning) for warning in about.get("warnings", ())]
+        if load_error is not None:
+            warnings.append(f"the model cannot be loaded: {load_error.message}")
+        unwritten, cause = self.events.unwritten
+        if unwritten:
+            warnings.append(f"{unwritten} events are not in {EVENTS}: {cause}")
+        frames_unwritten, cause = getattr(self._screen, "unwritten", (0, ""))
+        if frames_unwritten:
+            warnings.append(f"{frames_unwritten} lines of shown pictures are missing: {cause}")
+        recorder = self.recorder
+        recording = None
+        if recorder is not None:
+            recording = {**recorder.counts, "state": recorder.state[1]}
+        return LiveReport(
+            outcome=outcome,
+            exit_status=exit_status,
+            message=message,
+            ended_by=ended_by,
+            out_dir=options.out_dir,
+            outputs={**self._folder.outputs(), "report": "report.json"},
+            wall_s=wall_s,
+            received=counts.received,
+            dropped=counts.dropped,
+            damaged=counts.damaged,
+            source_opened=counts.opened,
+            tallies=self.tallies.to_dict(),
+            latency_ms={name: stats.to_dict() for name, stats in self.ai.latency_ms.items() if stats.count},
+            worker={"restarts": worker_counts.get("restarts", 0), **worker_counts},
+            markers_cleared=dict(self.board.cleared),
+            events=self.events.counts,
+            model=about.get("model", {}),
+            runtime=about.get("runtime", {}),
+            input=self.capture.describe(),
+            settings={**plain_settings(options, about), "picture_first": self._first},
+            recording=recording,
+            warnings=tuple(warnings),
+        )
+
+    def _outcome(self, cancel: threading.Event) -> tuple[Outcome, int, str]:
+        error = self._error
+        if error is not None:
+            if isinstance(error, KeyboardInterrupt):
+                return "interrupted", 128 + signal.SIGINT, "stopped by Ctrl-C"
+            if isinstance(error, SystemExit) and isinstance(error.code, int):
+                return "interrupted", error.code, "stopped before its end"
+            if isinstance(error, VmklaError):
+                return "failed", error.exit_status, error.message
+            return "failed", 1, f"{type(error).__name__}: {error}"
+        if cancel.is_set():
+            signum = getattr(cancel, "signum", None)
+            return (
+                "interrupted",
+                128 + (signum or signal.SIGINT),
+                f"stopped after {self.tallies.shown} pictures; the log and the report are in "
+                f"{self._options.out_dir}",
+            )
+        counts = self.capture.counts
+        stopped = ""
+        if self.recorder is not None and self.recorder.state[1] not in ("", "ended"):
+            stopped = self.recorder.state[1]
+        missing = what_is_missing(
+            self.tallies, counts.received, counts.dropped, self._options.drop_budget, stopped
+        )
+        return ("degraded", DegradedError.exit_status, missing) if missing else ("done", 0, "")
+
+
+def _supervisor(
+    run: LiveRun, load: Callable[[], Runner], options: LiveOptions, limits: SupervisorLimits | None
+) -> Supervisor:
+    return Supervisor(
+        load,
+        WorkerOptions(options.threshold, options.roi, options.temporal),
+        run.pictures,
+        run.events,
+        limits=replace(limits or SupervisorLimits(), max_staleness_s=options.max_staleness_s),
+        on_result=run.ai.take,
+    )
+
+
+def _threads(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]

@@ -1,0 +1,245 @@
+"""Where pictures go: a window, a file that proves what was shown, or nowhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import MissingDependencyError
+from vmkla.video.live.lines import LineLog
+from vmkla.video.live.marker_board import Marker
+from vmkla.video.live.picture import LivePicture, LiveStatus
+from vmkla.video.live.status_strip import DisplayBuffer
+from vmkla.video.sinks import output_errors
+
+Image = npt.NDArray[np.uint8]
+
+_ESCAPE = 27
+_PROBE_S = 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One picture, as it goes to the screen.
+
+    Attributes:
+        sequence: of the source's picture; 0 of the black one that stands in for a lost signal.
+        rgb: (H, W, 3) uint8 with the marker; the source's own array when there is none. Nobody changes it.
+        picture: the source's picture; None where a black one stands in.
+        status: what the strip says.
+        marker_sequence: of the picture that the marker was computed from. Set also when the network found
+            nothing there: then the picture is covered and has no marker.
+        marker_age_ms: how much older that picture is than this one.
+        marker: its pixels; None when the picture is not covered.
+        again: this picture was shown before; only what the strip says is new.
+    """
+
+    sequence: int
+    rgb: Image
+    picture: LivePicture | None
+    status: LiveStatus
+    marker_sequence: int | None = None
+    marker_age_ms: float | None = None
+    marker: Marker | None = None
+    again: bool = False
+
+
+class Screen(Protocol):
+    """Takes what is shown. All calls come from one thread, which for a window is the main thread."""
+
+    @property
+    def handed_over_s(self) -> float:
+        """When the display buffer of the last picture was whole and handed over, ``time.monotonic()``."""
+
+    @property
+    def closed(self) -> bool:
+        """The user closed it: the run ends."""
+
+    def show(self, picture: Shown) -> None:
+        """Show a picture and the strip below it."""
+
+    def close(self) -> None:
+        """Release it; a second call does nothing."""
+
+
+class NullScreen:
+    """Composes the display buffer as a window does, and shows it to nobody."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.handed_over_s = 0.0
+        self._buffer = DisplayBuffer()
+
+    def show(self, picture: Shown) -> None:
+        """See ``Screen``."""
+        self._buffer.compose(picture.rgb, picture.status)
+        self.handed_over_s = time.monotonic()
+
+    def close(self) -> None:
+        """See ``Screen``."""
+
+
+class WindowScreen:
+    """A window of the desktop. The keys q and Esc close it.
+
+    Pixels are shown one to one while the window has the picture's size; a window that was resized scales.
+
+    Args:
+        title: of the window.
+    Raises:
+        MissingDependencyError: OpenCV has no windows, or there is no display.
+    """
+
+    def __init__(self, title: str = "vmkla") -> None:
+        _check_display()
+        self.closed = False
+        self.handed_over_s = 0.0
+        self._title = title
+        self._buffer = DisplayBuffer(bgr=True)
+        self._size_hw: tuple[int, ...] = (0, 0)
+        self._open = True
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+
+    def show(self, picture: Shown) -> None:
+        """See ``Screen``. The window is painted before this returns."""
+        pixels = self._buffer.compose(picture.rgb, picture.status)
+        if pixels.shape[:2] != self._size_hw:
+            self._size_hw = pixels.shape[:2]
+            cv2.resizeWindow(self._title, pixels.shape[1], pixels.shape[0])
+        cv2.imshow(self._title, pixels)
+        key = cv2.pollKey()
+        self.handed_over_s = time.monotonic()
+        if key & 0xFF in (ord("q"), _ESCAPE) and key >= 0:
+            self.closed = True
+        elif cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
+            self.closed = True
+
+    def close(self) -> None:
+        """See ``Screen``."""
+        if self._open:
+            self._open = False
+            if cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1:
+                cv2.destroyWindow(self._title)
+            cv2.pollKey()
+
+
+class FileScreen:
+    """A display without eyes: each picture that would be seen leaves a line that says what its pixels were.
+
+    A line has ``sequence``, ``ai``, ``ai_reason``, ``signal``, ``recording``, ``again``, ``size_hw``,
+    ``marker_sequence``, ``marker_age_ms``, ``marked`` (pixels were drawn), ``captured_s`` and ``shown_s``
+    (``time.monotonic()``), and CRC-32 sums of the picture's rows: ``crc32`` in the display buffer,
+    ``crc32_source`` as captured, and ``crc32_outside`` with ``crc32_source_outside`` the same with the
+    marker's pixels blanked in both, which are equal when no other pixel changed. The sums are made after the
+    picture was handed over.
+
+    Args:
+        path: the file of lines; readable by its owner only.
+        raw: a file that gets the display buffers themselves, strip included, one after the other; each line
+            then has ``raw_offset`` and ``raw_hw``. Writing them is waited for: it is for tests.
+    Raises:
+        BadInputError: a file cannot be made.
+    """
+
+    closed = False
+
+    def __init__(self, path: Path, raw: Path | None = None) -> None:
+        self.handed_over_s = 0.0
+        self._lines = LineLog(path)
+        self._buffer = DisplayBuffer()
+        self._raw: Any = None
+        if raw is not None:
+            with output_errors(raw):
+                self._raw = open(os.open(raw, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+    @property
+    def unwritten(self) -> tuple[int, str]:
+        """How many lines are not in the file, and why the first of them is not."""
+        return self._lines.unwritten, self._lines.unwritten_because
+
+    def show(self, picture: Shown) -> None:
+        """See ``Screen``."""
+        pixels = self._buffer.compose(picture.rgb, picture.status)
+        self.handed_over_s = time.monotonic()
+        line = _line(picture, self.handed_over_s, pixels[: picture.rgb.shape[0]])
+        if self._raw is not None:
+            line |= {"raw_offset": self._raw.tell(), "raw_hw": list(pixels.shape[:2])}
+            self._raw.write(pixels)
+            self._raw.flush()
+        self._lines.put(line)
+
+    def close(self) -> None:
+        """See ``Screen``."""
+        self._lines.close()
+        if self._raw is not None:
+            self._raw.close()
+            self._raw = None
+
+
+def _line(shown: Shown, shown_s: float, rows: Image) -> dict[str, Any]:
+    """What a line of ``FileScreen`` says; ``rows`` are the picture's in the display buffer."""
+    status, marker, picture = shown.status, shown.marker, shown.picture
+    marked = marker is not None and bool(marker.drawing.layers)
+    line: dict[str, Any] = {
+        "sequence": shown.sequence,
+        "ai": status.ai.value,
+        "ai_reason": status.ai_reason,
+        "signal": status.signal.value,
+        "recording": status.recording,
+        "again": shown.again,
+        "size_hw": list(rows.shape[:2]),
+        "marker_sequence": shown.marker_sequence,
+        "marker_age_ms": None if shown.marker_age_ms is None else round(shown.marker_age_ms, 3),
+        "marked": marked,
+        "captured_s": None if picture is None else picture.captured_s,
+        "shown_s": shown_s,
+        "crc32": zlib.crc32(rows.data),
+    }
+    if picture is not None:
+        line["crc32_source"] = zlib.crc32(np.ascontiguousarray(picture.rgb).data)
+        outside, source_outside = line["crc32"], line["crc32_source"]
+        if marker is not None and marked:
+            covered = marker.drawing.covered()
+            outside, source_outside = _crc_outside(rows, covered), _crc_outside(picture.rgb, covered)
+        line |= {"crc32_outside": outside, "crc32_source_outside": source_outside}
+    return line
+
+
+def _crc_outside(rgb: Image, covered: npt.NDArray[np.bool_]) -> int:
+    blanked = rgb.copy()
+    blanked[covered] = 0
+    return zlib.crc32(blanked.data)
+
+
+def _check_display() -> None:
+    """Try a window in a process of its own: where there is no display, the window system ends the process."""
+    code = "import cv2; cv2.namedWindow('vmkla'); cv2.pollKey()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=_PROBE_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MissingDependencyError(f"no window opened within {_PROBE_S:g} s") from error
+    if done.returncode == 0:
+        return
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    if "not implemented" in done.stderr:
+        raise MissingDependencyError(
+            "this OpenCV was built without windows",
+            hint="Run: pip uninstall opencv-python-headless && pip install --force-reinstall opencv-python",
+        )
+    raise MissingDependencyError(
+        f"no window can be opened: {said[0] if said else f'status {done.returncode}'}",
+        hint="Run it on the desktop (DISPLAY must name it), or leave --display out.",
+    )

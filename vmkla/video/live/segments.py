@@ -1,0 +1,295 @@
+"""One stream of a recording: pictures in, files of a few seconds out, each playable at any moment.
+
+A file is an MP4 in which every frame is a fragment of its own, so it can be read up to the last whole frame
+whenever writing ends; when it is closed, a table of all frames is appended and its head is changed to point
+there, and it is an ordinary MP4.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.preprocess import Rect
+from vmkla.video.frames import VideoTraits
+from vmkla.video.h264 import H264Encoder
+from vmkla.video.live.disk_guard import RecordingStoppedError
+from vmkla.video.live.disk_writer import Block, DiskWriter, Row, SegmentFile
+from vmkla.video.live.picture import LivePicture
+
+STREAMS = ("raw", "overlay")
+TRAITS = VideoTraits(time_base=Fraction(1, 1_000_000), frame_rate=Fraction(30))
+"""Frames are placed to the microsecond; the rate is a hint for players alone."""
+_LAYOUT = {
+    "movflags": "hybrid_fragmented+empty_moov+default_base_moof+frag_every_frame",
+    "video_track_timescale": str(TRAITS.time_base.denominator),
+    "movie_timescale": str(TRAITS.time_base.denominator),
+    "flush_packets": "1",
+}
+_LARGE_FROM_PX = 1280 * 720
+_NAME = re.compile(rf"({'|'.join(STREAMS)})-(\d{{6,}})\.mp4")
+
+
+def last_number(folder: Path) -> int:
+    """The highest number of a segment in a folder, 0 when there is none."""
+    found = [match for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return max((int(match[2]) for match in found), default=0)
+
+
+class SegmentGrid:
+    """Where both streams of a recording cut, so that segments of one number cover the same time.
+
+    Args:
+        segment_s: length of a cell; the first begins with the first picture of either stream.
+    """
+
+    def __init__(self, segment_s: float) -> None:
+        self.segment_s = segment_s
+        self._start_s: float | None = None
+        self._lock = threading.Lock()
+
+    def cell(self, captured_s: float) -> int:
+        """Number of the cell, from 0; below the start it is the first one."""
+        with self._lock:
+            if self._start_s is None:
+                self._start_s = captured_s
+            return max(0, int((captured_s - self._start_s) // self.segment_s))
+
+
+class _Collected:
+    """A file for FFmpeg to write to, which keeps what came until somebody takes it."""
+
+    def __init__(self) -> None:
+        self._blocks: list[tuple[int, bytearray]] = []
+        self._at = self._end = 0
+
+    def write(self, data: bytes) -> int:
+        if self._blocks and self._blocks[-1][0] + len(self._blocks[-1][1]) == self._at:
+            self._blocks[-1][1].extend(data)
+        else:
+            self._blocks.append((self._at, bytearray(data)))
+        self._at += len(data)
+        self._end = max(self._end, self._at)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._end)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def take(self) -> list[Block]:
+        blocks, self._blocks = self._blocks, []
+        return [(at, bytes(data)) for at, data in blocks]
+
+
+class SegmentMp4:
+    """Frames of one size into the bytes of one file; see the top of this module.
+
+    Args:
+        frame_hw: height and width of every frame, px.
+    Raises:
+        MissingDependencyError: this FFmpeg has no libx264.
+    """
+
+    def __init__(self, frame_hw: tuple[int, int]) -> None:
+        large = frame_hw[0] * frame_hw[1] >= _LARGE_FROM_PX
+        self._encoder = H264Encoder(
+            TRAITS,
+            frame_hw,
+            preset="ultrafast" if large else "superfast",
+            crf="18",
+            tune="zerolatency",  # a frame leaves the encoder at once, so a power cut takes none from there
+        )
+        self._file = _Collected()
+        self._container: Any = av.open(self._file, "w", format="mp4", options=_LAYOUT)
+        self._encoder.add_to(self._container)
+        self._container.start_encoding()
+
+    def add(self, frame_rgb: npt.NDArray[np.uint8], pts: int) -> list[Block]:
+        """Encode a frame; what is returned completes the file up to the frame before."""
+        self._mux(self._encoder.convert(frame_rgb, pts))
+        return self._file.take()
+
+    def close(self) -> list[Block]:
+        """The rest, in the order in which it must reach the disk."""
+        self._mux(None)
+        self._container.close()
+        return self._file.take()
+
+    def _mux(self, frame: Any) -> None:
+        for packet in self._encoder.packets(frame):
+            self._container.mux(packet)
+
+
+@dataclass
+class StreamCounts:
+    """What became of a stream's pictures.
+
+    Attributes:
+        written: frames given to a file.
+        missed: pictures that were overwritten or damaged in shared memory before they could be taken, or that
+            came while the process was being started anew.
+        repeated: pictures no younger than the one before; not written.
+        segments: files begun.
+        last_sequence: of the last frame written, 0 before the first.
+        reference_hw: size of the first picture, px, which rectangles to hide are meant for.
+    """
+
+    written: int = 0
+    missed: int = 0
+    repeated: int = 0
+    segments: int = 0
+    last_sequence: int = 0
+    reference_hw: tuple[int, int] | None = None
+
+
+class StreamRecorder:
+    """Writes one stream.
+
+    Args:
+        stream: ``"raw"`` or ``"overlay"``.
+        disk: where the bytes go.
+        grid: where to cut.
+        hide: rectangles to fill with black, in pixels of the first picture.
+        number: of the segment before the first one.
+        counts: to go on with.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        disk: DiskWriter,
+        grid: SegmentGrid,
+        hide: Sequence[Rect],
+        number: int,
+        counts: StreamCounts,
+    ) -> None:
+        self.stream = stream
+        self.counts = counts
+        self._disk, self._grid, self._hide, self._number = disk, grid, hide, number
+        self._mp4: SegmentMp4 | None = None
+        self._file: SegmentFile | None = None
+        self._key: tuple[int, tuple[int, int]] | None = None  # cell and size of the open segment
+        self._row: Row = {}
+        self._last_s = float("-inf")
+        self._written_s = 0.0
+
+    def write(self, picture: LivePicture) -> None:
+        """Add a picture, in a new segment when it is time or its size is another.
+
+        Args:
+            picture: its pixels are this recorder's own, and are changed where rectangles are hidden.
+        Raises:
+            ChannelClosedError: the disk takes no more.
+            RecordingStoppedError: a rectangle to hide is not in the picture.
+        """
+        if picture.captured_s <= self._last_s:
+            self.counts.repeated += 1
+            return
+        frame_hw = (picture.rgb.shape[0], picture.rgb.shape[1])
+        if self.counts.reference_hw is None:
+            self.counts.reference_hw = frame_hw
+        hide(picture.rgb, self._hide, self.counts.reference_hw)
+        key = (self._grid.cell(picture.captured_s), frame_hw)
+        if key != self._key:
+            self.close()
+            self._begin(picture, frame_hw)
+            self._key = key
+        assert self._mp4 is not None and self._file is not None
+        before = _copied(self._row)
+        pts = round((picture.captured_s - self._row["first_captured_s"]) / TRAITS.time_base)
+        blocks = self._mp4.add(picture.rgb, pts)
+        self._note(picture)
+        if blocks:
+            self._disk.write(self._file, blocks, before)
+
+    def rest(self) -> None:
+        """No picture comes: a segment that nobody adds to is closed after the length of one."""
+        if self._file is not None and time.monotonic() - self._written_s > self._grid.segment_s:
+            self.close()
+
+    def close(self) -> None:
+        """Finish the open segment. A second call does nothing.
+
+        Raises:
+            ChannelClosedError: the disk takes no more.
+        """
+        mp4, file = self._mp4, self._file
+        self._mp4 = self._file = self._key = None
+        if mp4 is not None and file is not None:
+            self._disk.write(file, mp4.close(), _copied(self._row))
+            self._disk.finish(file)
+
+    def _begin(self, picture: LivePicture, frame_hw: tuple[int, int]) -> None:
+        self._number += 1
+        name = f"{self.stream}-{self._number:06d}.mp4"
+        wall = datetime.now(timezone.utc) - timedelta(seconds=time.monotonic() - picture.captured_s)
+        opened = {
+            "stream": self.stream,
+            "file": name,
+            "height": frame_hw[0],
+            "width": frame_hw[1],
+            "first_sequence": picture.sequence,
+            "first_captured_s": picture.captured_s,
+            "first_wall": wall.isoformat(timespec="milliseconds"),
+        }
+        self._row = {**opened, "last_sequence": None, "last_captured_s": None, "frames": 0, "gaps": []}
+        self._mp4 = SegmentMp4(frame_hw)
+        self._file = self._disk.create(name, opened)
+        self.counts.segments += 1
+
+    def _note(self, picture: LivePicture) -> None:
+        row, last = self._row, self._row["last_sequence"]
+        if last is not None and picture.sequence > last + 1:
+            row["gaps"].append([last + 1, picture.sequence - 1])
+        row["last_sequence"] = picture.sequence
+        row["last_captured_s"] = self._last_s = picture.captured_s
+        row["frames"] += 1
+        self.counts.written += 1
+        self.counts.last_sequence = picture.sequence
+        self._written_s = time.monotonic()
+
+
+def hide(rgb: npt.NDArray[np.uint8], rects: Sequence[Rect], reference_hw: tuple[int, int]) -> None:
+    """Fill rectangles with black, in place.
+
+    In a picture of another size than the first one, burned-in text may have stayed where it was or have grown
+    with the picture: both places are filled.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        rects: in pixels of a picture of ``reference_hw``; what lies outside is cut off.
+        reference_hw: height and width of the picture that they are meant for.
+    Raises:
+        RecordingStoppedError: a rectangle lies wholly outside ``reference_hw``, so what it was to hide would
+            be recorded.
+    """
+    height, width = rgb.shape[:2]
+    from_h, from_w = reference_hw
+    for rect in rects:
+        if rect.x >= from_w or rect.y >= from_h:
+            raise RecordingStoppedError(
+                f"rectangle {rect.x},{rect.y},{rect.w},{rect.h} is not in the picture of {from_w}x{from_h}"
+            )
+        rgb[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w] = 0
+        if (height, width) != reference_hw:
+            top, bottom = rect.y * height // from_h, -(-(rect.y + rect.h) * height // from_h)
+            left, right = rect.x * width // from_w, -(-(rect.x + rect.w) * width // from_w)
+            rgb[top:bottom, left:right] = 0
+
+
+def _copied(row: Row) -> Row:
+    return {**row, "gaps": list(row["gaps"])}

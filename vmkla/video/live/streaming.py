@@ -1,0 +1,198 @@
+"""Streams that come when they come: RTSP cameras, and a named pipe that stands in for one."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import time
+from collections.abc import Iterator
+from threading import Event
+from typing import Any
+
+import av
+import av.error
+
+from vmkla.errors import BadInputError
+from vmkla.video.live.address import LiveAddress
+from vmkla.video.live.cameras import CameraContext, CameraError, Shot, stream_facts
+from vmkla.video.rgb import RgbConverter
+from vmkla.video.streams import LENIENT_METADATA, video_stream
+
+_POLL_S = 0.1
+_DRIFT = 1e-3  # the camera's clock and this one may part by so much, seconds per second
+# Nothing is kept back: the demuxer buffers no packets, and looks at little before it believes a stream.
+_LOW_DELAY = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "200000", "analyzeduration": "200000"}
+_PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto"  # a camera cannot send the reader on to a file
+
+
+class PipeFile:
+    """A named pipe as a file for PyAV. It can be read before there is a writer, and be told to stop.
+
+    Args:
+        path: of the pipe.
+        stop: ends a read, which then looks like the end of the file.
+    Raises:
+        CameraError: there is no such pipe.
+    """
+
+    def __init__(self, path: str, stop: Event) -> None:
+        self._stop = stop
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise CameraError(f"{path} cannot be read: {error.strerror}", cause="the pipe is gone") from error
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes as soon as there are any; none when the writer has gone."""
+        while not self._stop.is_set():
+            if self._poll.poll(_POLL_S * 1000):
+                try:
+                    return os.read(self._descriptor, size if size > 0 else 1 << 16)
+                except BlockingIOError:  # a second reader took it
+                    continue
+        return b""
+
+    def close(self) -> None:
+        """Close the pipe."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class Backlog:
+    """How far the pictures of a stream have fallen behind the quickest of them.
+
+    The camera's clock is not this machine's, so a delay is not known, but its growth is: bytes that wait in
+    a socket after a stall, a decoder that is too slow.
+    """
+
+    def __init__(self) -> None:
+        self._least_s: float | None = None
+        self._last_s = 0.0
+
+    def behind_s(self, position_s: float, arrived_s: float) -> float:
+        """How much later than the quickest a picture came that its camera placed at ``position_s``."""
+        lag_s = arrived_s - position_s
+        if self._least_s is None or abs(lag_s - self._least_s) > 60:  # the camera set its clock
+            self._least_s = lag_s
+        else:
+            self._least_s = min(lag_s, self._least_s + _DRIFT * (arrived_s - self._last_s))
+        self._last_s = arrived_s
+        return lag_s - self._least_s
+
+
+class StreamCamera:
+    """A stream that PyAV reads as it comes: each picture is given as soon as it is decoded.
+
+    Args:
+        address: of kind ``rtsp`` or ``pipe``.
+        context: see ``CameraContext``.
+    """
+
+    def __init__(self, address: LiveAddress, context: CameraContext) -> None:
+        self._address = address
+        self._context = context
+        self._container: Any = None
+        self._pipe: PipeFile | None = None
+        self._facts: dict[str, Any] = {}
+
+    def prepare(self) -> None:
+        """See that a pipe is one; a camera may come later."""
+        if self._address.kind != "pipe":
+            return
+        try:
+            is_pipe = stat.S_ISFIFO(os.stat(self._address.target).st_mode)
+        except OSError as error:
+            raise BadInputError(f"{self._address} cannot be read: {error.strerror or error}") from error
+        if not is_pipe:
+            raise BadInputError(f"{self._address} is no named pipe any more")
+
+    def shots(self) -> Iterator[Shot]:
+        """Pictures as they come; see ``Camera.shots``."""
+        try:
+            yield from self._shots()
+        except av.error.FFmpegError as error:
+            # The text of FFmpeg's own error quotes the address, password and all; its reason does not.
+            cause = _reason(error)
+            raise CameraError(f"{self._address}: {cause}", cause=cause) from None
+
+    def close(self) -> None:
+        """Close the stream."""
+        container, self._container = self._container, None
+        pipe, self._pipe = self._pipe, None
+        try:
+            if container is not None:
+                container.close()
+        finally:
+            if pipe is not None:
+                pipe.close()
+
+    def describe(self) -> dict[str, Any]:
+        """Codec, size and rate."""
+        return dict(self._facts)
+
+    def _shots(self) -> Iterator[Shot]:
+        self._container = self._open()
+        stream = video_stream(self._container, self._address.shown)
+        # Frame threads would hold back one picture each.
+        stream.thread_type = "SLICE"
+        stream.codec_context.thread_count = 2
+        self._facts = stream_facts(stream)
+        to_rgb = RgbConverter()
+        backlog = Backlog()
+        shown_s = time.monotonic()
+        for packet in self._container.demux(stream):
+            if self._context.stop.is_set():
+                return
+            for decoded in self._decode(packet):
+                captured_s = shown_s = time.monotonic()
+                if self._is_behind(decoded, backlog, captured_s):
+                    self._context.drop("behind", "a picture came too late to be shown")
+                    continue
+                yield Shot(captured_s, to_rgb(decoded)[0], bool(decoded.is_corrupt))
+            if time.monotonic() - shown_s > self._context.limits.open_s:
+                raise CameraError(
+                    f"{self._address}: packets come, but none can be decoded",
+                    cause="no packet can be decoded",
+                )
+
+    def _open(self) -> Any:
+        limits = self._context.limits
+        if self._address.kind == "pipe":
+            self._pipe = PipeFile(self._address.target, self._context.stop)
+            # A picture at a time: what FFmpeg asks for is what it waits for.
+            return av.open(self._pipe, options=dict(_LOW_DELAY), **LENIENT_METADATA)
+        options = {
+            **_LOW_DELAY,
+            "rtsp_transport": self._address.options.get("transport", "tcp"),
+            "allowed_media_types": "video",
+            "max_delay": "100000",  # UDP: wait at most 0.1 s for a packet that was overtaken
+            "timeout": str(round(limits.read_s * 1e6)),
+            "protocol_whitelist": _PROTOCOLS,
+        }
+        timeouts_s = (limits.open_s, limits.read_s)
+        return av.open(self._address.target, options=options, timeout=timeouts_s, **LENIENT_METADATA)
+
+    def _decode(self, packet: Any) -> list[Any]:
+        try:
+            return list(packet.decode())
+        except (av.error.FFmpegError, EOFError) as error:
+            self._context.drop("undecodable", _reason(error))
+            return []
+
+    def _is_behind(self, decoded: Any, backlog: Backlog, now_s: float) -> bool:
+        # A pipe is no clock: what writes it may be as slow as it likes.
+        if self._address.kind != "rtsp" or decoded.pts is None or decoded.time_base is None:
+            return False
+        position_s = float(decoded.pts * decoded.time_base)
+        return backlog.behind_s(position_s, now_s) > self._context.limits.behind_s
+
+
+def _reason(error: BaseException) -> str:
+    """FFmpeg's reason in words, without what it was doing to what."""
+    if isinstance(error, av.error.ExitError):
+        return "it does not answer"
+    return str(getattr(error, "strerror", None) or type(error).__name__)

@@ -1,0 +1,238 @@
+"""Keeps a worker at work, and says at any moment whether what it finds may be believed."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from vmkla.errors import VmklaError
+from vmkla.runner import Runner
+from vmkla.video.latency import LatencyStats
+from vmkla.video.live.generation import Generation
+from vmkla.video.live.picture import AiState, LiveResult
+from vmkla.video.live.ring import FrameRing, Waker
+from vmkla.video.live.watch import Fault, SupervisorLimits, Watch
+from vmkla.video.live.worker import LOAD_CAUSE, WorkerOptions
+
+__all__ = ["Supervisor", "SupervisorLimits", "WorkerOptions"]
+
+_TICK_S = 0.01
+_JOIN_S = 5.0
+
+
+class Events(Protocol):
+    """The log, as far as it is used here."""
+
+    def add(self, kind: str, detail: str = "", **facts: Any) -> Any:
+        """Write down that something happened."""
+
+
+class Supervisor:
+    """Runs the worker from a thread of the display process, whose other threads never wait for either.
+
+    Args:
+        load: makes the runner, for instance ``functools.partial(load_runner, "nano", threads=1)``; it is
+            pickled into the worker's process.
+        options: what the worker does.
+        pictures: where the display publishes.
+        events: the log.
+        limits: how long what may take.
+        on_result: called from the supervisor's thread with every result that is accepted; keep it short, the
+            watchdog waits for it.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Runner],
+        options: WorkerOptions,
+        pictures: FrameRing,
+        events: Events,
+        *,
+        limits: SupervisorLimits | None = None,
+        on_result: Callable[[LiveResult], None] | None = None,
+    ) -> None:
+        self._load = load
+        self._options = options
+        self._pictures = pictures
+        self._events = events
+        self._limits = limits or SupervisorLimits()
+        self._on_result = on_result
+        self._waker = Waker()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vmkla-supervisor", daemon=True)
+        self._generation: Generation | None = None
+        self._counts: Counter[str] = Counter(results=0, restarts=0, faults=0)
+        self._about: dict[str, Any] = {}
+        self._latencies: dict[str, LatencyStats] = {}
+        self._wait_s = self._limits.backoff_s
+        self._load_error: VmklaError | None = None
+        self._off_since_s = time.monotonic()
+        # One object each, replaced whole: other threads read them without a lock.
+        self._verdict: tuple[AiState, str, float] = (AiState.STARTING, "starting", self._off_since_s)
+        self._result: LiveResult | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        atexit.register(self._kill)  # multiprocessing would wait for ever for a worker that is stopped
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the worker and the supervision, in bounded time; a second call does nothing."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._waker.wake()
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_S)
+        atexit.unregister(self._kill)
+        self._judge(AiState.OFF, "ended")
+        if not self._thread.is_alive():
+            self._waker.close()
+
+    @property
+    def state(self) -> tuple[AiState, str]:
+        """Whether markers may be believed now, and if not why, in a few words. Never blocks."""
+        state, reason, looked_s = self._verdict
+        if state is AiState.ON and time.monotonic() - looked_s > self._limits.watchdog_s:
+            return AiState.OFF, "watchdog is late"
+        return state, reason
+
+    @property
+    def result(self) -> LiveResult | None:
+        """The newest result that was accepted; None while there is no worker that is believed."""
+        return self._result
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """``results``, ``restarts``, ``faults``, and each ``"fault: CAUSE"`` and ``"rejected: CAUSE"``."""
+        return dict(self._counts)
+
+    @property
+    def latency_ms(self) -> dict[str, dict[str, float]]:
+        """Stage of the worker to p50, p95, p99, max and mean."""
+        return {stage: stats.to_dict() for stage, stats in list(self._latencies.items())}
+
+    @property
+    def load_error(self) -> VmklaError | None:
+        """Why no worker could load the model so far; None when one did, or none has failed."""
+        return self._load_error
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker; None while there is none."""
+        generation = self._generation
+        return None if generation is None else generation.pid
+
+    def describe(self) -> dict[str, Any]:
+        """``model``, ``runtime``, ``warnings``, ``threshold``, ``self_test``; empty before the first load."""
+        return {key: value for key, value in self._about.items() if key != "known_output"}
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            fault = self._live()
+            if fault is None:
+                return
+            self._closing.wait(self._wait_s)
+            self._wait_s = min(2 * self._wait_s, self._limits.backoff_max_s)
+            self._counts["restarts"] += not self._closing.is_set()
+
+    def _live(self) -> Fault | None:
+        """One worker from start to end; None when the supervision is to end."""
+        state, reason, _ = self._verdict
+        if state is AiState.STARTING:
+            reason = "loading the model"
+        self._judge(state, reason)
+        # A place in the ring of its own: it does not begin with what its predecessor left unread.
+        with contextlib.closing(self._pictures.subscribe()) as reader:
+            try:
+                options = replace(self._options, known_output=self._about.get("known_output"))
+                self._generation = generation = Generation(self._load, options, reader)
+                self._events.add("worker started", pid=generation.pid)
+                fault = self._watch(generation, (state, reason))
+            except Exception as error:  # ours, or of what was handed to us: the picture goes on without
+                fault = Fault("worker cannot be run", f"{type(error).__name__}: {error}")
+            if fault is not None:
+                self._give_up(fault)
+            self._kill()
+        return fault
+
+    def _watch(self, generation: Generation, before: tuple[AiState, str]) -> Fault | None:
+        watch = Watch(
+            generation,
+            lambda: self._pictures.newest,
+            self._limits,
+            before=before,
+            started_s=generation.started_s,
+            counts=self._counts,
+        )
+        fault: Fault | None = None
+        while fault is None and not self._closing.is_set():
+            generation.wait(self._waker, _TICK_S)
+            was_ready = watch.ready_s is not None
+            fault = watch.tick(time.monotonic())
+            if not was_ready and watch.ready_s is not None:
+                self._introduce(generation, watch.ready_s)
+            if fault is None:
+                self._accept(watch.result)
+                self._judge(*watch.verdict)
+        if watch.ready_s is not None and time.monotonic() - watch.ready_s >= self._limits.healthy_s:
+            self._wait_s = self._limits.backoff_s
+        return fault
+
+    def _introduce(self, generation: Generation, ready_s: float) -> None:
+        """Take down who the worker is, once it is ready."""
+        about = generation.read_about()
+        if about is not None:
+            self._about = about
+        self._load_error = None
+        self._events.add("worker ready", start_ms=round((ready_s - generation.started_s) * 1e3, 1))
+
+    def _accept(self, result: LiveResult | None) -> None:
+        if result is self._result:
+            return
+        if result is not None:
+            for stage, value_ms in result.latency_ms.items():
+                self._latencies.setdefault(stage, LatencyStats()).add(value_ms)
+            if self._on_result is not None:
+                self._on_result(result)
+        self._result = result
+
+    def _give_up(self, fault: Fault) -> None:
+        """AI is off from here on; the rest is for the log."""
+        self._result = None
+        self._judge(AiState.OFF, fault.cause)
+        self._counts["faults"] += 1
+        self._counts[f"fault: {fault.cause}"] += 1
+        pulse = fault.pulse
+        if fault.cause == LOAD_CAUSE and pulse is not None and not self._about:
+            self._load_error = VmklaError(pulse.message, hint=pulse.hint)
+            self._load_error.exit_status = pulse.exit_status
+        pid = self._generation.pid if self._generation is not None else None
+        self._events.add(
+            "worker fault", fault.cause, error=fault.detail, pid=pid, restart_after_s=round(self._wait_s, 3)
+        )
+
+    def _judge(self, state: AiState, reason: str) -> None:
+        """Say so, and log it when it is something else than before."""
+        now_s = time.monotonic()
+        before, reason_before, _ = self._verdict
+        self._verdict = (state, reason, now_s)
+        if (state, reason) == (before, reason_before):
+            return
+        facts = {}
+        if state is AiState.ON:
+            facts["off_ms"] = round((now_s - self._off_since_s) * 1e3, 1)
+        elif before is AiState.ON:
+            self._off_since_s = now_s
+        self._events.add(f"ai {state.value}", reason, **facts)
+
+    def _kill(self) -> None:
+        generation, self._generation = self._generation, None
+        if generation is not None and not generation.kill():
+            self._events.add("worker fault", "process does not end", pid=generation.pid)

@@ -1,0 +1,137 @@
+"""What the display loop counts while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from vmkla.video.latency import LatencyStats
+from vmkla.video.live.monitor.status import DelayWindow
+from vmkla.video.live.picture import AiState, LiveStatus, SignalState
+from vmkla.video.live.screen import Shown
+
+_RECENT = 128
+
+
+@dataclass
+class Tallies:
+    """Figures of one run. The display loop writes them, others may read them at any time.
+
+    Attributes:
+        shown: pictures of the source that reached the screen.
+        marked: of these, the ones with a marker in them.
+        covered: of these, the ones that a young enough result of the same scene belongs to.
+        replaced: black pictures that stood in for a lost signal.
+        video_delay_ms: from a picture being whole in memory to its display buffer being handed over.
+        marker_delay_ms: from the capture of a picture to the first shown one with the marker found in it.
+        gap_ms: between one shown picture and the next, where the signal was not lost between them.
+        added_gap_ms: how much longer such a gap was than the one between the captures.
+        ai_s, signal_s: seconds in each state, as the strip said it.
+        off_reasons: how often each reason for "AI OFF" began.
+        status: what the strip says now; None before the first picture.
+        picture_hw: height and width of the last picture, px.
+        turned_s: when the display loop last went round, seconds of ``time.monotonic()``: until then all of
+            this was true.
+    """
+
+    shown: int = 0
+    marked: int = 0
+    covered: int = 0
+    replaced: int = 0
+    video_delay_ms: LatencyStats = field(default_factory=LatencyStats)
+    marker_delay_ms: LatencyStats = field(default_factory=LatencyStats)
+    gap_ms: LatencyStats = field(default_factory=LatencyStats)
+    added_gap_ms: LatencyStats = field(default_factory=LatencyStats)
+    recent_video: DelayWindow = field(default_factory=DelayWindow.of_video)
+    recent_markers: DelayWindow = field(default_factory=DelayWindow.of_markers)
+    ai_s: dict[AiState, float] = field(default_factory=lambda: dict.fromkeys(AiState, 0.0))
+    signal_s: dict[SignalState, float] = field(default_factory=lambda: dict.fromkeys(SignalState, 0.0))
+    off_reasons: Counter[str] = field(default_factory=Counter)
+    status: LiveStatus | None = None
+    picture_hw: tuple[int, int] | None = None
+    began_s: float = field(default_factory=time.monotonic)
+    turned_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._since_s = self._ai_since_s = self.began_s
+        self._last: tuple[float, float] | None = None  # captured and handed over, of the last picture
+        self._last_marker = 0
+        self._shown_s: deque[float] = deque(maxlen=_RECENT)
+
+    def add(self, shown: Shown, handed_over_s: float) -> None:
+        """Count what was just shown."""
+        self._account(shown.status, handed_over_s)
+        picture = shown.picture
+        if picture is None:
+            self.replaced += 1
+            self._last = None
+            return
+        if shown.again:
+            return
+        self.shown += 1
+        self.picture_hw = (picture.rgb.shape[0], picture.rgb.shape[1])
+        self._shown_s.append(handed_over_s)
+        delay_ms = (handed_over_s - picture.captured_s) * 1e3
+        self.video_delay_ms.add(delay_ms)
+        self.recent_video.add(delay_ms, handed_over_s)
+        if self._last is not None:
+            gap_s = handed_over_s - self._last[1]
+            self.gap_ms.add(gap_s * 1e3)
+            self.added_gap_ms.add(max(0.0, gap_s - (picture.captured_s - self._last[0])) * 1e3)
+        self._last = (picture.captured_s, handed_over_s)
+        if shown.marker is None:
+            return
+        self.covered += 1
+        self.marked += bool(shown.marker.drawing.layers)
+        if shown.marker.sequence > self._last_marker:
+            self._last_marker = shown.marker.sequence
+            delay_ms = (handed_over_s - shown.marker.captured_s) * 1e3
+            self.marker_delay_ms.add(delay_ms)
+            self.recent_markers.add(delay_ms, handed_over_s)
+
+    def fps(self, now_s: float) -> float:
+        """Pictures shown in the last second."""
+        return float(sum(now_s - 1 < shown_s for shown_s in list(self._shown_s)))
+
+    @property
+    def since_ai_changed_s(self) -> float:
+        """How long, at the last picture, the strip had shown the same AI state."""
+        return self._since_s - self._ai_since_s
+
+    def finish(self, now_s: float) -> None:
+        """Account for the time since the last picture."""
+        if self.status is not None:
+            self._account(self.status, now_s)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the report."""
+        return {
+            "shown": self.shown,
+            "covered": self.covered,
+            "marked": self.marked,
+            "replaced": self.replaced,
+            "video_delay_ms": self.video_delay_ms.to_dict(),
+            "marker_delay_ms": self.marker_delay_ms.to_dict(),
+            "gap_ms": self.gap_ms.to_dict(),
+            "longest_gap_ms": round(self.gap_ms.max_ms, 3),
+            "longest_added_gap_ms": round(self.added_gap_ms.max_ms, 3),
+            "ai_s": {state.value: round(time_s, 3) for state, time_s in self.ai_s.items()},
+            "signal_s": {state.value: round(time_s, 3) for state, time_s in self.signal_s.items()},
+            "ai_off": dict(self.off_reasons),
+        }
+
+    def _account(self, status: LiveStatus, now_s: float) -> None:
+        before = self.status
+        if before is not None:
+            self.ai_s[before.ai] += now_s - self._since_s
+            self.signal_s[before.signal] += now_s - self._since_s
+        self._since_s = now_s
+        if before is None or before.ai is not status.ai:
+            self._ai_since_s = now_s
+        if status.ai is AiState.OFF and (
+            before is None or (before.ai, before.ai_reason) != (status.ai, status.ai_reason)
+        ):
+            self.off_reasons[status.ai_reason] += 1
+        self.status = status

@@ -1,0 +1,177 @@
+"""Findings steadied over time: hysteresis, a least size and a least age. All of it is off by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import UsageError
+from vmkla.video.live.scene import CHANGE_LIMIT, Thumbnail, change
+
+RESET_AFTER_S = 0.5
+"""After a longer gap between pictures nothing is taken over from before it."""
+_REACH_PER_SIDE = 1 / 32
+"""How far a lesion may move from picture to picture and still be the same, over the side."""
+_NONE = -1.0  # the age where no lesion is
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TemporalOptions:
+    """How findings are steadied. The defaults change nothing.
+
+    Attributes:
+        hysteresis_low: a pixel that was a finding in the picture before remains one while its probability is
+            at least this; below the threshold. None uses the threshold alone.
+        min_lesion_fraction: connected regions smaller than this share of the field of view are dropped.
+        min_lesion_age_ms: a region is dropped until its lesion has been seen for so long without a break.
+    Raises:
+        UsageError: a value makes no sense.
+    """
+
+    hysteresis_low: float | None = None
+    min_lesion_fraction: float = 0.0
+    min_lesion_age_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.hysteresis_low is not None and not 0 < self.hysteresis_low < 1:
+            raise UsageError(f"hysteresis must be between 0 and 1, got {self.hysteresis_low}")
+        if not 0 <= self.min_lesion_fraction < 1:
+            raise UsageError(
+                f"the least size of a lesion is a share of the field of view, at least 0 and below 1, "
+                f"got {self.min_lesion_fraction}"
+            )
+        if not 0 <= self.min_lesion_age_ms < float("inf"):
+            raise UsageError(f"the least age of a lesion must be 0 ms or more, got {self.min_lesion_age_ms}")
+
+    @property
+    def any(self) -> bool:
+        """Something is to be done."""
+        return self.hysteresis_low is not None or self.min_lesion_fraction > 0 or self.min_lesion_age_ms > 0
+
+
+class TemporalFilter:
+    """Steadies the probabilities of one stream, picture by picture, at the model's resolution.
+
+    Args:
+        options: what to do.
+        threshold: of one output channel; with several a pixel belongs to its most probable class.
+    Raises:
+        UsageError: the lower threshold of the hysteresis is not below the threshold.
+    """
+
+    def __init__(self, options: TemporalOptions, threshold: float) -> None:
+        low = options.hysteresis_low
+        if low is not None and not low < threshold:
+            raise UsageError(
+                f"hysteresis {low} is not below the threshold, which is {threshold}",
+                hint="Give a lower --hysteresis, or a higher --threshold.",
+            )
+        self._options = options
+        self._threshold = np.float32(threshold)
+        self.reset()
+
+    def reset(self) -> None:
+        """Take nothing over from the pictures so far."""
+        self._last_s: float | None = None
+        self._last_thumbnail: Thumbnail | None = None
+        self._classes: npt.NDArray[np.uint8] | None = None  # (h, w) findings of the last picture
+        self._age_s: Floats | None = None  # (h, w) how long the lesion at a pixel has been seen
+
+    def apply(
+        self, probability: Floats, captured_s: float, picture_thumbnail: Thumbnail | None = None
+    ) -> Floats:
+        """Steady the probability of the next picture.
+
+        Args:
+            probability: (classes, h, w) float32, from the runner; not changed.
+            captured_s: when the picture was captured.
+            picture_thumbnail: of the picture, to find a cut; None looks for gaps in time alone.
+        Returns:
+            (classes, h, w) float32, 0 to 1: raised to the threshold or more where a finding is kept, lowered
+            below it where one is dropped.
+        """
+        gap_s = self._gap_s(captured_s, picture_thumbnail)
+        if self._classes is not None and self._classes.shape != probability.shape[1:]:
+            self.reset()
+        self._last_s, self._last_thumbnail = captured_s, picture_thumbnail
+        steady = self._kept(probability)
+        classes = self._classes_of(steady)
+        dropped = self._drop(classes, gap_s)
+        if not dropped.any():
+            return steady
+        steady = steady.copy()
+        if len(steady) == 1:
+            below = np.nextafter(self._threshold, np.float32(0))
+            steady[0][dropped] = np.minimum(steady[0][dropped], below)
+        else:
+            steady[:, dropped] = 0
+            steady[0][dropped] = 1
+        return np.asarray(steady, np.float32)
+
+    def _gap_s(self, captured_s: float, picture_thumbnail: Thumbnail | None) -> float:
+        """Time since the picture before; resets the state when that one has nothing to do with this one."""
+        gap_s = 0.0 if self._last_s is None else captured_s - self._last_s
+        before = self._last_thumbnail
+        cut = False
+        if before is not None and picture_thumbnail is not None:
+            cut = change(before, picture_thumbnail) > CHANGE_LIMIT
+        if cut or not 0 <= gap_s <= RESET_AFTER_S:
+            self.reset()
+            return 0.0
+        return gap_s
+
+    def _kept(self, probability: Floats) -> Floats:
+        """Hysteresis: where a finding was, the lower threshold counts as the threshold."""
+        low, before = self._options.hysteresis_low, self._classes
+        if low is None or before is None or not before.any():
+            return probability
+        high = self._threshold
+        if len(probability) > 1:
+            # The class that a pixel had needs less than the others to remain the most probable one.
+            steady = probability.copy()
+            for value in range(1, len(probability)):
+                steady[value][before == value] += high - np.float32(low)
+            return np.asarray(steady / steady.sum(axis=0), np.float32)
+        # Lifted by the same amount on both sides of the edge, so that interpolation to the frame finds the
+        # edge of the lower threshold; and not so far that a kept finding looks like a certain one.
+        lifted = np.minimum(probability + (high - np.float32(low)), (1 + high) / 2)
+        return np.where(before > 0, np.maximum(lifted, probability), probability)
+
+    def _classes_of(self, probability: Floats) -> npt.NDArray[np.uint8]:
+        """(h, w): the class of each pixel, as ``vmkla.video.findings.find`` reads it."""
+        if len(probability) == 1:
+            return np.asarray(probability[0] >= self._threshold, np.uint8)
+        return np.asarray(np.argmax(probability, axis=0), np.uint8)
+
+    def _drop(self, classes: npt.NDArray[np.uint8], gap_s: float) -> npt.NDArray[np.bool_]:
+        """(h, w): pixels of regions that are too small or too young. Brings the state up to this picture."""
+        least_px = self._options.min_lesion_fraction * classes.size
+        least_s = self._options.min_lesion_age_ms * 1e-3
+        dropped = np.zeros(classes.shape, np.bool_)
+        age_s = np.full(classes.shape, _NONE, np.float32)
+        earlier_s = self._reachable_age(gap_s)
+        for value in np.unique(classes[classes > 0]):
+            count, labels, stats, _ = cv2.connectedComponentsWithStats((classes == value).view(np.uint8))
+            for label in range(1, count):
+                region = labels == label
+                if stats[label, cv2.CC_STAT_AREA] < least_px:
+                    dropped |= region
+                    continue
+                age_s[region] = 0.0 if earlier_s is None else max(0.0, float(earlier_s[region].max()))
+        self._classes = np.where(dropped, 0, classes).astype(np.uint8)
+        self._age_s = age_s
+        # Half a microsecond: intervals of a steady rate add up to a hair less than their sum.
+        return dropped | ((age_s >= 0) & (age_s + 5e-7 < least_s))
+
+    def _reachable_age(self, gap_s: float) -> Floats | None:
+        """(h, w): the greatest age, by now, of a lesion that may have moved to a pixel."""
+        if self._age_s is None:
+            return None
+        reach_px = max(1, round(max(self._age_s.shape) * _REACH_PER_SIDE))
+        aged = np.where(self._age_s >= 0, self._age_s + np.float32(gap_s), np.float32(_NONE))
+        return np.asarray(cv2.dilate(aged, np.ones((2 * reach_px + 1,) * 2, np.uint8)), np.float32)

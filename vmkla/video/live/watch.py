@@ -1,0 +1,217 @@
+"""Judges one worker by what it says and does: to be believed, to be doubted, or to be given up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from vmkla.errors import BadInputError
+from vmkla.video.live.picture import AiState, LiveResult
+from vmkla.video.live.pulse import Pulse
+
+_CLOCK_SLACK_S = 0.005
+
+
+@dataclass(frozen=True)
+class SupervisorLimits:
+    """How long what may take.
+
+    Attributes:
+        max_staleness_s: a picture is covered by a result of a picture that is at most so much older.
+        pulse_s: without a sign of life for so long the worker is not believed.
+        hang_s: without one for so long, or at one inference or repeated self-test for so long, it is killed.
+        start_s: loading and the first self-test may take so long.
+        start_pulse_s: without a sign of life for so long while it loads (which may hold up every thread of
+            its process) it is killed.
+        settle_s: after pictures went uncovered, all must be covered for so long before AI is on again.
+        watchdog_s: when the supervisor itself has not looked for so long, AI is off.
+        backoff_s, backoff_max_s: wait before a restart: the first, doubled each time, and the longest.
+        healthy_s: a worker that was ready for so long makes the wait begin from the first again.
+    """
+
+    max_staleness_s: float = 0.12
+    pulse_s: float = 0.08
+    hang_s: float = 2.0
+    start_s: float = 60.0
+    start_pulse_s: float = 10.0
+    settle_s: float = 0.3
+    watchdog_s: float = 0.1
+    backoff_s: float = 0.2
+    backoff_max_s: float = 10.0
+    healthy_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a worker is given up.
+
+    Attributes:
+        cause: in a few words without names or paths, for the screen and the counts.
+        detail: what else is known, for the log; may name files.
+        pulse: the worker's last word, when it had one.
+    """
+
+    cause: str
+    detail: str = ""
+    pulse: Pulse | None = None
+
+
+class Watched(Protocol):
+    """A worker, seen from outside."""
+
+    def death(self) -> Fault | None:
+        """Why its process ended; None while it lives."""
+
+    def read_pulse(self) -> Pulse:
+        """Its newest sign of life."""
+
+    def read_result(self) -> LiveResult | None:
+        """A result that was not read yet."""
+
+    def ask_self_test(self, number: int) -> None:
+        """Have it test itself."""
+
+
+class Watch:
+    """One worker's judge. Looks at it in ``tick``, many times a second.
+
+    Args:
+        worker: whom.
+        newest: sequence and capture time of the newest picture that was handed to the worker.
+        limits: how long what may take.
+        before: the verdict until the worker is ready.
+        started_s: when it was started, seconds of ``time.monotonic()``.
+        counts: results by what became of them, brought up to date here.
+
+    Attributes:
+        verdict: state and reason, by the last ``tick``.
+        result: the newest result that was accepted; None while the worker is doubted.
+        ready_s: when it had passed its first self-test; None before.
+    """
+
+    def __init__(
+        self,
+        worker: Watched,
+        newest: Callable[[], tuple[int, float] | None],
+        limits: SupervisorLimits,
+        *,
+        before: tuple[AiState, str],
+        started_s: float,
+        counts: Counter[str],
+    ) -> None:
+        self._worker = worker
+        self._newest = newest
+        self._limits = limits
+        self._started_s = started_s
+        self._counts = counts
+        self._sequence = 0  # of the last result that was accepted
+        self._doubted = False
+        self._asked = 0  # number of the last self-test that was asked for
+        self._asked_s: float | None = None  # when, while its answer is missing
+        self._seen_s: float | None = None  # capture time of the newest picture at the last tick
+        self._resumed_s = 0.0  # capture time of the first picture after a gap
+        self._uncovered_s: float | None = None  # the last time that a picture was not covered
+        self._lag: tuple[AiState, str] | None = None  # said until pictures are covered again
+        self._was_on = False
+        self._before = before[0]
+        self.verdict = before
+        self.result: LiveResult | None = None
+        self.ready_s: float | None = None
+
+    def tick(self, now_s: float) -> Fault | None:
+        """Look at the worker. Gives why it is to be ended, None when it may go on."""
+        fault = self._worker.death() or self._life(now_s)
+        if fault is not None or self.ready_s is None:
+            return fault
+        try:
+            self._take_result(now_s)
+        except BadInputError as error:
+            return Fault("result makes no sense", str(error))
+        self.verdict = self._judge(now_s)
+        return None
+
+    def _life(self, now_s: float) -> Fault | None:
+        """Whether it lives, by its pulse."""
+        pulse, limits = self._worker.read_pulse(), self._limits
+        silent_s = now_s - pulse.at_s
+        if pulse.stage == "failed":
+            return Fault(pulse.cause, f"{pulse.error}: {pulse.message}", pulse)
+        if pulse.self_tests < 0:
+            since_start_s = now_s - self._started_s
+            if silent_s > limits.start_pulse_s or since_start_s > limits.start_s:
+                return Fault("worker does not start", f"not ready after {since_start_s:.1f} s", pulse)
+            return None
+        if self.ready_s is None:
+            self.ready_s = self._resumed_s = now_s
+        if silent_s > limits.hang_s:
+            return Fault("worker does not answer", f"silent for {silent_s:.1f} s", pulse)
+        since_s = pulse.inferring_since_s
+        if since_s is not None and now_s - since_s > limits.hang_s and silent_s <= limits.pulse_s:
+            return Fault("inference hangs", f"for {now_s - since_s:.1f} s", pulse)
+        return self._doubt(pulse, silent_s, now_s)
+
+    def _doubt(self, pulse: Pulse, silent_s: float, now_s: float) -> Fault | None:
+        """A worker that fell silent must pass a self-test before it is believed again."""
+        if silent_s > self._limits.pulse_s:
+            self._doubted, self._asked_s = True, None
+        elif self._doubted and self._asked_s is None:
+            self._asked += 1
+            self._asked_s = now_s
+            self._worker.ask_self_test(self._asked)
+        elif self._doubted and pulse.self_tests == self._asked:
+            self._doubted, self._asked_s = False, None
+            self._resumed_s, self._was_on, self._lag = now_s, False, None
+        elif self._asked_s is not None and now_s - self._asked_s > self._limits.hang_s:
+            return Fault("self-test hangs", f"for {now_s - self._asked_s:.1f} s", pulse)
+        if self._doubted:
+            self.result = None
+        return None
+
+    def _take_result(self, now_s: float) -> None:
+        """Accept the worker's result if it is one that it can have.
+
+        Raises:
+            BadInputError: it is not.
+        """
+        result = self._worker.read_result()
+        if result is None:
+            return
+        newest = self._newest()
+        if newest is None or result.sequence > newest[0] or result.captured_s > newest[1]:
+            raise BadInputError(f"a result for picture {result.sequence}, which is not there yet")
+        if result.sequence <= self._sequence:
+            raise BadInputError(f"a result for picture {result.sequence} after {self._sequence}")
+        if result.finished_s > now_s + _CLOCK_SLACK_S:
+            raise BadInputError(f"a result from {result.finished_s - now_s:.3f} s ahead")
+        self._sequence = result.sequence
+        if self._doubted:
+            self._counts["rejected: worker is doubted"] += 1
+            return
+        self._counts["results"] += 1
+        self.result = result
+
+    def _judge(self, now_s: float) -> tuple[AiState, str]:
+        if self._doubted:
+            return AiState.OFF, "worker does not answer" if self._asked_s is None else "self-test"
+        newest, limits = self._newest(), self._limits
+        if newest is None:
+            return AiState.STARTING, "no picture yet"
+        if self._seen_s is not None and newest[1] - self._seen_s > limits.max_staleness_s:
+            self._resumed_s = newest[1]
+        self._seen_s = newest[1]
+        behind_s = newest[1] - (self.result.captured_s if self.result else float("-inf"))
+        if behind_s > limits.max_staleness_s:
+            self._uncovered_s = now_s
+            if newest[1] - self._resumed_s > limits.max_staleness_s:
+                self._lag = (AiState.OFF, "too slow")
+            elif self._lag is None:
+                self._lag = (AiState.OFF if self._was_on else self._before, "catching up")
+            return self._lag
+        if self._lag is not None and self._was_on and self._uncovered_s is not None:
+            if now_s - self._uncovered_s < limits.settle_s:
+                return self._lag  # no flicker of a worker that is just not fast enough
+        self._lag = None
+        self._was_on, self._uncovered_s, self._before = True, None, AiState.OFF
+        return AiState.ON, ""

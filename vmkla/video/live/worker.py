@@ -1,0 +1,261 @@
+"""The worker process: the newest picture in, what the network finds in it out.
+
+It may be killed, stopped or stuck at any instruction; nobody waits for it. What goes wrong in it is its last
+word, and then it ends: starting anew is the way back from everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vmkla.errors import UsageError
+from vmkla.preprocess import PreprocessSpec, Rect, field_of_view, prepare, visible_field
+from vmkla.runner import Runner, check_one_by_one
+from vmkla.self_test import check_probability, check_self_test
+from vmkla.video.findings import find
+from vmkla.video.live.board import Board
+from vmkla.video.live.picture import LivePicture, LiveResult
+from vmkla.video.live.pulse import Heart
+from vmkla.video.live.results import encode_result
+from vmkla.video.live.ring import RingReader
+from vmkla.video.live.scene import thumbnail
+from vmkla.video.live.temporal import TemporalFilter, TemporalOptions
+from vmkla.video.report import describe_model, describe_runtime, model_warnings
+from vmkla.video.stages import Stopwatch
+
+LOAD_CAUSE = "model cannot be loaded"
+ABOUT_BYTES = 1 << 20
+CONTROL_BYTES = 256
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # linux/prctl.h
+_WAIT_S = 0.05
+_FIELD_EVERY_S = 1.0
+_FIELD_MOVES_BY = 1 / 32
+"""A field of view is followed when a side moves by more than this share of the picture: edges flicker."""
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What the worker does with a picture.
+
+    Attributes:
+        threshold: None takes the model's own.
+        roi: field of view; None takes the model's own.
+        temporal: how findings are steadied; None not at all.
+        known_output: answer to the self-test of an earlier start, for a file that carries none.
+        niceness: how much the worker gives way to the display process and others.
+    """
+
+    threshold: float | None = None
+    roi: str | Rect | None = None
+    temporal: TemporalOptions | None = None
+    known_output: dict[str, Any] | None = None
+    niceness: int = 1
+
+
+class FaultError(Exception):
+    """The worker cannot go on.
+
+    Args:
+        cause: in a few words, without names or paths.
+        error: what was raised.
+    """
+
+    def __init__(self, cause: str, error: BaseException) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.error = error
+
+
+def work(
+    load: Callable[[], Runner],
+    options: WorkerOptions,
+    pictures: RingReader,
+    results: Board,
+    heartbeat: Board,
+    about: Board,
+    control: Board,
+    parent: int,
+) -> None:
+    """Run the worker, in a process of its own, until somebody ends it or something fails.
+
+    Args:
+        load: makes the runner; pickled into the process.
+        options: what to do.
+        pictures: where pictures come from.
+        results: gets ``encode_result`` of each.
+        heartbeat: gets the ``Pulse``.
+        about: gets, once, what was loaded: ``model``, ``runtime``, ``warnings``, ``threshold``,
+            ``self_test``, ``known_output``, as JSON.
+        control: numbers of self-tests that are asked for.
+        parent: process id of the display process.
+    """
+    _settle(parent, options.niceness)
+    heart = Heart(heartbeat, parent)
+    try:
+        _work(load, options, pictures, results, heart, about, control)
+    except FaultError as fault:
+        heart.fail(fault.cause, fault.error)
+    except BaseException as error:  # whatever it is, it is said
+        heart.fail("out of memory" if isinstance(error, MemoryError) else "worker failed", error)
+    # Without clean-up: a broken device may hang in it, and the system takes everything back.
+    os._exit(1)
+
+
+def _work(
+    load: Callable[[], Runner],
+    options: WorkerOptions,
+    pictures: RingReader,
+    results: Board,
+    heart: Heart,
+    about: Board,
+    control: Board,
+) -> None:
+    with _blamed(LOAD_CAUSE):
+        runner = load()
+        finder = _Finder(runner, options, heart)
+    heart.say(stage="self-testing")
+    with _blamed("self-test failed"):
+        known = check_self_test(runner, options.known_output)
+    stored = runner.spec.metadata.self_test is not None
+    said = {"self_test": "stored in the file" if stored else "from the first start", "known_output": known}
+    about.publish(json.dumps({**finder.describe(), **said}).encode())
+    gc.collect()
+    gc.freeze()  # what loading left behind is never looked through again
+    heart.say(stage="ready", self_tests=0)
+    while True:
+        wanted = control.read()
+        if wanted is not None:
+            heart.say(stage="self-testing")
+            with _blamed("self-test failed"):
+                check_self_test(runner, known)
+            heart.say(stage="ready", self_tests=int(wanted))
+        if pictures.wait(_WAIT_S) and (picture := pictures.latest()) is not None:
+            results.publish(*encode_result(finder.result(picture)))
+
+
+class _Finder:
+    """From a picture to a result."""
+
+    def __init__(self, runner: Runner, options: WorkerOptions, heart: Heart) -> None:
+        spec = runner.spec
+        check_one_by_one(spec)
+        if options.threshold is not None and spec.num_classes > 1:
+            raise UsageError(
+                f"a threshold was given, but {spec.path} has {spec.num_classes} classes: each pixel takes "
+                "its most probable one",
+                hint="Leave --threshold out.",
+            )
+        metadata = spec.metadata
+        self._runner = runner
+        self._heart = heart
+        self._threshold = metadata.threshold if options.threshold is None else options.threshold
+        roi = metadata.preprocess.roi if options.roi is None else options.roi
+        self._spec = PreprocessSpec(spec.height, spec.width, roi)
+        self._field = _Field(roi)
+        steady = options.temporal is not None and options.temporal.any
+        self._filter = (
+            TemporalFilter(options.temporal, self._threshold) if options.temporal and steady else None
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Identity of the model and its runtime, as plain values."""
+        return {
+            "model": describe_model(self._runner),
+            "runtime": describe_runtime(self._runner),
+            "warnings": model_warnings(self._runner),
+            "threshold": self._threshold,
+        }
+
+    def result(self, picture: LivePicture) -> LiveResult:
+        """What the network finds in a picture."""
+        watch = Stopwatch()
+        latency_ms = {}
+        rect = self._field.of(picture)
+        batch = prepare(picture.rgb, self._spec, rect)[np.newaxis]  # (1, h, w, 3)
+        latency_ms["preprocess"] = watch.lap_ms()
+        self._heart.say(inferring_since_s=time.monotonic())
+        with _blamed("inference failed"):
+            probability = self._runner.infer(batch)  # (1, classes, h, w)
+        self._heart.say(inferring_since_s=None)
+        latency_ms["inference"] = watch.lap_ms()
+        with _blamed("output makes no sense"):
+            check_probability(probability, self._runner)
+        steady = probability[0]
+        if self._filter is not None:
+            steady = self._filter.apply(steady, picture.captured_s, thumbnail(picture.rgb))
+        frame_hw = (picture.rgb.shape[0], picture.rgb.shape[1])
+        findings = find(steady, rect, frame_hw, self._threshold)
+        latency_ms["postprocess"] = watch.lap_ms()
+        return LiveResult(
+            picture.sequence, picture.captured_s, time.monotonic(), frame_hw, findings, latency_ms
+        )
+
+
+class _Field:
+    """The field of view, which changes with the endoscope and hardly ever else."""
+
+    def __init__(self, roi: str | Rect) -> None:
+        self._roi = roi
+        self._rect: Rect | None = None
+        self._frame_hw: tuple[int, ...] = ()
+        self._looked_s = 0.0
+
+    def of(self, picture: LivePicture) -> Rect:
+        """The part of a picture that the network sees. ``"auto"`` is looked for once a second."""
+        rgb = picture.rgb
+        height_px, width_px = rgb.shape[:2]
+        if self._roi != "auto":
+            return field_of_view(rgb, self._roi)
+        if rgb.shape[:2] != self._frame_hw:
+            self._rect, self._frame_hw = None, rgb.shape[:2]
+        if self._rect is None or picture.captured_s - self._looked_s >= _FIELD_EVERY_S:
+            self._looked_s = picture.captured_s
+            found = visible_field(rgb)  # None in the dark: the last one stays
+            if found is not None and (self._rect is None or _moved(self._rect, found, self._frame_hw)):
+                self._rect = found
+        return self._rect or Rect(0, 0, width_px, height_px)
+
+
+def _moved(before: Rect, after: Rect, frame_hw: tuple[int, ...]) -> bool:
+    limit_px = _FIELD_MOVES_BY * min(frame_hw)
+    sides = [(rect.x, rect.y, rect.x + rect.w, rect.y + rect.h) for rect in (before, after)]
+    return any(abs(first - second) > limit_px for first, second in zip(*sides, strict=True))
+
+
+@contextlib.contextmanager
+def _blamed(cause: str) -> Iterator[None]:
+    """Name what failed."""
+    try:
+        yield
+    except MemoryError:
+        raise  # has a name of its own
+    except Exception as error:
+        memory = "out of memory" in str(error).lower() or "bad_alloc" in str(error)
+        raise FaultError("out of memory" if memory else cause, error) from error
+
+
+def _settle(parent: int, niceness: int) -> None:
+    """Make this process one that the display process can do without."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before that was set
+        os._exit(1)
+    libc.prctl(_PR_SET_NAME, b"vmkla-worker", 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' pictures
+    os.nice(niceness)
+    with contextlib.suppress(OSError):  # a container may forbid it; the limits of memory hold without
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("1000")  # when memory runs out, this process goes first
