@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmkla.calibration.equalise import Divisors, equalise
 from vmkla.calibration.insertion import Range, insert
 from vmkla.calibration.layers import Layer, Target, find_layers
 from vmkla.engines.onnx_file import read_outline
@@ -50,6 +51,7 @@ class Artefact:
         ranges: Mapping[str, Range],
         path: Path,
         *,
+        divisors: Divisors | None = None,
         gates: Mapping[str, Any] | None = None,
         calibration: Mapping[str, Any] | None = None,
     ) -> None:
@@ -57,12 +59,14 @@ class Artefact:
 
         Args:
             layers: of ``self.layers``.
-            ranges: by ``Layer.key``.
+            ranges: by ``Layer.key``; of activations that are divided already.
             path: the file; it appears whole or not at all.
+            divisors: of the layers that have any.
             gates, calibration: for its metadata.
         """
         onnx = require("onnx", extra="calibrate", purpose="vmkla calibrate")
-        made = insert(self.model, layers, ranges)
+        model, layers = equalise(self.model, layers, divisors or {})
+        made = insert(model, layers, ranges)
         metadata = dataclasses.replace(
             self.metadata, precision="int8", gates=dict(gates or {}), calibration=dict(calibration or {})
         )

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from vmkla import __version__
+from vmkla.calibration.equalise import Divisors
 from vmkla.calibration.insertion import Range
 from vmkla.files import written_whole
 
-FORMAT = 1
+FORMAT = 2
 """Of the files; another one is left alone."""
 
 
@@ -45,6 +51,26 @@ class CalibrationCache:
     def ranges(self) -> Path:
         """File of finished ranges."""
         return self.folder / f"ranges-{self.key}.json"
+
+    @property
+    def divisors(self) -> Path:
+        """File of the divisors that make channels alike."""
+        return self.folder / f"divisors-{self.key}.npz"
+
+    def load_divisors(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        """The divisors; None when they were never found, or the file is damaged."""
+        try:
+            with np.load(self.divisors, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile):
+            return None
+
+    def save_divisors(self, divisors: Divisors) -> None:
+        """Keep divisors."""
+        data, arrays = io.BytesIO(), dict[str, Any](divisors)
+        np.savez(data, **arrays)
+        with written_whole(self.divisors) as file:
+            file.write(data.getvalue())
 
     def load(self) -> dict[str, Range] | None:
         """The ranges; None when they were never measured, or the file is damaged or of other facts."""

@@ -17,6 +17,8 @@ from vmkla.calibration import ranges as activation_ranges
 from vmkla.calibration import sensitivity
 from vmkla.calibration.artefact import open_artefact, open_half
 from vmkla.calibration.cache import CalibrationCache
+from vmkla.calibration.channels import measure_channels
+from vmkla.calibration.equalise import Divisors, equalise, find_divisors
 from vmkla.calibration.insertion import Range
 from vmkla.calibration.layers import Layer, groups_of
 from vmkla.calibration.ranges import Progress
@@ -27,6 +29,7 @@ from vmkla.data.folder import read_sample
 from vmkla.data.sources import Pair
 from vmkla.engines.clinical import VerifyReport, verify_runners
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.verify import gates_record
 from vmkla.errors import GateError, MissingDependencyError
 from vmkla.files import file_sha256, written_whole
 from vmkla.runner import Runner
@@ -126,8 +129,8 @@ class _Run:
         self.reference = self._open(self.source.path)
         try:
             self._refuse_nan()
-            self.ranges = self._ranges()
             with tempfile.TemporaryDirectory(prefix="vmkla-calibrate-") as folder:
+                self.divisors, self.ranges = self._measured(Path(folder))
                 return self._quantized(Path(folder))
         finally:
             self.reference.close()
@@ -154,7 +157,12 @@ class _Run:
         verified = None if found is None else _lasting(found.verdict)
         layers = self._layers(frozenset(kept))
         self.goal.quantized(
-            layers, self.ranges, candidate, gates=verified or {"skipped": True}, calibration=facts
+            layers,
+            self.ranges,
+            candidate,
+            divisors=self.divisors,
+            gates=verified or {"skipped": True},
+            calibration=facts,
         )
         timed = self._timed(candidate) if request.target == "cpu" else None
         with written_whole(request.output) as file:
@@ -193,7 +201,8 @@ class _Run:
                     hint="A model that does this in float32 is broken: look at its training.",
                 )
 
-    def _ranges(self) -> dict[str, Range]:
+    def _measured(self, folder: Path) -> tuple[Divisors, dict[str, Range]]:
+        """Divisors of the activations' channels, and ranges of what they leave."""
         request, source = self.request, self.source
         facts = {
             "model": source.sha256,
@@ -203,25 +212,36 @@ class _Run:
             "target": request.target,
         }
         cache = CalibrationCache(request.out, facts)
+        given: dict[str, Any] = {
+            "input_type": source.metadata.input_type,
+            "batch": source.batch,
+            "threads": request.threads,
+            "progress": self.progress,
+        }
+        divisors = cache.load_divisors()
+        if divisors is None:
+            channels = measure_channels(source.path, source.layers, self.frames.frames, **given)
+            divisors = find_divisors(source.model, source.layers, channels)
+            cache.save_divisors(divisors)
         if (kept := cache.load()) is not None:
             self.say(f"ranges were measured before: {cache.ranges}")
-            return kept
+            return divisors, kept
         if cache.state.is_file():
             self.say(f"going on with {cache.state}")
+        model, layers = equalise(source.model, source.layers, divisors)
+        equalised = folder / "equalised.onnx"
+        equalised.write_bytes(model.SerializeToString())
         measured = activation_ranges.measure(
-            source.path,
-            source.layers,
+            equalised,
+            layers,
             self.frames.frames,
             request.method,
-            input_type=source.metadata.input_type,
-            batch=source.batch,
             percentile=request.percentile,
-            threads=request.threads,
             state=cache.state,
-            progress=self.progress,
+            **given,
         )
         cache.save(measured)
-        return measured
+        return divisors, measured
 
     def _open(self, path: Path) -> Runner:
         return OnnxRuntimeRunner(path, threads=self.request.threads, warn_unverified=False)
@@ -233,7 +253,7 @@ class _Run:
         return [layer for layer in self.goal.layers if layer.group not in put_back]
 
     def _judge(self, put_back: frozenset[str], path: Path) -> VerifyReport:
-        self.goal.quantized(self._layers(put_back), self.ranges, path)
+        self.goal.quantized(self._layers(put_back), self.ranges, path, divisors=self.divisors)
         candidate = self._open(path)
         try:
             verdict = verify_runners(self.reference, candidate, self._samples(), gates_of(self.request))
@@ -257,6 +277,7 @@ class _Run:
             reference=self.reference,
             open_runner=self._open,
             folder=folder,
+            divisors=self.divisors,
             progress=self.progress,
         )
 
@@ -283,6 +304,7 @@ class _Run:
             "goal_sha256": self.goal.sha256,
             "layers": len(layers),
             "of_layers": len(self.goal.layers),
+            "equalised": sum(layer.key in self.divisors for layer in layers),
             "put_back": [asdict(back) for back in put_back],
         }
 
@@ -317,4 +339,4 @@ def _lasting(verdict: VerifyReport) -> dict[str, Any]:
     """What a file keeps of its check: nothing of where it was run, so equal runs give equal files."""
     kept = verdict.to_dict()
     del kept["reference"], kept["candidate"]
-    return kept
+    return gates_record([kept], frames=verdict.figures["frames"], rendered=False)

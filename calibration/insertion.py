@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.calibration.layers import Layer, weight_values
+from vmkla.calibration.layers import Layer, value_types, weight_values
 from vmkla.errors import GateError
 from vmkla.imports import require
 
@@ -72,11 +72,7 @@ class _Writer:
             "onnxruntime.quantization.quant_utils", extra=None, purpose="vmkla calibrate"
         )
         self._model, self._made = model, made
-        types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-        for node in model.graph.node:
-            if node.op_type == "Cast":
-                types[node.output[0]] = next(a.i for a in node.attribute if a.name == "to")
-        self._types: dict[str, int] = types
+        self._types = value_types(model)
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self._biases: dict[str, str] = {}
         self._before: dict[int, list[onnx.NodeProto]] = {}

@@ -142,6 +142,21 @@ def weight_values(model: onnx.ModelProto, name: str) -> npt.NDArray[np.float32]:
     return values
 
 
+def weight_rows(model: onnx.ModelProto, layer: Layer) -> npt.NDArray[np.float32]:
+    """The weight of a matrix product as (channels of the activation, results)."""
+    values = weight_values(model, layer.weight)
+    return values if layer.axis == 1 else values.T
+
+
+def value_types(model: onnx.ModelProto) -> dict[str, int]:
+    """ONNX's element types of the initializers, and of what Casts make."""
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Cast":
+            types[node.output[0]] = next(a.i for a in node.attribute if a.name == "to")
+    return types
+
+
 def _axis(node: onnx.NodeProto) -> int:
     """Of a node's weight, along which the results lie."""
     if node.op_type == "Conv":

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -167,7 +168,7 @@ def _restore(calibrator: Any, path: Path, method: Method, names: Sequence[str]) 
             kept = json.loads(str(file["names"]))
             done = int(file["done"])
             collected = {name: _parts(file, index) for index, name in enumerate(kept)}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BadInputError(
             f"{path} is not what a calibration leaves behind: {error}", hint=f"Run: rm {path}"
         ) from error

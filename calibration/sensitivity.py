@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.calibration.artefact import Artefact
+from vmkla.calibration.equalise import Divisors
 from vmkla.calibration.insertion import Range
 from vmkla.calibration.layers import groups_of
 from vmkla.calibration.ranges import Progress
@@ -57,6 +58,7 @@ def measure_groups(
     reference: Runner,
     open_runner: OpenRunner,
     folder: Path,
+    divisors: Divisors | None = None,
     progress: Progress | None = None,
 ) -> tuple[Sensitivity, ...]:
     """Quantize each group alone and compare.
@@ -68,6 +70,7 @@ def measure_groups(
         reference: the unquantized network.
         open_runner: loads a candidate.
         folder: for files that are gone afterwards.
+        divisors: see ``Artefact.quantized``.
         progress: told after each group.
     Returns:
         One row for each group, most sensitive first.
@@ -78,7 +81,7 @@ def measure_groups(
     for done, group in enumerate(groups):
         layers = [layer for layer in artefact.layers if layer.group == group]
         path = folder / "group.onnx"
-        artefact.quantized(layers, ranges, path)
+        artefact.quantized(layers, ranges, path, divisors=divisors)
         candidate = open_runner(path)
         try:
             seen = compare(reference, candidate, frames)

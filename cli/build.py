@@ -10,12 +10,10 @@ from typing import Annotated
 import typer
 
 from vmkla.cli.console import print_json, progress_bar, say
-from vmkla.cli.options import Json, Quiet
+from vmkla.cli.options import Json, Quiet, is_number
 from vmkla.errors import UsageError
 
 BODIES = "bodies"
-LONGEST_NUMBER = 100
-"""Digits."""
 
 
 class EngineRuntime(str, Enum):
@@ -117,14 +115,9 @@ def _bytes_of(gib: float) -> int:
     return int(gib * 2**30)
 
 
-def _is_number(text: str) -> bool:
-    """Digits, of a length that ``int`` takes; the build says which numbers make sense."""
-    return text.strip().isdecimal() and len(text) <= LONGEST_NUMBER
-
-
 def _parse_profile(text: str) -> tuple[int, int, int]:
     parts = text.split(",")
-    if len(parts) in (1, 3) and all(_is_number(part) for part in parts):
+    if len(parts) in (1, 3) and all(is_number(part) for part in parts):
         numbers = [int(part) for part in parts]
         return numbers[0], numbers[len(numbers) // 2], numbers[-1]
     raise UsageError(f"--profile is {text!r}, expected MIN,OPT,MAX or one number of frames")
@@ -132,6 +125,6 @@ def _parse_profile(text: str) -> tuple[int, int, int]:
 
 def _parse_targets(text: str) -> tuple[int, ...]:
     parts = [part.strip().lower().removeprefix("sm").lstrip("_") for part in text.split(",")]
-    if not all(_is_number(part) for part in parts):
+    if not all(is_number(part) for part in parts):
         raise UsageError(f"--target-sm is {text!r}, expected numbers of GPUs", hint="For instance: 86,89")
     return tuple(int(part) for part in parts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, say
-from vmkla.cli.options import Json, Quiet, parse_size
+from vmkla.cli.options import Json, Quiet, is_number, parse_size
 from vmkla.errors import UsageError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _parse_batch(text: str) -> Batch:
     if text == "dynamic":
         return "dynamic"
     parts = text.split(",")
-    if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
+    if len(parts) not in (1, 3) or not all(is_number(part) for part in parts):
         raise UsageError(f"--batch is {text!r}, expected dynamic, a number, or three as MIN,OPT,MAX")
     numbers = [int(part) for part in parts]
     batch: Batch = numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1], numbers[2])

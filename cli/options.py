@@ -11,6 +11,9 @@ import typer
 
 from vmkla.errors import UsageError
 
+LONGEST_NUMBER = 100
+"""Digits."""
+
 
 class Overlay(str, Enum):
     """How findings are drawn."""
@@ -52,6 +55,11 @@ Plugin = Annotated[
         help="Of a TensorRT engine: the plugin library that it was built with; default: the installed one.",
     ),
 ]
+
+
+def is_number(text: str) -> bool:
+    """Digits, of a length that ``int`` takes; what is asked for says which numbers make sense."""
+    return text.strip().isdecimal() and len(text) <= LONGEST_NUMBER
 
 
 def parse_size(text: str, *, flag: str) -> tuple[int, int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vmkla.cli.console import print_json, print_tables, progress_bar, say
 from vmkla.cli.eval import Split, choose_part
-from vmkla.cli.options import Json, Kernels, Quiet, Runtime, Threads, latest, numbered
+from vmkla.cli.options import Json, Kernels, Plugin, Quiet, Runtime, Threads, latest, numbered
 from vmkla.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def verify(
     kernels_b: Annotated[Kernels, typer.Option("--kernels-b", help="B's custom nodes.")] = Kernels.native,
     device_a: Annotated[str | None, typer.Option("--device-a", help="cpu or cuda:0.")] = None,
     device_b: Annotated[str | None, typer.Option("--device-b", help="cpu or cuda:0.")] = None,
+    plugin: Plugin = None,
     gates: Annotated[
         Path | None, typer.Option("--gates", metavar="FILE", help="JSON or TOML that tightens the gates.")
     ] = None,
@@ -73,13 +74,15 @@ def verify(
     from vmkla.engines.verify_run import VerifyOptions, run_verify
 
     _check_usage(second, data, source, save, load)
+    if plugin is not None and not any(_is_engine(model) for model in (first, second or "")):
+        raise UsageError("neither model is an engine, and --plugin is of engines", hint="Leave --plugin out.")
     limits = ClinicalGates() if gates is None else read_gates(gates)
     runners: list[Runner] = []
 
     def loaded(model: str, runtime: Runtime, device: str | None, kernels: Kernels) -> Runner:
-        # Threads are of the CPU; an engine has none.
-        count = None if model.endswith(".plan") else threads
-        runners.append(load_runner(model, runtime.value, device, threads=count, kernels=kernels.value))
+        # Threads are of the CPU, and the library is of engines.
+        options: dict[str, Any] = {"plugin": plugin} if _is_engine(model) else {"threads": threads}
+        runners.append(load_runner(model, runtime.value, device, kernels=kernels.value, **options))
         return runners[-1]
 
     try:
@@ -139,6 +142,10 @@ def verify(
             f"{candidate_name} is refused: {'; '.join(document['failures'])}{where}",
             hint=f"See {options.out_dir / document['outputs'].get('page', document['outputs']['report'])}",
         )
+
+
+def _is_engine(model: str) -> bool:
+    return model.endswith(".plan")
 
 
 def _check_usage(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "VerifyReport",
     "check",
     "compare",
+    "gates_record",
     "verify_runners",
 ]
 
@@ -199,6 +200,24 @@ def check(comparison: Comparison, gates: Gates) -> GateReport:
         if limit is not None and not measured >= limit:
             failures.append(f"{name} is {measured:.5f}, needed is {limit:.5f}")
     return GateReport(not failures, tuple(failures), gates, comparison.to_dict())
+
+
+def gates_record(
+    checks: Sequence[Mapping[str, Any]], *, frames: int, rendered: bool, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a file's metadata and an engine's manifest keep of the check that their maker ended in.
+
+    Args:
+        checks: ``to_dict`` of each ``GateReport`` or ``VerifyReport``.
+        frames: over which they were made.
+        rendered: these were rendered, not given.
+        more: other proofs; their ``passed`` counts as well.
+    Returns:
+        ``passed``, ``frames``, ``rendered`` and ``checks``, and what is in ``more``.
+    """
+    proofs = dict(more or {})
+    held = all(check["passed"] for check in checks) and all(proof["passed"] for proof in proofs.values())
+    return {"passed": held, "frames": frames, "rendered": rendered, "checks": list(checks), **proofs}
 
 
 def _run(runner: Runner, frames: npt.NDArray[np.uint8], batch: int) -> Iterator[npt.NDArray[np.float32]]:

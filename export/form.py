@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vmkla.engines.tensorrt.preflight import LARGEST_BATCH
 from vmkla.errors import UsageError
 from vmkla.metadata import InputType, Precision
 
@@ -46,14 +47,15 @@ class GraphForm:
 
 
 def check_batch(batch: Batch) -> None:
-    """Refuse a batch that makes no sense.
+    """Refuse a batch that makes no sense, or that ``vmkla build`` would refuse.
 
     Raises:
-        UsageError: not ``"dynamic"``, nor a number of at least 1, nor three rising ones.
+        UsageError: not ``"dynamic"``, nor a number from 1 to 256, nor three rising ones of these.
     """
-    expected = "expected 'dynamic', a number of at least 1, or three of them as min, opt, max"
+    numbers = f"a number from 1 to {LARGEST_BATCH}"
+    expected = f"expected 'dynamic', {numbers}, or three of them as min, opt, max"
     if isinstance(batch, tuple):
-        if len(batch) != 3 or not 1 <= batch[0] <= batch[1] <= batch[2]:
+        if len(batch) != 3 or not 1 <= batch[0] <= batch[1] <= batch[2] <= LARGEST_BATCH:
             raise UsageError(f"batch is {','.join(map(str, batch))}, {expected} with min <= opt <= max")
-    elif batch != "dynamic" and not (isinstance(batch, int) and batch >= 1):
+    elif batch != "dynamic" and not (isinstance(batch, int) and 1 <= batch <= LARGEST_BATCH):
         raise UsageError(f"batch is {batch!r}, {expected}")

@@ -18,22 +18,30 @@ SIDE = 32
 Weights = dict[str, npt.NDArray[np.float32]]
 
 
-def small_weights(seed: int = 0, *, outlier: str = "") -> Weights:
-    """Three products of 64 values and a head.
+def small_weights(seed: int = 0, *, outlier: str = "", large_channel: str = "") -> Weights:
+    """Three products of 64 values and a head. Channels 5 and 6 are twins: they hold the same values.
 
     Args:
         seed: of the weights.
-        outlier: a product in which one channel is two thousand times the others, and its weights as much
-            less: in floats nothing changes, and the activation's one scale leaves nothing of the others.
+        outlier: a product in which the twins are two thousand times the others, with opposite weights: in
+            floats the two cancel, and neither the activation's one scale nor, when its channels are made
+            alike, the weight's leaves anything of the others.
+        large_channel: a product in which one channel is two thousand times the others and its weights as
+            much less: making its channels alike takes that back.
     """
     rng = np.random.default_rng(seed)
     weights = {"first.w": rng.normal(0, 1 / np.sqrt(12), (12, 64)).astype(np.float32)}
+    weights["first.w"][:, 6] = weights["first.w"][:, 5]
     for name in ("one", "two", "three"):
         weights[f"{name}.w"] = rng.normal(0, 1 / 8, (64, 64)).astype(np.float32)
         weights[f"{name}.gain"] = np.ones(64, np.float32)
         if name == outlier:
-            weights[f"{name}.gain"][5] = 2000.0
-            weights[f"{name}.w"][5] /= 2000.0
+            weights[f"{name}.gain"][5:7] = 2000.0
+            weights[f"{name}.w"][6] = -weights[f"{name}.w"][5]
+        if name == large_channel:
+            weights[f"{name}.gain"][7] = 2000.0
+            weights[f"{name}.w"][7] /= 2000.0
+        weights[f"{name}.w"][:, 6] = weights[f"{name}.w"][:, 5]
     weights["head.w"] = rng.normal(0, 0.5, (64, 16)).astype(np.float32)
     return weights
 

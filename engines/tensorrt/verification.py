@@ -14,7 +14,7 @@ from vmkla.engines.gates import ENGINE
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.tensorrt.preflight import BuildRequest, Preflight
 from vmkla.engines.tensorrt.runner import TensorRTRunner
-from vmkla.engines.verify import check, compare
+from vmkla.engines.verify import check, compare, gates_record
 from vmkla.errors import GateError
 from vmkla.runner import Runner, RunnerSpec
 
@@ -109,7 +109,7 @@ def hold_against_onnxruntime(
             f"written: {'; '.join(failures)}",
             hint="Look at the figures; --skip-gates writes the engine nevertheless, marked unverified.",
         )
-    return {"passed": True, "frames": len(frames), "rendered": source is None, "checks": checks}
+    return gates_record(checks, frames=len(frames), rendered=source is None)
 
 
 def calls_of(frames: npt.NDArray[np.uint8], batch: int) -> npt.NDArray[np.uint8]:

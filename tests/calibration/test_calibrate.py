@@ -92,6 +92,13 @@ def test_the_outlier_layer_is_put_back(tmp_path: Path, request_for: Callable[...
     assert "two.w" in stored and "one.w" not in stored and "one.w.int8" in stored
 
 
+def test_a_large_channel_is_taken_back(tmp_path: Path, request_for: Callable[..., CalibrateRequest]) -> None:
+    """The scale of one channel would leave nothing of the others: it is divided, and nothing is put back."""
+    model = write_small(tmp_path / "m.onnx", small_weights(large_channel="two"))
+    report, _ = run(request_for(model, method="min-max", measure_sensitivity=False))
+    assert report.calibration["put_back"] == [] and report.calibration["equalised"] == 1
+
+
 def test_nothing_is_written_when_nothing_passes(
     tmp_path: Path, request_for: Callable[..., CalibrateRequest]
 ) -> None:
@@ -135,13 +142,39 @@ def test_ranges_are_measured_once(small: Path, request_for: Callable[..., Calibr
     assert not any("measured before" in line for line in lines)
 
 
+def test_a_calibration_that_is_cut_off_goes_on(
+    small: Path, tmp_path: Path, request_for: Callable[..., CalibrateRequest]
+) -> None:
+    """Cut off between two shards: the next run measures what is left, and writes the same file."""
+    request = request_for(small, measure_sensitivity=False)
+    steps: list[tuple[str, int]] = []
+
+    def cut_off(done: int, total: int | None, note: str = "") -> None:
+        steps.append((note, done))
+        if len(steps) > 1 and steps[-2] == ("measuring ranges", 8):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(request, lambda line: None, cut_off)
+    assert steps[-1] == ("measuring ranges", 16) and not request.output.exists()
+    steps.clear()
+    lines: Lines = []
+    made = calibrate(request, lines.append, cut_off)
+    assert any(line.startswith("going on with") for line in lines)
+    assert steps[0] == ("measuring ranges", 24) and steps[-1] == ("measuring ranges", 40)
+    whole, _ = run(dataclasses.replace(request, out=tmp_path / "again", output=tmp_path / "again.onnx"))
+    assert whole.sha256 == made.sha256
+
+
 def test_labelled_data_are_checked_against_their_masks(
     small: Path, tmp_path: Path, request_for: Callable[..., CalibrateRequest]
 ) -> None:
     folder = write_folder(tmp_path / "labelled", 12)
     request = request_for(small, check=(str(folder),), measure_sensitivity=False, skip_gates=False)
     report, _ = run(request)
-    assert report.verified is not None and report.verified["measured"]["labelled"] is True
+    assert report.verified is not None and report.verified["frames"] == 12
+    (check,) = report.verified["checks"]
+    assert check["measured"]["labelled"] is True and check["gates"]["max_lost_lesion"] == 0.01
 
 
 def test_a_model_that_gives_nan_is_refused(

@@ -83,9 +83,12 @@ def test_a_run_that_is_cut_off_goes_on(artefact: Artefact, method: Method, tmp_p
     assert resumed == whole
 
 
-def test_what_was_collected_of_something_else_is_refused(artefact: Artefact, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"no arrays", b"", b"PK\x03\x04 and nothing behind it"])
+def test_what_was_collected_of_something_else_is_refused(
+    artefact: Artefact, tmp_path: Path, content: bytes
+) -> None:
     state = tmp_path / "state.npz"
-    state.write_bytes(b"no arrays")
+    state.write_bytes(content)
     with pytest.raises(BadInputError, match="rm "):
         ranges(artefact, "min-max", state=state)
 

@@ -11,6 +11,8 @@ from exported_models import HEIGHT, WIDTH, exported, frames
 from onnx import TensorProto
 
 from vmkla.calibration.artefact import open_artefact, open_half
+from vmkla.calibration.channels import measure_channels
+from vmkla.calibration.equalise import equalise, find_divisors
 from vmkla.calibration.ranges import measure
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.tensorrt.builder import BuildRequest, build_engine
@@ -27,10 +29,14 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     single = open_artefact(folder / "m.onnx", "tensorrt", "fp32")
     half = open_half(folder / "m.fp16.onnx", single)
     assert {layer.kind for layer in half.layers} == {"MatMul", "Conv"}
-    ranges = measure(
-        single.path, single.layers, frames(8, HEIGHT, WIDTH), "min-max", input_type="uint8", batch=None
-    )
-    half.quantized(half.layers, ranges, folder / "m.int8.onnx")
+    shown = frames(8, HEIGHT, WIDTH)
+    channels = measure_channels(single.path, single.layers, shown, input_type="uint8", batch=None)
+    divisors = find_divisors(single.model, single.layers, channels)
+    model, layers = equalise(single.model, single.layers, divisors)
+    assert 0 < len(divisors) < len(layers)
+    (folder / "equalised.onnx").write_bytes(model.SerializeToString())
+    ranges = measure(folder / "equalised.onnx", layers, shown, "min-max", input_type="uint8", batch=None)
+    half.quantized(half.layers, ranges, folder / "m.int8.onnx", divisors=divisors)
     return single.path, folder / "m.int8.onnx"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vmkla.engines.verify import Gates, check, compare, foreground, mask_dice
+from vmkla.engines.verify import Gates, check, compare, foreground, gates_record, mask_dice
 from vmkla.errors import ShapeError
 from vmkla.metadata import ArtefactMetadata
 from vmkla.preprocess import PreprocessSpec
@@ -182,3 +182,13 @@ def test_what_cannot_be_compared() -> None:
         compare(Known(answers(1)), Known(answers(1)), numbered_frames(0))
     with pytest.raises(ShapeError, match="classes"):
         compare(Known(answers(1)), Known(answers(1, classes=2)), numbered_frames(1))
+
+
+def test_a_record_passes_when_every_proof_does() -> None:
+    good, bad = {"passed": True, "figure": 1}, {"passed": False}
+    assert gates_record([good, good], frames=3, rendered=True) == {
+        "passed": True, "frames": 3, "rendered": True, "checks": [good, good],
+    }  # fmt: skip
+    assert gates_record([good, bad], frames=3, rendered=True)["passed"] is False
+    assert gates_record([good], frames=3, rendered=True, more={"range": bad})["passed"] is False
+    assert gates_record([good], frames=3, rendered=True, more={"range": good})["range"] == good

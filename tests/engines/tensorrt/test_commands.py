@@ -119,6 +119,7 @@ def test_an_engine_with_a_plugin_library_that_lies_elsewhere(
     commands = {
         "infer": ("infer", "--video", clip, "--model", engine, "--out", engine.parent / "out"),
         "bench": ("bench", "--model", engine, "--iterations", 1, "--warmup", 0),
+        "verify": ("verify", tiny_onnx, engine, "--source", clip, "--out", engine.parent / "verified"),
     }
     for name, command in commands.items():
         status, _, stderr = run(*command)
@@ -126,6 +127,8 @@ def test_an_engine_with_a_plugin_library_that_lies_elsewhere(
         assert run(*command, "--plugin", own)[0] == 0, name
     assert run(*commands["bench"], "--plugin", own.with_name("absent.so"))[0] == 4
     assert run(*commands["bench"], "--plugin", own, "--kernels", "bodies")[0] == 2
+    status, _, stderr = run("verify", tiny_onnx, tiny_onnx, "--source", clip, "--plugin", own)
+    assert status == 2 and "neither model is an engine" in stderr
     own.write_text(" ".join(CREATORS) + " ", encoding="utf-8")
     status, _, stderr = run(*commands["bench"], "--plugin", own)
     assert status == 6 and "plugin.sha256" in stderr and f"--plugin {own}" in stderr

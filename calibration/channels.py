@@ -1,0 +1,89 @@
+"""How large each channel of an activation gets: by it they are made alike (``equalise``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.calibration.layers import Layer, weight_rows
+from vmkla.calibration.ranges import Progress
+from vmkla.engines import custom_ops
+from vmkla.engines.frames import network_input
+from vmkla.imports import require
+from vmkla.metadata import InputType
+
+if TYPE_CHECKING:
+    import onnx
+
+_NAME = "largest of {}"
+
+
+def measure_channels(
+    model: Path,
+    layers: Sequence[Layer],
+    frames: npt.NDArray[np.uint8],
+    *,
+    input_type: InputType,
+    batch: int | None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Largest magnitude of each channel of what matrix products multiply, by the activation's name.
+
+    Args:
+        model: a float32 file.
+        layers: of its graph; convolutions are passed over.
+        frames: (n, height, width, 3) uint8 RGB, preprocessed.
+        input_type, batch: of the file.
+        threads: CPU threads; None is ONNX Runtime's own choice.
+        progress: told after each frame.
+    """
+    onnx = require("onnx", extra="calibrate", purpose="vmkla calibrate")
+    watched = onnx.load_model(str(model))
+    channels = {
+        layer.activation: len(weight_rows(watched, layer)) for layer in layers if layer.kind != "Conv"
+    }
+    _watch(watched, channels)
+    session = _session(watched, threads)
+    feed = session.get_inputs()[0].name
+    found = {name: np.zeros(count, np.float32) for name, count in channels.items()}
+    outputs = [_NAME.format(name) for name in found]
+    for done, frame in enumerate(frames, 1):
+        full = network_input(np.repeat(frame[None], batch or 1, axis=0), input_type)
+        for seen, largest in zip(session.run(outputs, {feed: full}), found.values(), strict=True):
+            np.maximum(largest, seen, out=largest)
+        if progress is not None:
+            progress(done, len(frames), "measuring channels")
+    return found
+
+
+def _watch(model: onnx.ModelProto, channels: Mapping[str, int]) -> None:
+    """Give a graph an output for each value: the largest magnitudes along its last axis."""
+    onnx = require("onnx", extra="calibrate", purpose="vmkla calibrate")
+    graph, axis = model.graph, "axis of channels"
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([0], np.int64), axis))
+    for name, count in channels.items():
+        largest, shape = _NAME.format(name), f"rows of {name}"
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, count], np.int64), shape))
+        graph.node.extend(
+            [
+                onnx.helper.make_node("Reshape", [name, shape], [f"{shape}/values"]),
+                onnx.helper.make_node("Abs", [f"{shape}/values"], [f"{shape}/sizes"]),
+                onnx.helper.make_node("ReduceMax", [f"{shape}/sizes", axis], [largest], keepdims=0),
+            ]
+        )
+        graph.output.append(onnx.helper.make_tensor_value_info(largest, onnx.TensorProto.FLOAT, [count]))
+
+
+def _session(model: onnx.ModelProto, threads: int | None) -> Any:
+    ort = require("onnxruntime", extra=None, purpose="vmkla calibrate")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    custom_ops.register(options)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
