@@ -1,7 +1,8 @@
-"""Networks that fail on command, at module level: the worker's process imports them from here."""
+"""What tests run in other processes, which import it from here: readers, and networks that fail on command."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from vmkla.errors import BadInputError
 from vmkla.metadata import ArtefactMetadata
 from vmkla.preprocess import PreprocessSpec
 from vmkla.runner import RunnerSpec
+from vmkla.video.live.board import Board
+from vmkla.video.live.ring import RingReader
 
 HEALTHY, NAN, SHAPE, ABOVE_ONE, RAISE, HANG, SLOW, MEMORY, EXIT, DOUBLE = range(0, 100, 10)
 """What a picture with this value in every pixel makes the network do."""
@@ -101,3 +104,24 @@ def load_from(file: Path) -> CommandedRunner:
         return CommandedRunner(drift=float(file.read_text(encoding="utf-8") or 0))
     except OSError as error:
         raise BadInputError(f"there is no model file {file}", hint="Fetch it again.") from error
+
+
+def answer(questions: Board, answers: Board) -> None:
+    """Answer each message, up to the one that says end."""
+    while questions.wait(20):
+        message = questions.read()
+        if message is not None:
+            answers.publish(b"to ", message)
+            if message == b"end":
+                return
+
+
+def echo(reader: RingReader, answers: Board) -> None:
+    """Sums of the pictures that came, until picture 20."""
+    sums = []
+    while not sums or sums[-1][0] < 20:
+        if not reader.wait(20):
+            break
+        while (seen := reader.next()) is not None:
+            sums.append((seen.sequence, int(seen.rgb.sum())))
+    answers.publish(json.dumps([sums, reader.missed, reader.torn]).encode())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from live_workers import answer
 
 from vmkla.errors import VmklaError
 from vmkla.video.live.board import Board
@@ -54,20 +55,11 @@ def test_torn_messages_are_counted_and_never_given() -> None:
     assert board.read() == b"another"
 
 
-def _answer(questions: Board, answers: Board) -> None:
-    while questions.wait(20):
-        message = questions.read()
-        if message is not None:
-            answers.publish(b"to ", message)
-            if message == b"end":
-                return
-
-
 def test_there_and_back() -> None:
     questions, answers = Board(100), Board(100)
     questions.publish(b"a message of before")
     process = multiprocessing.get_context("spawn").Process(
-        target=_answer, args=(questions, answers), daemon=True
+        target=answer, args=(questions, answers), daemon=True
     )
     process.start()
     for message in (b"a message of before", b"and one more", b"end"):

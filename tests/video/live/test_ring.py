@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from live_workers import echo
 
 from vmkla.errors import VmklaError
 from vmkla.video.live.board import Board
 from vmkla.video.live.picture import LivePicture
-from vmkla.video.live.ring import FrameRing, RingReader
+from vmkla.video.live.ring import FrameRing
 from vmkla.video.live.shared_slots import OverwrittenError, SharedSlots, TornError, checksum
 
 HW = (40, 50)
@@ -143,23 +144,12 @@ def test_a_reader_cannot_write() -> None:
         ring.subscribe()._slots.write([np.zeros(1, np.uint8)])
 
 
-def _echo(reader: RingReader, answers: Board) -> None:
-    """In a process of its own: sums of the pictures that came, until picture 20."""
-    sums = []
-    while not sums or sums[-1][0] < 20:
-        if not reader.wait(20):
-            break
-        while (seen := reader.next()) is not None:
-            sums.append((seen.sequence, int(seen.rgb.sum())))
-    answers.publish(json.dumps([sums, reader.missed, reader.torn]).encode())
-
-
 def test_in_another_process() -> None:
     ring = FrameRing(slots=30)
     answers = Board(10_000)
     context = multiprocessing.get_context("spawn")
     readers = [ring.subscribe(), ring.subscribe()]  # two places in one ring, into one process each
-    processes = [context.Process(target=_echo, args=(readers[0], answers), daemon=True)]
+    processes = [context.Process(target=echo, args=(readers[0], answers), daemon=True)]
     processes[0].start()
     for sequence in range(1, 21):
         ring.publish(picture(sequence))

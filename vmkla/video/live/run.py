@@ -213,13 +213,14 @@ class LiveRun:
         return monitor, writer
 
     def _start(self, say: Callable[[str], None]) -> None:
-        """Begin, what may refuse first; what began is ended by ``_end`` whatever happens here."""
+        """Begin, the source last: no picture comes before there is time to show it.
+
+        What began is ended by ``_end`` whatever happens here.
+        """
         self.events.add("run begins")
         if self._folder.full:
             self.events.add("disk full", "there may be no room for the report")
             say("note: the disk is full, the log and the report may be missing")
-        self._closers.append(self.capture.close)
-        self.capture.start()
         if self.recorder is not None:
             self.recorder.start()
             self._closers.append(self.recorder.close)
@@ -230,6 +231,8 @@ class LiveRun:
             self._closers.append(self.status_writer.close)
             self.monitor.start()
             say(f"monitor: {self.monitor.url}")
+        self._closers.append(self.capture.close)
+        self.capture.start()
 
     def _loop(self) -> DisplayLoop:
         return DisplayLoop(
