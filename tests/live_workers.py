@@ -1,4 +1,4 @@
-"""What tests run in other processes, which import it from here: readers, and networks that fail on command."""
+"""What runs in the processes of tests, which import it from here: readers, networks that fail on command."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def load_from(file: Path) -> CommandedRunner:
         raise BadInputError(f"there is no model file {file}", hint="Fetch it again.") from error
 
 
-def answer(questions: Board, answers: Board) -> None:
+def reply(questions: Board, answers: Board) -> None:
     """Answer each message, up to the one that says end."""
     while questions.wait(20):
         message = questions.read()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from live_workers import answer
+from live_workers import reply
 
 from vmkla.errors import VmklaError
 from vmkla.video.live.board import Board
@@ -59,7 +59,7 @@ def test_there_and_back() -> None:
     questions, answers = Board(100), Board(100)
     questions.publish(b"a message of before")
     process = multiprocessing.get_context("spawn").Process(
-        target=answer, args=(questions, answers), daemon=True
+        target=reply, args=(questions, answers), daemon=True
     )
     process.start()
     for message in (b"a message of before", b"and one more", b"end"):
