@@ -202,7 +202,7 @@ def test_in_a_window(tmp_path: Path) -> None:
     command = ["xvfb-run", "-a", "-s", "-screen 0 1280x800x24", "bash", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     report = json.loads((tmp_path / "said").read_text())
-    assert report["ended_by"] == "closed" and report["counts"]["shown"] > 10, done.stderr
+    assert report["ended_by"] == "closed" and report["counts"]["shown"] > 0, done.stderr
     assert done.returncode == report["exit_status"] and not (out / "frames.jsonl").exists()
 
 
