@@ -162,8 +162,9 @@ class FrameRing:
         note = _NOTE.pack(
             picture.sequence, picture.captured_s, rgb.shape[0], rgb.shape[1], int(picture.damaged)
         )
-        self._slots.write((np.ascontiguousarray(rgb).reshape(-1),), note)
+        # First, since a reader may answer before this thread runs again.
         self.newest = (picture.sequence, picture.captured_s)
+        self._slots.write((np.ascontiguousarray(rgb).reshape(-1),), note)
         for waker in self._wakers:
             waker.wake()
         if rgb.nbytes > self._touched_bytes:
