@@ -15,6 +15,27 @@ from vmkla.preprocess import PreprocessSpec, Rect
 from vmkla.video.overlay import OVERLAY_STYLES, OverlayStyle
 
 
+def check_drawing(threshold: float | None, overlay: str, alpha: float | None, roi: str | Rect | None) -> None:
+    """Refuse settings of what is found and drawn that make no sense, in file mode and live.
+
+    Raises:
+        UsageError: one of them does not.
+    """
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UsageError(
+            f"threshold is {threshold:g}, expected a probability above 0 and at most 1",
+            hint="For instance: --threshold 0.5",
+        )
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise UsageError(f"alpha is {alpha:g}, expected an opacity from 0 to 1")
+    if overlay not in OVERLAY_STYLES:
+        raise UsageError(
+            f"overlay {overlay!r} is not known", hint=f"Choose one of: {', '.join(OVERLAY_STYLES)}"
+        )
+    if roi is not None:
+        PreprocessSpec(1, 1, roi)  # refuses what makes no sense
+
+
 @dataclass(frozen=True)
 class SegmentOptions:
     """Settings of one run in file mode.
@@ -43,21 +64,9 @@ class SegmentOptions:
     exist_ok: bool = False
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise UsageError(
-                f"threshold is {self.threshold:g}, expected a probability above 0 and at most 1",
-                hint="For instance: --threshold 0.5",
-            )
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise UsageError(f"alpha is {self.alpha:g}, expected an opacity from 0 to 1")
-        if self.overlay not in OVERLAY_STYLES:
-            raise UsageError(
-                f"overlay {self.overlay!r} is not known", hint=f"Choose one of: {', '.join(OVERLAY_STYLES)}"
-            )
+        check_drawing(self.threshold, self.overlay, self.alpha, self.roi)
         if self.stride < 1:
             raise UsageError(f"stride is {self.stride}, expected at least 1 (every frame)")
-        if self.roi is not None:
-            PreprocessSpec(1, 1, self.roi)  # refuses what makes no sense
 
 
 @dataclass(frozen=True)

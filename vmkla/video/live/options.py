@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmkla.errors import UsageError
-from vmkla.preprocess import PreprocessSpec, Rect
-from vmkla.video.overlay import OVERLAY_STYLES, OverlayStyle
+from vmkla.preprocess import Rect
+from vmkla.video.options import check_drawing
+from vmkla.video.overlay import OverlayStyle
 
 if TYPE_CHECKING:
     from vmkla.video.live.temporal import TemporalOptions
@@ -64,19 +65,7 @@ class LiveOptions:
     exist_ok: bool = False
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise UsageError(
-                f"threshold is {self.threshold:g}, expected a probability above 0 and at most 1",
-                hint="For instance: --threshold 0.5",
-            )
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise UsageError(f"alpha is {self.alpha:g}, expected an opacity from 0 to 1")
-        if self.overlay not in OVERLAY_STYLES:
-            raise UsageError(
-                f"overlay {self.overlay!r} is not known", hint=f"Choose one of: {', '.join(OVERLAY_STYLES)}"
-            )
-        if self.roi is not None:
-            PreprocessSpec(1, 1, self.roi)  # refuses what makes no sense
+        check_drawing(self.threshold, self.overlay, self.alpha, self.roi)
         if not 0 <= self.max_staleness_ms <= 1000:
             raise UsageError(
                 f"max staleness is {self.max_staleness_ms:g} ms, expected 0 to 1000",
