@@ -190,6 +190,26 @@ def test_the_ai_going_off_between_two_pictures_is_shown_at_once_without_the_mark
     assert rig.events.counts == {"screen ai on": 1, "screen ai off": 1}
 
 
+def test_off_is_not_taken_back_before_the_next_picture() -> None:
+    first = picture(1)
+    rig = Rig([first, None, None, picture(2)])
+    rig.ai.marker = rig.board.prepare(result(first))
+    show = rig.screen.show
+
+    def flickering(shown: Shown) -> None:
+        show(shown)
+        on = len(rig.screen.pictures) > 1
+        rig.ai.state = (AiState.ON, "") if on else (AiState.OFF, "no result in time")
+
+    rig.screen.show = flickering  # type: ignore[method-assign]
+    seen = rig.run()
+    assert [(shown.status.ai, shown.again) for shown in seen] == [
+        (AiState.ON, False),
+        (AiState.OFF, True),
+        (AiState.ON, False),
+    ]
+
+
 def test_drawing_that_fails_costs_the_marker_and_not_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     first = picture(1)
     rig = Rig([first, picture(2)])

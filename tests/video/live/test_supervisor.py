@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ LONG_S = 60.0
 # A machine that does much else: only what a test is about shall be the reason for "off".
 PATIENT = SupervisorLimits(
     max_staleness_s=5.0,
+    overrun_s=5.0,
     pulse_s=2.0,
     hang_s=5.0,
     watchdog_s=5.0,
@@ -295,6 +297,17 @@ def test_killed_while_it_restarts_waits_longer_each_time() -> None:
         waits = [facts["restart_after_s"] for kind, _, facts in show.log.lines if kind == "worker fault"]
     assert waits[:5] == [0.05, 0.1, 0.2, 0.2, 0.2]
     assert show.log.details("worker fault")[0] == "worker cannot be run"
+
+
+def test_a_worker_that_had_been_ready_is_not_waited_for_long() -> None:
+    limits = replace(PATIENT, backoff_s=0.02, backoff_max_s=5.0, backoff_ready_max_s=0.03)
+    with live(limits=limits) as show:
+        for _ in range(4):
+            show.wait(AiState.ON)
+            os.kill(show.pid(), signal.SIGKILL)
+            show.wait(AiState.OFF)
+        waits = [facts["restart_after_s"] for kind, _, facts in show.log.lines if kind == "worker fault"]
+    assert waits == [0.02, 0.03, 0.03, 0.03]
 
 
 @pytest.mark.slow

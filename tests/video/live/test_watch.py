@@ -238,6 +238,27 @@ def test_an_inference_that_never_ends(on: Act) -> None:
     assert isinstance(fault, Fault) and fault.cause == "inference hangs"
 
 
+def test_an_inference_that_lasts_longer_than_they_do_is_off_before_its_last_result_is_old(on: Act) -> None:
+    on.pulse = replace(on.pulse, inferring_since_s=on.now_s)
+    assert on.tick(0.045) == (ON, "")
+    assert on.tick(0.01) == (OFF, "no result in time")
+    on.pulse = replace(on.pulse, inferring_since_s=None)
+    assert on.tick(0.001) == (ON, "")
+
+
+def test_a_network_that_always_takes_long_is_given_its_usual_time(act: Act) -> None:
+    act.ready()
+    for _ in range(30):
+        act.show()
+        act.answer()
+        assert act.result is not None and not isinstance(act.result, BadInputError)
+        act.result = replace(act.result, latency_ms={"inference": 30.0})
+        assert act.tick() == (ON, "")
+    act.pulse = replace(act.pulse, inferring_since_s=act.now_s)
+    assert act.tick(0.08) == (ON, "")
+    assert act.tick(0.02) == (OFF, "no result in time")
+
+
 def test_loading_may_take_long_but_not_for_ever(act: Act) -> None:
     assert act.tick(9, alive=False) == (STARTING, "loading")  # holds up every thread of its process
     assert act.tick(1) == (STARTING, "loading")

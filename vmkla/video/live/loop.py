@@ -19,8 +19,9 @@ from vmkla.video.live.ring import FrameRing
 from vmkla.video.live.screen import Screen, Shown
 from vmkla.video.live.status_strip import no_signal_picture
 from vmkla.video.live.tallies import Tallies
+from vmkla.video.live.watch import NO_RESULT
 
-TICK_S = 0.04
+TICK_S = 0.01
 """Without a picture the loop looks this often whether what the strip says still holds."""
 _BLACK_EVERY_S = 0.1
 _TELL_S = 1.0
@@ -31,7 +32,7 @@ _SIGNAL_REASONS = {
     SignalState.BLACK: "black picture",
     SignalState.FROZEN: "frozen picture",
 }
-NO_RESULT, NOT_DRAWN = "no result in time", "markers cannot be drawn"
+NOT_DRAWN = "markers cannot be drawn"
 
 
 class Ai(Protocol):
@@ -194,8 +195,7 @@ class DisplayLoop:
             # Of which scene the result is, the board looks at; here it is whether the network keeps up.
             if marker is None or at_s - marker.captured_s > self._max_staleness_s:
                 ai, reason = AiState.OFF, NO_RESULT
-        elif ai is AiState.ON and self._last is not None:
-            before = self._last.status.ai_reason
-            if before in (NO_RESULT, NOT_DRAWN):  # of the picture on the screen that is still true
-                ai, reason = AiState.OFF, before
+        elif ai is AiState.ON and self._last is not None and self._last.status.ai is not AiState.ON:
+            # What was said of the picture on the screen stays: it has no marker, and gets none any more.
+            ai, reason = self._last.status.ai, self._last.status.ai_reason
         return LiveStatus(ai, "" if ai is AiState.ON else reason, signal, self._recording())

@@ -83,13 +83,14 @@ class FileCamera:
         while True:
             stream = self._open()
             length_s = 0.0
-            # The next picture is decoded while the one before it is on the screen, so decoding delays none.
+            # Made while the picture before it is on the screen: a camera's are whole when they come.
             for decoded, position_s, end_s in self._placed(stream):
                 length_s = end_s
+                rgb, damaged = self._to_rgb(decoded)[0], bool(decoded.is_corrupt)
                 captured_s = pace.wait(begin_s + position_s)
                 if self._context.stop.is_set():
                     return
-                yield Shot(captured_s, self._to_rgb(decoded)[0], bool(decoded.is_corrupt))
+                yield Shot(captured_s, rgb, damaged)
             if not length_s:
                 raise BadInputError(f"{self._path} has a video stream but not one frame that can be decoded")
             if not self._loop:

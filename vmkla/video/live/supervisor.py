@@ -181,8 +181,11 @@ class Supervisor:
             if fault is None:
                 self._accept(watch.result)
                 self._judge(*watch.verdict)
-        if watch.ready_s is not None and time.monotonic() - watch.ready_s >= self._limits.healthy_s:
-            self._wait_s = self._limits.backoff_s
+        if watch.ready_s is not None:
+            healthy = time.monotonic() - watch.ready_s >= self._limits.healthy_s
+            self._wait_s = (
+                self._limits.backoff_s if healthy else min(self._wait_s, self._limits.backoff_ready_max_s)
+            )
         return fault
 
     def _introduce(self, generation: Generation, ready_s: float) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import statistics
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,8 +12,11 @@ from vmkla.errors import BadInputError
 from vmkla.video.live.picture import AiState, LiveResult
 from vmkla.video.live.pulse import Pulse
 
+NO_RESULT = "no result in time"
 _CLOCK_SLACK_S = 0.5
 """A tick's time is read before the result is: on a busy machine others run in between."""
+_USUAL_RESULTS = 30
+"""The usual time of an inference is the median of so many."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class SupervisorLimits:
 
     Attributes:
         max_staleness_s: a picture is covered by a result of a picture that is at most so much older.
+        overrun_s, overrun_factor: while one inference lasts longer than this, and than so many times the
+            usual, AI is off: a network that hangs is known before its last result is too old.
         pulse_s: without a sign of life for so long the worker is not believed.
         hang_s: without one for so long, or at one inference or repeated self-test for so long, it is killed.
         start_s: loading and the first self-test may take so long.
@@ -28,11 +34,15 @@ class SupervisorLimits:
             its process) it is killed.
         settle_s: after pictures went uncovered, all must be covered for so long before AI is on again.
         watchdog_s: when the supervisor itself has not looked for so long, AI is off.
-        backoff_s, backoff_max_s: wait before a restart: the first, doubled each time, and the longest.
+        backoff_s: wait before the first restart, doubled each time.
+        backoff_max_s: the longest wait after a worker that did not even start.
+        backoff_ready_max_s: the longest wait after one that had passed its self-test.
         healthy_s: a worker that was ready for so long makes the wait begin from the first again.
     """
 
     max_staleness_s: float = 0.12
+    overrun_s: float = 0.05
+    overrun_factor: float = 3.0
     pulse_s: float = 0.08
     hang_s: float = 2.0
     start_s: float = 60.0
@@ -41,6 +51,7 @@ class SupervisorLimits:
     watchdog_s: float = 0.1
     backoff_s: float = 0.2
     backoff_max_s: float = 10.0
+    backoff_ready_max_s: float = 2.0
     healthy_s: float = 30.0
 
 
@@ -116,6 +127,8 @@ class Watch:
         self._uncovered_s: float | None = None  # the last time that a picture was not covered
         self._lag: tuple[AiState, str] | None = None  # said until pictures are covered again
         self._was_on = False
+        self._inferring_since_s: float | None = None
+        self._inference_s: deque[float] = deque(maxlen=_USUAL_RESULTS)
         self._before = before[0]
         self.verdict = before
         self.result: LiveResult | None = None
@@ -148,7 +161,7 @@ class Watch:
             self.ready_s = self._resumed_s = now_s
         if silent_s > limits.hang_s:
             return Fault("worker does not answer", f"silent for {silent_s:.1f} s", pulse)
-        since_s = pulse.inferring_since_s
+        since_s = self._inferring_since_s = pulse.inferring_since_s
         if since_s is not None and now_s - since_s > limits.hang_s and silent_s <= limits.pulse_s:
             return Fault("inference hangs", f"for {now_s - since_s:.1f} s", pulse)
         return self._doubt(pulse, silent_s, now_s)
@@ -191,6 +204,8 @@ class Watch:
             self._counts["rejected: worker is doubted"] += 1
             return
         self._counts["results"] += 1
+        if "inference" in result.latency_ms:
+            self._inference_s.append(result.latency_ms["inference"] / 1e3)
         self.result = result
 
     def _judge(self, now_s: float) -> tuple[AiState, str]:
@@ -215,4 +230,12 @@ class Watch:
                 return self._lag  # no flicker of a worker that is just not fast enough
         self._lag = None
         self._was_on, self._uncovered_s, self._before = True, None, AiState.OFF
-        return AiState.ON, ""
+        return (AiState.OFF, NO_RESULT) if self._overruns(now_s) else (AiState.ON, "")
+
+    def _overruns(self, now_s: float) -> bool:
+        """Whether the inference that is under way lasts longer than they do."""
+        if self._inferring_since_s is None:
+            return False
+        usual_s = statistics.median(self._inference_s) if self._inference_s else 0.0
+        longest_s = max(self._limits.overrun_s, self._limits.overrun_factor * usual_s)
+        return now_s - self._inferring_since_s > longest_s
