@@ -32,9 +32,9 @@ from vmkla.preprocess import Rect, field_of_view, prepare
 from vmkla.runner import Runner
 from vmkla.video.clip import FPS, Scene
 from vmkla.video.findings import Findings, find
-from vmkla.video.live.marker_board import MarkerBoard
+from vmkla.video.live.markers.marker_board import MarkerBoard
+from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 from vmkla.video.live.picture import LivePicture, LiveResult
-from vmkla.video.live.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 
 HERE = Path(__file__).resolve().parent
 Image = npt.NDArray[np.uint8]

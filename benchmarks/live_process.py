@@ -18,10 +18,10 @@ from live_runners import loader
 
 from vmkla.errors import VmklaError
 from vmkla.video.decoding import VideoSource
-from vmkla.video.live.address import parse_address
-from vmkla.video.live.measuring import MeasuringScreen
+from vmkla.video.live.conformance.measuring import MeasuringScreen
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.run import run_live
+from vmkla.video.live.sources.address import parse_address
 from vmkla.video.options import stop_on_signals
 
 

@@ -15,7 +15,7 @@ from vmkla.preprocess import Rect, field_of_view, prepare
 from vmkla.runner import Runner
 from vmkla.video.clip import FPS, Scene
 from vmkla.video.findings import find
-from vmkla.video.live.temporal import TemporalFilter, TemporalOptions
+from vmkla.video.live.network.temporal import TemporalFilter, TemporalOptions
 
 Image = npt.NDArray[np.uint8]
 

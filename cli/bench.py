@@ -144,11 +144,11 @@ def _conform(
 ) -> dict[str, Any]:
     """Run it and write both files."""
     from vmkla.files import written_whole
-    from vmkla.video.live.address import parse_address
-    from vmkla.video.live.conformance import ConformancePlan, run_conformance
-    from vmkla.video.live.conformance_page import conformance_page
+    from vmkla.video.live.conformance.check import ConformancePlan, run_conformance
+    from vmkla.video.live.conformance.page import conformance_page
     from vmkla.video.live.options import LiveOptions
     from vmkla.video.live.screen import WindowScreen
+    from vmkla.video.live.sources.address import parse_address
     from vmkla.video.options import stop_on_signals
 
     times = ConformancePlan(**{name: value for name, value in plan.items() if value is not None})
@@ -173,7 +173,7 @@ def _conform(
 
 
 def _print_conformance(document: dict[str, Any], *, json: bool) -> None:
-    from vmkla.video.live.conformance_page import conformance_tables
+    from vmkla.video.live.conformance.page import conformance_tables
 
     if json:
         print_json(document)

@@ -174,7 +174,7 @@ def infer(
         return
     refuse_flags(flags.given(), live=False)
 
-    from vmkla.video.live.address import is_live_address
+    from vmkla.video.live.sources.address import is_live_address
 
     if is_live_address(spec):
         raise UsageError(

@@ -17,8 +17,8 @@ from vmkla.errors import DegradedError, StoppedError, UsageError
 if TYPE_CHECKING:
     from vmkla.preprocess import Rect
     from vmkla.runner import Runner
-    from vmkla.video.live.address import LiveAddress
     from vmkla.video.live.options import LiveOptions
+    from vmkla.video.live.sources.address import LiveAddress
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def run_live_command(
         exist_ok, json, quiet: as the flags of these names.
         runs: where runs go.
     """
-    from vmkla.video.live.address import parse_address
     from vmkla.video.live.run import run_live
     from vmkla.video.live.screen import WindowScreen
+    from vmkla.video.live.sources.address import parse_address
     from vmkla.video.options import stop_on_signals
 
     address = parse_address(spec)
@@ -131,8 +131,8 @@ def run_live_command(
 
 
 def _options(flags: LiveFlags, settings: dict[str, Any], folder: Path, *, exist_ok: bool) -> LiveOptions:
+    from vmkla.video.live.network.temporal import TemporalOptions
     from vmkla.video.live.options import MAX_STALENESS_MS, LiveOptions
-    from vmkla.video.live.temporal import TemporalOptions
 
     monitor, token = None, None
     if flags.monitor is not None:

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.video.live.capture import Capture
 from vmkla.video.live.picture import LivePicture
+from vmkla.video.live.sources.capture import Capture
 
 DEADLINE_S = 20.0
 """Ten times and more of what anything here takes alone."""

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.video.live.board import Board
 from vmkla.video.live.events import EventLog
+from vmkla.video.live.link.board import Board
+from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.monitor.app import MonitorLimits
 from vmkla.video.live.monitor.process import Monitor
 from vmkla.video.live.monitor.status import (
@@ -25,7 +26,6 @@ from vmkla.video.live.monitor.status import (
     StatusEvent,
 )
 from vmkla.video.live.picture import AiState, LivePicture, SignalState
-from vmkla.video.live.ring import FrameRing
 
 TOKEN = "a-token-of-the-tests-0123456789"
 DEADLINE_S = 30.0

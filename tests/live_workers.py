@@ -15,8 +15,8 @@ from vmkla.errors import BadInputError
 from vmkla.metadata import ArtefactMetadata
 from vmkla.preprocess import PreprocessSpec
 from vmkla.runner import RunnerSpec
-from vmkla.video.live.board import Board
-from vmkla.video.live.ring import RingReader
+from vmkla.video.live.link.board import Board
+from vmkla.video.live.link.ring import RingReader
 
 HEALTHY, NAN, SHAPE, ABOVE_ONE, RAISE, HANG, SLOW, MEMORY, EXIT, DOUBLE = range(0, 100, 10)
 """What a picture with this value in every pixel makes the network do."""

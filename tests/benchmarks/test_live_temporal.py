@@ -8,7 +8,7 @@ import pytest
 from live_temporal import Answer, Tally, judge
 
 from vmkla.preprocess import Rect
-from vmkla.video.live.temporal import TemporalOptions
+from vmkla.video.live.network.temporal import TemporalOptions
 
 Mask = npt.NDArray[np.bool_]
 

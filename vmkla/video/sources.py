@@ -16,7 +16,7 @@ from vmkla.errors import BadInputError, UsageError
 from vmkla.video.decoding import VideoSource
 from vmkla.video.frames import Frame, Problem, Source, VideoTraits
 from vmkla.video.images import IMAGE_SUFFIXES, decode_image, looks_like_image, read_bytes
-from vmkla.video.live.address import is_live_address, parse_address
+from vmkla.video.live.sources.address import is_live_address, parse_address
 
 __all__ = [
     "Frame",

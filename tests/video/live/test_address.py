@@ -1,4 +1,4 @@
-"""vmkla.video.live.address: what an address means, and that no password of it is ever shown."""
+"""vmkla.video.live.sources.address: what an address means, and that no password of it is ever shown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vmkla.errors import UsageError
-from vmkla.video.live.address import is_live_address, parse_address, redact
+from vmkla.video.live.sources.address import is_live_address, parse_address, redact
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""vmkla.video.live.capture: files and rendered clips at their own speed, pipes, and a source's faults."""
+"""sources.capture: files and rendered clips at their own speed, pipes, and a source's faults."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 from live_cameras import PipeCamera, grainy, next_picture, take_all, wait_until
 
 from vmkla.errors import BadInputError, MissingDependencyError, UsageError
-from vmkla.video.live.address import parse_address
-from vmkla.video.live.cameras import CaptureLimits
-from vmkla.video.live.capture import Capture
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.health import HealthLimits
 from vmkla.video.live.picture import SignalState
+from vmkla.video.live.sources.address import parse_address
+from vmkla.video.live.sources.cameras import CaptureLimits
+from vmkla.video.live.sources.capture import Capture
+from vmkla.video.live.sources.health import HealthLimits
 
 LIMITS = CaptureLimits(HealthLimits(stall_s=0.3, black_s=0.1, frozen_s=0.3), retry_s=0.02, retry_max_s=0.1)
 Start = Callable[..., Capture]

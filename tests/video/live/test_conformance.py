@@ -12,13 +12,18 @@ import pytest
 from vmkla.cli.main import main
 from vmkla.errors import UsageError
 from vmkla.video.latency import LatencyStats
-from vmkla.video.live import conformance
-from vmkla.video.live.address import parse_address
-from vmkla.video.live.conformance import ConformanceLimits, ConformancePlan, check_phases, run_conformance
-from vmkla.video.live.conformance_page import conformance_page, conformance_tables
-from vmkla.video.live.measuring import Measured
+from vmkla.video.live.conformance import check
+from vmkla.video.live.conformance.check import (
+    ConformanceLimits,
+    ConformancePlan,
+    check_phases,
+    run_conformance,
+)
+from vmkla.video.live.conformance.measuring import Measured
+from vmkla.video.live.conformance.page import conformance_page, conformance_tables
+from vmkla.video.live.conformance.power import power_mode
 from vmkla.video.live.options import LiveOptions
-from vmkla.video.live.power import power_mode
+from vmkla.video.live.sources.address import parse_address
 from vmkla.video.options import Cancellation
 
 COUNT = 100
@@ -147,7 +152,7 @@ def test_a_limit_that_is_exceeded_ends_with_status_5(
 ) -> None:
     """No machine hands a picture over in no time; the reports are written all the same."""
     strict = functools.partial(ConformanceLimits, video_delay_p99_ms=0.0)
-    monkeypatch.setattr(conformance, "ConformanceLimits", strict)
+    monkeypatch.setattr(check, "ConformanceLimits", strict)
     assert run("--source", live_clip, "--out", tmp_path / "out") == 5
     assert "video delay p99" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "conformance.json").read_bytes())["passed"] is False

@@ -1,4 +1,4 @@
-"""vmkla.video.live.health: lost, black and frozen signals, and none of it in good ones."""
+"""vmkla.video.live.sources.health: lost, black and frozen signals, and none of it in good ones."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from vmkla.video.clip import render_clip
-from vmkla.video.live.health import HealthLimits, SignalHealth
 from vmkla.video.live.picture import SignalState
+from vmkla.video.live.sources.health import HealthLimits, SignalHealth
 
 STEP_S = 0.04
 

@@ -12,13 +12,13 @@ import pytest
 
 from vmkla.preprocess import Rect
 from vmkla.video.findings import Findings
-from vmkla.video.live.capture import Capture
 from vmkla.video.live.events import EventLog
+from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.loop import DisplayLoop
-from vmkla.video.live.marker_board import Marker, MarkerBoard
+from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
 from vmkla.video.live.picture import AiState, LivePicture, LiveResult, SignalState
-from vmkla.video.live.ring import FrameRing
 from vmkla.video.live.screen import Shown
+from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.tallies import Tallies
 
 SIZE_HW = (90, 120)

@@ -1,4 +1,4 @@
-"""vmkla.video.live.marker_board: a marker only where and while it belongs."""
+"""vmkla.video.live.markers.marker_board: a marker only where and while it belongs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vmkla.preprocess import Rect
 from vmkla.video import overlay
 from vmkla.video.clip import render_clip
 from vmkla.video.findings import Findings, find
-from vmkla.video.live.marker_board import Marker, MarkerBoard
+from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
 from vmkla.video.live.picture import LivePicture, LiveResult
 from vmkla.video.overlay import OverlayStyle
 
@@ -189,7 +189,7 @@ def test_a_marker_of_a_picture_that_never_went_by() -> None:
 
 
 def test_a_given_thumbnail_stands_in_for_the_picture() -> None:
-    from vmkla.video.live.scene import thumbnail
+    from vmkla.video.live.markers.scene import thumbnail
 
     board = MarkerBoard()
     first, second = still(2)

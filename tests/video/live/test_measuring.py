@@ -13,8 +13,8 @@ import pytest
 
 from vmkla.preprocess import Rect
 from vmkla.video.findings import Findings
-from vmkla.video.live.marker_board import Marker
-from vmkla.video.live.measuring import MeasuringScreen, wrong_pixels
+from vmkla.video.live.conformance.measuring import MeasuringScreen, wrong_pixels
+from vmkla.video.live.markers.marker_board import Marker
 from vmkla.video.live.picture import AiState, LivePicture, LiveStatus, SignalState
 from vmkla.video.live.screen import Shown
 from vmkla.video.overlay import PALETTE_RGB, draw, outline

@@ -1,4 +1,4 @@
-"""vmkla.video.live.motion: shift, turn and scale of a region, or the word that it is lost."""
+"""vmkla.video.live.markers.motion: shift, turn and scale of a region, or the word that it is lost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmkla.preprocess import Rect
-from vmkla.video.live.motion import follow
-from vmkla.video.live.scene import thumbnail
+from vmkla.video.live.markers.motion import follow
+from vmkla.video.live.markers.scene import thumbnail
 
 Image = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""vmkla.video.live.opencv_camera. No device is here, so a video that OpenCV opens stands in for one."""
+"""sources.opencv_camera. No device is here, so a video that OpenCV opens stands in for one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from vmkla.errors import MissingDependencyError
-from vmkla.video.live.address import LiveAddress, parse_address
-from vmkla.video.live.cameras import CameraContext, CameraError, CaptureLimits
-from vmkla.video.live.opencv_camera import OpenCvCamera, has_gstreamer
+from vmkla.video.live.sources.address import LiveAddress, parse_address
+from vmkla.video.live.sources.cameras import CameraContext, CameraError, CaptureLimits
+from vmkla.video.live.sources.opencv_camera import OpenCvCamera, has_gstreamer
 
 WriteClip = Callable[..., Path]
 

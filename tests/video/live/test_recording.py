@@ -1,4 +1,4 @@
-"""vmkla.video.live.recording: a process that may be killed, stopped or starved of disk beside the picture."""
+"""recording.recorder: a process that may be killed, stopped or starved of disk beside the picture."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ import pytest
 
 from vmkla.errors import BadInputError
 from vmkla.preprocess import Rect
-from vmkla.video.live.disk_writer import read_index
 from vmkla.video.live.events import EventLog
+from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.picture import LivePicture
-from vmkla.video.live.recording import Recorder, RecordOptions
-from vmkla.video.live.ring import FrameRing
+from vmkla.video.live.recording.disk_writer import read_index
+from vmkla.video.live.recording.recorder import Recorder, RecordOptions
 
 DEADLINE_S = 30.0
 
@@ -216,7 +216,7 @@ import sys, threading, time
 from pathlib import Path
 from test_recording import Feed
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.recording import Recorder, RecordOptions
+from vmkla.video.live.recording.recorder import Recorder, RecordOptions
 
 if __name__ == "__main__":
     feed = Feed()

@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from vmkla.errors import BadInputError
 from vmkla.preprocess import Rect
 from vmkla.video.findings import find
+from vmkla.video.live.link.results import decode_result, encode_result
 from vmkla.video.live.picture import LiveResult
-from vmkla.video.live.results import decode_result, encode_result
 
 
 def result_of(probability: np.ndarray, frame_hw: tuple[int, int] = (40, 60)) -> LiveResult:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from live_workers import echo
 
 from vmkla.errors import VmklaError
-from vmkla.video.live.board import Board
+from vmkla.video.live.link.board import Board
+from vmkla.video.live.link.ring import FrameRing
+from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, TornError, checksum
 from vmkla.video.live.picture import LivePicture
-from vmkla.video.live.ring import FrameRing
-from vmkla.video.live.shared_slots import OverwrittenError, SharedSlots, TornError, checksum
 
 HW = (40, 50)
 

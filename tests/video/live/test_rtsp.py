@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pytest
 from live_cameras import DEADLINE_S, next_picture, wait_until
 
-from vmkla.video.live.address import parse_address
-from vmkla.video.live.cameras import CaptureLimits
-from vmkla.video.live.capture import Capture
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.health import HealthLimits
 from vmkla.video.live.picture import SignalState
-from vmkla.video.live.streaming import Backlog
+from vmkla.video.live.sources.address import parse_address
+from vmkla.video.live.sources.cameras import CaptureLimits
+from vmkla.video.live.sources.capture import Capture
+from vmkla.video.live.sources.health import HealthLimits
+from vmkla.video.live.sources.streaming import Backlog
 
 pytestmark = pytest.mark.slow
 

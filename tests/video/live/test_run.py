@@ -24,13 +24,13 @@ from vmkla.engines import load_runner
 from vmkla.errors import BadInputError, DegradedError, StoppedError, UsageError
 from vmkla.runner import Runner
 from vmkla.video.clip import render_clip
-from vmkla.video.live.address import parse_address
 from vmkla.video.live.describe import names_in
+from vmkla.video.live.network.temporal import TemporalOptions
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.report import LiveReport
 from vmkla.video.live.run import run_live
 from vmkla.video.live.screen import FileScreen, NullScreen, Shown
-from vmkla.video.live.temporal import TemporalOptions
+from vmkla.video.live.sources.address import parse_address
 from vmkla.video.options import Cancellation
 
 NANO: Callable[[], Runner] = functools.partial(load_runner, "nano", threads=1)
@@ -339,7 +339,7 @@ import functools, resource
 from pathlib import Path
 from vmkla.engines import load_runner
 from vmkla.errors import BadInputError
-from vmkla.video.live.address import parse_address
+from vmkla.video.live.sources.address import parse_address
 from vmkla.video.live.describe import names_in
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.run import run_live

@@ -1,4 +1,4 @@
-"""vmkla.video.live.scene: a cut is told from a moving camera."""
+"""vmkla.video.live.markers.scene: a cut is told from a moving camera."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from vmkla.video.clip import Scene
-from vmkla.video.live.scene import CHANGE_LIMIT, CUT_LIMIT, change, thumbnail
+from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, change, thumbnail
 
 Image = npt.NDArray[np.uint8]
 

@@ -19,7 +19,7 @@ import pytest
 
 from vmkla.errors import MissingDependencyError
 from vmkla.video.findings import Findings
-from vmkla.video.live.marker_board import MarkerBoard
+from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.picture import AiState, LivePicture, LiveResult, LiveStatus, SignalState
 from vmkla.video.live.screen import FileScreen, NullScreen, Screen, Shown, WindowScreen
 from vmkla.video.live.status_strip import DisplayBuffer, draw_strip, no_signal_picture, strip_height_px

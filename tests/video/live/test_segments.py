@@ -1,4 +1,4 @@
-"""vmkla.video.live.segments and disk_writer: files that play at any moment, exact times, hidden regions."""
+"""recording.segments and disk_writer: files that play at any moment, exact times, hidden regions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from vmkla.errors import BadInputError, UsageError
 from vmkla.preprocess import Rect
-from vmkla.video.live.disk_guard import DiskGuard, RecordingStoppedError
-from vmkla.video.live.disk_writer import INDEX, Block, DiskWriter, Index, SegmentFile, read_index
 from vmkla.video.live.picture import LivePicture
-from vmkla.video.live.recording import RecordOptions
-from vmkla.video.live.segments import (
+from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError
+from vmkla.video.live.recording.disk_writer import INDEX, Block, DiskWriter, Index, SegmentFile, read_index
+from vmkla.video.live.recording.recorder import RecordOptions
+from vmkla.video.live.recording.segments import (
     SegmentGrid,
     SegmentMp4,
     StreamCounts,

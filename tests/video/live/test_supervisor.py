@@ -24,10 +24,10 @@ from vmkla.engines import load_runner
 from vmkla.errors import VmklaError
 from vmkla.preprocess import Rect
 from vmkla.self_test import known_output
+from vmkla.video.live.link.ring import FrameRing
+from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits, WorkerOptions
+from vmkla.video.live.network.temporal import TemporalOptions
 from vmkla.video.live.picture import AiState, LivePicture, LiveResult
-from vmkla.video.live.ring import FrameRing
-from vmkla.video.live.supervisor import Supervisor, SupervisorLimits, WorkerOptions
-from vmkla.video.live.temporal import TemporalOptions
 
 LONG_S = 60.0
 # A machine that does much else: only what a test is about shall be the reason for "off".
@@ -401,8 +401,8 @@ _DISPLAY = """
 import sys, time
 sys.path[:0] = {path!r}
 from live_workers import CommandedRunner
-from vmkla.video.live.ring import FrameRing
-from vmkla.video.live.supervisor import Supervisor, WorkerOptions
+from vmkla.video.live.link.ring import FrameRing
+from vmkla.video.live.network.supervisor import Supervisor, WorkerOptions
 
 class Log:
     def add(self, kind, detail="", **facts):

@@ -1,4 +1,4 @@
-"""vmkla.video.live.temporal: what is kept, what is dropped, and when all is forgotten."""
+"""vmkla.video.live.network.temporal: what is kept, what is dropped, and when all is forgotten."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from vmkla.errors import UsageError
 from vmkla.preprocess import Rect
 from vmkla.video.findings import find
-from vmkla.video.live.scene import thumbnail
-from vmkla.video.live.temporal import RESET_AFTER_S, TemporalFilter, TemporalOptions
+from vmkla.video.live.markers.scene import thumbnail
+from vmkla.video.live.network.temporal import RESET_AFTER_S, TemporalFilter, TemporalOptions
 
 Floats = npt.NDArray[np.float32]
 SIDE = 64

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from vmkla.video.live.address import LiveAddress
 from vmkla.video.live.options import LiveOptions
+from vmkla.video.live.sources.address import LiveAddress
 
 _NAME_LETTERS = 4
 

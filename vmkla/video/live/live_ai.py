@@ -7,7 +7,7 @@ from typing import Protocol
 
 from vmkla.video.latency import LatencyStats
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.marker_board import Marker, MarkerBoard
+from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
 from vmkla.video.live.picture import AiState, LiveResult
 
 _STAGES = ("preprocess", "inference", "postprocess")

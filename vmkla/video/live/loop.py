@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from vmkla.video.live.capture import Capture
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.marker_board import Marker, MarkerBoard
+from vmkla.video.live.link.ring import FrameRing
+from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
+from vmkla.video.live.network.watch import NO_RESULT
 from vmkla.video.live.picture import AiState, LivePicture, LiveStatus, SignalState
-from vmkla.video.live.ring import FrameRing
 from vmkla.video.live.screen import Screen, Shown
+from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.status_strip import no_signal_picture
 from vmkla.video.live.tallies import Tallies
-from vmkla.video.live.watch import NO_RESULT
 
 TICK_S = 0.01
 """Without a picture the loop looks this often whether what the strip says still holds."""

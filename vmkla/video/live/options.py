@@ -13,7 +13,7 @@ from vmkla.video.options import check_drawing
 from vmkla.video.overlay import OverlayStyle
 
 if TYPE_CHECKING:
-    from vmkla.video.live.temporal import TemporalOptions
+    from vmkla.video.live.network.temporal import TemporalOptions
 
 MAX_STALENESS_MS = 120.0
 """What regulators accept as marker delay (FDA De Novo DEN200055)."""

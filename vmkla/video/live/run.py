@@ -16,27 +16,27 @@ from typing import Protocol
 
 from vmkla.errors import DegradedError, StoppedError, UsageError, VmklaError
 from vmkla.runner import Runner
-from vmkla.video.live.address import LiveAddress
-from vmkla.video.live.board import Board
-from vmkla.video.live.capture import Capture
 from vmkla.video.live.describe import names_in, plain_settings
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.folder import EVENTS, FRAMES, RECORDING, LiveFolder, open_folder
+from vmkla.video.live.link.board import Board
+from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.live_ai import LiveAi
 from vmkla.video.live.loop import DisplayLoop
-from vmkla.video.live.marker_board import MarkerBoard
+from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.monitor.process import Monitor
 from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
+from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
+from vmkla.video.live.network.worker import WorkerOptions
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.precedence import deaf_to_interrupts, picture_first, quick_switches
-from vmkla.video.live.recording import Recorder, RecordOptions
+from vmkla.video.live.recording.recorder import Recorder, RecordOptions
 from vmkla.video.live.report import LiveReport, what_is_missing
-from vmkla.video.live.ring import FrameRing
 from vmkla.video.live.screen import FileScreen, Screen
+from vmkla.video.live.sources.address import LiveAddress
+from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.status_writer import StatusWriter
-from vmkla.video.live.supervisor import Supervisor, SupervisorLimits
 from vmkla.video.live.tallies import Tallies
-from vmkla.video.live.worker import WorkerOptions
 from vmkla.video.options import Cancellation
 from vmkla.video.report import Outcome
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from vmkla.errors import MissingDependencyError
 from vmkla.video.live.lines import LineLog
-from vmkla.video.live.marker_board import Marker
+from vmkla.video.live.markers.marker_board import Marker
 from vmkla.video.live.picture import LivePicture, LiveStatus
 from vmkla.video.live.status_strip import DisplayBuffer
 from vmkla.video.sinks import output_errors

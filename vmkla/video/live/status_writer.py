@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from vmkla.video.live.board import Board
-from vmkla.video.live.capture import Capture
 from vmkla.video.live.events import EventLog
+from vmkla.video.live.link.board import Board
 from vmkla.video.live.monitor.status import MAX_EVENTS, MonitorStatus, StatusEvent
 from vmkla.video.live.picture import AiState, SignalState
+from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.tallies import Tallies
 
 _EVERY_S = 0.2

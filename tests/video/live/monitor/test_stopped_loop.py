@@ -7,13 +7,13 @@ import time
 
 from live_monitor import wait_for
 
-from vmkla.video.live.address import parse_address
-from vmkla.video.live.board import Board
-from vmkla.video.live.capture import Capture
 from vmkla.video.live.events import EventLog
+from vmkla.video.live.link.board import Board
 from vmkla.video.live.monitor.feeds import StatusFeed
 from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
 from vmkla.video.live.picture import AiState, LiveStatus
+from vmkla.video.live.sources.address import parse_address
+from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.status_writer import StatusWriter
 from vmkla.video.live.tallies import Tallies
 

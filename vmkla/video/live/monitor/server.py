@@ -22,9 +22,9 @@ from vmkla.video.live.monitor.app import MonitorLimits, build_app
 from vmkla.video.live.monitor.feeds import PictureFeed, StatusFeed
 
 if TYPE_CHECKING:
-    from vmkla.video.live.board import Board
+    from vmkla.video.live.link.board import Board
+    from vmkla.video.live.link.ring import RingReader
     from vmkla.video.live.monitor.access import Access
-    from vmkla.video.live.ring import RingReader
 
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import UsageError
-from vmkla.video.live.scene import CHANGE_LIMIT, Thumbnail, change
+from vmkla.video.live.markers.scene import CHANGE_LIMIT, Thumbnail, change
 
 RESET_AFTER_S = 0.5
 """After a longer gap between pictures nothing is taken over from before it."""

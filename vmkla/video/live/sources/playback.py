@@ -16,9 +16,9 @@ import numpy.typing as npt
 from vmkla.errors import BadInputError, UsageError
 from vmkla.video.clip import FPS, Scene
 from vmkla.video.extent import Extent, read_extent
-from vmkla.video.live.address import LiveAddress
-from vmkla.video.live.cameras import CameraContext, Shot, stream_facts
 from vmkla.video.live.picture import MAX_PICTURE_BYTES
+from vmkla.video.live.sources.address import LiveAddress
+from vmkla.video.live.sources.cameras import CameraContext, Shot, stream_facts
 from vmkla.video.rgb import RgbConverter
 from vmkla.video.streams import decoded_frames, exact, open_file, video_stream
 from vmkla.video.timestamps import Timeline

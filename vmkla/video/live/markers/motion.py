@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.preprocess import Rect
-from vmkla.video.live.scene import Thumbnail
+from vmkla.video.live.markers.scene import Thumbnail
 
 _POINTS_PER_SIDE = 7
 _MARGIN_PX = 6  # of the thumbnail: small regions take what surrounds them along

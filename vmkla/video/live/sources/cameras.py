@@ -1,4 +1,4 @@
-"""Opened sources of live pictures: what they share, and who opens which address."""
+"""Opened sources of live pictures: what they all are."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
-from vmkla.video.live.address import LiveAddress
-from vmkla.video.live.health import HealthLimits
+from vmkla.video.live.sources.health import HealthLimits
 from vmkla.video.streams import exact
 
 
@@ -97,31 +96,6 @@ class Camera(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What was opened last: codec, size and the like."""
-
-
-def make_camera(address: LiveAddress, context: CameraContext, *, loop: bool = False) -> Camera:
-    """The camera behind an address, not yet opened.
-
-    Args:
-        address: see ``parse_address``.
-        context: see ``CameraContext``.
-        loop: a file begins anew when it ends.
-    """
-    if address.kind == "file":
-        from vmkla.video.live.playback import FileCamera
-
-        return FileCamera(address, context, loop=loop)
-    if address.kind == "sample":
-        from vmkla.video.live.playback import SampleCamera
-
-        return SampleCamera(address, context)
-    if address.kind in ("rtsp", "pipe"):
-        from vmkla.video.live.streaming import StreamCamera
-
-        return StreamCamera(address, context)
-    from vmkla.video.live.opencv_camera import OpenCvCamera
-
-    return OpenCvCamera(address, context)
 
 
 def stream_facts(stream: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vmkla.errors import BadInputError
+from vmkla.video.live.link.pulse import Pulse
 from vmkla.video.live.picture import AiState, LiveResult
-from vmkla.video.live.pulse import Pulse
 
 NO_RESULT = "no result in time"
 _CLOCK_SLACK_S = 0.5

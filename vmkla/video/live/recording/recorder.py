@@ -14,17 +14,17 @@ from typing import Any, Protocol
 
 from vmkla.errors import UsageError
 from vmkla.preprocess import Rect
-from vmkla.video.live.board import Board
-from vmkla.video.live.disk_guard import MIN_FREE_BYTES, DiskGuard
-from vmkla.video.live.recorder_process import (
+from vmkla.video.live.link.board import Board
+from vmkla.video.live.link.ring import RingReader
+from vmkla.video.live.recording.disk_guard import MIN_FREE_BYTES, DiskGuard
+from vmkla.video.live.recording.process import (
     STATUS_BYTES,
     STATUS_EVERY_S,
     Assignment,
     RecorderStatus,
     record_pictures,
 )
-from vmkla.video.live.ring import RingReader
-from vmkla.video.live.segments import StreamCounts
+from vmkla.video.live.recording.segments import StreamCounts
 
 _SILENT_S = 2.0
 """A process that says nothing for so long is not believed to record."""

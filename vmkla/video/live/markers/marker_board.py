@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.preprocess import Rect, union
-from vmkla.video.live.motion import follow
+from vmkla.video.live.markers.motion import follow
+from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 from vmkla.video.live.picture import LivePicture, LiveResult
-from vmkla.video.live.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 from vmkla.video.overlay import Drawing, OverlayStyle, outline, paint
 
 MAX_STALENESS_S = 0.12
@@ -66,7 +66,7 @@ class MarkerBoard:
         style, alpha: as for ``vmkla.video.overlay.draw``.
         max_staleness_s: 0 draws on the marker's own picture only.
         motion: move markers along with the picture.
-        scene_limit: for the change since the marker's picture; see ``vmkla.video.live.scene.change``.
+        scene_limit: for the change since the marker's picture; see ``vmkla.video.live.markers.scene.change``.
 
     Attributes:
         cleared: how many pictures went without the marker that was offered, by cause: ``stale``, ``scene``,

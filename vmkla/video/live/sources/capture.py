@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vmkla.errors import VmklaError
-from vmkla.video.live.address import LiveAddress, redact
-from vmkla.video.live.cameras import CameraContext, CameraError, CaptureLimits, Shot, make_camera
-from vmkla.video.live.health import SignalHealth
 from vmkla.video.live.picture import MAX_PICTURE_BYTES, LivePicture, SignalState
+from vmkla.video.live.sources.address import LiveAddress, redact
+from vmkla.video.live.sources.cameras import CameraContext, CameraError, CaptureLimits, Shot
+from vmkla.video.live.sources.health import SignalHealth
+from vmkla.video.live.sources.opening import make_camera
 
 __all__ = ["Capture", "CaptureCounts", "CaptureLimits", "EventSink"]
 

@@ -24,9 +24,9 @@ import numpy.typing as npt
 from vmkla.preprocess import Rect
 from vmkla.video.frames import VideoTraits
 from vmkla.video.h264 import H264Encoder
-from vmkla.video.live.disk_guard import RecordingStoppedError
-from vmkla.video.live.disk_writer import Block, DiskWriter, Row, SegmentFile
 from vmkla.video.live.picture import LivePicture
+from vmkla.video.live.recording.disk_guard import RecordingStoppedError
+from vmkla.video.live.recording.disk_writer import Block, DiskWriter, Row, SegmentFile
 
 STREAMS = ("raw", "overlay")
 TRAITS = VideoTraits(time_base=Fraction(1, 1_000_000), frame_rate=Fraction(30))

@@ -14,8 +14,8 @@ import av
 import av.error
 
 from vmkla.errors import BadInputError
-from vmkla.video.live.address import LiveAddress
-from vmkla.video.live.cameras import CameraContext, CameraError, Shot, stream_facts
+from vmkla.video.live.sources.address import LiveAddress
+from vmkla.video.live.sources.cameras import CameraContext, CameraError, Shot, stream_facts
 from vmkla.video.rgb import RgbConverter
 from vmkla.video.streams import LENIENT_METADATA, video_stream
 

@@ -25,13 +25,13 @@ from vmkla.preprocess import PreprocessSpec, Rect, field_of_view, prepare, visib
 from vmkla.runner import Runner, check_one_by_one
 from vmkla.self_test import check_probability, check_self_test
 from vmkla.video.findings import find
-from vmkla.video.live.board import Board
+from vmkla.video.live.link.board import Board
+from vmkla.video.live.link.pulse import Heart
+from vmkla.video.live.link.results import encode_result
+from vmkla.video.live.link.ring import RingReader
+from vmkla.video.live.markers.scene import thumbnail
+from vmkla.video.live.network.temporal import TemporalFilter, TemporalOptions
 from vmkla.video.live.picture import LivePicture, LiveResult
-from vmkla.video.live.pulse import Heart
-from vmkla.video.live.results import encode_result
-from vmkla.video.live.ring import RingReader
-from vmkla.video.live.scene import thumbnail
-from vmkla.video.live.temporal import TemporalFilter, TemporalOptions
 from vmkla.video.report import describe_model, describe_runtime, model_warnings
 from vmkla.video.stages import Stopwatch
 

@@ -21,11 +21,17 @@ from typing import Any
 import cv2
 
 from vmkla.preprocess import Rect
-from vmkla.video.live.board import Board
-from vmkla.video.live.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
-from vmkla.video.live.disk_writer import DiskWriter
-from vmkla.video.live.ring import RingReader
-from vmkla.video.live.segments import STREAMS, SegmentGrid, StreamCounts, StreamRecorder, last_number
+from vmkla.video.live.link.board import Board
+from vmkla.video.live.link.ring import RingReader
+from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
+from vmkla.video.live.recording.disk_writer import DiskWriter
+from vmkla.video.live.recording.segments import (
+    STREAMS,
+    SegmentGrid,
+    StreamCounts,
+    StreamRecorder,
+    last_number,
+)
 from vmkla.video.stages import ChannelClosedError
 
 STATUS_BYTES = 1 << 16

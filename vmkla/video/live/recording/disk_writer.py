@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vmkla.video.live.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
+from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
 from vmkla.video.sinks import to_json
 from vmkla.video.stages import Channel
 

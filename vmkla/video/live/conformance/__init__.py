@@ -1,0 +1,1 @@
+"""Delays and pixels of live mode, measured at the display buffer."""

@@ -1,0 +1,1 @@
+"""What may be drawn on a picture, and where."""

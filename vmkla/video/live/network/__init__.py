@@ -1,0 +1,1 @@
+"""The network's process, and who watches over it."""

@@ -1,0 +1,31 @@
+"""Which camera is behind which address."""
+
+from __future__ import annotations
+
+from vmkla.video.live.sources.address import LiveAddress
+from vmkla.video.live.sources.cameras import Camera, CameraContext
+
+
+def make_camera(address: LiveAddress, context: CameraContext, *, loop: bool = False) -> Camera:
+    """The camera behind an address, not yet opened.
+
+    Args:
+        address: see ``parse_address``.
+        context: see ``CameraContext``.
+        loop: a file begins anew when it ends.
+    """
+    if address.kind == "file":
+        from vmkla.video.live.sources.playback import FileCamera
+
+        return FileCamera(address, context, loop=loop)
+    if address.kind == "sample":
+        from vmkla.video.live.sources.playback import SampleCamera
+
+        return SampleCamera(address, context)
+    if address.kind in ("rtsp", "pipe"):
+        from vmkla.video.live.sources.streaming import StreamCamera
+
+        return StreamCamera(address, context)
+    from vmkla.video.live.sources.opencv_camera import OpenCvCamera
+
+    return OpenCvCamera(address, context)
