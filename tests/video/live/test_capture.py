@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,12 @@ from live_cameras import PipeCamera, grainy, next_picture, take_all, wait_until
 from vmkla.errors import BadInputError, MissingDependencyError, UsageError
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.picture import SignalState
+from vmkla.video.live.sources import playback
 from vmkla.video.live.sources.address import parse_address
-from vmkla.video.live.sources.cameras import CaptureLimits
+from vmkla.video.live.sources.cameras import CameraContext, CaptureLimits
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.sources.health import HealthLimits
+from vmkla.video.rgb import RgbConverter
 
 LIMITS = CaptureLimits(HealthLimits(stall_s=0.3, black_s=0.1, frozen_s=0.3), retry_s=0.02, retry_max_s=0.1)
 Start = Callable[..., Capture]
@@ -76,6 +79,23 @@ class TestFile:
         begun_s = time.monotonic()
         last = take_all(start(path))[-1]
         assert last.captured_s - begun_s >= 0.8
+
+    def test_the_next_picture_is_made_when_this_one_was_shown(
+        self, write_clip: WriteClip, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        order: list[str] = []
+
+        class Noting(RgbConverter):
+            def __call__(self, frame: Any) -> Any:
+                order.append("made")
+                return super().__call__(frame)
+
+        monkeypatch.setattr(playback, "RgbConverter", Noting)
+        context = CameraContext(LIMITS, threading.Event(), lambda *_: None, lambda: order.append("shown"))
+        path = write_clip("a.mp4", make_frames(3, 48, 64), rate=Fraction(50))
+        for _ in playback.FileCamera(parse_address(str(path)), context, loop=False).shots():
+            order.append("given")
+        assert order == ["made", "given", "shown"] * 3
 
     def test_newest_wins_and_the_others_are_counted(
         self, start: Start, write_clip: WriteClip, make_frames: MakeFrames

@@ -19,7 +19,7 @@ WriteClip = Callable[..., Path]
 
 
 def context() -> CameraContext:
-    return CameraContext(CaptureLimits(), threading.Event(), lambda cause, detail: None)
+    return CameraContext(CaptureLimits(), threading.Event(), lambda cause, detail: None, lambda: None)
 
 
 def stand_in(path: Path) -> OpenCvCamera:

@@ -54,11 +54,14 @@ class CameraContext:
         limits: see ``CaptureLimits``.
         stop: set when the source shall end; waits are made on it.
         drop: told the cause and some detail of each picture or packet that is not given.
+        let_show: waits a little, until the display is done with the picture that was given last. Who makes
+            pictures on this machine's own cores makes the next one after that, not at its expense.
     """
 
     limits: CaptureLimits
     stop: threading.Event
     drop: Callable[[str, str], None]
+    let_show: Callable[[], None]
 
 
 class CameraError(BadInputError):

@@ -17,6 +17,7 @@ from vmkla.video.live.sources.opening import make_camera
 
 __all__ = ["Capture", "CaptureCounts", "CaptureLimits", "EventSink"]
 
+_SHOW_S = 0.02  # a display that is slower than this is not waited for
 _DAMAGE_EVENT_S = 1.0  # losses of one cause are told at most so often; all of them are counted
 
 
@@ -75,12 +76,13 @@ class Capture:
         self.held = False
         self._events = events
         self._stop = threading.Event()
-        context = CameraContext(self.limits, self._stop, self._drop)
+        context = CameraContext(self.limits, self._stop, self._drop, self._let_show)
         self._ends = not address.live
         self._loop = loop
         self._camera = make_camera(address, context, loop=loop)
         self._health = SignalHealth(self.limits.health)
         self._fresh = threading.Condition()
+        self._asked = threading.Event()  # the display has shown what it took, and wants the next one
         self._newest: LivePicture | None = None
         self._received = self._damaged = self._opened = 0
         self._dropped: Counter[str] = Counter()
@@ -106,6 +108,7 @@ class Capture:
         """The newest picture that was not taken yet; None when none comes in time or the source has ended."""
         with self._fresh:
             if self._newest is None and not self._ended and timeout_s > 0:
+                self._asked.set()
                 self._fresh.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
             picture, self._newest = self._newest, None
         self._note_signal()
@@ -202,10 +205,14 @@ class Capture:
         with self._fresh:
             if self._newest is not None:
                 self._dropped["not taken"] += 1
+            self._asked.clear()
             self._received += 1
             self._damaged += shot.damaged
             self._newest = LivePicture(self._received, shot.captured_s, shot.rgb, shot.damaged)
             self._fresh.notify_all()
+
+    def _let_show(self) -> None:
+        self._asked.wait(_SHOW_S)
 
     def _drop(self, cause: str, detail: str) -> None:
         with self._fresh:

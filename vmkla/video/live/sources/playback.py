@@ -91,6 +91,7 @@ class FileCamera:
                 if self._context.stop.is_set():
                     return
                 yield Shot(captured_s, rgb, damaged)
+                self._context.let_show()
             if not length_s:
                 raise BadInputError(f"{self._path} has a video stream but not one frame that can be decoded")
             if not self._loop:
@@ -187,10 +188,12 @@ class SampleCamera:
         pace = Pace(self._context.stop)
         number = 0
         while True:
+            rgb = self._pictures[self._place(number)].copy()
             captured_s = pace.wait(number / self._fps)
             if self._context.stop.is_set():
                 return
-            yield Shot(captured_s, self._pictures[self._place(number)].copy())
+            yield Shot(captured_s, rgb)
+            self._context.let_show()
             number += 1
 
     def close(self) -> None:
