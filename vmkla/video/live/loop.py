@@ -23,6 +23,8 @@ from vmkla.video.live.tallies import Tallies
 
 TICK_S = 0.01
 """Without a picture the loop looks this often whether what the strip says still holds."""
+_QUIET_S = 0.04
+"""Only a word that is not true any more is taken back before so long: the next picture is near."""
 _BLACK_EVERY_S = 0.1
 _TELL_S = 1.0
 _FIRST_HW = (480, 640)  # of the black picture before any other came
@@ -157,6 +159,9 @@ class DisplayLoop:
                 black = no_signal_picture(height_px, width_px)
             self._hand_over(Shown(0, black, None, status))
         elif last is not None and last.picture is not None and last.status != status:
+            false = last.status.ai is AiState.ON or last.status.signal is not status.signal
+            if not false and now_s - self._last_s < _QUIET_S:
+                return
             # The same picture again, since the strip has something new to say; without AI, without marker.
             on = status.ai is AiState.ON and last.marker is not None
             self._hand_over(
