@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 
 from vmkla.config import IMAGENET_MEAN, IMAGENET_STD
 from vmkla.errors import UsageError
+from vmkla.export.decoder_rewrites import rewrite_decoder
 from vmkla.models.decoder import SegmentationHead
 from vmkla.models.encoder import PatchEmbed
 from vmkla.models.layers import Float32Island, LayerNorm
@@ -186,6 +187,7 @@ def rewrite(
         model.encoder.patch_embed = embed  # type: ignore[assignment]
         if not half:
             model.head = FoldedHead(model.head)  # type: ignore[assignment]
+            rewrite_decoder(model)
             return model
         for name in wide_scans:
             _keep_float32(model, name)

@@ -8,8 +8,9 @@ from tolerances import tol
 
 from vmkla.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from vmkla.errors import UsageError
+from vmkla.export.decoder_rewrites import rewrite_decoder
 from vmkla.export.rewrites import FoldedHead, FoldedPatchEmbed, rewrite
-from vmkla.models.decoder import SegmentationHead
+from vmkla.models.decoder import BLOCKS, SegmentationHead
 from vmkla.models.encoder import PatchEmbed
 from vmkla.models.vmkla_unet import build_model
 
@@ -44,6 +45,21 @@ def test_head(dim: int, scale: int, classes: int) -> None:
     expected = head(x)
     assert expected.shape == (2, classes, 3 * scale, 5 * scale)
     torch.testing.assert_close(FoldedHead(head)(x), expected, **tol(("rewrite", "module"), torch.float32))
+
+
+@pytest.mark.parametrize("dim", [8, 24])  # one head and three
+@pytest.mark.parametrize("block", sorted(BLOCKS))
+def test_decoder_blocks(block: str, dim: int) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(dim=8, head_dim=8, d_state=4)
+    plain = torch.nn.Sequential(BLOCKS[block](dim, config, 0.0, "reference")).eval()  # type: ignore[index]
+    x = torch.randn(2, 4, 6, dim)
+    with torch.no_grad():
+        expected = plain(x)
+        names = {name for name, _ in plain.named_parameters()}
+        rewrite_decoder(plain)
+        torch.testing.assert_close(plain(x), expected, **tol(("rewrite", "module"), torch.float32))
+    assert {name for name, _ in plain.named_parameters()} == names  # calibration finds layers by them
 
 
 def test_the_network_itself_is_left_alone() -> None:
