@@ -1,8 +1,9 @@
-"""What makes all else give way to the picture: quick switches, priorities, and children deaf to Ctrl-C."""
+"""What makes all else give way to the picture: switches, memory, priorities, and children deaf to Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -15,6 +16,9 @@ import cv2
 _SWITCH_S = 0.0005
 """How long another thread may keep Python from the display loop; Python's own 5 ms are most of the budget."""
 _NICE = -10
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGEST_BYTES = 32 << 20  # more than a picture of 3840x2160, and the most that glibc takes
+_KEPT_BYTES = 512 << 20
 
 
 @contextlib.contextmanager
@@ -32,6 +36,22 @@ def quick_switches() -> Iterator[None]:
     finally:
         sys.setswitchinterval(switch_s)
         cv2.setNumThreads(threads)
+
+
+def keep_memory() -> bool:
+    """Have memory of pictures that were let go used again, in place of being given back to the system.
+
+    New memory costs a fault for each of its pages, and while one thread takes or gives memory back the others
+    wait for theirs. It stays so until the process ends: an allocator's settings cannot be read.
+
+    Returns:
+        Whether this system's allocator has the settings: glibc's does.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return bool(set_option(_M_MMAP_THRESHOLD, _LARGEST_BYTES) and set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES))
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
 from vmkla.video.live.network.worker import WorkerOptions
 from vmkla.video.live.options import LiveOptions
-from vmkla.video.live.precedence import deaf_to_interrupts, picture_first, quick_switches
+from vmkla.video.live.precedence import deaf_to_interrupts, keep_memory, picture_first, quick_switches
 from vmkla.video.live.recording.recorder import Recorder, RecordOptions
 from vmkla.video.live.report import LiveReport, what_is_missing
 from vmkla.video.live.screen import FileScreen, Screen
@@ -143,6 +143,7 @@ class LiveRun:
         """Run to whatever end it comes to, close everything, report, and raise what there is to raise."""
         began_s = time.monotonic()
         ended_by = "error"
+        keep_memory()
         try:
             with quick_switches():
                 with deaf_to_interrupts():

@@ -1,0 +1,40 @@
+"""What live mode asks of the system for the picture's sake."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+
+import pytest
+
+_CHURN = """
+import json, resource
+import numpy as np
+from vmkla.video.live.precedence import keep_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        pictures = [np.ones((1080, 1920, 3), np.uint8) for _ in range(6)]
+        del pictures
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+given_back = faults()
+kept = keep_memory()
+faults()
+print(json.dumps([given_back, kept, faults()]))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told")
+def test_memory_of_pictures_is_taken_once() -> None:
+    # In a process of its own, since it cannot be undone.
+    done = subprocess.run([sys.executable, "-I", "-c", _CHURN], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    given_back, kept, taken_again = json.loads(done.stdout)
+    assert kept
+    assert given_back > 20  # else this shows nothing
+    assert taken_again < given_back / 10
