@@ -32,6 +32,7 @@ from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.markers.scene import thumbnail
 from vmkla.video.live.network.temporal import TemporalFilter, TemporalOptions
 from vmkla.video.live.picture import LivePicture, LiveResult
+from vmkla.video.live.precedence import keep_memory
 from vmkla.video.report import describe_model, describe_runtime, model_warnings
 from vmkla.video.stages import Stopwatch
 
@@ -256,6 +257,7 @@ def _settle(parent: int, niceness: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' pictures
     os.nice(niceness)
+    keep_memory()  # its page faults cost the host time that the picture needs
     with contextlib.suppress(OSError):  # a container may forbid it; the limits of memory hold without
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("1000")  # when memory runs out, this process goes first
