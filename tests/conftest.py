@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -25,7 +26,10 @@ MAY_SKIP = {"needs_data", "gpu", "tensorrt", "hardware"}
 
 
 def pytest_sessionstart() -> None:
-    """Refuse to run on a vmkla that was not installed: its compiled library would be missing."""
+    """Hear Ctrl-C, and refuse to run on a vmkla whose compiled library is missing: it was not installed."""
+    # A shell ignores SIGINT in what it runs in the background; tests that send it would wait for nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     from vmkla.errors import VmklaError
     from vmkla.native import find_library
 
