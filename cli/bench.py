@@ -143,11 +143,15 @@ def _conform(
     quiet: bool,
 ) -> dict[str, Any]:
     """Run it and write both files."""
+    from vmkla.video.live.screen import WindowScreen
+
+    # First of all: what comes next imports PyAV, and a window whose OpenCV is imported after it never opens.
+    window = WindowScreen() if display else None
+
     from vmkla.files import written_whole
     from vmkla.video.live.conformance.check import ConformancePlan, run_conformance
     from vmkla.video.live.conformance.page import conformance_page
     from vmkla.video.live.options import LiveOptions
-    from vmkla.video.live.screen import WindowScreen
     from vmkla.video.live.sources.address import parse_address
     from vmkla.video.options import stop_on_signals
 
@@ -161,7 +165,7 @@ def _conform(
             cancel,
             plan=times,
             machine=_machine(),
-            window=WindowScreen() if display else None,
+            window=window,
             progress=lambda phase: say(f"conformance: {phase}", quiet=quiet),
         )
     document["out_dir"] = str(out_dir)

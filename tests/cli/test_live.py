@@ -206,6 +206,18 @@ def test_in_a_window(tmp_path: Path) -> None:
     assert done.returncode == report["exit_status"] and not (out / "frames.jsonl").exists()
 
 
+@pytest.mark.slow
+def test_conformance_in_a_window(tmp_path: Path) -> None:
+    """The window opens and its time is counted; whether this machine keeps the limits matters elsewhere."""
+    if shutil.which("xvfb-run") is None:
+        pytest.skip("xvfb-run is not installed")
+    said = f"{VMKLA} bench --conformance --display --model nano --source {SAMPLE} --duration-s 3 --idle-s 0"
+    command = ["xvfb-run", "-a", "-s", "-screen 0 1280x800x24", *said.split(), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    written = json.loads((tmp_path / "out" / "conformance.json").read_text())
+    assert written["phases"]["warm"]["shown"] > 0, done.stderr
+
+
 def test_display_without_a_display_is_status_4(vmkla: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)

@@ -261,6 +261,21 @@ screen.close()
     assert in_a_window(display, body).strip() == "True"
 
 
+@pytest.mark.slow
+def test_an_order_of_imports_that_hangs_windows_is_an_error(display: str) -> None:
+    """Where the two libraries get on, the window opens; it waits for ever nowhere."""
+    code = "import av\nfrom vmkla.video.live.screen import WindowScreen\nWindowScreen().close()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "DISPLAY": display},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0 or "MissingDependencyError: no window opened" in done.stderr, done.stderr
+
+
 def test_without_a_display_it_is_an_error_and_not_the_end_of_the_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

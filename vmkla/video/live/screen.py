@@ -223,14 +223,20 @@ def _crc_outside(rgb: Image, covered: npt.NDArray[np.bool_]) -> int:
 
 
 def _check_display() -> None:
-    """Try a window in a process of its own: where there is no display, the window system ends the process."""
-    code = "import cv2; cv2.namedWindow('vmkla'); cv2.pollKey()"
+    """Try a window in a process of its own: where there is no display, the window system ends the process.
+
+    It imports in this process's order. PyAV's wheels bring a libxcb, as OpenCV's do, and where PyAV's came
+    first ``namedWindow`` waits for ever, in C, and hears no signal (av 18.1.0, opencv-python 5.0.0.93).
+    """
+    order = [name for name in sys.modules if name in ("av", "cv2")]
+    code = f"import {', '.join(order)}; cv2.namedWindow('vmkla'); cv2.pollKey()"
     try:
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=_PROBE_S, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise MissingDependencyError(f"no window opened within {_PROBE_S:g} s") from error
+        hint = "Import cv2 before av, or open the window first." if order[0] == "av" else None
+        raise MissingDependencyError(f"no window opened within {_PROBE_S:g} s", hint=hint) from error
     if done.returncode == 0:
         return
     said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
