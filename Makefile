@@ -7,19 +7,24 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 # What to install: this folder, or a wheel that was built from it.
 PACKAGE ?= .
+# Processes that run the tests: one a core. Files are shared out among them, not single tests.
+WORKERS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 PYTEST_FLAGS ?=
+PYTEST = $(BIN)/pytest -q -rs --durations=20 $(PYTEST_FLAGS)
+SPREAD = -n $(WORKERS) --dist loadfile
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml CMakeLists.txt LICENSE \
 	$(shell find vmkla export engines cli calibration -type f -not -name '*.pyc' -not -name '* *')
 
-.PHONY: demo test test-fast test-slow lint format bench ablation gpu-check gpu-train install develop plugin clean
+.PHONY: demo test test-all lint format bench ablation gpu-check gpu-train install develop plugin clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     render a clip, segment it, say where the overlay is"
-	@echo "make test     all tests: the fast ones, then the slow ones"
+	@echo "make test     the fast tests and the most telling of the slow ones"
+	@echo "make test-all  all tests; builds PyCUDA and mamba-ssm for those that need them"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   ruff's formatter over all Python files"
 	@echo "make bench    measure speed and memory on this CPU, write benchmarks/cpu.md"
@@ -80,14 +85,14 @@ demo: $(VENV)/.base
 	$(BIN)/vmkla sample runs/demo/clip.mp4 --frames 90 --seed 7 --exist-ok
 	$(BIN)/vmkla infer --video runs/demo/clip.mp4 --out runs/demo/result --exist-ok
 
-test: test-fast
-	$(BIN)/pytest -q -rs -m slow $(PYTEST_FLAGS)
+test: $(VENV)/.dev
+	$(PYTEST) $(SPREAD) -m "(not slow or telling) and not quiet"
+	$(PYTEST) -m "not slow and quiet"
 
-test-fast: install
-	$(BIN)/pytest -q -rs -m "not slow" $(PYTEST_FLAGS)
-
-test-slow: install
-	$(BIN)/pytest -q -rs -m slow $(PYTEST_FLAGS)
+test-all: install
+	$(PYTEST) $(SPREAD) -m "not slow and not quiet"
+	$(PYTEST) $(SPREAD) -m "slow and not quiet"
+	$(PYTEST) -m quiet
 
 # mypy reads the installed package: only there do the top-level folders sit inside vmkla.
 lint: $(VENV)/.dev

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
+import built_once
 import pytest
 from hypothesis import settings
 
@@ -23,6 +26,23 @@ ROOT = Path(__file__).resolve().parents[1]
 
 MAY_SKIP = {"needs_data", "gpu", "tensorrt", "hardware"}
 """Markers of tests that need what no installation can bring."""
+
+
+_builds = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder for what all processes of this run share; they inherit its name."""
+    if built_once.FOLDER not in os.environ:
+        config.stash[_builds] = Path(tempfile.mkdtemp(prefix="vmkla-tests-"))
+        os.environ[built_once.FOLDER] = str(config.stash[_builds])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove it in the process that made it."""
+    if folder := config.stash.get(_builds, None):
+        del os.environ[built_once.FOLDER]
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_sessionstart() -> None:

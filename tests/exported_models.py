@@ -1,15 +1,16 @@
-"""Small networks and their ONNX files for the tests of export and engines; traced once a session."""
+"""Small networks and their ONNX files for the tests of export and engines; traced once in a test run."""
 
 from __future__ import annotations
 
 import functools
-import tempfile
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from built_once import built_once
 
 from vmkla.config import ModelConfig
 from vmkla.export.exporter import export_onnx
@@ -58,23 +59,20 @@ def exported(
     precision: Precision = "fp32", input_type: InputType = "uint8", batch: Batch = "dynamic"
 ) -> bytes:
     """The whole, verified file of the tiny network, with a dynamic batch unless another is given."""
-    return _exported(precision, input_type, batch)
 
-
-@functools.cache
-def _exported(precision: Precision, input_type: InputType, batch: Batch) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        report = export_onnx(
+    def export(path: Path) -> None:
+        export_onnx(
             network(),
             spec=PreprocessSpec(HEIGHT, WIDTH),
-            output=Path(folder) / "tiny.onnx",
+            output=path,
             precision=precision,
             input_type=input_type,
             batch=batch,
             frames=frames(3),
             random_weights=True,
         )
-        return report.path.read_bytes()
+
+    return built_once(f"tiny-{precision}-{input_type}-{batch}.onnx", export).read_bytes()
 
 
 @functools.cache
@@ -83,9 +81,10 @@ def _traced(config: ModelConfig, form: GraphForm) -> bytes:
         proto = onnx.load_model_from_string(exported(form.precision, form.input_type))
         del proto.functions[:]
         del proto.metadata_props[:]
-    else:
-        proto = trace(network(config), form)
-    return bytes(proto.SerializeToString())
+        return bytes(proto.SerializeToString())
+    name = f"traced-{hashlib.sha256(repr((config, form)).encode()).hexdigest()[:16]}.onnx"
+    made = built_once(name, lambda path: path.write_bytes(trace(network(config), form).SerializeToString()))
+    return made.read_bytes()
 
 
 def traced(config: ModelConfig = TINY, form: GraphForm | None = None) -> onnx.ModelProto:

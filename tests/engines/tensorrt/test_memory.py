@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import stand_in_gpu
+from stand_in_gpu import PACKAGES, needs_pycuda
 
 from vmkla.engines.tensorrt import memory
 from vmkla.engines.tensorrt.memory import Cuda, CudaError, Package, open_cuda
 from vmkla.errors import MissingDependencyError, VmklaError
 
-PACKAGES: tuple[Package, ...] = ("cuda-python", "pycuda")
 BYTES = 10_000
 ILLEGAL_ADDRESS = 700
 
@@ -232,6 +232,7 @@ def test_a_gpu_that_does_not_open(package: Package) -> None:
         open_cuda(0, package)
 
 
+@needs_pycuda
 @pytest.mark.stand_in_gpu
 def test_which_package_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []

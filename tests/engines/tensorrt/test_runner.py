@@ -76,7 +76,7 @@ def by_onnxruntime(path: Path, batch: npt.NDArray[np.uint8], *sizes: int) -> npt
 
 
 @pytest.mark.parametrize("runtime", MODULES)
-@pytest.mark.parametrize("package", ["cuda-python", "pycuda"])
+@pytest.mark.parametrize("package", stand_in_gpu.PACKAGES)
 def test_results_are_those_of_onnxruntime(
     tmp_path: Path, tiny_onnx: Path, runtime: str, package: Any
 ) -> None:
