@@ -91,8 +91,8 @@ test: $(VENV)/.dev
 
 test-all: install
 	$(PYTEST) $(SPREAD) -m "not slow and not quiet"
-	$(PYTEST) $(SPREAD) -m "slow and not quiet"
-	$(PYTEST) -m quiet
+	$(PYTEST) $(SPREAD) -m "slow and not quiet and not long"
+	$(PYTEST) -m "quiet and not long"
 
 # mypy reads the installed package: only there do the top-level folders sit inside vmkla.
 lint: $(VENV)/.dev

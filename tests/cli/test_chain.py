@@ -19,6 +19,7 @@ def commands(heading: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in block.splitlines()]
 
 
+@pytest.mark.telling
 @pytest.mark.slow
 def test_the_readmes_int8_example_runs(vmkla: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

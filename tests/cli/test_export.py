@@ -20,6 +20,7 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.telling
 @pytest.mark.slow
 def test_a_weights_file_becomes_a_model_that_infer_takes(
     vmkla: Any, tiny_weights: Path, output: Path, clip: Path, tmp_path: Path

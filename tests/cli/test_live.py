@@ -172,6 +172,7 @@ def test_a_signal_ends_it_with_everything_closed(
     assert report["recording"]["streams"]["raw"]["written"] > 0
 
 
+@pytest.mark.telling
 @pytest.mark.slow
 def test_kill_9_of_the_display_process_ends_all_the_others(tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from built_once import built_once
 from numpy.typing import NDArray
 
 PLUGINS = Path(__file__).resolve().parents[2] / "engines" / "plugins"
@@ -27,15 +29,37 @@ CUTS = {(*split, chunked) for split in SPLITS for chunked in (False, True)}
 
 
 def compile_emulation(sources: tuple[str, ...], output: Path, *options: str, root: Path = PLUGINS) -> Path:
-    """Compile kernel sources under ``root`` (engines/plugins or a changed copy of it) for the emulation."""
-    command = [
-        "g++", "-std=gnu++17", "-O1", "-DVMKLA_CUDA_EMULATION", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra",
-        "-Werror", "-Wno-unknown-pragmas", f"-I{root / 'harness' / 'emulation'}", *options, "-x", "c++",
-        *(str(root / source) for source in sources), "-o", str(output),
-    ]  # fmt: skip
+    """Compile kernel sources under ``root`` (engines/plugins or a changed copy of it) for the emulation.
+
+    Sources that preprocess to the same text are compiled once in a test run.
+    """
+    link = [option for option in options if option.startswith(("-l", "-Wl,", "-shared", "-rdynamic"))]
+    flags = (
+        "-std=gnu++17", "-O1", "-DVMKLA_CUDA_EMULATION", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror",
+        "-Wno-unknown-pragmas", f"-I{root / 'harness' / 'emulation'}",
+        *(option for option in options if option not in link),
+    )  # fmt: skip
+    objects = [_object(root / source, flags) for source in sources]
+    _must("g++", *map(str, objects), "-o", str(output), *link)
+    return output
+
+
+def _object(source: Path, flags: tuple[str, ...]) -> Path:
+    """The object file of a source."""
+    text = _must("g++", *flags, "-E", "-P", "-x", "c++", str(source))
+    key = hashlib.sha256("\0".join((text, *(flag for flag in flags if "/" not in flag))).encode()).hexdigest()
+
+    def make(path: Path) -> None:
+        _must("g++", *flags, "-x", "c++", "-c", str(source), "-o", str(path))
+
+    return built_once(f"{source.stem}-{key[:16]}.o", make)
+
+
+def _must(*command: str) -> str:
+    """Output of a command that has to work."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
-    return output
+    return done.stdout
 
 
 class Guarded:

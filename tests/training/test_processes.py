@@ -98,6 +98,7 @@ def shared(config: TrainConfig, tmp_path: Path) -> TrainConfig:
     return dataclasses.replace(config, out_dir=tmp_path / "two", epochs=2)
 
 
+@pytest.mark.telling
 def test_two_processes_compute_what_one_does_with_twice_the_batch(
     shared: TrainConfig, config: TrainConfig, tmp_path: Path
 ) -> None:

@@ -20,6 +20,8 @@ SETS = {
     ("Kvasir-SEG", 100): ("polyp={data}", "Kvasir"),
     ("CVC-ClinicDB", 62): ("polyp={data}", "CVC-ClinicDB"),
 }
+LONG_IMAGES = 200
+"""Larger sets are judged by hand."""
 FIGURES = {
     "mean Dice": lambda report: _with_interval(report["per_image"], "dice"),
     "mean IoU": lambda report: f"{report['per_image']['iou']:.3f}",
@@ -54,7 +56,8 @@ def rows_of(document: str) -> list[Any]:
     parameters = []
     for row in first_table(ROOT / document):
         key = re.findall(r"[\w-]+", row["set"])[0], int(row["images"])
-        parameters.append(pytest.param(document, row, key, id=f"{document} {key[0]} {key[1]}"))
+        marks = [pytest.mark.long] if key[1] > LONG_IMAGES else []
+        parameters.append(pytest.param(document, row, key, id=f"{document} {key[0]} {key[1]}", marks=marks))
     return parameters
 
 

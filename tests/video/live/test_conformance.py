@@ -123,6 +123,7 @@ def run(*arguments: object) -> int:
     return main(["bench", "--conformance", "--duration-s", "2", "--idle-s", "1", *map(str, arguments)])
 
 
+@pytest.mark.quiet
 @pytest.mark.slow
 def test_nano_on_a_clip(live_clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command as a whole. Milliseconds are the machine's, so what is held is what is not."""
@@ -146,6 +147,7 @@ def test_nano_on_a_clip(live_clip: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert document["artefacts"]["model"] in page and "<script" not in page
 
 
+@pytest.mark.quiet
 @pytest.mark.slow
 def test_a_limit_that_is_exceeded_ends_with_status_5(
     live_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

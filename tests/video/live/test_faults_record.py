@@ -12,6 +12,7 @@ from live_tests import picture_held
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.telling
 def test_sigterm(tmp_path: Path, live_setup: Setup) -> None:
     figures = faults.ended(tmp_path, live_setup, seconds=2.5)
     picture_held(figures)

@@ -23,6 +23,7 @@ def held(figures: Figures) -> None:
     assert figures.to_off_ms and all(to_off < 1000 for to_off in figures.to_off_ms)
 
 
+@pytest.mark.telling
 def test_killed(tmp_path: Path, live_setup: Setup) -> None:
     figures = faults.killed(tmp_path, live_setup, times=2)
     held(figures)
