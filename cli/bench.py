@@ -191,9 +191,10 @@ def _print_conformance(document: dict[str, Any], *, json: bool) -> None:
     checks = document["checks"]
     exceeded = [check for check in checks if not check["passed"]]
     first = exceeded[0]
+    measured = "was not measured" if first["measured"] is None else f"is {first['measured']:.4g}"
     raise GateError(
-        f"{len(exceeded)} of {len(checks)} limits are exceeded: {first['name']}, {first['phase']}, is "
-        f"{first['measured']:.4g}, allowed {first['limit']:.4g}",
+        f"{len(exceeded)} of {len(checks)} limits are not met: {first['name']}, {first['phase']}, "
+        f"{measured}, allowed {first['limit']:.4g}",
         hint="Close what else runs on this machine, give it full power, or set fewer --threads than cores.",
     )
 

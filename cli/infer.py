@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,15 +24,18 @@ from vmkla.cli.options import (
     latest,
     numbered,
 )
+from vmkla.cli.usage import EACH_SOURCE, check_source
 from vmkla.errors import DegradedError, StoppedError, UsageError
 
 RUNS = Path("runs/infer")
 
 
 def infer(
-    video: Annotated[str | None, typer.Option("--video", metavar="FILE", help="A video to segment.")] = None,
+    video: Annotated[
+        list[str] | None, typer.Option("--video", metavar="FILE", help="A video to segment.")
+    ] = None,
     source: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--source",
             metavar="WHAT",
@@ -133,9 +137,8 @@ def infer(
     quiet: Quiet = False,
 ) -> None:
     """Segment a video or images, or show a source live. Writes overlays, masks, and a report."""
-    if (video is None) == (source is None):
-        raise UsageError("give either --video or --source", hint="For instance: vmkla infer --video clip.mp4")
-    spec = str(video if source is None else source)
+    spec = _one_source(video or [], source or [])
+    check_source(spec, live=live)
     flags = LiveFlags(
         display=display,
         max_staleness_ms=max_staleness_ms,
@@ -214,6 +217,16 @@ def infer(
     finally:
         runner.close()
     _print_results(report, options.out_dir, json=json, quiet=quiet)
+
+
+def _one_source(videos: Sequence[str], sources: Sequence[str]) -> str:
+    """The one thing to segment."""
+    given = [*videos, *sources]
+    if len(given) == 1:
+        return given[0]
+    if videos and sources or not given:
+        raise UsageError("give either --video or --source", hint="For instance: vmkla infer --video clip.mp4")
+    raise UsageError(f"{len(given)} sources were given, expected one", hint=EACH_SOURCE)
 
 
 def _print_results(report: dict[str, Any], out_dir: Path, *, json: bool, quiet: bool) -> None:

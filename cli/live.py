@@ -194,9 +194,16 @@ def _print_results(report: dict[str, Any], folder: Path, *, json: bool, quiet: b
         f"{counts['shown']} of {counts['received']} pictures shown, {report['fps']:.1f} frames/s, "
         f"AI on for {ai_s['on']:.1f} of {sum(ai_s.values()):.1f} s"
     )
-    print(
-        f"added video delay: p50 {video['p50']:.2f} ms, p99 {video['p99']:.2f} ms, max {video['max']:.2f} ms"
-    )
-    print(f"marker delay:      p50 {marker['p50']:.1f} ms, p95 {marker['p95']:.1f} ms")
+    print(f"added video delay: {_delays(video, ('p50', 'p99', 'max'), digits=2)}")
+    print(f"marker delay:      {_delays(marker, ('p50', 'p95'), digits=1, none='no marker was shown')}")
     for name, path in report["outputs"].items():
         print(f"{name + ':':10} {folder / path}")
+
+
+def _delays(
+    values: dict[str, float | None], names: tuple[str, ...], *, digits: int, none: str = "no frame was shown"
+) -> str:
+    """Percentiles as text; ``none`` where nothing was measured."""
+    if values[names[0]] is None:
+        return none
+    return ", ".join(f"{name} {values[name]:.{digits}f} ms" for name in names)

@@ -25,6 +25,7 @@ from vmkla.cli.infer import infer
 from vmkla.cli.inspect import inspect
 from vmkla.cli.sample import sample
 from vmkla.cli.train import train
+from vmkla.cli.usage import usage_hint
 from vmkla.cli.verify import verify
 from vmkla.errors import VmklaError
 
@@ -102,6 +103,8 @@ def main(arguments: Sequence[str]) -> int:
         return error.exit_status
     except _CliError as error:
         error.show()
+        if hint := usage_hint(error, arguments):
+            print(f"  {hint}", file=sys.stderr)
         return int(error.exit_code)
     except Exception as error:
         if debug:

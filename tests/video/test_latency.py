@@ -24,7 +24,7 @@ def test_percentiles_against_sorting(seed: int) -> None:
 
 def test_no_measurement_and_extremes() -> None:
     stats = LatencyStats()
-    assert stats.to_dict() == {"p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0, "mean": 0.0}
+    assert stats.to_dict() == {"p50": None, "p95": None, "p99": None, "max": None, "mean": None}
     for value in (0.0, 1e-9, 1e9):
         stats.add(value)
     assert stats.to_dict()["max"] == 1e9 and stats.percentile_ms(50) < 0.01

@@ -36,12 +36,14 @@ class LatencyStats:
                 return min(self.max_ms, _FLOOR_MS * math.pow(_GROWTH, position + 0.5))
         return 0.0
 
-    def to_dict(self) -> dict[str, float]:
-        """p50, p95, p99, max and mean, in milliseconds."""
+    def to_dict(self) -> dict[str, float | None]:
+        """p50, p95, p99, max and mean, in milliseconds; None for each when nothing was measured."""
+        if not self.count:
+            return dict.fromkeys(("p50", "p95", "p99", "max", "mean"))
         return {
             "p50": round(self.percentile_ms(50), 3),
             "p95": round(self.percentile_ms(95), 3),
             "p99": round(self.percentile_ms(99), 3),
             "max": round(self.max_ms, 3),
-            "mean": round(self.sum_ms / self.count, 3) if self.count else 0.0,
+            "mean": round(self.sum_ms / self.count, 3),
         }

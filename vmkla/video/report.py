@@ -56,7 +56,7 @@ class Latencies:
         for stage, value_ms in latency_ms.items():
             self.stages[stage].add(value_ms)
 
-    def to_dict(self) -> dict[str, dict[str, float]]:
+    def to_dict(self) -> dict[str, dict[str, float | None]]:
         """Stage to p50, p95, p99, max and mean, ms."""
         return {stage: stats.to_dict() for stage, stats in self.stages.items() if stats.count}
 
@@ -86,7 +86,7 @@ class SegmentReport:
     outputs: dict[str, str]
     counts: Counts
     wall_s: float
-    latency_ms: dict[str, dict[str, float]]
+    latency_ms: dict[str, dict[str, float | None]]
     model: dict[str, Any]
     runtime: dict[str, Any]
     input: dict[str, Any]

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from vmkla import __version__
+from vmkla.video.latency import LatencyStats
+from vmkla.video.live.network.watch import TOO_SLOW
 from vmkla.video.live.picture import AiState
 from vmkla.video.live.tallies import Tallies
 from vmkla.video.report import Outcome
 
 _LASTING_S = 0.5
 """One late result just before the end says nothing of a run."""
+_KEPT_UP = 0.95
+"""A network that was on for this share of the time was fast enough."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class LiveReport:
     damaged: int
     source_opened: int
     tallies: dict[str, Any]
-    latency_ms: dict[str, dict[str, float]]
+    latency_ms: dict[str, dict[str, float | None]]
     worker: dict[str, Any]
     markers_cleared: dict[str, int]
     events: dict[str, int]
@@ -107,6 +111,26 @@ class LiveReport:
             "outputs": self.outputs,
             "warnings": list(self.warnings),
         }
+
+
+def too_slow(tallies: Tallies, result_ms: LatencyStats, max_staleness_ms: float) -> str:
+    """How much too slow the network was, and what helps; empty when it kept up.
+
+    Args:
+        tallies: of the run.
+        result_ms: from a frame's capture to its result.
+        max_staleness_ms: of the options. A result is replaced by the next one only when it is twice as old as
+            a result takes, so each may take half of this.
+    """
+    on_s, whole_s = tallies.ai_s[AiState.ON], sum(tallies.ai_s.values())
+    if not tallies.off_reasons[TOO_SLOW] or not result_ms.count or on_s > _KEPT_UP * whole_s:
+        return ""
+    return (
+        f"the network is too slow for live mode here: a result takes {result_ms.percentile_ms(50):.0f} ms "
+        f"(median), at most {max_staleness_ms / 2:.0f} ms are needed with --max-staleness-ms "
+        f"{max_staleness_ms:g}. What helps: an INT8 file (vmkla calibrate), a smaller --model, more "
+        "--threads, or a larger --max-staleness-ms"
+    )
 
 
 def what_is_missing(

@@ -31,7 +31,7 @@ from vmkla.video.live.network.worker import WorkerOptions
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.precedence import deaf_to_interrupts, keep_memory, picture_first, quick_switches
 from vmkla.video.live.recording.recorder import Recorder, RecordOptions
-from vmkla.video.live.report import LiveReport, what_is_missing
+from vmkla.video.live.report import LiveReport, too_slow, what_is_missing
 from vmkla.video.live.screen import FileScreen, Screen
 from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.capture import Capture
@@ -298,6 +298,8 @@ class LiveRun:
         frames_unwritten, cause = getattr(self._screen, "unwritten", (0, ""))
         if frames_unwritten:
             warnings.append(f"{frames_unwritten} lines of shown pictures are missing: {cause}")
+        if slow := too_slow(self.tallies, self.ai.latency_ms["worker"], options.max_staleness_ms):
+            warnings.append(slow)
         recorder = self.recorder
         recording = None
         if recorder is not None:

@@ -262,9 +262,8 @@ def check_phases(
         if known:
             figures.append(("pictures that the source does not have", seen.strangers, 0, seen.shown))
         for name, value, limit, count in figures:
-            passed = count > 0 and value <= limit
-            checks.append({"name": name, "phase": phase, "measured": value, "limit": limit, "of": count,
-                           "passed": passed})  # fmt: skip
+            checks.append({"name": name, "phase": phase, "measured": value if count else None, "limit": limit,
+                           "of": count, "passed": count > 0 and value <= limit})  # fmt: skip
     return checks
 
 

@@ -59,7 +59,7 @@ def _delays(document: Mapping[str, Any]) -> Table:
         for phase, seen in document["phases"].items():
             first = seen[f"first_{key}"]
             cells = [_number(seen[key][percentile]) for percentile in _PERCENTILES]
-            rows.append((f"{name}, {phase}", *cells, "-" if first is None else _number(first)))
+            rows.append((f"{name}, {phase}", *cells, _number(first)))
     return Table("Delays, ms", ("", *_PERCENTILES, "the first one"), tuple(rows))
 
 
@@ -99,7 +99,9 @@ def _circumstances(document: Mapping[str, Any]) -> Iterator[Table]:
     )
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
     return str(value) if isinstance(value, int) else f"{value:.2f}"
 
 

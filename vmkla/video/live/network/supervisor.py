@@ -114,7 +114,7 @@ class Supervisor:
         return dict(self._counts)
 
     @property
-    def latency_ms(self) -> dict[str, dict[str, float]]:
+    def latency_ms(self) -> dict[str, dict[str, float | None]]:
         """Stage of the worker to p50, p95, p99, max and mean."""
         return {stage: stats.to_dict() for stage, stats in list(self._latencies.items())}
 

@@ -13,6 +13,7 @@ from vmkla.video.live.link.pulse import Pulse
 from vmkla.video.live.picture import AiState, LiveResult
 
 NO_RESULT = "no result in time"
+TOO_SLOW = "too slow"
 _CLOCK_SLACK_S = 0.5
 """A tick's time is read before the result is: on a busy machine others run in between."""
 _USUAL_RESULTS = 30
@@ -221,7 +222,7 @@ class Watch:
         if behind_s > limits.max_staleness_s:
             self._uncovered_s = now_s
             if newest[1] - self._resumed_s > limits.max_staleness_s:
-                self._lag = (AiState.OFF, "too slow")
+                self._lag = (AiState.OFF, TOO_SLOW)
             elif self._lag is None:
                 self._lag = (AiState.OFF if self._was_on else self._before, "catching up")
             return self._lag

@@ -1,0 +1,96 @@
+"""What a user who made a usage error most likely meant: the right flag, or the right command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vmkla.errors import UsageError
+
+_OTHER_TOOLS = {
+    "--conf": "--threshold",
+    "--conf-thres": "--threshold",
+    "--confidence": "--threshold",
+    "--weights": "--model",
+    "--checkpoint": "--model",
+    "--input": "--source",
+    "-i": "--source",
+    "--images": "--source",
+    "--output": "--out",
+    "-o": "--out",
+    "--outdir": "--out",
+    "--project": "--out",
+    "--img": "--imgsz",
+    "--img-size": "--imgsz",
+    "--input-size": "--imgsz",
+    "--batch": "--batch-size",
+    "--half": "--precision fp16",
+    "--fp16": "--precision fp16",
+    "--show": "--live --display",
+    "--view-img": "--live --display",
+    "--vid-stride": "--stride",
+    "--save-txt": "--save-masks",
+    "--resume": "--continue",
+}
+"""Flags of neighbouring tools -> the flag of that meaning here."""
+_MODELS = (".onnx", ".plan", ".safetensors", ".pt", ".pth")
+_VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".m4v", ".wmv", ".flv")
+
+
+def usage_hint(error: Any, arguments: Sequence[str]) -> str:
+    """What to run instead, for a usage error of the command line's parser; empty when there is no guess.
+
+    Args:
+        error: click's error.
+        arguments: the command line without the program's name.
+    """
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    if command is None:
+        return ""
+    flags = {flag for parameter in command.params for flag in parameter.opts}
+    option = getattr(error, "option_name", None)
+    if option is not None:
+        wanted = _OTHER_TOOLS.get(option, "")
+        return f"{option} is {wanted} here." if wanted.split(" ")[0] in flags else ""
+    extra = re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", error.format_message())
+    if extra is None:
+        return ""
+    if {"--source", "--video"} <= flags:
+        return _one_source(extra[1], arguments)
+    suffix = Path(extra[1]).suffix.lower()
+    flag = "--model" if suffix in _MODELS and "--model" in flags else "--data"
+    return f"Run: vmkla {command.name} {flag} {shlex.quote(extra[1])}" if flag in flags else ""
+
+
+def _one_source(extra: str, arguments: Sequence[str]) -> str:
+    if any(argument.split("=")[0] in ("--source", "--video") for argument in arguments):
+        return EACH_SOURCE
+    return f"Run: vmkla infer {'--video' if is_video(extra) else '--source'} {shlex.quote(extra)}"
+
+
+EACH_SOURCE = 'One run takes one source: for clip in *.mp4; do vmkla infer --video "$clip"; done'
+
+
+def is_video(name: str) -> bool:
+    """A name or pattern ends as videos' names do."""
+    return Path(name).suffix.lower() in _VIDEOS
+
+
+def check_source(spec: str, *, live: bool) -> None:
+    """Refuse what other tools take as a source, and name what it is here.
+
+    Raises:
+        UsageError: a camera's number, or a pattern of videos.
+    """
+    if Path(spec).exists():
+        return
+    if spec.isdecimal():
+        raise UsageError(
+            f"there is no file {spec}; a camera is not given by its number",
+            hint=f"Run: vmkla infer --source v4l2:///dev/video{spec} --live --display",
+        )
+    if not live and re.search(r"[*?\[]", spec) and is_video(spec):
+        raise UsageError(f"{spec} is a pattern of videos, expected one video", hint=EACH_SOURCE)
