@@ -73,7 +73,7 @@ def test_the_picture_shows_each_panel_beside_the_image() -> None:
     image = np.full((60, 80, 3), 100, np.uint8)
     heat = np.zeros((60, 80), np.float32)
     heat[20:40, 30:50] = 1.0
-    nothing = Findings(np.zeros((60, 80), np.uint8), 0, 0.0, (), (), 0.0)
+    nothing = Findings(np.zeros((60, 80), np.uint8), 0, 0.0, (), (), (), 0.0)
     cold = PanelHeat("cold", np.zeros((60, 80), np.float32), nothing)
     picture = side_by_side(image, [PanelHeat("hot", heat, nothing), cold])
     title_px = picture.shape[0] - 60

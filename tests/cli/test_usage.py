@@ -31,7 +31,7 @@ def test_what_was_meant_is_named(vmkla: Any, arguments: tuple[str, ...], hint: s
     assert hint in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("infer", "--nonsense"), ("export", "--conf", "1"), ("doctor", "x")])
+@pytest.mark.parametrize("arguments", [("infer", "--nonsense"), ("export", "--show"), ("doctor", "x")])
 def test_no_guess_where_nothing_of_the_kind_exists(vmkla: Any, arguments: tuple[str, ...]) -> None:
     done = vmkla(*arguments)
     assert done.status == 2 and " here." not in done.stderr and "Run: vmkla" not in done.stderr

@@ -13,8 +13,8 @@ from vmkla.preprocess import Rect, restore
 from vmkla.video.findings import find
 
 
-def flood(mask: npt.NDArray[np.bool_]) -> list[tuple[int, Rect]]:
-    """Regions of an 8-neighbourhood by a plain search: area and box, largest first."""
+def flood(mask: npt.NDArray[np.bool_], probability: npt.NDArray[np.float32]) -> list[tuple[int, Rect, float]]:
+    """Regions of an 8-neighbourhood by a plain search: area, box and largest probability, largest first."""
     left = {(int(y), int(x)) for y, x in zip(*np.nonzero(mask), strict=True)}
     regions = []
     while left:
@@ -28,7 +28,7 @@ def flood(mask: npt.NDArray[np.bool_]) -> list[tuple[int, Rect]]:
                     stack.append(near)
         ys, xs = [y for y, _ in members], [x for _, x in members]
         box = Rect(min(xs), min(ys), max(xs) - min(xs) + 1, max(ys) - min(ys) + 1)
-        regions.append((len(members), box))
+        regions.append((len(members), box, max(float(probability[member]) for member in members)))
     return sorted(regions, key=lambda region: (-region[0], region[1]))
 
 
@@ -39,11 +39,14 @@ def test_one_class(seed: int, threshold: float, share: float) -> None:
     probability = rng.random((1, 6, 7), dtype=np.float32)
     rect = Rect(3, 2, max(1, int(40 * share)), max(1, int(30 * share)))
     found = find(probability, rect, (34, 45), threshold)
-    wanted = restore(probability, rect, (34, 45))[0] >= np.float32(threshold)
+    restored = restore(probability, rect, (34, 45))[0]
+    wanted = restored >= np.float32(threshold)
     np.testing.assert_array_equal(found.mask, wanted.astype(np.uint8))
     assert found.area_px == int(wanted.sum())
     assert found.area_fraction == pytest.approx(wanted.mean())
-    assert list(found.boxes) == [box for _, box in flood(wanted)]
+    regions = flood(wanted, restored)
+    assert list(found.boxes) == [box for _, box, _ in regions]
+    assert list(found.box_probabilities) == [peak for _, _, peak in regions]
     assert set(found.box_classes) <= {1}
     assert found.max_probability == probability.max()
 
@@ -53,11 +56,15 @@ def test_several_classes_take_the_most_probable() -> None:
     raw = rng.random((4, 8, 9), dtype=np.float32)
     probability = raw / raw.sum(axis=0)
     found = find(probability, Rect(0, 0, 36, 32), (32, 36), 0.99)
-    wanted = restore(probability, Rect(0, 0, 36, 32), (32, 36)).argmax(axis=0)
+    restored = restore(probability, Rect(0, 0, 36, 32), (32, 36))
+    wanted = restored.argmax(axis=0)
     np.testing.assert_array_equal(found.mask, wanted)
     assert found.area_px == int((wanted > 0).sum())
-    boxes = [(value, box) for value in (1, 2, 3) for _, box in flood(wanted == value)]
-    assert sorted(zip(found.box_classes, found.boxes, strict=True)) == sorted(boxes)
+    regions = [
+        (value, box, peak) for value in (1, 2, 3) for _, box, peak in flood(wanted == value, restored[value])
+    ]
+    seen = zip(found.box_classes, found.boxes, found.box_probabilities, strict=True)
+    assert sorted(seen) == sorted(regions)
     assert found.max_probability == probability[1:].max()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ class Findings:
         area_fraction: the same over all pixels of the frame.
         boxes: one per connected region (8-neighbourhood) of one class, largest first.
         box_classes: the class of each box.
+        box_probabilities: the largest probability of that class in each box's region, 0 to 1.
         max_probability: the largest probability of any finding class anywhere in the frame.
     """
 
@@ -30,6 +32,7 @@ class Findings:
     area_fraction: float
     boxes: tuple[Rect, ...]
     box_classes: tuple[int, ...]
+    box_probabilities: tuple[float, ...]
     max_probability: float
 
     @property
@@ -63,34 +66,48 @@ def find(
         )
     if probability.shape[0] == 1 and max_probability < np.float32(threshold):
         # Interpolation never exceeds its inputs, so most frames end here.
-        return Findings(np.zeros(frame_hw, np.uint8), 0, 0.0, (), (), max_probability)
+        return Findings(np.zeros(frame_hw, np.uint8), 0, 0.0, (), (), (), max_probability)
     restored = restore(probability, rect, frame_hw)  # (classes, H, W)
     if restored.shape[0] == 1:
         mask = (restored[0] >= np.float32(threshold)).view(np.uint8)
-        classes = [1]
+        of_class = {1: restored[0]}
     else:
         mask = np.argmax(restored, axis=0).astype(np.uint8)
-        classes = [int(value) for value in np.flatnonzero(np.bincount(mask.ravel())) if value]
+        present = np.flatnonzero(np.bincount(mask.ravel()))
+        of_class = {int(value): restored[value] for value in present if value}
     area_px = int(cv2.countNonZero(mask))
-    regions = [region for value in classes for region in _regions(mask, value)] if area_px else []
-    regions.sort(key=lambda region: (-region[0], region[1], region[2]))
+    regions = [
+        region for value, plane in of_class.items() if area_px for region in _regions(mask, value, plane)
+    ]
+    regions.sort(key=lambda region: (-region.area_px, region.box, region.value))
     return Findings(
         mask=mask,
         area_px=area_px,
         area_fraction=area_px / mask.size,
-        boxes=tuple(box for _, box, _ in regions),
-        box_classes=tuple(value for _, _, value in regions),
+        boxes=tuple(region.box for region in regions),
+        box_classes=tuple(region.value for region in regions),
+        box_probabilities=tuple(region.probability for region in regions),
         max_probability=max_probability,
     )
 
 
-def _regions(mask: npt.NDArray[np.uint8], value: int) -> list[tuple[int, Rect, int]]:
-    """Area, box and class of each connected region of one class."""
+class _Region(NamedTuple):
+    area_px: int
+    box: Rect
+    value: int  # the class
+    probability: float
+
+
+def _regions(mask: npt.NDArray[np.uint8], value: int, probability: npt.NDArray[np.float32]) -> list[_Region]:
+    """The connected regions of one class, given its probability (H, W)."""
     of_class = (mask == value).view(np.uint8)
     left, top, width, height = cv2.boundingRect(of_class)  # labelling the whole frame takes ten times as long
     window = of_class[top : top + height, left : left + width]
-    _, _, stats, _ = cv2.connectedComponentsWithStats(window, connectivity=8)
-    return [
-        (int(area), Rect(left + int(x), top + int(y), int(w), int(h)), value)
-        for x, y, w, h, area in stats[1:]
-    ]
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(window, connectivity=8)
+    regions = []
+    for label, (x, y, w, h, area_px) in enumerate(stats.tolist()[1:], start=1):
+        box = Rect(left + x, top + y, w, h)
+        inside = labels[y : y + h, x : x + w] == label
+        largest = probability[box.y : box.y + h, box.x : box.x + w].max(where=inside, initial=0.0)
+        regions.append(_Region(area_px, box, value, min(1.0, float(largest))))
+    return regions

@@ -198,6 +198,9 @@ class FrameWriter:
         row["area_px"] = findings.area_px if findings else None
         row["area_fraction"] = findings.area_fraction if findings else None
         row["boxes"] = [list(box) for box in findings.boxes] if findings else None
+        row["box_probabilities"] = (
+            [round(value, 6) for value in findings.box_probabilities] if findings else None
+        )
         if self._multi_class:
             row["box_classes"] = list(findings.box_classes) if findings else None
         row["max_probability"] = findings.max_probability if findings else None

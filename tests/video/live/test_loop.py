@@ -81,7 +81,7 @@ def result(of: LivePicture) -> LiveResult:
     height, width = of.rgb.shape[:2]
     mask = np.zeros((height, width), np.uint8)
     mask[30:60, 40:80] = 1
-    findings = Findings(mask, 1200, 1200 / mask.size, (Rect(40, 30, 40, 30),), (1,), 0.9)
+    findings = Findings(mask, 1200, 1200 / mask.size, (Rect(40, 30, 40, 30),), (1,), (0.9,), 0.9)
     return LiveResult(of.sequence, of.captured_s, of.captured_s + 0.01, (height, width), findings, {})
 
 

@@ -31,7 +31,7 @@ def image(seed: int = 0) -> Image:
 def findings() -> Findings:
     mask = np.zeros(HW, np.uint8)
     mask[10:30, 15:40] = 1
-    return Findings(mask, 500, 500 / mask.size, (Rect(15, 10, 25, 20),), (1,), 0.9)
+    return Findings(mask, 500, 500 / mask.size, (Rect(15, 10, 25, 20),), (1,), (0.9,), 0.9)
 
 
 def shown(

@@ -38,7 +38,7 @@ def test_round_trip(probability: np.ndarray) -> None:
     result = result_of(probability)
     back = decode_result(message_of(result))
     np.testing.assert_array_equal(back.findings.mask, result.findings.mask)
-    for name in ("area_px", "area_fraction", "boxes", "box_classes", "max_probability"):
+    for name in ("area_px", "area_fraction", "boxes", "box_classes", "box_probabilities", "max_probability"):
         assert getattr(back.findings, name) == getattr(result.findings, name), name
     for name in ("sequence", "captured_s", "finished_s", "frame_hw", "latency_ms"):
         assert getattr(back, name) == getattr(result, name), name
@@ -74,6 +74,8 @@ def test_the_example_is_sound() -> None:
         {"boxes": [[0, 0, 60, 40]]},
         {"boxes": [[1, 2, 3]]},
         {"box_classes": []},
+        {"box_probabilities": []},
+        {"box_probabilities": [1.5]},
         {"area_px": 1},
         {"max_probability": 1.5},
         {"max_probability": float("nan")},

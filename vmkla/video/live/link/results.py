@@ -34,6 +34,7 @@ def encode_result(result: LiveResult) -> tuple[bytes, bytes, npt.NDArray[np.uint
         "area_px": findings.area_px,
         "boxes": [list(box) for box in findings.boxes],
         "box_classes": list(findings.box_classes),
+        "box_probabilities": list(findings.box_probabilities),
         "max_probability": min(1.0, max(0.0, findings.max_probability)),  # a runner may exceed 1 by a hair
     }
     text = json.dumps(facts).encode()
@@ -63,19 +64,24 @@ def _to_result(facts: dict[str, Any], pixels: memoryview) -> LiveResult:
     window = _inside(facts["window"], frame)
     boxes = tuple(_inside(box, window) for box in facts["boxes"])
     classes = tuple(int(value) for value in facts["box_classes"])
+    probabilities = tuple(float(value) for value in facts["box_probabilities"])
     area_px, largest = int(facts["area_px"]), float(facts["max_probability"])
     times = [float(facts["captured_s"]), float(facts["finished_s"])]
     latency_ms = {str(stage): float(value) for stage, value in dict(facts["latency_ms"]).items()}
     if not all(map(math.isfinite, (*times, *latency_ms.values()))) or times[1] < times[0]:
         raise ValueError(f"times of {times} s and {latency_ms} ms")
-    if not 0 <= largest <= 1 or len(classes) != len(boxes):
-        raise ValueError(f"a probability of {largest}, {len(boxes)} boxes of {len(classes)} classes")
+    if not all(0 <= value <= 1 for value in (largest, *probabilities)):
+        raise ValueError(f"probabilities of {largest} and {probabilities}")
+    if not len(boxes) == len(classes) == len(probabilities):
+        raise ValueError(
+            f"{len(boxes)} boxes of {len(classes)} classes and {len(probabilities)} probabilities"
+        )
     part = np.frombuffer(pixels, np.uint8).reshape(window.h, window.w)
     if np.count_nonzero(part) != area_px:
         raise ValueError(f"a mask that is not of {area_px} pixels")
     mask = np.zeros((height, width), np.uint8)
     mask[window.y : window.y + window.h, window.x : window.x + window.w] = part
-    findings = Findings(mask, area_px, area_px / mask.size, boxes, classes, largest)
+    findings = Findings(mask, area_px, area_px / mask.size, boxes, classes, probabilities, largest)
     return LiveResult(int(facts["sequence"]), times[0], times[1], (height, width), findings, latency_ms)
 
 
