@@ -98,6 +98,18 @@ def _obey(command: int, probability: npt.NDArray[np.float32]) -> npt.NDArray[np.
     return probability
 
 
+class DriftingRunner(CommandedRunner):
+    """Goes wrong while it runs: the text of a file is the drift, read at every frame."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self._file = file
+
+    def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self._drift = np.float32(self._file.read_text(encoding="utf-8") or 0)
+        return super().infer(frames_rgb)
+
+
 def load_from(file: Path) -> CommandedRunner:
     """As long as the file is there; its text is the drift."""
     try:

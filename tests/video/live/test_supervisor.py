@@ -71,6 +71,7 @@ class Live:
         self.rgb = np.full((60, 80, 3), live_workers.HEALTHY, np.uint8)
         self.rgb[10:30, 20:50] = 255
         self.healthy = self.rgb
+        self.held = False  # while it is, no picture comes
         self.gaps_s: list[float] = []
         self._ending = threading.Event()
         self._camera = threading.Thread(target=self._show)
@@ -81,6 +82,8 @@ class Live:
     def _show(self) -> None:
         sequence, last_s = 0, time.monotonic()
         while not self._ending.wait(1 / 30):
+            if self.held:
+                continue
             sequence += 1
             self.ring.publish(LivePicture(sequence, time.monotonic(), self.rgb))
             now_s = time.monotonic()
@@ -340,6 +343,17 @@ def test_another_model_in_its_place_fails_the_self_test(tmp_path: Path) -> None:
         assert len(show.log.details("ai on")) == 1
         file.write_text("", encoding="utf-8")
         show.wait(AiState.ON)
+
+
+def test_a_network_that_goes_wrong_while_there_is_no_picture_is_found_out(tmp_path: Path) -> None:
+    file = tmp_path / "drift"
+    file.touch()
+    options = WorkerOptions(idle_test_s=0.05)
+    with live(functools.partial(live_workers.DriftingRunner, file), options) as show:
+        show.wait(AiState.ON)
+        show.held = True
+        file.write_text("0.3", encoding="utf-8")
+        show.wait(AiState.OFF, "self-test failed")
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:

@@ -173,6 +173,21 @@ def test_no_pictures_are_not_the_workers_fault(on: Act) -> None:
     assert on.work(30)[-1] == (ON, "")
 
 
+def test_after_a_gap_the_first_covered_picture_is_believed_at_once(on: Act) -> None:
+    """Also where the first inference takes long: only a network that is slow again settles first."""
+    on.now_s += 60
+    on.show()
+    first_s = on.now_s
+    for _ in range(6):
+        assert on.tick(0.03) == (OFF, "catching up")
+        on.show()
+    on.answer(on.newest[0] - 5, first_s)  # after 0.18 s, when it is too old
+    assert on.tick(0.001)[0] is OFF  # type: ignore[index]
+    on.show()
+    on.answer()
+    assert on.tick(0.001) == (ON, "")
+
+
 def test_death_is_given_at_once(on: Act) -> None:
     on.dead = Fault("worker was killed")
     assert on.tick() == Fault("worker was killed")

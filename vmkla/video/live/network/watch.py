@@ -221,12 +221,14 @@ class Watch:
         behind_s = newest[1] - (self.result.captured_s if self.result else float("-inf"))
         if behind_s > limits.max_staleness_s:
             self._uncovered_s = now_s
-            if newest[1] - self._resumed_s > limits.max_staleness_s:
+            # The first inference after a gap may take long; the next ones may not.
+            went_on = self.result is not None and self.result.captured_s > self._resumed_s
+            if went_on and newest[1] - self._resumed_s > limits.max_staleness_s:
                 self._lag = (AiState.OFF, TOO_SLOW)
             elif self._lag is None:
                 self._lag = (AiState.OFF if self._was_on else self._before, "catching up")
             return self._lag
-        if self._lag is not None and self._was_on and self._uncovered_s is not None:
+        if self._lag == (AiState.OFF, TOO_SLOW) and self._was_on and self._uncovered_s is not None:
             if now_s - self._uncovered_s < limits.settle_s:
                 return self._lag  # no flicker of a worker that is just not fast enough
         self._lag = None

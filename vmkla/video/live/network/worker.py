@@ -56,6 +56,8 @@ class WorkerOptions:
         temporal: how findings are steadied; None not at all.
         known_output: answer to the self-test of an earlier start, for a file that carries none.
         niceness: how much the worker gives way to the display process and others.
+        idle_test_s: without frames the worker tests itself so often: the first frame after a gap meets a
+            network that is warm, and that was seen to be right a moment ago.
     """
 
     threshold: float | None = None
@@ -63,6 +65,7 @@ class WorkerOptions:
     temporal: TemporalOptions | None = None
     known_output: dict[str, Any] | None = None
     niceness: int = 1
+    idle_test_s: float = 2.0
 
 
 class FaultError(Exception):
@@ -135,6 +138,7 @@ def _work(
     gc.collect()
     gc.freeze()  # what loading left behind is never looked through again
     heart.say(stage="ready", self_tests=0)
+    busy_s = time.monotonic()
     while True:
         wanted = control.read()
         if wanted is not None:
@@ -144,6 +148,13 @@ def _work(
             heart.say(stage="ready", self_tests=int(wanted))
         if pictures.wait(_WAIT_S) and (picture := pictures.latest()) is not None:
             results.publish(*encode_result(finder.result(picture)))
+            busy_s = time.monotonic()
+        elif time.monotonic() - busy_s > options.idle_test_s:
+            heart.say(inferring_since_s=time.monotonic())
+            with _blamed("self-test failed"):
+                check_self_test(runner, known)
+            heart.say(inferring_since_s=None)
+            busy_s = time.monotonic()
 
 
 class _Finder:
