@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +30,43 @@ from vmkla.video.live.picture import AiState, LivePicture, SignalState
 
 TOKEN = "a-token-of-the-tests-0123456789"
 DEADLINE_S = 30.0
+MALFORMED_HOSTS = (
+    "localhost:80/page.css?",
+    "localhost/page.css#",
+    "127.0.0.1:[",
+    "127.0.0.1:8o",
+    "127.0.0.1:-1",
+    "127.0.0.1:123456",
+    "127.0.0.1@evil.example",
+    "user:password@localhost",
+    "http://localhost/",
+    "[",
+    "]",
+    "[]",
+    "[::1",
+    "::1",
+    "[::1]]",
+    "[::1]x:80",
+    "local host",
+    "localhost,evil.example",
+    "localhost?",
+    "localhost\\evil",
+    "localhost%00",
+    "l\xf6calhost",
+)
+"""Values of the Host header that are none. The first one made Starlette before 1.0.1 read another path."""
+
+SECURITY = {
+    "cache-control": "no-store",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+"""Headers of every answer, beside the content's security policy."""
 
 Answer = tuple[int, dict[str, str], bytes]
+"""Status, headers in lower case, body."""
 
 
 def wait_for(what: str, ready: Callable[[], Any], within_s: float = DEADLINE_S) -> Any:
@@ -124,6 +160,24 @@ class Client:
             answer = connection.getresponse()
             received = {name.lower(): value for name, value in answer.getheaders()}
             return answer.status, received, answer.read()
+
+    def raw(self, request: bytes) -> bytes:
+        """All that comes back for these bytes until the connection ends."""
+        with socket.create_connection(self.address, timeout=DEADLINE_S) as connection:
+            connection.sendall(request)
+            answer = b""
+            with contextlib.suppress(ConnectionResetError):
+                while piece := connection.recv(65536):
+                    answer += piece
+            return answer
+
+    def ask_raw(self, target: str, host: str, *headers: str) -> Answer:
+        """Ask with this target and this Host, which other clients would normalise."""
+        lines = (f"GET {target} HTTP/1.1", f"Host: {host}", "Connection: close", *headers, "", "")
+        head, _, body = self.raw("\r\n".join(lines).encode("latin-1")).partition(b"\r\n\r\n")
+        first, *rest = head.decode("latin-1").split("\r\n")
+        received = {name.lower(): value for name, _, value in (line.partition(": ") for line in rest)}
+        return int(first.split()[1]), received, body
 
     def status(self, **headers: str) -> dict[str, Any]:
         """The document that the page polls."""

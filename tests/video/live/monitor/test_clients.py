@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_monitor import Client, Display, served, wait_for
+from live_monitor import SECURITY, Client, Display, served, wait_for
 
 from vmkla.video.live.monitor.app import MonitorLimits
 from vmkla.video.live.monitor.process import Monitor
@@ -112,14 +112,43 @@ def test_silent_and_slow_clients_are_cut(display: Display, impatient: Monitor) -
     assert Client(impatient.url).status()["live"]
 
 
-def test_the_number_of_connections_is_bounded_and_comes_back(impatient: Monitor) -> None:
+def closed(connection: socket.socket) -> bool:
+    """Whether the monitor has ended this connection."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_the_oldest_silent_connection_makes_room(impatient: Monitor) -> None:
     client = Client(impatient.url)
-    held = [socket.create_connection(client.address, timeout=30) for _ in range(8)]
-    time.sleep(0.2)
-    assert client.ask("/status.json")[0] == 503
-    wait_for("a free place", lambda: client.ask("/status.json")[0] == 200)
+    held = [socket.create_connection(client.address, timeout=30)]
+    time.sleep(0.1)
+    held += [socket.create_connection(client.address, timeout=30) for _ in range(7)]
+    time.sleep(0.1)
+    assert client.ask("/status.json")[0] == 200
+    assert [closed(connection) for connection in held] == [True] + [False] * 7
     for connection in held:
         connection.close()
+
+
+def test_readers_are_never_closed_for_others(impatient: Monitor) -> None:
+    client = Client(impatient.url)
+    readers = [http.client.HTTPConnection(*client.address, timeout=30) for _ in range(8)]
+    for reader in readers:
+        reader.request("GET", "/status.json")
+        assert reader.getresponse().read()
+    status, headers, _ = client.ask("/status.json")
+    assert status == 503 and SECURITY.items() <= headers.items()
+    for reader in readers:
+        reader.request("GET", "/page.css")
+        assert reader.getresponse().read()
+    wait_for("a free place", lambda: client.ask("/status.json")[0] == 200)
+    for reader in readers:
+        reader.close()
 
 
 def test_a_client_that_goes_away_at_any_moment_does_no_harm(impatient: Monitor) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import http.cookies
 import importlib.resources
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from vmkla.imports import require
+from vmkla.video.live.monitor.access import parse_host
+from vmkla.video.live.monitor.pace import Pace
 
 if TYPE_CHECKING:
+    from starlette.datastructures import Headers
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -27,10 +29,14 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "vmkla_monitor"
+HAS_TOKEN = "vmkla.has_token"
+"""In a request's scope, set by the guard: whether the caller has given the token."""
+
 _PURPOSE = "the monitor page (--monitor)"
 _PAGE = (("/", "page.html", "text/html"), ("/page.js", "page.js", "text/javascript"))
+_MAX_FIELDS = 8
 _STYLE = "/page.css"  # also of the page that asks for the token, so it needs none
-_SECURITY_HEADERS = (
+SECURITY_HEADERS = (
     (b"cache-control", b"no-store"),
     (
         b"content-security-policy",
@@ -52,44 +58,28 @@ class MonitorLimits:
     """What the monitor gives at most, to all clients together.
 
     Attributes:
-        answers_per_s: a client that asks faster waits, so it neither gets more nor costs more.
-        refusals_per_s: answers to requests without the token, so that guessing it takes for ever.
-        connections: open at once.
-        connections_per_host: of one machine other than this one.
+        answers_per_s: to callers with the token; a client that asks faster waits, so it neither gets more nor
+            costs more.
+        answers_without_token_per_s: to all other callers, who have a queue of their own.
+        wait_s: a request that waited so long for its turn is answered with 503.
+        connections: open at once. Where there is no place for another, one without the token is closed.
+        connections_per_host: of one machine other than this one; an IPv6 /64 counts as one.
         answer_within_s: a connection on which no answer is finished for so long is cut; its client is silent,
             or reads too slowly.
     """
 
     answers_per_s: float = 120.0
-    refusals_per_s: float = 5.0
+    answers_without_token_per_s: float = 5.0
+    wait_s: float = 1.0
     connections: int = 64
     connections_per_host: int = 16
     answer_within_s: float = 10.0
 
 
-class Pace:
-    """Lets callers through in the order they came, at most so many a second.
-
-    Args:
-        per_s: the rate.
-        burst: how many may pass at once after a rest.
-    """
-
-    def __init__(self, per_s: float, *, burst: int) -> None:
-        self._step_s = 1 / per_s
-        self._rest_s = burst / per_s
-        self._free_s = float("-inf")
-
-    async def turn(self) -> None:
-        """Wait for this caller's turn."""
-        now_s = asyncio.get_running_loop().time()
-        self._free_s = max(self._free_s + self._step_s, now_s - self._rest_s)
-        if self._free_s > now_s:
-            await asyncio.sleep(self._free_s - now_s)
-
-
 class Guard:
-    """What every request meets first: method, host, origin, token, pace; and the headers of every answer.
+    """What every request meets first: pace, method, host, origin, token.
+
+    Callers with and without the token wait in separate queues, so neither holds up the other.
 
     Args:
         app: what answers those who pass.
@@ -100,64 +90,104 @@ class Guard:
     def __init__(self, app: Application, access: Access, limits: MonitorLimits) -> None:
         self._app = app
         self._access = access
-        self._answers = Pace(limits.answers_per_s, burst=20)
-        self._refusals = Pace(limits.refusals_per_s, burst=3)
+        self._holders = Pace(limits.answers_per_s, burst=20, wait_s=limits.wait_s)
+        self._others = Pace(limits.answers_without_token_per_s, burst=3, wait_s=limits.wait_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
-        from starlette.requests import Request
+        from starlette.datastructures import Headers
 
         if scope["type"] != "http":
             return
+        # Before the turn, so cheap whatever a stranger sends.
+        headers = Headers(scope=scope)
+        given = self._token_in_address(scope)
+        scope[HAS_TOKEN] = given or self._has_token(headers)
+        pace = self._holders if scope[HAS_TOKEN] else self._others
+        turn = await _unless_gone(pace.turn(), receive)
+        if turn is None:
+            return
+        answer: Application | None = self._refusal(scope, headers) if turn else _busy()
+        if answer is None and given:
+            answer = self._exchange()
+        # Starlette routes by this path as well. The one in its `request.url` can come from the Host header.
+        if answer is None and not scope[HAS_TOKEN] and scope["path"] != _STYLE:
+            answer = _ask_for_token(scope)
+        await (answer or self._app)(scope, receive, send)
 
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *_SECURITY_HEADERS]
-            await send(message)
-
-        await self._answers.turn()
-        request = Request(scope)
-        answer = self._refusal(request)
-        if answer is None and not self._has_token(request) and request.url.path != _STYLE:
-            answer = await self._ask_for_token(request)
-        await (answer or self._app)(scope, receive, send_guarded)
-
-    def _refusal(self, request: Request) -> Response | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """The answer to what nobody may ask; None for all else."""
         from starlette.responses import PlainTextResponse
 
-        if request.method not in ("GET", "HEAD"):
+        host = parse_host(headers.get("host", ""))
+        if host is None:
+            return PlainTextResponse("The Host header is malformed.\n", 400, {"Connection": "close"})
+        if scope["method"] not in ("GET", "HEAD"):
             return PlainTextResponse("This page can only be read.\n", 405, {"Allow": "GET, HEAD"})
-        if not self._access.host_allowed(request.headers.get("host", "")):
+        if not self._access.host_allowed(host):
             return PlainTextResponse("The page is not served under this name.\n", 421)
         # A page elsewhere may lead here, and may not load anything from here.
-        site, mode = request.headers.get("sec-fetch-site"), request.headers.get("sec-fetch-mode")
+        site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
         if site in ("cross-site", "same-site") and mode != "navigate":
             return PlainTextResponse("Other pages may not load this one.\n", 403)
         return None
 
-    def _has_token(self, request: Request) -> bool:
+    def _has_token(self, headers: Headers) -> bool:
         if self._access.token is None:
             return True
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._access.token_allowed(token.strip()):
             return True
-        return self._access.cookie_allowed(_cookie(request))
+        return self._access.cookie_allowed(_cookie(headers.get("cookie", "")))
 
-    async def _ask_for_token(self, request: Request) -> Response:
-        """In the address, once, for a cookie; so it stays in no bookmark and in no history."""
-        from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
+    def _token_in_address(self, scope: Scope) -> bool:
+        if self._access.token is None or scope["path"] != "/":
+            return False
+        try:
+            fields = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=_MAX_FIELDS)
+        except ValueError:
+            return False
+        return self._access.token_allowed(fields.get("token", [""])[0])
 
-        given = parse_qs(request.url.query).get("token", [""])[0]
-        if request.url.path == "/" and given and self._access.token_allowed(given):
-            answer = RedirectResponse("/", 303)
-            answer.set_cookie(COOKIE, self._access.cookie, httponly=True, samesite="strict", path="/")
-            return answer
-        await self._refusals.turn()
-        headers = {"WWW-Authenticate": "Bearer"}
-        if request.url.path == "/":
-            return HTMLResponse(_read_page("token.html"), 401, headers)
-        return PlainTextResponse("This page needs its token.\n", 401, headers)
+    def _exchange(self) -> Response:
+        """The token in the address, once, for a cookie; so it stays in no bookmark and in no history."""
+        from starlette.responses import RedirectResponse
+
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(COOKIE, self._access.cookie, httponly=True, samesite="strict", path="/")
+        return answer
+
+
+async def _unless_gone(turn: Coroutine[Any, Any, bool], receive: Receive) -> bool | None:
+    """What ``turn`` gives; None when the client leaves before."""
+    waiting = asyncio.ensure_future(turn)
+    leaving = asyncio.ensure_future(_goodbye(receive))
+    await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
+    if waiting.done():
+        leaving.cancel()
+        return waiting.result()
+    waiting.cancel()
+    return None
+
+
+async def _goodbye(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass  # a body, which nobody wants
+
+
+def _busy() -> Response:
+    from starlette.responses import PlainTextResponse
+
+    return PlainTextResponse("The monitor is busy.\n", 503, {"Retry-After": "1", "Connection": "close"})
+
+
+def _ask_for_token(scope: Scope) -> Response:
+    from starlette.responses import HTMLResponse, PlainTextResponse
+
+    headers = {"WWW-Authenticate": "Bearer"}
+    if scope["path"] == "/":
+        return HTMLResponse(_read_page("token.html"), 401, headers)
+    return PlainTextResponse("This page needs its token.\n", 401, headers)
 
 
 def build_app(
@@ -212,10 +242,10 @@ def _read_page(name: str) -> bytes:
     return importlib.resources.files(__package__ or "").joinpath(name).read_bytes()
 
 
-def _cookie(request: Request) -> str:
-    cookies: http.cookies.SimpleCookie = http.cookies.SimpleCookie()
-    try:
-        cookies.load(request.headers.get("cookie", ""))
-    except http.cookies.CookieError:
-        return ""
-    return cookies[COOKIE].value if COOKIE in cookies else ""
+def _cookie(header: str) -> str:
+    """The monitor's own cookie. Python's parser takes 1.5 s for 16 kB of backslashes."""
+    for part in header.split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == COOKIE:
+            return value
+    return ""

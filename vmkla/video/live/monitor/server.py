@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import ipaddress
 import logging
 import multiprocessing
 import os
 import signal
 import socket
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import cv2
 
 from vmkla.imports import require
-from vmkla.video.live.monitor.app import MonitorLimits, build_app
+from vmkla.video.live.monitor.app import SECURITY_HEADERS, MonitorLimits, build_app
+from vmkla.video.live.monitor.connections import guarded_protocol
 from vmkla.video.live.monitor.feeds import PictureFeed, StatusFeed
 
 if TYPE_CHECKING:
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
     from vmkla.video.live.monitor.access import Access
 
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
-_FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+# Asyncio accepts as many as its backlog before it looks at those that are open, so its own is small.
+_ACCEPTED_AT_ONCE, _BACKLOG = 16, 1024
+_MAX_REQUEST_BYTES = 8 * 1024  # h11 takes 4 ms for as many header lines as fit; for 16 kB it takes 12 ms
 
 
 def serve(
@@ -51,16 +52,18 @@ def serve(
         logging.getLogger(name).disabled = True
     config = uvicorn.Config(
         build_app(access, limits, StatusFeed(status), PictureFeed(shown)),
-        http=_guarded_protocol(limits),
+        http=guarded_protocol(limits),
         ws="none",
         loop="asyncio",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[(name.decode(), value.decode()) for name, value in SECURITY_HEADERS],
+        backlog=_ACCEPTED_AT_ONCE,
         proxy_headers=False,
         timeout_keep_alive=5,
-        h11_max_incomplete_event_size=16 * 1024,
+        h11_max_incomplete_event_size=_MAX_REQUEST_BYTES,
     )
     asyncio.run(_serve_beside_parent(uvicorn.Server(config), listener))
 
@@ -71,7 +74,11 @@ async def _serve_beside_parent(server: Any, listener: socket.socket) -> None:
     # The other end of this pipe closes however the parent ends.
     asyncio.get_running_loop().add_reader(parent.sentinel, os._exit, 0)
     server.capture_signals = _signals_as_they_are
-    await server.serve(sockets=[listener])
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not (server.started or serving.done()):
+        await asyncio.sleep(0.01)
+    listener.listen(_BACKLOG)
+    await serving
 
 
 @contextlib.contextmanager
@@ -87,52 +94,3 @@ def _depend_on_parent() -> None:
     libc.prctl(_PR_SET_NAME, b"vmkla-monitor", 0, 0, 0)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     cv2.setNumThreads(1)
-
-
-def _guarded_protocol(limits: MonitorLimits) -> type[asyncio.Protocol]:
-    """Uvicorn's HTTP protocol with a limit to the number of connections and to the patience with each."""
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    open_by_host: Counter[str] = Counter()
-
-    class GuardedProtocol(H11Protocol):
-        _patience: asyncio.TimerHandle | None = None
-        _host = ""
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            host = str((transport.get_extra_info("peername") or ("",))[0])
-            elsewhere = bool(host) and not ipaddress.ip_address(host.partition("%")[0]).is_loopback
-            if sum(open_by_host.values()) >= limits.connections or (
-                elsewhere and open_by_host[host] >= limits.connections_per_host
-            ):
-                transport.write(_FULL)
-                transport.close()
-                return
-            self._host = host
-            open_by_host[host] += 1
-            super().connection_made(transport)
-            self._be_patient()
-
-        def data_received(self, data: bytes) -> None:
-            if self._patience is not None:
-                super().data_received(data)
-
-        def on_response_complete(self) -> None:
-            self._be_patient()
-            super().on_response_complete()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            if self._patience is None:
-                return
-            self._patience.cancel()
-            open_by_host[self._host] -= 1
-            if not open_by_host[self._host]:
-                del open_by_host[self._host]
-            super().connection_lost(exc)
-
-        def _be_patient(self) -> None:
-            if self._patience is not None:
-                self._patience.cancel()
-            self._patience = self.loop.call_later(limits.answer_within_s, self.transport.abort)
-
-    return GuardedProtocol

@@ -1,0 +1,126 @@
+"""Which connections to the monitor stay open: never so many that the holder of the token gets none."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import ipaddress
+from collections.abc import Iterable
+from typing import Any
+
+from vmkla.video.live.monitor.app import HAS_TOKEN, SECURITY_HEADERS, MonitorLimits
+
+_SHARED_PREFIX = 64
+_HEAD = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: 0\r\n" + b"".join(
+    name + b": " + value + b"\r\n" for name, value in SECURITY_HEADERS
+)
+_FULL = _HEAD % b"503 Service Unavailable" + b"\r\n"
+_MALFORMED = _HEAD % b"400 Bad Request" + b"\r\n"
+
+
+class Standing(enum.IntEnum):
+    """What is known of a connection's client; the lower ones are closed first."""
+
+    STRANGER = 0  # asked without the token
+    UNKNOWN = 1  # has not asked yet
+    HOLDER = 2  # has given the token, or there is none
+
+
+def machine(peer: str) -> str | None:
+    """What counts as one machine: an IPv4 address, or the /64 of an IPv6 one; None for this machine.
+
+    Whoever has an IPv6 address usually has all addresses of its /64.
+    """
+    if not peer:
+        return None
+    address = ipaddress.ip_address(peer.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    if address.is_loopback:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((int(address), _SHARED_PREFIX), strict=False))
+    return str(address)
+
+
+def guarded_protocol(limits: MonitorLimits) -> type[asyncio.Protocol]:
+    """Uvicorn's HTTP protocol with a limit to the number of connections and to the patience with each.
+
+    Where there is no place for a new connection, the oldest of those without the token makes room.
+    """
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    opened: dict[GuardedProtocol, None] = {}  # oldest first
+
+    class GuardedProtocol(H11Protocol):
+        _patience: asyncio.TimerHandle | None = None
+        _standing = Standing.UNKNOWN
+        machine: str | None = None
+
+        @property
+        def standing(self) -> Standing:
+            marked: Any = self.scope.get(HAS_TOKEN) if self.scope is not None else None
+            if marked:
+                self._standing = Standing.HOLDER
+            elif marked is not None and self._standing is Standing.UNKNOWN:
+                self._standing = Standing.STRANGER
+            return self._standing
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            self.machine = machine(str((transport.get_extra_info("peername") or ("",))[0]))
+            if not self._has_room():
+                transport.write(_FULL)
+                transport.close()
+                return
+            opened[self] = None
+            super().connection_made(transport)
+            self._be_patient()
+
+        def _has_room(self) -> bool:
+            if self.machine is not None:
+                neighbours = [other for other in opened if other.machine == self.machine]
+                if len(neighbours) >= limits.connections_per_host:
+                    return _close_one(neighbours)
+            return len(opened) < limits.connections or _close_one(opened)
+
+        def data_received(self, data: bytes) -> None:
+            if self in opened:
+                super().data_received(data)
+
+        def on_response_complete(self) -> None:
+            self._standing = self.standing  # the next request has a scope of its own
+            self._be_patient()
+            super().on_response_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            # Uvicorn's lacks the security headers, and may come in the middle of another answer.
+            if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+                self.transport.write(_MALFORMED)
+            self.transport.close()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._patience is None:
+                return  # it was never let in
+            self._patience.cancel()
+            opened.pop(self, None)
+            super().connection_lost(exc)
+
+        def make_room(self) -> None:
+            """Close this connection at once."""
+            del opened[self]
+            self.transport.abort()
+
+        def _be_patient(self) -> None:
+            if self._patience is not None:
+                self._patience.cancel()
+            self._patience = self.loop.call_later(limits.answer_within_s, self.transport.abort)
+
+    def _close_one(connections: Iterable[GuardedProtocol]) -> bool:
+        """Close the oldest of the lowest standing; False when all have the token."""
+        first = min(connections, key=lambda connection: connection.standing)
+        if first.standing is Standing.HOLDER:
+            return False
+        first.make_room()
+        return True
+
+    return GuardedProtocol
