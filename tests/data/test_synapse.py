@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -93,3 +94,29 @@ def test_all_damaged_files_in_one_message(tmp_path: Path) -> None:
         file["label"] = np.zeros((2, 8, 8), np.float32)
     with pytest.raises(BadInputError, match="expected image and label"):
         list_pairs([DataSource(tmp_path / "test_vol_h5", kind=VOLUMES)])
+
+
+def test_a_volume_with_damaged_names_is_refused(tmp_path: Path) -> None:
+    write_synapse(tmp_path)
+    path = next((tmp_path / "test_vol_h5").glob("*.npy.h5"))
+    data = path.read_bytes()
+    assert b"HEAP" in data  # of the names in the file
+    path.write_bytes(data.replace(b"HEAP", b"HOPE"))
+    with pytest.raises(BadInputError, match=f"{path.name} is damaged"):
+        list_pairs([DataSource(tmp_path / "test_vol_h5", kind=VOLUMES)])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"{'descr': '<f4", b"{'descr': '<f4', 'fortran_order': False, 'shape': (1152921504606846976,), }"],
+    ids=["cut off", "too large"],
+)
+def test_a_slice_with_a_damaged_header_is_refused(tmp_path: Path, header: bytes) -> None:
+    """Python's tokenizer reads the header, with an exception of its own."""
+    path = tmp_path / "case0001_slice000.npz"
+    head = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("image.npy", head + header)
+        archive.writestr("label.npy", head + header)
+    with pytest.raises(BadInputError, match="cannot be read as a slice"):
+        list(iter_samples([DataSource(tmp_path, kind=SLICES)]))

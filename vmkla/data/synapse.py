@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ CLASSES = 9
 _UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
     AttributeError, TypeError,  # a single array under the name of an archive
+    tokenize.TokenError,  # numpy's, for a header
+    RuntimeError, NotImplementedError,  # h5py's and zipfile's, for structures that are damaged
+    MemoryError, OverflowError,  # a shape beyond what there is
 )  # fmt: skip
 
 
@@ -72,7 +76,7 @@ def _read_volume_slice(pair: Pair, *, index: int) -> Sample:
     with _open_volume(pair.image) as volume:
         try:
             return slice_sample(pair, volume["image"][index], volume["label"][index])
-        except (OSError, ValueError, IndexError) as error:
+        except _UNREADABLE as error:
             raise BadInputError(f"{pair.image}: slice {index} cannot be read: {error}") from error
 
 
@@ -83,7 +87,11 @@ def _open_volume(path: Path) -> Any:
         volume = h5py.File(path, "r")
     except OSError as error:
         raise BadInputError(f"{path} cannot be read as an HDF5 file: {error}") from error
-    shapes = {name: getattr(volume[name], "shape", ()) for name in ("image", "label") if name in volume}
+    try:
+        shapes = {name: getattr(volume[name], "shape", ()) for name in ("image", "label") if name in volume}
+    except _UNREADABLE as error:
+        volume.close()
+        raise BadInputError(f"{path} is damaged: {error}") from error
     if len(shapes) == 2 and len(shapes["image"]) == 3 and shapes["image"] == shapes["label"]:
         return volume
     volume.close()

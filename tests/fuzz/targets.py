@@ -1,0 +1,339 @@
+"""Files from elsewhere and what reads them: sound files, how they are spoilt, and the command's function.
+
+A reading function returns, or raises a ``VmklaError`` with a status of 2 to 7. Heavy packages are imported
+where they are needed: each target runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from fuzz import seeds, spoilers
+from fuzz.seeds import Seed
+from fuzz.spoilers import Spoiler
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file and its reader.
+
+    Attributes:
+        seeds: make sound files.
+        spoil: changes one of them.
+        read: reads a file; a folder of its own is there for what is written.
+    """
+
+    seeds: Callable[[Path], list[Seed]]
+    spoil: Spoiler
+    read: Callable[[Path, Path], None]
+
+
+def _segment(path: Path, out: Path, **options: Any) -> None:
+    """``vmkla infer --source PATH --out OUT``, with a network that needs no weights."""
+    from colour_runners import RedRunner
+
+    from vmkla.video.options import SegmentOptions
+    from vmkla.video.pipeline import segment
+
+    segment(RedRunner(32, 48), str(path), SegmentOptions(out, save_masks=True, **options))
+
+
+def _read_video(path: Path, out: Path) -> None:
+    _segment(path, out / "result")
+
+
+def _read_image(path: Path, out: Path) -> None:
+    _segment(path, out / "result")
+
+
+def _continue(path: Path, out: Path) -> None:
+    """``vmkla infer --continue`` where the settings (the file's first line) or the rows were spoilt."""
+    from vmkla.video.outputs import ROWS, SETTINGS
+
+    images = out / "images"
+    images.mkdir()
+    (images / "0.png").write_bytes(seeds.images()[0][1])
+    _segment(images, out / "result")
+    settings, _, rows = path.read_bytes().partition(b"\n")
+    (out / "result" / SETTINGS).write_bytes(settings)
+    (out / "result" / ROWS).write_bytes(rows)
+    _segment(images, out / "result", resume=True)
+
+
+def _run_records(folder: Path) -> list[Seed]:
+    from vmkla.video.outputs import ROWS, SETTINGS
+
+    (folder / "0.png").write_bytes(seeds.images()[0][1])
+    _segment(folder / "0.png", folder / "result")
+    settings = json.dumps(json.loads((folder / "result" / SETTINGS).read_bytes())).encode()
+    return [(".txt", settings + b"\n" + (folder / "result" / ROWS).read_bytes())]
+
+
+def _spoil_records(data: bytes, rng: Random) -> bytes:
+    settings, _, rows = data.partition(b"\n")
+    if rng.random() < 0.5:
+        return spoilers.spoil_json(settings, rng).replace(b"\n", b" ") + b"\n" + rows
+    first, end, rest = rows.partition(b"\n")
+    return settings + b"\n" + spoilers.spoil_json(first, rng) + end + rest
+
+
+def _check_pair(path: Path, out: Path, *, part: str) -> None:
+    """``vmkla data check`` on a folder in which one image, or one mask, is the file."""
+    from vmkla.data.check import check
+    from vmkla.data.recipes import open_dataset
+
+    folder = seeds.labelled(out / "set")
+    (folder / part / "0.png").unlink()
+    (folder / part / f"0{path.suffix}").write_bytes(path.read_bytes())
+    problems: list[str] = []
+    _raise(check(open_dataset(str(folder), split_validation=False, problems=problems), problems=problems))
+
+
+def _raise(report: Any) -> None:
+    """What the command does with a report."""
+    from vmkla.errors import BadInputError
+
+    if report.problems:
+        raise BadInputError(report.problems[0].message)
+
+
+def _read_set(path: Path, out: Path) -> None:
+    """``vmkla data check`` on a packed set, then every sample, as training reads it."""
+    from vmkla.data.check import check
+    from vmkla.data.folder import iter_samples
+    from vmkla.data.recipes import open_dataset
+
+    problems: list[str] = []
+    data_set = open_dataset(str(path), split_validation=False, problems=problems)
+    report = check(data_set, problems=problems)
+    for sources in (data_set.train, data_set.val, *data_set.test.values()):
+        for sample in iter_samples(sources):
+            assert sample.image_rgb.ndim == 3
+    _raise(report)
+
+
+def _packed(folder: Path) -> list[Seed]:
+    from vmkla.data.packing import PackOptions, pack
+    from vmkla.data.recipes import open_dataset
+    from vmkla.data.sources import PACK_SUFFIX
+
+    path = folder / f"set{PACK_SUFFIX}"
+    pack(open_dataset(str(seeds.labelled(folder / "set", 4))), path, PackOptions((32, 32)))
+    return [(PACK_SUFFIX, path.read_bytes())]
+
+
+def _read_slices(path: Path, out: Path) -> None:
+    """A slice or a volume of Synapse's, as ``vmkla data check`` reads it."""
+    from vmkla.data.folder import iter_samples
+    from vmkla.data.sources import SLICES, VOLUMES, DataSource
+
+    folder = out / "set"
+    folder.mkdir()
+    kind = SLICES if path.suffix == ".npz" else VOLUMES
+    (folder / ("case0001_slice000.npz" if kind == SLICES else "case0001.npy.h5")).write_bytes(
+        path.read_bytes()
+    )
+    for _ in iter_samples([DataSource(folder, kind=kind)]):
+        pass
+
+
+def _slices(folder: Path) -> list[Seed]:
+    import h5py
+
+    image, label = np.random.default_rng(0).random((24, 24)), seeds.mask(24, 24) // 255
+    buffer = io.BytesIO()
+    np.savez(buffer, image=image.astype(np.float32), label=label)
+    with h5py.File(folder / "volume.h5", "w") as volume:
+        volume["image"], volume["label"] = image[None].repeat(2, 0), label[None].repeat(2, 0)
+    return [(".npz", buffer.getvalue()), (".h5", (folder / "volume.h5").read_bytes())]
+
+
+def _load_model(path: Path, out: Path) -> None:
+    """``vmkla inspect``, and ``vmkla infer`` as far as the answer to one frame."""
+    from vmkla.engines import load_runner
+    from vmkla.engines.inspect import describe
+
+    describe(path)
+    runner = load_runner(path, threads=1)
+    try:
+        spec = runner.spec
+        if spec.height * spec.width <= 1 << 16:
+            runner.infer(np.zeros((spec.batch or 1, spec.height, spec.width, 3), np.uint8))
+    finally:
+        runner.close()
+
+
+def _models(folder: Path) -> list[Seed]:
+    from small_engines import small_model
+
+    return [(".onnx", small_model(scan=scan).SerializeToString()) for scan in (False, True)]
+
+
+def _load_weights(path: Path, out: Path) -> None:
+    """Weights as ``vmkla export`` reads them, a state as ``vmkla train --resume`` does, or a checkpoint."""
+    from vmkla.models.pickles import read_pickle
+    from vmkla.training.checkpoints import load_weights
+    from vmkla.training.config import TrainConfig
+    from vmkla.training.state import load_state
+
+    if path.suffix == ".safetensors":
+        load_weights(path)
+    elif path.suffix == ".pt":
+        load_state(path, TrainConfig(out, model="nano"))
+    else:
+        read_pickle(path)
+
+
+def _weights(folder: Path) -> list[Seed]:
+    import torch
+
+    from vmkla.config import ModelConfig
+    from vmkla.models.vmkla_unet import build_model
+    from vmkla.training.checkpoints import save_weights
+    from vmkla.training.config import TrainConfig
+    from vmkla.training.state import save_state
+
+    config = ModelConfig("tiny", 16, (1,) * 4, (1,) * 4, d_state=2, head_dim=16, kan_hidden=4)
+    save_weights(build_model(config), folder / "tiny.safetensors", training={"image_size_hw": [32, 32]})
+    values: dict[str, Any] = {"step": 3, "weights": {"a": torch.arange(12.0).reshape(3, 4)}, "name": "x"}
+    save_state(folder / "state.pt", values, TrainConfig(folder, model="nano"))
+    torch.save(values, folder / "new.pth")
+    torch.save(values, folder / "old.pth", _use_new_zipfile_serialization=False)
+    return [(path.suffix, path.read_bytes()) for path in sorted(folder.iterdir()) if path.is_file()]
+
+
+def _spoil_archive(data: bytes, rng: Random) -> bytes:
+    """A ZIP archive, safetensors, or anything else."""
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        return spoilers.spoil_zip(data, rng)
+    if data[8:9] == b"{":
+        return spoilers.spoil_safetensors(data, rng)
+    return spoilers.spoil_bytes(data, rng)
+
+
+def _read_reference(path: Path, out: Path) -> None:
+    """What ``vmkla verify --reference`` reads."""
+    from vmkla.engines.saved_reference import SavedReference
+
+    for _ in SavedReference(path).answers():
+        pass
+
+
+def _references(folder: Path) -> list[Seed]:
+    from colour_runners import RedRunner
+
+    from vmkla.engines.clinical import LiveReference
+    from vmkla.engines.saved_reference import save_answers
+    from vmkla.engines.verify_frame import VerifyFrame
+
+    frames = [
+        VerifyFrame(str(n), seeds.noise(40, 56, n), seeds.mask() if n else None, None) for n in range(2)
+    ]
+    save_answers(LiveReference(RedRunner(24, 24), frames), folder / "reference.zip")
+    return [(".zip", (folder / "reference.zip").read_bytes())]
+
+
+def _read_manifest(path: Path, out: Path) -> None:
+    """An engine's sidecar as ``vmkla inspect`` reads it, or limits as ``vmkla verify --gates`` does."""
+    from vmkla.engines.gates import read_gates
+    from vmkla.engines.inspect import describe
+    from vmkla.engines.tensorrt.manifest import manifest_path
+
+    if path.suffix == ".gates":
+        limits = path.with_suffix(".json")
+        limits.write_bytes(path.read_bytes())
+        read_gates(limits)
+        return
+    plan = out / "model.plan"
+    plan.write_bytes(b"an engine")
+    manifest_path(plan).write_bytes(path.read_bytes())
+    describe(plan)
+
+
+def _manifests(folder: Path) -> list[Seed]:
+    from small_engines import properties
+
+    from vmkla.engines.gates import ClinicalGates
+    from vmkla.engines.tensorrt.manifest import (
+        BuildSettings,
+        EngineManifest,
+        GpuFacts,
+        OnnxFacts,
+        PluginFacts,
+        Profile,
+    )
+
+    manifest = EngineManifest(
+        "tensorrt", "10.3.0.26", "e" * 64, 9, OnnxFacts("model.onnx", "a" * 64, 1234), "b" * 64,
+        Profile(1, 2, 4), properties(), PluginFacts("libvmkla_tensorrt.so", "c" * 64, "1"),
+        GpuFacts("Orin", "8.7", 16),
+        "12.6", "R36.4.3", BuildSettings(2 << 30, 4, "timings", True), {"passed": True, "frames": 3},
+    )  # fmt: skip
+    return [
+        (".json", json.dumps(manifest.to_dict()).encode()),
+        (".gates", json.dumps(ClinicalGates().to_dict()).encode()),
+    ]
+
+
+def _spoil_manifest(data: bytes, rng: Random) -> bytes:
+    """Half of the manifests get the seal that is theirs, as whoever forges one would do."""
+    from vmkla.engines.tensorrt.manifest import sealed
+
+    spoilt = spoilers.spoil_json(data, rng)
+    if rng.random() < 0.5:
+        with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+            return json.dumps(sealed(json.loads(spoilt))).encode()
+    return spoilt
+
+
+def _image_seeds(_: Path) -> list[Seed]:
+    return seeds.images()
+
+
+def _mask_seeds(_: Path) -> list[Seed]:
+    return seeds.encoded(seeds.mask())
+
+
+TARGETS = {
+    "videos": Target(lambda _: seeds.videos(), spoilers.spoil_bytes, _read_video),
+    "images": Target(_image_seeds, spoilers.spoil_bytes, _read_image),
+    "labelled": Target(_image_seeds, spoilers.spoil_bytes, functools.partial(_check_pair, part="images")),
+    "masks": Target(_mask_seeds, spoilers.spoil_bytes, functools.partial(_check_pair, part="masks")),
+    "models": Target(_models, spoilers.spoil_onnx, _load_model),
+    "weights": Target(_weights, _spoil_archive, _load_weights),
+    "packed": Target(_packed, spoilers.spoil_zip, _read_set),
+    "slices": Target(_slices, _spoil_archive, _read_slices),
+    "references": Target(_references, spoilers.spoil_zip, _read_reference),
+    "manifests": Target(_manifests, _spoil_manifest, _read_manifest),
+    "records": Target(_run_records, _spoil_records, _continue),
+}
+
+
+def check_whole(folder: Path) -> None:
+    """Raise AssertionError when a file under its final name is not whole, or something temporary is left."""
+    import av
+    import cv2
+
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root) / name
+            assert path.suffix not in (".part", ".reserve", ".tmp"), f"{path} is left"
+            if path.suffix == ".mp4":
+                with av.open(str(path)) as container:
+                    assert sum(1 for _ in container.decode(video=0)), f"{path} has no frame"
+            elif path.suffix == ".png":
+                assert cv2.imread(str(path)) is not None, f"{path} cannot be read"
+            elif path.suffix in (".json", ".jsonl"):
+                for text in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
+                    json.loads(text)
