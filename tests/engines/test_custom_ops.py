@@ -242,7 +242,8 @@ def test_basis_refuses_a_missing_attribute(missing: str, body: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"order": 0}, "attribute order is 0, expected at least 1"),
+        ({"order": 0}, "attribute order is 0, expected 1 to 2147483647"),
+        ({"order": 2**62 + 1}, "attribute order is 4611686018427387905, expected 1 to 2147483647"),
         ({"grid_step": 0.0}, r"attribute grid_step is 0\.0+, expected more than 0"),
         ({"grid_step": float("nan")}, "attribute grid_step is nan, expected more than 0"),
         ({"order": 3.0}, "attribute order .an int. cannot be read"),

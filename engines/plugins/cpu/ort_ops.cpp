@@ -1,7 +1,9 @@
 // ONNX Runtime custom ops of domain "vmkla": SelectiveScan2d and BSplineBasis, for float32 and float16.
 // A model's call nodes also carry plugin_namespace and plugin_version, which are TensorRT's and not read here.
+#include <algorithm>
 #include <climits>
 #include <cmath>
+#include <cstdint>
 #include <exception>
 #include <initializer_list>
 #include <map>
@@ -18,6 +20,9 @@ namespace vmkla::ort {
 namespace {
 
 using Shape = std::vector<int64_t>;
+
+// A file can name any number; sums and multiples of one up to here cannot overflow.
+constexpr int64_t kMost = INT32_MAX;
 
 // Something about the node or its inputs is wrong; becomes an OrtStatus at the ABI's edge.
 class Refusal : public std::runtime_error {
@@ -54,6 +59,8 @@ std::string text(const Shape& shape) {
 }
 
 int64_t elements(const Shape& shape) {
+  // An empty tensor takes no memory, so its other extents may be of any size.
+  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
   int64_t count = 1;
   for (const int64_t extent : shape) count *= extent;
   return count;
@@ -153,6 +160,10 @@ class SelectiveScan2d : public Kernel {
     expect_rank("dt_weight", dt_weight.shape, 3, "(4, R, d)");
     const int64_t b = u.shape[0], H = u.shape[1], W = u.shape[2], d = u.shape[3];
     const int64_t n = A.shape[1], R = dt_weight.shape[1];
+    if (n > kMost || R > kMost) {
+      throw Refusal("input A has shape " + text(A.shape) + " and dt_weight " + text(dt_weight.shape) +
+                    ", expected n and R of at most " + std::to_string(kMost));
+    }
     const auto expect = [&](const char* input, const Shape& seen, const Shape& expected, const char* layout) {
       if (seen == expected) return;
       throw Refusal(std::string("input ") + input + " has shape " + text(seen) + ", expected " + text(expected) +
@@ -188,7 +199,9 @@ class BSplineBasis : public Kernel {
           "attribute grid_min (a float) cannot be read");
     check(api, api.KernelInfoGetAttribute_float(info, "grid_step", &grid_step_),
           "attribute grid_step (a float) cannot be read");
-    if (order_ < 1) throw Refusal("attribute order is " + std::to_string(order_) + ", expected at least 1");
+    if (order_ < 1 || order_ > kMost) {
+      throw Refusal("attribute order is " + std::to_string(order_) + ", expected 1 to " + std::to_string(kMost));
+    }
     if (uniform == 0) {
       grid_min_ = grid_step_ = 0.0f;
     } else if (!(grid_step_ > 0.0f)) {
