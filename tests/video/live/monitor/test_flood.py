@@ -62,6 +62,7 @@ class Holder:
         self.took_s.append(time.monotonic() - begun_s)
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("requests", [750, pytest.param(4000, marks=pytest.mark.slow)])
 def test_the_holder_of_the_token_is_answered_in_a_flood(display: Display, requests: int) -> None:
     with served(display, TOKEN) as monitor:
