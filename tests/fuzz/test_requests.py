@@ -31,7 +31,8 @@ _HEADERS = (
     "Connection: close", "Connection: keep-alive, Upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked",
     "Content-Length: 5", "Content-Length: 99999999999999999999", "Expect: 100-continue",
     f"Cookie: {COOKIE}=x", "Authorization: Bearer wrong", "Cookie: " + "a=b;" * 300,
-    "X-Forwarded-Host: localhost/page.css", "Sec-Fetch-Site: cross-site", "Range: bytes=0-1", "Host: localhost",
+    "X-Forwarded-Host: localhost/page.css", "Sec-Fetch-Site: cross-site", "Range: bytes=0-1",
+    "Host: localhost",
 )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 
 import cv2
@@ -138,6 +140,21 @@ def test_nothing_that_is_asked_comes_back(client: Client) -> None:
             assert all(f"\r\n{name}: {value}\r\n".encode() in answer for name, value in SECURITY.items())
         assert b"location:" not in answer.lower()
     assert client.status()["live"]
+
+
+def test_a_request_of_very_many_lines_is_refused_unread(guarded: Client) -> None:
+    head, end = b"GET /status.json HTTP/1.1\r\nHost: localhost\r\n", b"Connection: close\r\n\r\n"
+    assert guarded.raw(head + b"a: b\r\n" * 90 + end).startswith(b"HTTP/1.1 401 ")
+    answer = guarded.raw(head + b"a: b\r\n" * 110 + end)
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"\r\nx-frame-options: DENY\r\n" in answer
+    with socket.create_connection(guarded.address, timeout=20) as connection:
+        connection.sendall(head)
+        for _ in range(11):
+            time.sleep(0.01)
+            connection.sendall(b"a: b\r\n" * 10)
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+    requests = b"GET /status.json HTTP/1.1\r\nHost: localhost\r\na: b\r\n\r\n" * 3
+    assert guarded.raw(requests + head + end).count(b"HTTP/1.1 401 ") == 4, "each has lines of its own"
 
 
 def test_an_upgrade_is_answered_as_a_plain_request(client: Client) -> None:
