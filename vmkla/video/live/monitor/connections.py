@@ -97,6 +97,7 @@ def guarded_protocol(limits: MonitorLimits) -> type[asyncio.Protocol]:
 
         def on_response_complete(self) -> None:
             self._standing = self.standing  # the next request has a scope of its own
+            self._lines = 0
             self._be_patient()
             super().on_response_complete()
 
