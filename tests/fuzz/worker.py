@@ -20,6 +20,7 @@ import traceback
 from pathlib import Path
 from random import Random
 
+from fuzz.seeds import Seed
 from fuzz.targets import TARGETS, Target, check_whole
 
 from vmkla.errors import VmklaError
@@ -64,6 +65,19 @@ def _place(error: BaseException) -> str:
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
 
 
+def read_sound(name: str, target: Target, sound: list[Seed], folder: Path) -> list[str]:
+    """What comes of the files before they are spoilt; some are refused, none fails."""
+    verdicts = []
+    for suffix, data in sound:
+        path = folder / f"sound{suffix}"
+        path.write_bytes(data)
+        verdicts.append(read_one(name, target, path, folder / "out"))
+        assert not verdicts[-1].startswith("failed"), f"a sound {suffix} fails: {verdicts[-1]}"
+        path.unlink()
+    assert "ok" in verdicts, verdicts
+    return verdicts
+
+
 def main(arguments: list[str]) -> int:
     """Run until the time is over; status 1 when the one file given fails."""
     faulthandler.enable()
@@ -78,13 +92,9 @@ def main(arguments: list[str]) -> int:
     (folder / "seeds").mkdir(exist_ok=True)
     sound = target.seeds(folder / "seeds")
     shutil.rmtree(folder / "seeds")
-    for suffix, data in sound:
-        path = folder / f"sound{suffix}"
-        path.write_bytes(data)
-        verdict = read_one(name, target, path, out)
-        assert not verdict.startswith("failed"), f"a sound {suffix} fails: {verdict}"
-        path.unlink()
+    verdicts = read_sound(name, target, sound, folder)
     limit_memory()
+    assert read_sound(name, target, sound, folder) == verdicts, "memory is short for sound files"
     print("ready", flush=True)
     end_s = time.monotonic() + seconds
     number = first
