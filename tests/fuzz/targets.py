@@ -23,6 +23,9 @@ from fuzz import seeds, spoilers
 from fuzz.seeds import Seed
 from fuzz.spoilers import Spoiler
 
+_IMAGES = b"FOLDER"
+"""Stands for the folder of a run's images, which differs from run to run."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -57,27 +60,33 @@ def _read_image(path: Path, out: Path) -> None:
     _segment(path, out / "result")
 
 
+def _run_on_images(folder: Path) -> tuple[Path, Path]:
+    """The images and the results of a run that could be continued."""
+    images, out = folder / "images", folder / "result"
+    images.mkdir()
+    (images / "0.png").write_bytes(seeds.images()[0][1])
+    _segment(images, out)
+    return images, out
+
+
 def _continue(path: Path, out: Path) -> None:
     """``vmkla infer --continue`` where the settings (the file's first line) or the rows were spoilt."""
     from vmkla.video.outputs import ROWS, SETTINGS
 
-    images = out / "images"
-    images.mkdir()
-    (images / "0.png").write_bytes(seeds.images()[0][1])
-    _segment(images, out / "result")
+    images, result = _run_on_images(out)
     settings, _, rows = path.read_bytes().partition(b"\n")
-    (out / "result" / SETTINGS).write_bytes(settings)
-    (out / "result" / ROWS).write_bytes(rows)
-    _segment(images, out / "result", resume=True)
+    (result / SETTINGS).write_bytes(settings.replace(_IMAGES, str(images).encode()))
+    (result / ROWS).write_bytes(rows)
+    _segment(images, result, resume=True)
 
 
 def _run_records(folder: Path) -> list[Seed]:
     from vmkla.video.outputs import ROWS, SETTINGS
 
-    (folder / "0.png").write_bytes(seeds.images()[0][1])
-    _segment(folder / "0.png", folder / "result")
-    settings = json.dumps(json.loads((folder / "result" / SETTINGS).read_bytes())).encode()
-    return [(".txt", settings + b"\n" + (folder / "result" / ROWS).read_bytes())]
+    images, result = _run_on_images(folder)
+    settings = json.dumps(json.loads((result / SETTINGS).read_bytes())).encode()
+    settings = settings.replace(str(images).encode(), _IMAGES)
+    return [(".txt", settings + b"\n" + (result / ROWS).read_bytes())]
 
 
 def _spoil_records(data: bytes, rng: Random) -> bytes:
