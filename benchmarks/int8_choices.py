@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from common import Table
 from cpu import machine
 
@@ -38,7 +37,10 @@ from vmkla.engines import custom_ops
 from vmkla.engines.clinical import VerifyReport, verify_runners
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.verify_frame import VerifyFrame
+from vmkla.imports import require
 from vmkla.runner import RunnerSpec
+
+ort = require("onnxruntime", extra=None, purpose="this benchmark")
 
 Values = npt.NDArray[np.float32]
 

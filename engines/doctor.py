@@ -165,8 +165,7 @@ def _backends() -> list[Finding]:
 
 
 def _onnxruntime() -> str:
-    import onnxruntime as ort
-
+    ort = require("onnxruntime", extra=None, purpose="the ONNX Runtime runner")
     options = ort.SessionOptions()
     custom_ops.register(options)
     providers = ", ".join(ort.get_available_providers())

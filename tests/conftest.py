@@ -18,6 +18,9 @@ from hypothesis import settings
 with contextlib.suppress(ImportError):
     import setuptools  # noqa: F401
 
+# Some tests import onnxruntime directly, and its telemetry must not run in them either.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 # The same inputs in every run, and no time limit for one of them: other processes share the machine.
 settings.register_profile("vmkla", derandomize=True, deadline=None)
 settings.load_profile("vmkla")

@@ -140,6 +140,20 @@ def test_no_heavy_import_at_the_top(module: str) -> None:
     assert not wrong, f"{module} must import without torch and onnx; at its top it imports {wrong}"
 
 
+BENCHMARKS = sorted((Path(__file__).resolve().parents[1] / "benchmarks").glob("*.py"))
+
+
+def test_onnxruntime_is_imported_through_require_only() -> None:
+    assert BENCHMARKS
+    wrong = [
+        f"{path.name}:{line}: {name}"
+        for path in (*modules().values(), *BENCHMARKS)
+        for line, name in imported(path, top_level_only=False)
+        if name.split(".")[0] == "onnxruntime"
+    ]
+    assert not wrong, f"vmkla.imports.require switches onnxruntime's telemetry off; these do not: {wrong}"
+
+
 BLOCKER = """
 import importlib, sys
 class Blocker:

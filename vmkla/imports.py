@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+import warnings
 from typing import Any
 
 from vmkla.errors import MissingDependencyError
+
+_SWITCH = "ORT_DISABLE_TELEMETRY"
+_BRING_ONNXRUNTIME = frozenset(("onnxruntime", "onnx", "onnxscript", "onnx_ir", "torch"))
+"""onnxruntime, and the packages that import it themselves, for instance in an export."""
+
+_warned = False
 
 
 def require(module: str, *, extra: str | None, purpose: str) -> Any:
@@ -21,6 +30,8 @@ def require(module: str, *, extra: str | None, purpose: str) -> Any:
     Raises:
         MissingDependencyError: the module is not installed, or fails to import.
     """
+    if module.split(".")[0] in _BRING_ONNXRUNTIME:
+        _keep_onnxruntime_quiet()
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -29,3 +40,22 @@ def require(module: str, *, extra: str | None, purpose: str) -> Any:
             f"{purpose} needs the package {module!r}, which cannot be imported here: {error}",
             hint=f"Run: pip install {wanted}",
         ) from error
+
+
+def _keep_onnxruntime_quiet() -> None:
+    """Switch off onnxruntime's telemetry: DNS queries, connections and a database in the user's cache folder.
+
+    It reads the variable while it is being imported, and no later call undoes what it began then. This is the
+    only place below ``cli`` that touches the environment (docs/adr/0009).
+    """
+    global _warned
+    too_late = "onnxruntime" in sys.modules and os.environ.get(_SWITCH) != "1"
+    os.environ[_SWITCH] = "1"
+    if too_late and not _warned:
+        _warned = True
+        warnings.warn(
+            f"onnxruntime was imported before vmkla could set {_SWITCH}=1: its telemetry may be on in this "
+            f"process. Import vmkla's runners first, or set {_SWITCH}=1 before Python starts.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
