@@ -71,7 +71,7 @@ class Artefact:
             self.metadata, precision="int8", gates=dict(gates or {}), calibration=dict(calibration or {})
         )
         onnx.helper.set_model_props(made, metadata.to_props())
-        with written_whole(path) as file:
+        with written_whole(path, private=False) as file:
             file.write(made.SerializeToString())
 
 

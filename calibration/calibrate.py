@@ -31,7 +31,7 @@ from vmkla.engines.clinical import VerifyReport, verify_runners
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.verify import gates_record
 from vmkla.errors import GateError, MissingDependencyError
-from vmkla.files import file_sha256, written_whole
+from vmkla.files import file_sha256, make_folder, written_whole
 from vmkla.runner import Runner
 
 SENSITIVITY_FRAMES = 16
@@ -145,7 +145,7 @@ class _Run:
             groups = len(groups_of(self.goal.layers))
             found = search(lambda: self._ranked(folder), groups, lambda back: self._judge(back, candidate))
             kept = tuple(back.group for back in found.put_back)
-        request.out.mkdir(parents=True, exist_ok=True)
+        make_folder(request.out)
         self._write_sensitivity(kept)
         facts = self._facts(found)
         if found is not None and not found.verdict.passed:
@@ -165,7 +165,7 @@ class _Run:
             calibration=facts,
         )
         timed = self._timed(candidate) if request.target == "cpu" else None
-        with written_whole(request.output) as file:
+        with written_whole(request.output, private=False) as file:
             file.write(candidate.read_bytes())
         report = CalibrateReport(
             path=request.output,

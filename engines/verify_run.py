@@ -15,8 +15,8 @@ from vmkla.engines.locate import Parting, locate
 from vmkla.engines.onnxruntime_runner import Kernels
 from vmkla.engines.verify_page import verify_page
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError
+from vmkla.files import write_atomically
 from vmkla.runner import Runner, RunnerSpec
-from vmkla.video.images import write_atomically
 from vmkla.video.sinks import output_errors, to_json
 
 REPORT, PAGE = "report.json", "verify.html"

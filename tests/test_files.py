@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from vmkla.errors import BadInputError
-from vmkla.files import file_sha256, written_whole
+from vmkla.files import create_file, file_sha256, make_folder, write_atomically, written_whole
 
 
 def test_a_file_appears_whole_and_its_folder_is_made(tmp_path: Path) -> None:
@@ -51,3 +54,64 @@ def test_hash_of_a_file(tmp_path: Path) -> None:
     assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(BadInputError, match="none cannot be read"):
         file_sha256(tmp_path / "none")
+
+
+@pytest.fixture(params=[0, 0o022, 0o777], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Every file of the test is made under this umask."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_private_files_and_folders_are_the_owners_alone_whatever_the_umask(
+    umask: int, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "a" / "b" / "first", tmp_path / "c" / "second"
+    with written_whole(first) as file:
+        partial = next(first.parent.iterdir())
+        assert mode(partial) == 0o600
+        file.write(b"1")
+    write_atomically(second, b"2", durable=True)
+    assert {mode(path) for path in (first, second)} == {0o600}
+    assert {mode(path) for path in (tmp_path / "a", first.parent, second.parent)} == {0o700}
+
+
+def test_an_artefact_follows_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with written_whole(tmp_path / "models" / "model.onnx", private=False) as file:
+            file.write(b"weights")
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "models") == 0o750 and mode(tmp_path / "models" / "model.onnx") == 0o640
+
+
+def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    make_folder(tmp_path)
+    write_atomically(tmp_path / "file", b"")
+    assert mode(tmp_path) == 0o755
+    (tmp_path / "link").symlink_to(tmp_path / "there", target_is_directory=True)
+    (tmp_path / "there").mkdir()
+    make_folder(tmp_path / "link" / "new")
+    assert mode(tmp_path / "there" / "new") == 0o700 and mode(tmp_path / "there") != 0o700
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "file")
+
+
+def test_an_open_file_of_that_name_is_replaced_and_a_link_is_not_followed(tmp_path: Path) -> None:
+    other, path = tmp_path / "other", tmp_path / "file"
+    other.write_bytes(b"somebody's")
+    path.symlink_to(other)
+    os.close(create_file(path))
+    assert other.read_bytes() == b"somebody's" and not path.is_symlink() and mode(path) == 0o600
+    path.chmod(0o644)
+    os.close(create_file(path))
+    assert mode(path) == 0o600
+    with pytest.raises(FileExistsError):
+        create_file(path, replace=False)

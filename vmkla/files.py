@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, and known by their hash. No torch here."""
+"""Files on disk: written whole or not at all, closed to others, and known by their hash. No torch here."""
 
 from __future__ import annotations
 
@@ -11,21 +11,80 @@ from typing import BinaryIO
 
 from vmkla.errors import BadInputError
 
+PARTIAL_NAME = ".vmkla.partial"
+"""What a file is called while it is being written; a folder has one writer at a time."""
+
+_PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
+
+
+def make_folder(path: Path, *, private: bool = True) -> None:
+    """Make a folder and its missing parents. One that is there already keeps its mode.
+
+    Args:
+        path: the folder.
+        private: the owner's alone whatever the umask, since patients' frames or names will lie in it. False
+            leaves the mode to the umask, for models and weights.
+    Raises:
+        OSError: it cannot be made, or is no folder.
+    """
+    missing = []
+    for each in (path, *path.parents):
+        if os.path.lexists(each):
+            break
+        missing.append(each)
+    for each in reversed(missing) if private else ():
+        try:
+            each.mkdir(_PRIVATE_FOLDER)
+        except FileExistsError:
+            continue  # another process was faster: it is not this one's to close
+        each.chmod(_PRIVATE_FOLDER)  # the umask may have taken a bit of the owner's own
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def create_file(path: Path, *, private: bool = True, replace: bool = True, append: bool = False) -> int:
+    """Create a file and open it for reading and writing.
+
+    Args:
+        path: the file; a link in its place is not followed.
+        private: readable by its owner alone whatever the umask; see ``make_folder``.
+        replace: remove a file of that name first, whose mode would stay otherwise.
+        append: every write goes to the end.
+    Returns:
+        The file descriptor.
+    Raises:
+        OSError: it cannot be made; FileExistsError when it is there and ``replace`` is not set.
+    """
+    if replace:
+        path.unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags |= os.O_APPEND if append else 0
+    descriptor = os.open(path, flags, _PRIVATE_FILE if private else 0o666)
+    if private:
+        try:
+            os.fchmod(descriptor, _PRIVATE_FILE)
+        except OSError:
+            os.close(descriptor)
+            raise
+    return descriptor
+
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def written_whole(path: Path, *, private: bool = True) -> Iterator[BinaryIO]:
     """A file to write to, which gets its name only when the block has ended without an error.
 
     Until then it lies beside ``path`` under another name, and a file that is there already stays. The folder
     is made when missing.
 
+    Args:
+        path: the final name.
+        private: file and folder are their owner's alone; see ``make_folder``.
     Raises:
         BadInputError: it cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        make_folder(path.parent, private=private)
+        with open(create_file(partial, private=private), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -35,6 +94,31 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):  # nothing to remove, or the folder itself is no folder
             partial.unlink()
+
+
+def write_atomically(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write a private file under a temporary name in the same folder, then rename it.
+
+    Args:
+        path: the final name; its folder is made.
+        data: all of it.
+        durable: it is on the disk afterwards, also when the power fails.
+    Raises:
+        OSError: it cannot be written; nothing is left under either name.
+    """
+    make_folder(path.parent)
+    partial = path.with_name(PARTIAL_NAME)  # not longer than any other name, however long the file's is
+    try:
+        with open(create_file(partial), "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # the first error counts
+            partial.unlink()
+        raise
 
 
 def file_sha256(path: Path) -> str:

@@ -143,7 +143,7 @@ def build_engine(
     )
     with _folder_beside(request.output) as folder:
         draft = folder / request.output.name
-        with written_whole(draft) as file:
+        with written_whole(draft, private=False) as file:
             file.write(memoryview(serialized))
         manifest = _manifest(api, plan, plugin, gpu, settings, draft)
         write_manifest(manifest, draft)

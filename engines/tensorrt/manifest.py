@@ -226,7 +226,7 @@ def write_manifest(manifest: EngineManifest, plan: Path) -> Path:
         BadInputError: it cannot be written.
     """
     path = manifest_path(plan)
-    with written_whole(path) as file:
+    with written_whole(path, private=False) as file:
         file.write((json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
     return path
 

@@ -84,7 +84,7 @@ class TimingCache:
                 return ()
             serialized = cache.serialize()
         try:
-            with written_whole(self._path) as file:
+            with written_whole(self._path, private=False) as file:
                 file.write(memoryview(serialized))
         except BadInputError as error:
             return (f"the timings were not kept: {error.message}",)

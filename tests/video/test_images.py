@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import errno
 import os
 import struct
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from vmkla import files
 from vmkla.errors import BadInputError
 from vmkla.video.images import decode_image, looks_like_image, read_image, write_png
 
@@ -184,12 +184,11 @@ class TestWrite:
     def test_full_disk_leaves_nothing(
         self, tmp_path: Path, noise: Image, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def full(self: Path, data: bytes) -> int:
-            with open(self, "wb") as file:
-                file.write(data[:100])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        def full(path: Path) -> int:
+            path.write_bytes(bytes(100))
+            return os.open("/dev/full", os.O_WRONLY)
 
-        monkeypatch.setattr(Path, "write_bytes", full)
+        monkeypatch.setattr(files, "create_file", full)
         with pytest.raises(OSError, match="No space left"):
             write_png(tmp_path / "a.png", noise)
         assert list(tmp_path.iterdir()) == []

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from vmkla import files
 from vmkla.errors import BadInputError, StoppedError, VmklaError
 from vmkla.video import writer
 from vmkla.video.decoding import VideoSource
@@ -242,15 +243,17 @@ class TestDisk:
     ) -> None:
         for index, frame in enumerate(make_frames(6, 48, 64)):
             write_png(tmp_path / "in" / f"{index}.png", frame)
-        plain = Path.write_bytes
+        plain = files.create_file
 
-        def limited(self: Path, data: Any) -> int:
-            if len(list((tmp_path / "out" / "overlay").glob("*.png"))) == 3 and "overlay" in str(self):
-                plain(self, data[:50])
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return plain(self, data)
+        def limited(path: Path, **how: bool) -> int:
+            descriptor = plain(path, **how)
+            if len(list((tmp_path / "out" / "overlay").glob("*.png"))) == 3 and "overlay" in str(path):
+                os.write(descriptor, bytes(50))
+                os.close(descriptor)
+                return os.open("/dev/full", os.O_WRONLY)
+            return descriptor
 
-        monkeypatch.setattr(Path, "write_bytes", limited)
+        monkeypatch.setattr(files, "create_file", limited)
         error = in_time(lambda: segment(make_runner(), tmp_path / "in", SegmentOptions(tmp_path / "out")))
         monkeypatch.undo()
         assert isinstance(error, BadInputError) and "No space left" in str(error)

@@ -13,8 +13,8 @@ from typing import Any
 from vmkla.errors import UsageError
 from vmkla.evaluation.judge import ImageResult
 from vmkla.evaluation.summary import size_of
+from vmkla.files import make_folder, write_atomically
 from vmkla.metrics import MEASURES
-from vmkla.video.images import write_atomically
 from vmkla.video.sinks import output_errors, to_json
 
 REPORT, ROWS, PAGE = "report.json", "per_image.csv", "report.html"
@@ -37,7 +37,7 @@ def output_folder(path: Path, *, exist_ok: bool) -> Iterator[None]:
         )
     made = not path.exists()
     with output_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
     try:
         yield
     except BaseException:

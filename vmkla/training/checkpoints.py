@@ -98,7 +98,7 @@ def save_weights(
         name: (value.half() if half and name not in wide else value).cpu().contiguous()
         for name, value in model.state_dict().items()
     }
-    with written_whole(path) as file:
+    with written_whole(path, private=False) as file:
         file.write(safetensors.save(tensors, metadata=header))
 
 

@@ -25,7 +25,7 @@ def write_metrics(path: Path, history: Sequence[EpochReport]) -> None:
     writer = csv.DictWriter(text, [field.name for field in fields(EpochReport)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(report) for report in history)
-    with written_whole(path) as file:
+    with written_whole(path, private=False) as file:
         file.write(text.getvalue().encode())
 
 
@@ -54,7 +54,7 @@ def draw_curves(path: Path, history: Sequence[EpochReport]) -> None:
     scores.axvline(best.epoch, linestyle=":", label=f"best Dice {best.val_dice:.3f}, epoch {best.epoch}")
     scores.set(xlabel="epoch", ylabel="per-image mean, validation", ylim=(0, 1))
     scores.legend()
-    with written_whole(path) as file:
+    with written_whole(path, private=False) as file:
         figure.savefig(file, format="png", dpi=100)
 
 

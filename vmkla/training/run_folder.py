@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from vmkla.data.arrays import LabelledArrays
-from vmkla.errors import UsageError
-from vmkla.files import written_whole
+from vmkla.errors import BadInputError, UsageError
+from vmkla.files import make_folder, written_whole
 from vmkla.preprocess import PreprocessSpec
 from vmkla.training.checkpoints import save_weights
 from vmkla.training.config import EpochReport, TrainConfig
@@ -41,6 +41,10 @@ def open_folder(config: TrainConfig, *, write: bool) -> dict[str, Any] | None:
             f"{out_dir} holds a run already ({STATE})",
             hint="Add --resume to go on with it, or choose another folder.",
         )
+    try:
+        make_folder(out_dir, private=False)  # for the weights; the other files are closed
+    except OSError as error:
+        raise BadInputError(f"{out_dir} cannot be made: {error.strerror or error}") from error
     with written_whole(out_dir / "config.json") as file:
         file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
     return state

@@ -25,7 +25,7 @@ def save_state(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
         BadInputError: it cannot be written.
     """
     try:
-        with written_whole(path) as file:
+        with written_whole(path, private=False) as file:
             torch.save({"format": FORMAT, "config": config.to_dict(), **state}, file)
     except RuntimeError as error:  # torch's own for a disk that is full
         raise BadInputError(f"{path} cannot be written: {error}") from error

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import UsageError
+from vmkla.files import make_folder
 from vmkla.video.clip_tables import LENGTH, Tables, make_tables
 from vmkla.video.frames import VideoTraits
 from vmkla.video.images import write_png
@@ -315,7 +316,7 @@ def write_clip(
     partial = path.with_name(f".{path.stem}.rendering.mp4")
     with output_errors(path):
         for folder in (path.parent, *([] if masks_dir is None else [Path(masks_dir)])):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
     sink = VideoSink(partial, VideoTraits(time_base=1 / rate, frame_rate=rate), (height, width))
     try:
         for index, (rgb, mask) in enumerate(clip):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import av
@@ -12,15 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
+from vmkla.files import write_atomically
 
 IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".jp2", ".pbm")
     + (".pgm", ".ppm", ".pnm")
 )
 """What a folder is searched for; a single file is told by its first bytes instead."""
-
-PARTIAL_NAME = ".vmkla.partial"
-"""What a file is called while it is being written; a folder has one writer at a time."""
 
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 _SIGNATURES = (
@@ -94,7 +91,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
-    """Write a PNG file under a temporary name, then give it its own.
+    """Write a private PNG file under a temporary name, then give it its own.
 
     Args:
         path: the final name; its folder is made.
@@ -105,22 +102,6 @@ def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
     bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])[1]
     write_atomically(path, encoded.tobytes())
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name in the same folder, then rename it.
-
-    Raises:
-        OSError: it cannot be written; nothing is left under either name.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(PARTIAL_NAME)  # not longer than any other name, however long the file's is
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _decode_without_alpha(data: bytes) -> npt.NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
-from vmkla.video.images import write_atomically
+from vmkla.files import make_folder, write_atomically
 from vmkla.video.sinks import DiskReserve, JsonlSink, output_errors, partial_rows, to_json
 from vmkla.video.sources import ImageItem
 
@@ -144,7 +144,7 @@ def open_outputs(
         elif taken:
             _remove_earlier(out_dir)
     with output_errors(out_dir):
-        out_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(out_dir)
         try:
             reserve = DiskReserve(out_dir / RESERVE)
         except OSError:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
+from vmkla.files import create_file
 from vmkla.video.frames import VideoTraits
 from vmkla.video.h264 import H264Encoder
 
@@ -59,8 +60,7 @@ class DiskReserve:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            with open(os.open(path, flags, 0o600), "wb") as file:
+            with open(create_file(path), "wb") as file:
                 try:
                     os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
                 except OSError as error:
@@ -84,7 +84,7 @@ class _OutputFile:
     """A file for FFmpeg to write to, which takes from the reserve when the disk is full."""
 
     def __init__(self, path: Path, reserve: DiskReserve | None) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._fd = create_file(path)
         self._reserve = reserve
         self.full: OSError | None = None  # the reserve has been used up on this
         self.error: OSError | None = None  # writing has failed for good
@@ -227,7 +227,7 @@ class JsonlSink:
         self.partial = partial_rows(path)
         self.rows = 0
         with output_errors(path):
-            self._file = open(self.partial, "wb", buffering=0)
+            self._file = open(create_file(self.partial), "wb", buffering=0)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row, whole or not at all.

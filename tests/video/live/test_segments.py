@@ -304,11 +304,11 @@ class TestDisk:
         assert modes == {INDEX: 0o600, "raw-000001.mp4": 0o600}
         assert stat.S_IMODE((tmp_path / "a" / "rec").stat().st_mode) == 0o700
 
-    def test_a_folder_that_others_may_read_is_closed_to_them(self, tmp_path: Path) -> None:
+    def test_a_folder_that_was_there_keeps_its_mode(self, tmp_path: Path) -> None:
         (tmp_path / "rec").mkdir()
         (tmp_path / "rec").chmod(0o755)
         DiskGuard(tmp_path / "rec", 0).prepare()
-        assert stat.S_IMODE((tmp_path / "rec").stat().st_mode) == 0o700
+        assert stat.S_IMODE((tmp_path / "rec").stat().st_mode) == 0o755
 
     @pytest.mark.parametrize("fails_after", [0, 1, 7])
     def test_a_full_disk_leaves_whole_frames(

@@ -1,15 +1,15 @@
-"""The folder of a live run: its owner's alone, since it holds patients' pictures."""
+"""The folder of a live run, and the report in it."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vmkla.errors import UsageError
+from vmkla.files import make_folder, write_atomically
 from vmkla.video.sinks import DiskReserve, output_errors, to_json
 
 EVENTS, REPORT, FRAMES, RECORDING = "events.jsonl", "report.json", "frames.jsonl", "recording"
@@ -19,7 +19,7 @@ _REPLACED = (REPORT, EVENTS, FRAMES)
 
 @dataclass
 class LiveFolder:
-    """The folder, made and closed to others.
+    """The folder, made.
 
     Attributes:
         path: the folder.
@@ -45,18 +45,8 @@ class LiveFolder:
         """
         self.release()
         path = self.path / REPORT
-        partial = self.path / f".{REPORT}.part"
         with output_errors(path):
-            try:
-                partial.unlink(missing_ok=True)
-                with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    file.write(to_json(report, indent=2) + b"\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(path)
-            except OSError:
-                partial.unlink(missing_ok=True)
-                raise
+            write_atomically(path, to_json(report, indent=2) + b"\n", durable=True)
 
     def release(self) -> None:
         """Give the space back that is held for the report."""
@@ -94,8 +84,7 @@ def open_folder(path: Path, *, exist_ok: bool) -> LiveFolder:
                 hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
             )
     with output_errors(path):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.chmod(0o700)
+        make_folder(path)
         for name in _REPLACED:
             (path / name).unlink(missing_ok=True)
         try:

@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from vmkla.files import create_file
 from vmkla.video.sinks import output_errors
 
 _WAITING_MAX = 10_000
@@ -48,9 +49,7 @@ class LineLog:
         self._closing = self._torn = False
         self._size_bytes = self._in_hand = 0
         with output_errors(path):
-            path.unlink(missing_ok=True)  # one that others may read would stay so
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor = os.open(path, flags, 0o600)
+            self._descriptor = create_file(path, append=True)
         self._thread = threading.Thread(target=self._write_all, name=f"vmkla-{path.stem}", daemon=True)
         self._thread.start()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import MissingDependencyError
+from vmkla.files import create_file
 from vmkla.video.live.lines import LineLog
 from vmkla.video.live.markers.marker_board import Marker
 from vmkla.video.live.picture import LivePicture, LiveStatus
@@ -161,7 +161,7 @@ class FileScreen:
         self._raw: Any = None
         if raw is not None:
             with output_errors(raw):
-                self._raw = open(os.open(raw, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+                self._raw = open(create_file(raw), "wb")
 
     @property
     def unwritten(self) -> tuple[int, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmkla.errors import BadInputError
+from vmkla.files import make_folder
 from vmkla.video.sinks import output_errors
 
 MIN_FREE_BYTES = 1 << 30
@@ -60,16 +61,13 @@ class DiskGuard:
             )
 
     def prepare(self) -> None:
-        """Make the folder, close it to others, and look at the disk, before anything is promised.
+        """Make the folder, and look at the disk, before anything is promised.
 
         Raises:
             BadInputError: the folder cannot be made or written to, or the disk holds too little space.
         """
         with output_errors(self.folder):
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            if self.folder.stat().st_mode & 0o077:
-                self.folder.chmod(0o700)
+            make_folder(self.folder)
             if not os.access(self.folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             free = self.free_bytes()

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vmkla.files import create_file
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
 from vmkla.video.sinks import to_json
 from vmkla.video.stages import Channel
@@ -43,8 +44,7 @@ class SegmentFile:
 
     def create(self) -> None:
         """Make the file; its name is on the disk afterwards."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(self.path, flags, 0o600)
+        self._fd = create_file(self.path, replace=False)
         sync_folder(self.path.parent)
 
     def write(self, blocks: list[Block], row: Row) -> None:
@@ -93,8 +93,10 @@ class Index:
     """
 
     def __init__(self, folder: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(folder / INDEX, flags, 0o600)
+        try:
+            self._fd = create_file(folder / INDEX, replace=False, append=True)
+        except FileExistsError:  # of an earlier run into this folder
+            self._fd = os.open(folder / INDEX, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         size = os.fstat(self._fd).st_size
         self._torn = bool(size) and os.pread(self._fd, 1, size - 1) != b"\n"
 
