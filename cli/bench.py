@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vmkla.cli.console import print_json, print_tables, progress_bar, say
+from vmkla.cli.console import print_json, print_line, print_tables, progress_bar, say
 from vmkla.cli.options import (
     Device,
     Json,
@@ -119,18 +119,20 @@ def bench(
     if json:
         print_json(report.to_dict())
         return
-    print(f"{report.path} on {report.runtime}, {report.device}, kernels {report.kernels}")
+    print_line(f"{report.path} on {report.runtime}, {report.device}, kernels {report.kernels}")
     for note in report.notes:
-        print(note)
-    print(f"{report.cpu}, {report.cores} cores, threads {report.threads or 'as the runtime chooses'}")
-    print(f"kernels use {report.kernel_instruction_set or '-'}; the CPU has {' '.join(report.cpu_flags)}")
-    print(f"{'ms per batch':14}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}")
+        print_line(note)
+    print_line(f"{report.cpu}, {report.cores} cores, threads {report.threads or 'as the runtime chooses'}")
+    print_line(
+        f"kernels use {report.kernel_instruction_set or '-'}; the CPU has {' '.join(report.cpu_flags)}"
+    )
+    print_line(f"{'ms per batch':14}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}")
     for stage, latency in report.latency_ms.items():
-        print(f"{stage:14}{latency.p50:9.2f}{latency.p95:9.2f}{latency.p99:9.2f}{latency.max:9.2f}")
-    print(
+        print_line(f"{stage:14}{latency.p50:9.2f}{latency.p95:9.2f}{latency.p99:9.2f}{latency.max:9.2f}")
+    print_line(
         f"{report.fps:.1f} frames/s, batch {report.batch}, {report.iterations} batches after {report.warmup}"
     )
-    print(f"peak memory {report.peak_memory_bytes / 2**20:.0f} MiB")
+    print_line(f"peak memory {report.peak_memory_bytes / 2**20:.0f} MiB")
 
 
 def _conform(
@@ -184,8 +186,8 @@ def _print_conformance(document: dict[str, Any], *, json: bool) -> None:
     else:
         print_tables(conformance_tables(document))
         for warning in document["warnings"]:
-            print(f"note: {warning}")
-        print(f"report: {Path(document['out_dir']) / CONFORMANCE_PAGE}")
+            print_line(f"note: {warning}")
+        print_line(f"report: {Path(document['out_dir']) / CONFORMANCE_PAGE}")
     if document["passed"]:
         return
     checks = document["checks"]

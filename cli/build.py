@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vmkla.cli.console import print_json, progress_bar, say
+from vmkla.cli.console import print_json, print_line, progress_bar, say
 from vmkla.cli.options import Json, Quiet, is_number
 from vmkla.errors import UsageError
 
@@ -98,15 +98,17 @@ def build(
         print_json(report.to_dict())
         return
     manifest = report.manifest
-    print(f"engine: {report.path} ({manifest.engine_bytes / 1e6:.1f} MB), built in {report.seconds:.1f} s")
-    print(f"manifest: {manifest_path(report.path)}")
+    print_line(
+        f"engine: {report.path} ({manifest.engine_bytes / 1e6:.1f} MB), built in {report.seconds:.1f} s"
+    )
+    print_line(f"manifest: {manifest_path(report.path)}")
     if report.engine_layers is not None:
         before = sum(report.layers.values())
-        print(f"layers: {before} before the build, {len(report.engine_layers)} in the engine")
+        print_line(f"layers: {before} before the build, {len(report.engine_layers)} in the engine")
     for line in report.warnings:
         say(f"{manifest.runtime} warns: {line}", quiet=quiet)
     reason = manifest.unverified_because
-    print("check: passed" if reason is None else f"check: the engine is unverified: {reason}")
+    print_line("check: passed" if reason is None else f"check: the engine is unverified: {reason}")
 
 
 def _bytes_of(gib: float) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmkla.cli.console import print_json, progress_bar, say
+from vmkla.cli.console import print_json, print_line, progress_bar, say
 from vmkla.cli.options import Json, Quiet, Threads
 
 if TYPE_CHECKING:
@@ -127,12 +127,14 @@ def calibrate(
 def _print_report(report: CalibrateReport) -> None:
     facts = report.calibration
     share = report.size_bytes / report.source_bytes
-    print(f"model: {report.path} ({report.size_bytes / 1e6:.1f} MB, {share:.2f} of the float32 file)")
-    print(f"layers: {facts['layers']} of {facts['of_layers']} in int8")
+    print_line(f"model: {report.path} ({report.size_bytes / 1e6:.1f} MB, {share:.2f} of the float32 file)")
+    print_line(f"layers: {facts['layers']} of {facts['of_layers']} in int8")
     for back in facts["put_back"]:
-        print(f"in higher precision: {back['group']}, because of {'; '.join(back['because'])}")
+        print_line(f"in higher precision: {back['group']}, because of {'; '.join(back['because'])}")
     if report.milliseconds is not None:
         before, after = report.milliseconds["before"], report.milliseconds["after"]
-        print(f"one frame here: {after:.1f} ms, before {before:.1f} ms ({before / after:.2f} times as fast)")
-    print(f"table and report: {report.folder}")
-    print("check: passed" if report.verified else "check: skipped; the file is marked unverified")
+        print_line(
+            f"one frame here: {after:.1f} ms, before {before:.1f} ms ({before / after:.2f} times as fast)"
+        )
+    print_line(f"table and report: {report.folder}")
+    print_line("check: passed" if report.verified else "check: skipped; the file is marked unverified")

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vmkla.safe_text import escape, printable, printable_json
+
 if TYPE_CHECKING:
     from vmkla.evaluation.tables import Table
 
@@ -26,12 +28,17 @@ class ProgressCallback(Protocol):
 def say(message: str, *, quiet: bool = False) -> None:
     """A line for a person, on stderr."""
     if not quiet:
-        print(message, file=sys.stderr)
+        print(printable(message), file=sys.stderr)
+
+
+def print_line(text: str = "") -> None:
+    """A line of results, on stdout."""
+    print(printable(text))
 
 
 def print_json(document: Any) -> None:
     """The one JSON document of ``--json``, on stdout. NaN and infinity become null."""
-    print(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+    print(printable_json(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def print_tables(tables: Iterable[Table]) -> None:
@@ -45,13 +52,14 @@ def print_tables(tables: Iterable[Table]) -> None:
         console.width = _WIDTH
     for content in tables:
         table = rich_table.Table(
-            title=content.title, title_justify="left", caption=content.note or None, caption_justify="left",
+            title=escape(content.title), title_justify="left",
+            caption=escape(content.note) or None, caption_justify="left",
             box=box.SIMPLE_HEAD, show_lines=False,
         )  # fmt: skip
         for number, column in enumerate(content.columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
+            table.add_column(escape(column), justify="left" if number == 0 else "right")
         for row in content.rows:
-            table.add_row(*row)
+            table.add_row(*("\n".join(map(escape, cell.split("\n"))) for cell in row))
         console.print(table)
 
 
@@ -77,10 +85,10 @@ def progress_bar(title: str, unit: str, *, quiet: bool) -> Iterator[ProgressCall
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -89,6 +97,6 @@ def progress_bar(title: str, unit: str, *, quiet: bool) -> Iterator[ProgressCall
         def update(done: int, total: int | None, note: str = "") -> None:
             speed = bar.tasks[task].speed
             rate = "" if speed is None else f"{speed:.1f} {unit}/s"
-            bar.update(task, completed=done, total=total, rate=f"{rate} {note}".strip())
+            bar.update(task, completed=done, total=total, rate=f"{rate} {escape(note)}".strip())
 
         yield update

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmkla.cli.console import print_json, progress_bar, say
+from vmkla.cli.console import print_json, print_line, progress_bar, say
 from vmkla.cli.options import Json, Quiet, parse_size
 from vmkla.errors import BadInputError, UsageError
 
@@ -89,8 +89,8 @@ def pack(
         print_json(dataclasses.asdict(report))
         return
     for part, count in report.images.items():
-        print(f"{part + ':':<24}{count:>8} images")
-    print(f"{report.path}: {report.size_bytes / 1e6:.1f} MB, sha256 {report.sha256}")
+        print_line(f"{part + ':':<24}{count:>8} images")
+    print_line(f"{report.path}: {report.size_bytes / 1e6:.1f} MB, sha256 {report.sha256}")
     size = "x".join(map(str, size_hw))
     say(f"train on it with: vmkla train --data {shlex.quote(str(report.path))} --imgsz {size}", quiet=quiet)
 
@@ -98,14 +98,14 @@ def pack(
 def _print_report(report: CheckReport) -> None:
     from vmkla.data.check import KINDS
 
-    print(f"{'set':<24}{'images':>8}{'empty masks':>14}")
+    print_line(f"{'set':<24}{'images':>8}{'empty masks':>14}")
     for part, count in report.images.items():
-        print(f"{part:<24}{count:>8}{report.without_foreground[part]:>14}")
-    print()
+        print_line(f"{part:<24}{count:>8}{report.without_foreground[part]:>14}")
+    print_line()
     for kind, title in KINDS.items():
         found = [problem.message for problem in report.problems if problem.kind == kind]
-        print(f"{title:<48}{len(found) or 'none':>8}")
+        print_line(f"{title:<48}{len(found) or 'none':>8}")
         for message in found[:SHOWN]:
-            print(f"  {message}")
+            print_line(f"  {message}")
         if len(found) > SHOWN:
-            print(f"  and {len(found) - SHOWN} more; --json lists all")
+            print_line(f"  and {len(found) - SHOWN} more; --json lists all")

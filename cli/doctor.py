@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmkla.cli.console import print_json
+from vmkla.cli.console import print_json, print_line
 from vmkla.cli.options import Json
 
 
@@ -14,13 +14,14 @@ def doctor(json: Json = False) -> None:
     if json:
         print_json(diagnosis.to_dict())
         return
-    print(f"vmkla {diagnosis.vmkla}, Python {diagnosis.python}, {diagnosis.platform}")
-    print(f"{diagnosis.cpu}, {diagnosis.cores} cores")
+    print_line(f"vmkla {diagnosis.vmkla}, Python {diagnosis.python}, {diagnosis.platform}")
+    print_line(f"{diagnosis.cpu}, {diagnosis.cores} cores")
     group = ""
     for finding in diagnosis.findings:
         if finding.group != group:
             group = finding.group
-            print(f"\n{group}")
-        print(f"  {'ok' if finding.works else '--':2}  {finding.name:20} {finding.detail}")
+            print_line()
+            print_line(group)
+        print_line(f"  {'ok' if finding.works else '--':2}  {finding.name:20} {finding.detail}")
         if finding.fix:
-            print(f"      {'':20} for {finding.needed_for}: {finding.fix}")
+            print_line(f"      {'':20} for {finding.needed_for}: {finding.fix}")

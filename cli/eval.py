@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmkla.cli.console import print_json, print_tables, progress_bar, say
+from vmkla.cli.console import print_json, print_line, print_tables, progress_bar, say
 from vmkla.cli.options import Device, Json, Plugin, Quiet, Runtime, RuntimeOption, Threads, latest, numbered
 from vmkla.errors import BadInputError, UsageError
 
@@ -114,7 +114,7 @@ def evaluate(
         return
     print_tables(tables(document))
     for label, file in document["outputs"].items():
-        print(f"{label + ':':10} {options.out_dir / file}")
+        print_line(f"{label + ':':10} {options.out_dir / file}")
 
 
 def choose_part(

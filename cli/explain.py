@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vmkla.cli.console import print_json, progress_bar
+from vmkla.cli.console import print_json, print_line, progress_bar
 from vmkla.cli.options import Json, Quiet, latest, numbered
 from vmkla.errors import BadInputError, DegradedError, UsageError
 
@@ -69,7 +69,7 @@ def explain(
     if json:
         print_json({"out_dir": str(folder), "images": [dataclasses.asdict(each) for each in done]})
     else:
-        print(f"pictures: {len(done)} in {folder / OVERLAY_FOLDER}")
+        print_line(f"pictures: {len(done)} in {folder / OVERLAY_FOLDER}")
     if images.problems:
         listed = "; ".join(f"{problem.where}: {problem.what}" for problem in images.problems)
         raise DegradedError(f"{len(images.problems)} of {images.total} images could not be read: {listed}")

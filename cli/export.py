@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmkla.cli.console import print_json, say
+from vmkla.cli.console import print_json, print_line, say
 from vmkla.cli.options import Json, Quiet, is_number, parse_size
 from vmkla.errors import UsageError
 
@@ -119,22 +119,22 @@ def export(
 def _print_report(report: ExportReport) -> None:
     from vmkla.export.checks import figures
 
-    print(f"model: {report.path} ({report.size_bytes / 1e6:.1f} MB)")
+    print_line(f"model: {report.path} ({report.size_bytes / 1e6:.1f} MB)")
     if report.ranges is not None:
         name, value = report.ranges.largest[0]
         wide = len(report.ranges.float32_scans)
-        print(
+        print_line(
             f"range: at most {value:.4g} in {report.ranges.tensors} half tensors ({name}), "
             f"allowed {report.ranges.limit:.4g}; scans in float32: {wide}"
         )
     size = report.metadata.preprocess
     for comparison, gate in zip(report.comparisons, report.gates, strict=True):
-        print(f"{comparison.candidate}: {figures(comparison, gate.gates, size.height * size.width)}")
+        print_line(f"{comparison.candidate}: {figures(comparison, gate.gates, size.height * size.width)}")
     if not report.metadata.verified:
-        print("check: skipped; the file is marked unverified")
+        print_line("check: skipped; the file is marked unverified")
         return
     facts = report.metadata.gates
-    print(f"check: passed over {facts['frames']} {'rendered' if facts['rendered'] else 'given'} frames")
+    print_line(f"check: passed over {facts['frames']} {'rendered' if facts['rendered'] else 'given'} frames")
 
 
 def _parse_batch(text: str) -> Batch:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vmkla.cli.console import print_json, progress_bar, say
+from vmkla.cli.console import print_json, print_line, progress_bar, say
 from vmkla.cli.live import LiveFlags, live_loader, refuse_flags, run_live_command
 from vmkla.cli.options import (
     Device,
@@ -236,12 +236,12 @@ def _print_results(report: dict[str, Any], out_dir: Path, *, json: bool, quiet: 
         print_json({"out_dir": str(out_dir), **report})
         return
     counts = report["counts"]
-    print(
+    print_line(
         f"{counts['frames']} frames, {counts['segmented']} segmented, "
         f"{counts['with_finding']} with a finding, {report['fps']:.1f} frames/s"
     )
     for name, path in report["outputs"].items():
-        print(f"{name + ':':9} {out_dir / path}")
+        print_line(f"{name + ':':9} {out_dir / path}")
 
 
 def _default_folder(spec: str, *, resume: bool, exist_ok: bool) -> Path:

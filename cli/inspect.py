@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmkla.cli.console import print_json
+from vmkla.cli.console import print_json, print_line
 from vmkla.cli.options import Json, parse_size
 from vmkla.errors import UsageError
 
@@ -66,26 +66,28 @@ def _show_complexity(model: str, size_hw: tuple[int, int] | None, json: bool) ->
 
 
 def _print_complexity(counted: Complexity) -> None:
-    print(f"input: {counted.height}x{counted.width}")
-    print(f"{'part':30} {'kind':18} {'parameters':>12} {'M FLOPs':>10}")
+    print_line(f"input: {counted.height}x{counted.width}")
+    print_line(f"{'part':30} {'kind':18} {'parameters':>12} {'M FLOPs':>10}")
     for cost in counted.blocks:
-        print(f"{cost.name:30} {cost.kind:18} {cost.parameters:12,} {cost.flops / 1e6:10.1f}")
-    print(f"{'whole network':49} {counted.parameters:12,} {counted.flops / 1e6:10.1f}")
-    print("\nKAN linear attention beside SS2D, on the tokens of each decoder stage (the paper's Table 1):")
-    print(f"{'channels':>8} {'tokens':>9} {'parameters':>21} {'M FLOPs':>19}")
+        print_line(f"{cost.name:30} {cost.kind:18} {cost.parameters:12,} {cost.flops / 1e6:10.1f}")
+    print_line(f"{'whole network':49} {counted.parameters:12,} {counted.flops / 1e6:10.1f}")
+    print_line()
+    print_line("KAN linear attention beside SS2D, on the tokens of each decoder stage (the paper's Table 1):")
+    print_line(f"{'channels':>8} {'tokens':>9} {'parameters':>21} {'M FLOPs':>19}")
     for mixer in counted.mixers:
         attention, scan = mixer.attention, mixer.scan
         parameters = f"{attention.parameters:,} / {scan.parameters:,}"
         flops = f"{attention.flops / 1e6:.1f} / {scan.flops / 1e6:.1f}"
-        print(f"{mixer.dim:8} {f'{mixer.height}x{mixer.width}':>9} {parameters:>21} {flops:>19}")
-    print(f"\n{counted.convention}")
+        print_line(f"{mixer.dim:8} {f'{mixer.height}x{mixer.width}':>9} {parameters:>21} {flops:>19}")
+    print_line()
+    print_line(f"{counted.convention}")
 
 
 def _print_fact(name: str, value: Any, *, indent: int) -> None:
     """One line for a plain value, a block for a mapping or for a list of mappings."""
     label = "  " * indent + f"{name or 'standard'}:"
     if isinstance(value, dict) and value:
-        print(label)
+        print_line(label)
         for key, item in value.items():
             _print_fact(key, item, indent=indent + 1)
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
@@ -93,4 +95,4 @@ def _print_fact(name: str, value: Any, *, indent: int) -> None:
             _print_fact(f"{name} {number}", item, indent=indent)
     else:
         plain = ", ".join(map(str, value)) if isinstance(value, list) else value
-        print(f"{label} {'-' if plain in ('', None, {}) else plain}")
+        print_line(f"{label} {'-' if plain in ('', None, {}) else plain}")

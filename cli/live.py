@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmkla.cli.console import print_json, say
+from vmkla.cli.console import print_json, print_line, say
 from vmkla.cli.options import latest, numbered
 from vmkla.errors import DegradedError, StoppedError, UsageError
 
@@ -190,14 +190,14 @@ def _print_results(report: dict[str, Any], folder: Path, *, json: bool, quiet: b
         return
     counts, ai_s = report["counts"], report["ai_s"]
     video, marker = report["video_delay_ms"], report["marker_delay_ms"]
-    print(
+    print_line(
         f"{counts['shown']} of {counts['received']} pictures shown, {report['fps']:.1f} frames/s, "
         f"AI on for {ai_s['on']:.1f} of {sum(ai_s.values()):.1f} s"
     )
-    print(f"added video delay: {_delays(video, ('p50', 'p99', 'max'), digits=2)}")
-    print(f"marker delay:      {_delays(marker, ('p50', 'p95'), digits=1, none='no marker was shown')}")
+    print_line(f"added video delay: {_delays(video, ('p50', 'p99', 'max'), digits=2)}")
+    print_line(f"marker delay:      {_delays(marker, ('p50', 'p95'), digits=1, none='no marker was shown')}")
     for name, path in report["outputs"].items():
-        print(f"{name + ':':10} {folder / path}")
+        print_line(f"{name + ':':10} {folder / path}")
 
 
 def _delays(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from vmkla import __version__
 from vmkla.cli.bench import bench
 from vmkla.cli.build import build
 from vmkla.cli.calibrate import calibrate
+from vmkla.cli.console import say
 from vmkla.cli.data import data
 from vmkla.cli.doctor import doctor
 from vmkla.cli.eval import evaluate
@@ -28,6 +30,7 @@ from vmkla.cli.train import train
 from vmkla.cli.usage import usage_hint
 from vmkla.cli.verify import verify
 from vmkla.errors import VmklaError
+from vmkla.safe_text import log_printable
 
 # Typer 0.20 and later carry a click of their own; either way this is what its usage errors derive from.
 _CliError: Any = typer.BadParameter.__mro__[2]
@@ -88,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("vmkla: interrupted", file=sys.stderr)
+        say("vmkla: interrupted")
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of stdout has gone (`vmkla ... | head`): nobody is left to tell.
@@ -96,22 +99,25 @@ def main(arguments: Sequence[str]) -> int:
         return 128 + signal.SIGPIPE
     except VmklaError as error:
         if debug:
-            traceback.print_exc()
-        print(f"vmkla: {error.message}", file=sys.stderr)
+            _print_traceback()
+        say(f"vmkla: {error.message}")
         if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+            say(f"  {error.hint}")
         return error.exit_status
     except _CliError as error:
-        error.show()
+        text = io.StringIO()
+        error.show(file=text)  # it quotes what was given
+        for line in text.getvalue().splitlines():
+            say(line)
         if hint := usage_hint(error, arguments):
-            print(f"  {hint}", file=sys.stderr)
+            say(f"  {hint}")
         return int(error.exit_code)
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            _print_traceback()
         else:
-            print(f"vmkla: unexpected {type(error).__name__}: {_first_line(error)}", file=sys.stderr)
-            print("  Run it again with --debug to see where.", file=sys.stderr)
+            say(f"vmkla: unexpected {type(error).__name__}: {_first_line(error)}")
+            say("  Run it again with --debug to see where.")
         return 1
 
 
@@ -126,6 +132,11 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0]
 
 
+def _print_traceback() -> None:
+    for part in traceback.format_exception(*sys.exc_info()):
+        say(part.strip("\n"))  # whole, so that a break in an error's message is told from the lines around it
+
+
 def _terminate(signum: int, _: FrameType | None) -> NoReturn:
     # An exception, so that every `finally` and `with` on the way closes its files.
     raise SystemExit(128 + signum)
@@ -134,4 +145,5 @@ def _terminate(signum: int, _: FrameType | None) -> NoReturn:
 def run() -> None:
     """Entry point of the installed ``vmkla`` script."""
     signal.signal(signal.SIGTERM, _terminate)
+    log_printable()
     sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vmkla.cli.console import print_json, say
+from vmkla.cli.console import print_json, print_line, say
 from vmkla.cli.options import Json, Quiet, parse_size
 from vmkla.errors import UsageError
 
@@ -37,4 +37,6 @@ def sample(
     if json:
         print_json({"video": str(output), "masks": None if masks is None else str(masks), "frames": frames})
     else:
-        print(f"video: {output}" + ("" if masks is None else f"\nmasks: {masks}"))
+        print_line(f"video: {output}")
+        if masks is not None:
+            print_line(f"masks: {masks}")

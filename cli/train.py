@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmkla.cli.console import print_json, progress_bar, say
+from vmkla.cli.console import print_json, print_line, progress_bar, say
 from vmkla.cli.options import Json, Quiet, Threads, latest, numbered, parse_size
 from vmkla.errors import UsageError
 
@@ -191,10 +191,12 @@ def train(
     if json:
         print_json(dataclasses.asdict(result))
         return
-    print(f"epochs: {result.epochs_done} of {config.epochs}" + ("" if result.finished else ", time was up"))
+    print_line(
+        f"epochs: {result.epochs_done} of {config.epochs}" + ("" if result.finished else ", time was up")
+    )
     if result.best_weights is not None:
-        print(f"best:   {result.best_weights} (epoch {result.best_epoch}, Dice {result.best_dice:.4f})")
-        print(f"last:   {result.last_weights}")
+        print_line(f"best:   {result.best_weights} (epoch {result.best_epoch}, Dice {result.best_dice:.4f})")
+        print_line(f"last:   {result.last_weights}")
 
 
 def _epoch_line(report: EpochReport) -> str:

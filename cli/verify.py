@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmkla.cli.console import print_json, print_tables, progress_bar, say
+from vmkla.cli.console import print_json, print_line, print_tables, progress_bar, say
 from vmkla.cli.eval import Split, choose_part
 from vmkla.cli.options import Json, Kernels, Plugin, Quiet, Runtime, Threads, latest, numbered
 from vmkla.errors import GateError, UsageError
@@ -103,7 +103,7 @@ def verify(
                 if json:
                     print_json({"saved": save, "frames": count, "reference": reference.identity})
                 else:
-                    print(f"{save}: {count} frames and what {first} answers")
+                    print_line(f"{save}: {count} frames and what {first} answers")
                 return
             if save is not None:
                 reference = SavingReference(reference, save)
@@ -134,7 +134,7 @@ def verify(
     else:
         print_tables(verify_tables(document))
         for label, file in document["outputs"].items():
-            print(f"{label + ':':10} {options.out_dir / file}")
+            print_line(f"{label + ':':10} {options.out_dir / file}")
     if not document["passed"]:
         place = document["parting"]
         where = "" if place is None else f"; the graphs part at {place['node']}"

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from vmkla.errors import BadInputError
 from vmkla.files import create_file
+from vmkla.safe_text import printable_json
 from vmkla.video.frames import VideoTraits
 from vmkla.video.h264 import H264Encoder
 
@@ -260,11 +261,8 @@ class JsonlSink:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> bytes:
-    """JSON in UTF-8; a file name that is no valid Unicode is escaped."""
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent).encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, allow_nan=False, indent=indent).encode()
+    """JSON in UTF-8; what is no valid Unicode, and what a terminal would obey, is escaped."""
+    return printable_json(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)).encode()
 
 
 def partial_rows(path: Path) -> Path:

@@ -13,10 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from vmkla.errors import BadInputError, UsageError
+from vmkla.safe_text import redact
 from vmkla.video.decoding import VideoSource
 from vmkla.video.frames import Frame, Problem, Source, VideoTraits
 from vmkla.video.images import IMAGE_SUFFIXES, decode_image, looks_like_image, read_bytes
-from vmkla.video.live.sources.address import is_live_address, parse_address
+from vmkla.video.live.sources.address import is_address, is_live_address, parse_address
 
 __all__ = [
     "Frame",
@@ -29,7 +30,6 @@ __all__ = [
     "open_source",
 ]
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MOTION_JPEG_SUFFIXES = (".mjpg", ".mjpeg")  # a video that begins like a JPEG
 
 
@@ -130,9 +130,9 @@ def open_source(spec: str | Path, *, exclude: Collection[Path] = ()) -> Source:
             f"{shown} is a live source, and without --live only files are read",
             hint=f"Run: vmkla infer --source '{shown}' --live",
         )
-    if _SCHEME.match(text):
+    if is_address(text):
         raise UsageError(
-            f"{text} is an address, and only local files are read",
+            f"{redact(text)} is an address, and only local files are read",
             hint="Fetch it first, then: vmkla infer --video FILE",
         )
     path = Path(text)

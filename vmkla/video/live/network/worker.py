@@ -23,6 +23,7 @@ import numpy as np
 from vmkla.errors import UsageError
 from vmkla.preprocess import PreprocessSpec, Rect, field_of_view, prepare, visible_field
 from vmkla.runner import Runner, check_one_by_one
+from vmkla.safe_text import log_printable
 from vmkla.self_test import check_probability, check_self_test
 from vmkla.video.findings import find
 from vmkla.video.live.link.board import Board
@@ -105,6 +106,7 @@ def work(
         control: numbers of self-tests that are asked for.
         parent: process id of the display process.
     """
+    log_printable()  # what a runner logs may name a file
     _settle(parent, options.niceness)
     heart = Heart(heartbeat, parent)
     try:

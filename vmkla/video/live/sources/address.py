@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from vmkla.errors import UsageError
+from vmkla.safe_text import redact
 
 LiveKind = Literal["rtsp", "v4l2", "gst", "file", "pipe", "sample"]
 
 _RTSP, _V4L2, _GST, _SAMPLE = ("rtsp://", "rtsps://"), "v4l2://", "gst:", "sample://"
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DEVICE = re.compile(r"/dev/video[0-9]+|/dev/v4l/.+")
-_GST_USER = re.compile(r"(?<=//)[^@/\s\"']*@")
-_GST_SECRET = re.compile(
-    r"(?i)\b((?:[a-z-]*(?:pw|password|passphrase|token)|user-id)\s*=\s*)(\"[^\"]*\"|'[^']*'|\S+)"
-)
+_ATTEMPT = re.compile(r"(?i)\s*(?:[a-z][a-z0-9+.-]+:/|(?:rtsps?|https?|rtmps?|srt|udp|tcp|mms):)")
+_HOST = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+(?:%25[\w.~-]+)?)\]|(?P<name>[\w.~-]+)")
+_ESCAPES = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ELEMENT = re.compile(r"[A-Za-z][\w-]*(?:/[\w-]+)?")
+_SECRET_LETTERS = 4
 _OPTIONS = {
     "v4l2": "size=1920x1080, fps=30, format=MJPG",
     "sample": "seed=7, size=480x360, fps=30, seconds=2",
@@ -37,12 +40,14 @@ class LiveAddress:
             opener alone; ``str()`` of an address and its ``shown`` are for everything else.
         shown: the same for people, without user names, passwords, queries and tokens.
         options: what followed a ``?`` (``v4l2``, ``sample``) or, for RTSP, a ``#``.
+        secrets: parts of the target that no message may hold, longest first.
     """
 
     kind: LiveKind
     target: str = field(repr=False)
     shown: str
     options: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return self.shown
@@ -61,6 +66,14 @@ class LiveAddress:
         width, height = text.split("x")
         return int(width), int(height)
 
+    def redact(self, text: str) -> str:
+        """Take this address and its secrets out of a text, and what looks like those of others."""
+        if self.kind in ("rtsp", "gst"):
+            text = text.replace(self.target, self.shown)
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return redact(text)
+
     def number(self, name: str, default: float) -> float:
         """An option's value."""
         return float(self.options.get(name, default))
@@ -68,7 +81,12 @@ class LiveAddress:
 
 def is_live_address(text: str) -> bool:
     """Whether only live mode can read it: an address or device of a camera, or the rendered stand-in."""
-    return bool(text.startswith((*_RTSP, _V4L2, _GST, _SAMPLE)) or _DEVICE.fullmatch(text))
+    return bool(text.lower().startswith((*_RTSP, _V4L2, _GST, _SAMPLE)) or _DEVICE.fullmatch(text))
+
+
+def is_address(text: str) -> bool:
+    """Whether an address is meant: a scheme, misspelt or not, begins it, and there is no such file."""
+    return bool(_ATTEMPT.match(text)) and not os.path.exists(text)
 
 
 def parse_address(text: str) -> LiveAddress:
@@ -80,10 +98,13 @@ def parse_address(text: str) -> LiveAddress:
             with optional ``?seed=7&size=480x360&fps=30&seconds=2``; else a video file, played at its own
             speed, or a named pipe.
     Raises:
-        UsageError: it is no such address, or an option of it makes no sense.
+        UsageError: it is no such address, or an option of it makes no sense. The message quotes no password.
     """
     if not text or "\0" in text:
         raise UsageError("the source's address is empty or holds a zero byte")
+    scheme = text.split(":")[0].lower()
+    if is_live_address(text) and not _DEVICE.fullmatch(text):
+        text = scheme + text[len(scheme) :]
     if text.startswith(_RTSP):
         return _rtsp(text)
     if text.startswith(_GST):
@@ -92,7 +113,9 @@ def parse_address(text: str) -> LiveAddress:
             raise UsageError(
                 "gst: needs a pipeline after it", hint="For instance: gst:videotestsrc ! appsink"
             )
-        return LiveAddress("gst", pipeline, _GST + redact(pipeline))
+        return LiveAddress(
+            "gst", pipeline, _GST + _elements(pipeline), secrets=_secrets_of_pipeline(pipeline)
+        )
     if text.startswith(_SAMPLE):
         options = _options("sample", text)
         if urlsplit(text).netloc or urlsplit(text).path.strip("/"):
@@ -104,39 +127,85 @@ def parse_address(text: str) -> LiveAddress:
         if not device.startswith("/"):
             raise UsageError(f"{text}: expected a device with its whole path", hint="v4l2:///dev/video0")
         return LiveAddress("v4l2", device, text, options)
-    if _SCHEME.match(text):
-        scheme = text.split("://")[0]
+    if is_address(text):
         raise UsageError(
-            f"{scheme}:// is no live source",
+            f"{scheme.strip()}: is no live source",
             hint="Expected rtsp://, rtsps://, v4l2://, gst:PIPELINE, sample://, a file or a named pipe.",
         )
     return LiveAddress("pipe" if _is_pipe(text) else "file", text, text)
 
 
-def redact(text: str) -> str:
-    """Take user names and passwords out of a pipeline, or of a message that may quote an address."""
-    return _GST_SECRET.sub(r"\1***", _GST_USER.sub("***@", text))
-
-
 def _rtsp(text: str) -> LiveAddress:
-    url, _, fragment = text.partition("#")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise UsageError(f"the RTSP address cannot be read: {redact(str(error))}") from error
-    if not host:
-        raise UsageError("the RTSP address has no host", hint="Expected rtsp://HOST[:PORT]/PATH")
+    scheme, _, rest = text.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    after = rest[len(authority) :]
+    user, at, place = authority.rpartition("@")
+    match = re.fullmatch(r"(?P<host>.*?)(?::(?P<port>[0-9]*))?", place, re.DOTALL)
+    host = _HOST.fullmatch(match["host"]) if match else None
+    if re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise _unreadable("it holds a space or a control character")
+    if "@" in after:
+        raise _unreadable("there is an @ behind the host")
+    if _ESCAPES.search(user):
+        raise _unreadable("there is a % without two hexadecimal digits in its user name or password")
+    if match is None or host is None:
+        raise _unreadable("it has no host" if not place else "what should be host and port is neither")
+    port = match["port"]
+    if port is not None and not (port.isascii() and 0 < len(port) <= 5 and 0 < int(port) < 1 << 16):
+        raise _unreadable("its port is no number from 1 to 65535")
+    target, _, fragment = text.partition("#")
     options = dict(parse_qsl(fragment, keep_blank_values=True))
     if set(options) - {"transport"} or options.get("transport", "tcp") not in ("tcp", "udp"):
         raise UsageError(
             "after the # of an RTSP address only transport=tcp or transport=udp may stand (it is not sent)"
         )
+    path, _, query = after.partition("#")[0].partition("?")
     # Some cameras want the password inside the path, as /user=...&password=..., so no assignment is shown.
-    path = re.sub(r"[^/]*=[^/]*", "***", parts.path)
-    place = f"[{host}]" if ":" in host else host
-    shown = f"{parts.scheme}://{place}{f':{port}' if port else ''}{path}{'?***' if parts.query else ''}"
-    return LiveAddress("rtsp", url, shown, options)
+    shown_path = re.sub(r"[^/]*=[^/]*", "***", path)
+    shown = f"{scheme}://{place}{shown_path}{'?***' if query else ''}"
+    named = [pair for piece in path.split("/") if "=" in piece for pair in (piece, *piece.split("&"))]
+    values = [pair.partition("=")[2] for pair in (*query.split("&"), *named)]
+    secrets = _secrets(f"{user}{at}" if user else "", *user.split(":", 1), query, *named, *values)
+    return LiveAddress("rtsp", target, shown, options, secrets)
+
+
+def _unreadable(what: str) -> UsageError:
+    return UsageError(
+        f"the RTSP address cannot be read: {what}. It is not shown here, since it may hold a password",
+        hint="Expected rtsp://[USER:PASSWORD@]HOST[:PORT][/PATH]. In user name and password write # as %23, "
+        "/ as %2F, ? as %3F, @ as %40, : as %3A, [ as %5B, ] as %5D, % as %25 and a space as %20; "
+        "in the path write @ as %40.",
+    )
+
+
+def _secrets(*texts: str) -> tuple[str, ...]:
+    """Those texts, as they are and decoded, that are long enough not to be a part of any other word."""
+    both = {each for text in texts for each in (text, unquote(text))}
+    return tuple(sorted((text for text in both if len(text) >= _SECRET_LETTERS), key=len, reverse=True))
+
+
+def _pieces(pipeline: str) -> list[str]:
+    """Words of a pipeline, without quotes; none when they cannot be told apart."""
+    try:
+        return shlex.split(re.sub(r"\s*=\s*", "=", pipeline))
+    except ValueError:
+        return []
+
+
+def _elements(pipeline: str) -> str:
+    """The names of a pipeline's elements. Their properties may hold passwords under any name."""
+    pieces = _pieces(pipeline)
+    begins = [piece for before, piece in zip(["!", *pieces], pieces, strict=False) if before == "!"]
+    names = [match[0] if (match := _ELEMENT.match(piece)) else "***" for piece in begins if piece != "!"]
+    return " ! ".join(names) if names else "***"
+
+
+def _secrets_of_pipeline(pipeline: str) -> tuple[str, ...]:
+    values = [piece.partition("=")[2] for piece in _pieces(pipeline)]
+    users = [match[1] for value in values if (match := re.search(r"://(.*)@", value))]
+    return _secrets(
+        *(value for value in values if not value.isdecimal()), *users, *":".join(users).split(":")
+    )
 
 
 def _options(kind: str, text: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from vmkla.errors import VmklaError
 from vmkla.video.live.picture import MAX_PICTURE_BYTES, LivePicture, SignalState
-from vmkla.video.live.sources.address import LiveAddress, redact
+from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.cameras import CameraContext, CameraError, CaptureLimits, Shot
 from vmkla.video.live.sources.health import SignalHealth
 from vmkla.video.live.sources.opening import make_camera
@@ -225,9 +225,7 @@ class Capture:
 
     def _redact(self, text: str) -> str:
         """Without passwords, whatever message an address is quoted in."""
-        if self.address.kind in ("rtsp", "gst"):
-            text = text.replace(self.address.target, self.address.shown)
-        return redact(text)
+        return self.address.redact(text)
 
     def _tell_format(self, size_hw: tuple[int, int]) -> None:
         before = self._size_hw
