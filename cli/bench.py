@@ -170,11 +170,11 @@ def _conform(
             window=window,
             progress=lambda phase: say(f"conformance: {phase}", quiet=quiet),
         )
-    document["out_dir"] = str(out_dir)
     with written_whole(out_dir / CONFORMANCE_JSON) as file:
         file.write(json_format.dumps(document, indent=1, ensure_ascii=False).encode())
     with written_whole(out_dir / CONFORMANCE_PAGE) as file:
         file.write(conformance_page(document).encode())
+    document["out_dir"] = str(out_dir)  # for what is printed; a report names no folder
     return document
 
 

@@ -6,13 +6,14 @@ import json as json_format
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar, say
 from vmkla.cli.live import LiveFlags, live_loader, refuse_flags, run_live_command
 from vmkla.cli.options import (
+    Anonymous,
     Device,
     Json,
     Overlay,
@@ -26,6 +27,9 @@ from vmkla.cli.options import (
 )
 from vmkla.cli.usage import EACH_SOURCE, check_source
 from vmkla.errors import DegradedError, StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from vmkla.video.naming import NamedSource
 
 RUNS = Path("runs/infer")
 
@@ -76,6 +80,7 @@ def infer(
     exist_ok: Annotated[
         bool, typer.Option("--exist-ok", help="Replace the outputs of an earlier run.")
     ] = False,
+    anonymous: Anonymous = False,
     threads: Threads = None,
     live: Annotated[
         bool, typer.Option("--live", help="Show the source live: the picture waits for nothing.")
@@ -173,6 +178,7 @@ def infer(
             runs=RUNS,
             json=json,
             quiet=quiet,
+            anonymous=anonymous,
         )
         return
     refuse_flags(flags.given(), live=False)
@@ -185,12 +191,23 @@ def infer(
         )
 
     from vmkla.engines import load_runner
+    from vmkla.names import given_names
     from vmkla.preprocess import parse_roi
+    from vmkla.video.naming import name_source
     from vmkla.video.options import Progress, SegmentOptions, stop_on_signals
+    from vmkla.video.outputs import search_exclusions
     from vmkla.video.pipeline import segment
+    from vmkla.video.sources import open_source
 
+    what: str | NamedSource = spec
+    if anonymous:
+        with given_names([spec]).in_errors():
+            exclude = [RUNS] if out is None else search_exclusions(out)
+            what = name_source(open_source(spec, exclude=exclude), anonymous=True)
+    name = _name_of(spec) if isinstance(what, str) else what.label
+    folder = RUNS / name
     options = SegmentOptions(
-        out_dir=out if out is not None else _default_folder(spec, resume=resume, exist_ok=exist_ok),
+        out_dir=out or (latest(folder) if resume or exist_ok else numbered(folder)),
         threshold=threshold,
         overlay=overlay.value,
         alpha=alpha,
@@ -199,6 +216,7 @@ def infer(
         roi=None if roi is None else parse_roi(roi),
         resume=resume,
         exist_ok=exist_ok,
+        anonymous=anonymous,
     )
     runner = load_runner(model, runtime.value, device, threads=threads, plugin=plugin)
     try:
@@ -208,7 +226,7 @@ def infer(
                 if bar is not None:
                     bar(progress.done, progress.total, f"{progress.findings} with a finding")
 
-            report = segment(runner, spec, options, show, cancel).to_dict()
+            report = segment(runner, what, options, show, cancel).to_dict()
     except (DegradedError, StoppedError):
         # What was written is worth its results; main() then prints the message and ends with its status.
         written = json_format.loads((options.out_dir / "report.json").read_text(encoding="utf-8"))
@@ -244,9 +262,8 @@ def _print_results(report: dict[str, Any], out_dir: Path, *, json: bool, quiet: 
         print_line(f"{name + ':':9} {out_dir / path}")
 
 
-def _default_folder(spec: str, *, resume: bool, exist_ok: bool) -> Path:
-    """``runs/infer/<name of the source>``: the one to go on with or to replace, or a new one."""
+def _name_of(spec: str) -> str:
+    """Name of a source, for the folder of its run."""
     parts = [part for part in Path(spec).parts if not re.search(r"[*?\[]", part) and part not in ("/", "..")]
     path = Path(parts[-1]) if parts else Path("images")
-    folder = RUNS / (path.stem if Path(spec).is_file() else path.name)
-    return latest(folder) if resume or exist_ok else numbered(folder)
+    return path.stem if Path(spec).is_file() else path.name

@@ -95,6 +95,7 @@ def run_live_command(
     runs: Path,
     json: bool,
     quiet: bool,
+    anonymous: bool = False,
 ) -> None:
     """Run live mode as the flags say, and print what came of it.
 
@@ -104,21 +105,24 @@ def run_live_command(
         flags: see ``LiveFlags``.
         settings: threshold, overlay, alpha and roi, for ``LiveOptions``.
         out: folder of the run; None takes a new one in ``runs``.
-        exist_ok, json, quiet: as the flags of these names.
+        exist_ok, json, quiet, anonymous: as the flags of these names.
         runs: where runs go.
     """
+    from vmkla.names import Names
     from vmkla.video.live.run import run_live
     from vmkla.video.live.screen import WindowScreen
-    from vmkla.video.live.sources.address import parse_address
+    from vmkla.video.live.sources import address as addresses
     from vmkla.video.options import stop_on_signals
 
-    address = parse_address(spec)
+    address, names = addresses.parse_address(spec), Names({})
+    if anonymous:
+        address, names = addresses.anonymous(address)
     folder = out if out is not None else _default_folder(address, runs, exist_ok=exist_ok)
     options = _options(flags, settings, folder, exist_ok=exist_ok)
     screen = WindowScreen() if flags.display else None
     say(f"live: {address}, {'q or Esc in the window' if flags.display else 'Ctrl-C'} ends it", quiet=quiet)
     try:
-        with stop_on_signals() as cancel:
+        with names.in_errors(), stop_on_signals() as cancel:
             report = run_live(
                 load, address, options, cancel, screen=screen, say=lambda text: say(text, quiet=quiet)
             ).to_dict()
@@ -177,7 +181,7 @@ def _rect(text: str) -> Rect:
 
 def _default_folder(address: LiveAddress, runs: Path, *, exist_ok: bool) -> Path:
     """Named after a file, or after the kind of the camera: an address may hold a password."""
-    name = Path(address.target).stem if address.kind in ("file", "pipe") else f"live-{address.kind}"
+    name = Path(address.name).stem if address.kind in ("file", "pipe") else f"live-{address.kind}"
     folder = runs / (name or "live")
     return latest(folder) if exist_ok else numbered(folder)
 

@@ -41,6 +41,10 @@ class Runtime(str, Enum):
     torch = "torch"
 
 
+Anonymous = Annotated[
+    bool,
+    typer.Option("--anonymous", help="Call every source and image by 12 digits of its sha256, everywhere."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all cores.")]

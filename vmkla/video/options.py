@@ -51,6 +51,7 @@ class SegmentOptions:
         roi: field of view, in place of the model's own: ``"auto"``, ``"none"`` or a ``Rect``.
         resume: go on with an interrupted run over images in the same ``out_dir``.
         exist_ok: replace the outputs of an earlier run in ``out_dir``.
+        anonymous: call every source and image by the first digits of its sha256; see ``name_source``.
     """
 
     out_dir: Path
@@ -62,6 +63,7 @@ class SegmentOptions:
     roi: str | Rect | None = None
     resume: bool = False
     exist_ok: bool = False
+    anonymous: bool = False
 
     def __post_init__(self) -> None:
         check_drawing(self.threshold, self.overlay, self.alpha, self.roi)

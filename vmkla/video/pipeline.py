@@ -8,6 +8,7 @@ outputs are closed, the video is playable up to there, and report.json says how 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from vmkla.errors import BadInputError, UsageError
 from vmkla.preprocess import PreprocessSpec, Rect, union, visible_field
 from vmkla.runner import Runner, check_one_by_one
 from vmkla.video.decoding import VideoSource
-from vmkla.video.frames import Source
+from vmkla.video.naming import NamedSource, name_source
 from vmkla.video.options import Cancellation, Progress, SegmentOptions
 from vmkla.video.outputs import OVERLAY_VIDEO, check_image_names, open_outputs, search_exclusions
 from vmkla.video.report import SegmentReport, model_warnings
@@ -31,7 +32,7 @@ _FIELD_EVERY, _FIELD_SAMPLES, _FIELD_FRAMES_MAX = 5, 8, 300
 
 def segment(
     runner: Runner,
-    source_spec: str | Path,
+    source_spec: str | Path | NamedSource,
     options: SegmentOptions,
     progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
@@ -47,7 +48,7 @@ def segment(
 
     Args:
         runner: the network.
-        source_spec: see ``open_source``.
+        source_spec: see ``open_source``; or a source that is open and named already.
         options: what to do.
         progress: called from this thread after each frame; an error that it raises ends the run.
         cancel: set it to stop; ``stop_on_signals`` makes one that signals set.
@@ -66,7 +67,23 @@ def segment(
             "most probable one",
             hint="Leave --threshold out.",
         )
-    source = open_source(source_spec, exclude=search_exclusions(options.out_dir))
+    if isinstance(source_spec, NamedSource):
+        named = source_spec
+    else:
+        found = open_source(source_spec, exclude=search_exclusions(options.out_dir))
+        named = name_source(found, anonymous=options.anonymous)
+    with named.names.in_errors() if named.anonymous else contextlib.nullcontext():
+        return _segment(runner, named, options, progress, cancel or Cancellation())
+
+
+def _segment(
+    runner: Runner,
+    named: NamedSource,
+    options: SegmentOptions,
+    progress: Callable[[Progress], None] | None,
+    cancel: threading.Event,
+) -> SegmentReport:
+    source = named.source
     if isinstance(source, ImageSource):
         check_image_names(source.items, options.out_dir)
     elif options.resume:
@@ -78,19 +95,20 @@ def segment(
         raise BadInputError(
             f"the output would replace the input {source.path}", hint="Give another folder: --out DIR"
         )
-    plan = _plan(runner, source, options)
+    plan = _plan(runner, named, options)
     outputs = open_outputs(
         options.out_dir,
-        plan.settings,
+        {**plan.settings, "source": named.place},
         images=source.items if isinstance(source, ImageSource) else None,
         resume=options.resume,
         exist_ok=options.exist_ok,
         save_masks=options.save_masks,
     )
-    return Run(runner, source, options, plan, outputs).go(progress, cancel or Cancellation())
+    return Run(runner, source, options, plan, outputs).go(progress, cancel)
 
 
-def _plan(runner: Runner, source: Source, options: SegmentOptions) -> Plan:
+def _plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Plan:
+    source = named.source
     metadata = runner.spec.metadata
     roi = metadata.preprocess.roi if options.roi is None else options.roi
     threshold = metadata.threshold if options.threshold is None else options.threshold
@@ -104,16 +122,16 @@ def _plan(runner: Runner, source: Source, options: SegmentOptions) -> Plan:
     settings = {
         "vmkla_version": __version__,
         "model_sha256": runner.spec.sha256,
-        "source": str(source.path.resolve()),
         "threshold": threshold,
         "overlay": options.overlay,
         "alpha": options.alpha,
         "save_masks": options.save_masks,
         "stride": options.stride,
         "roi": roi if isinstance(roi, str) else list(roi),
+        "anonymous": options.anonymous,
     }
     spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)
-    return Plan(spec, threshold, rect, settings, tuple(warnings))
+    return Plan(spec, threshold, rect, settings, tuple(warnings), named)
 
 
 def _field_of_video(source: VideoSource) -> tuple[Rect | None, int]:

@@ -126,7 +126,7 @@ def describe_model(runner: Runner) -> dict[str, Any]:
     spec = runner.spec
     metadata = spec.metadata
     return {
-        "path": spec.path,
+        "path": Path(spec.path).name,
         "sha256": spec.sha256,
         "weights_sha256": metadata.weights_sha256,
         "name": metadata.model_config.get("name"),

@@ -17,7 +17,8 @@ from vmkla.errors import DegradedError, StoppedError, VmklaError
 from vmkla.preprocess import PreprocessSpec, Rect, field_of_view, prepare
 from vmkla.runner import Runner
 from vmkla.video.decoding import VideoSource
-from vmkla.video.frames import Frame, Source
+from vmkla.video.frames import Frame, Problem, Source
+from vmkla.video.naming import NamedSource
 from vmkla.video.options import Cancellation, Progress, SegmentOptions
 from vmkla.video.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, REPORT, ROWS, OutputFolder
 from vmkla.video.report import FileHash, Outcome, SegmentReport, describe_model, describe_runtime
@@ -38,6 +39,7 @@ class Plan:
     rect: Rect | None  # a video's field of view; an image has its own
     settings: dict[str, Any]
     warnings: tuple[str, ...]
+    named: NamedSource
 
 
 class Run:
@@ -66,7 +68,8 @@ class Run:
 
     def go(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> SegmentReport:
         """Run to whatever end it comes to, close everything, report, and raise what there is to raise."""
-        file_hash = FileHash(self._source.path) if self._source.path.is_file() else None
+        known = self._plan.named.sha256
+        file_hash = FileHash(self._source.path) if self._source.path.is_file() and not known else None
         if file_hash is not None:
             file_hash.start()
         began = time.perf_counter()
@@ -76,7 +79,7 @@ class Run:
         self._wall_s = time.perf_counter() - began
 
         unfinished = error is not None or cancel.is_set()
-        sha256 = file_hash.result(wait=not unfinished) if file_hash is not None else None
+        sha256 = file_hash.result(wait=not unfinished) if file_hash is not None else known
         if error is not None and not self._writer.wrote_anything:
             self._outputs.discard()
             raise error
@@ -172,7 +175,7 @@ class Run:
         counts = writer.counts
         warnings = list(self._plan.warnings)
         problems = source.problems
-        described: dict[str, Any] = {"kind": source.kind, "path": str(source.path), "sha256": sha256}
+        described: dict[str, Any] = {"kind": source.kind, "name": self._plan.named.label, "sha256": sha256}
         if isinstance(source, VideoSource):
             counts.lost_packets = source.lost_packets
             counts.repaired_timestamps = source.repaired_timestamps
@@ -196,6 +199,8 @@ class Run:
         if self._rect is not None and writer.video is not None:
             described["field_of_view"] = list(self._rect)
 
+        # A report travels: it names neither the source's folder nor its own.
+        names = self._plan.named.names.also({str(out_dir): "the output folder"})
         outcome: Outcome = "done"
         message, exit_status = "", 0
         if error is not None:
@@ -215,7 +220,7 @@ class Run:
         return SegmentReport(
             outcome=outcome,
             exit_status=exit_status,
-            message=message,
+            message=names.hide(message),
             out_dir=out_dir,
             outputs=_existing_outputs(out_dir, source.kind, self._options.save_masks),
             counts=counts,
@@ -226,7 +231,7 @@ class Run:
             input=described,
             settings=self._plan.settings,
             warnings=tuple(warnings),
-            problems=problems,
+            problems=tuple(Problem(names.hide(each.where), names.hide(each.what)) for each in problems),
         )
 
 

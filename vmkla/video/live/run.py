@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from vmkla.errors import DegradedError, StoppedError, UsageError, VmklaError
+from vmkla.names import Names
 from vmkla.runner import Runner
 from vmkla.video.live.describe import names_in, plain_settings
 from vmkla.video.live.events import EventLog
@@ -112,6 +113,7 @@ class LiveRun:
         make_capture: MakeCapture,
         limits: SupervisorLimits | None,
     ) -> None:
+        self._address = address
         self._options = options
         self._folder = folder
         self._screen = screen
@@ -291,7 +293,7 @@ class LiveRun:
         load_error = self.supervisor.load_error
         warnings = [str(warning) for warning in about.get("warnings", ())]
         if load_error is not None:
-            warnings.append(f"the model cannot be loaded: {load_error.message}")
+            warnings.append(f"the model cannot be loaded: {self._plain(load_error.message)}")
         unwritten, cause = self.events.unwritten
         if unwritten:
             warnings.append(f"{unwritten} events are not in {EVENTS}: {cause}")
@@ -307,7 +309,7 @@ class LiveRun:
         return LiveReport(
             outcome=outcome,
             exit_status=exit_status,
-            message=message,
+            message=self._plain(message),
             ended_by=ended_by,
             out_dir=options.out_dir,
             outputs={**self._folder.outputs(), "report": "report.json"},
@@ -328,6 +330,10 @@ class LiveRun:
             recording=recording,
             warnings=tuple(warnings),
         )
+
+    def _plain(self, message: str) -> str:
+        """A message for the report, which travels: without passwords, and without any folder's name."""
+        return Names({str(self._options.out_dir): "the output folder"}).hide(self._address.redact(message))
 
     def _outcome(self, cancel: threading.Event) -> tuple[Outcome, int, str]:
         error = self._error

@@ -6,12 +6,13 @@ import os
 import re
 import shlex
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from vmkla.errors import UsageError
+from vmkla.names import Names, digest_or_none, given_names, pseudonyms
 from vmkla.safe_text import redact
 
 LiveKind = Literal["rtsp", "v4l2", "gst", "file", "pipe", "sample"]
@@ -66,9 +67,16 @@ class LiveAddress:
         width, height = text.split("x")
         return int(width), int(height)
 
+    @property
+    def name(self) -> str:
+        """What logs and reports call it: a file without its folder, all else as shown."""
+        return Path(self.shown).name if self.kind in ("file", "pipe") else self.shown
+
     def redact(self, text: str) -> str:
         """Take this address and its secrets out of a text, and what looks like those of others."""
-        if self.kind in ("rtsp", "gst"):
+        if self.kind in ("file", "pipe"):
+            text = Names(dict.fromkeys((self.target, os.path.abspath(self.target)), self.name)).hide(text)
+        elif self.kind in ("rtsp", "gst"):
             text = text.replace(self.target, self.shown)
         for secret in self.secrets:
             text = text.replace(secret, "***")
@@ -133,6 +141,19 @@ def parse_address(text: str) -> LiveAddress:
             hint="Expected rtsp://, rtsps://, v4l2://, gst:PIPELINE, sample://, a file or a named pipe.",
         )
     return LiveAddress("pipe" if _is_pipe(text) else "file", text, text)
+
+
+def anonymous(address: LiveAddress) -> tuple[LiveAddress, Names]:
+    """The same source without a name of a file or folder, and the names for messages.
+
+    A file is called by the first digits of its sha256; a pipe and a pipeline, which have no content to be
+    called by, by their kind. A camera's address stays: it names a device.
+    """
+    if address.kind not in ("file", "pipe", "gst"):
+        return address, Names({})
+    label = {"pipe": "a named pipe", "gst": "gst:***"}.get(address.kind, "")
+    label = label or pseudonyms([digest_or_none(Path(address.target))])[0]
+    return replace(address, shown=label), given_names([address.target, address.shown], label)
 
 
 def _rtsp(text: str) -> LiveAddress:

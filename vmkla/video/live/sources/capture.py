@@ -141,10 +141,10 @@ class Capture:
             return CaptureCounts(self._received, self._damaged, self._opened, dict(self._dropped))
 
     def describe(self) -> dict[str, Any]:
-        """The source for a report: kind, address without passwords, and what was opened last."""
+        """The source for a report: kind, address without passwords and folders, and what was opened last."""
         return {
             "kind": self.address.kind,
-            "address": self.address.shown,
+            "address": self.address.name,
             "loop": self._loop,
             **self._camera.describe(),
         }

@@ -1,0 +1,158 @@
+"""Names in what commands write and print: the file's own and no folder, or with --anonymous none at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from small_videos import write_video
+
+PATIENT, FORENAME = "zyxdoe", "qwjane"
+"""Of a folder and of its files."""
+
+
+def digits(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+@pytest.fixture
+def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a patient with a clip and images, two of them equal and one that cannot be read."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / PATIENT
+    (folder / "images" / FORENAME).mkdir(parents=True)
+    write_video(folder / f"{FORENAME}.mp4", 4)
+    rng = np.random.default_rng(3)
+    for name in (f"{FORENAME}1.png", f"{FORENAME}2.png", f"{FORENAME}/{FORENAME}3.png"):
+        picture = cv2.imencode(".png", rng.integers(0, 256, (40, 56, 3), dtype=np.uint8))[1]
+        (folder / "images" / name).write_bytes(picture.tobytes())
+    shutil.copy(folder / "images" / f"{FORENAME}1.png", folder / "images" / FORENAME / f"{FORENAME}9.png")
+    (folder / "images" / f"{FORENAME}-broken.png").write_bytes(b"no image")
+    return folder
+
+
+def all_that_is_written(folder: Path) -> str:
+    """Names and contents of all files below a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return "\n".join(f"{path}\n{path.read_bytes().decode(errors='replace')}" for path in files)
+
+
+def assert_no_name(text: str) -> None:
+    for name in (PATIENT, FORENAME):
+        assert name not in text, [line for line in text.splitlines() if name in line]
+
+
+def test_rows_and_report_of_a_video_hold_its_name_without_its_folder(vmkla: Any, patient: Path) -> None:
+    clip = patient / f"{FORENAME}.mp4"
+    assert vmkla("infer", "--video", clip).status == 0
+    out = patient.parent / "runs" / "infer" / FORENAME
+    report = json.loads((out / "report.json").read_text())
+    assert report["input"]["name"] == f"{FORENAME}.mp4"
+    assert PATIENT not in (out / "report.json").read_text() + (out / "frames.jsonl").read_text()
+
+
+def test_rows_and_report_of_images_hold_names_within_the_source(vmkla: Any, patient: Path) -> None:
+    done = vmkla("infer", "--source", patient / "images", "--out", "out")
+    assert done.status == 7
+    written = (patient.parent / "out" / "report.json").read_text()
+    report = json.loads(written)
+    assert report["input"]["name"] == "images" and PATIENT not in written
+    assert [problem["where"] for problem in report["problems"]] == [f"{FORENAME}-broken.png"]
+    assert f"{FORENAME}-broken.png cannot be decoded" in report["problems"][0]["what"]
+    rows = (patient.parent / "out" / "frames.jsonl").read_text()
+    assert f'"{FORENAME}/{FORENAME}3.png"' in rows and PATIENT not in rows
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_an_anonymous_video(vmkla: Any, patient: Path, debug: tuple[str, ...]) -> None:
+    clip = patient / f"{FORENAME}.mp4"
+    done = vmkla(*debug, "infer", "--video", clip, "--anonymous", "--save-masks", "--json")
+    assert done.status == 0, done.stderr
+    out = patient.parent / "runs" / "infer" / digits(clip)
+    assert done.json["out_dir"] == str(out.relative_to(patient.parent))
+    assert done.json["input"]["name"] == digits(clip)
+    assert done.json["input"]["sha256"].startswith(digits(clip))
+    assert_no_name(done.stdout + done.stderr + all_that_is_written(patient.parent / "runs"))
+
+
+def test_anonymous_images_and_their_continuation(vmkla: Any, patient: Path) -> None:
+    images = patient / "images"
+    arguments = ("infer", "--source", images, "--anonymous", "--save-masks")
+    done = vmkla(*arguments)
+    assert done.status == 7, done.stderr
+    (out,) = (patient.parent / "runs" / "infer").iterdir()
+    one, two = digits(images / f"{FORENAME}1.png"), digits(images / f"{FORENAME}2.png")
+    three, broken = digits(images / FORENAME / f"{FORENAME}3.png"), digits(images / f"{FORENAME}-broken.png")
+    expected = {f"{name}.png" for name in (one, f"{one}-2", two, three)}
+    assert {path.name for path in (out / "overlay").iterdir()} == expected
+    assert {path.name for path in (out / "masks").iterdir()} == expected
+    assert broken in done.stderr
+    before = all_that_is_written(out)
+    assert_no_name(done.stdout + done.stderr + before)
+    rows = [json.loads(line) for line in (out / "frames.jsonl").read_text().splitlines()]
+    assert [row["sha256"][:12] for row in rows] == [row["name"].split("-")[0] for row in rows]
+    assert {row["overlay"] for row in rows} == {f"overlay/{name}" for name in expected}
+
+    # What was done stays; of two equal images as well. One is done again: its overlay is gone.
+    (out / "overlay" / f"{one}-2.png").unlink()
+    again = vmkla(*arguments, "--continue", "--json")
+    assert again.status == 7, again.stderr
+    assert again.json["counts"]["kept"] == 3 and again.json["counts"]["frames"] == 4
+    assert again.json["out_dir"] == str(out.relative_to(patient.parent))
+    assert {path.name for path in (out / "overlay").iterdir()} == expected
+    assert_no_name(again.stdout + again.stderr + all_that_is_written(patient.parent / "runs"))
+
+    # Images came and went: the rest is kept by content, whatever it is called now.
+    (images / f"{FORENAME}2.png").rename(images / "another.png")
+    (images / f"{FORENAME}-broken.png").unlink()
+    last = vmkla(*arguments, "--out", out, "--continue", "--json")
+    assert last.status == 0 and last.json["counts"]["kept"] == 4, last.stderr
+
+
+def test_a_run_with_names_is_not_continued_without(vmkla: Any, patient: Path) -> None:
+    images = patient / "images"
+    assert vmkla("infer", "--source", images, "--out", "out").status == 7
+    done = vmkla("infer", "--source", images, "--out", "out", "--anonymous", "--continue")
+    assert done.status == 6 and "anonymous" in done.stderr
+    assert_no_name(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [
+        ("--video", f"{FORENAME}.none"),
+        ("--source", f"{FORENAME}-*.none"),
+        ("--source", f"images/{FORENAME}-broken.png"),
+        ("--video", "notes.mp4"),
+    ],
+)
+def test_an_anonymous_error_names_nothing(vmkla: Any, patient: Path, flag: str, name: str) -> None:
+    (patient / "notes.mp4").write_bytes(FORENAME.encode())
+    for spec in (patient / name, os.path.relpath(patient / name)):
+        for live in ((), ("--live",)) if flag == "--video" else ((),):
+            done = vmkla("--debug", "infer", flag, spec, "--anonymous", *live)
+            assert done.status in (2, 3), done.stderr
+            assert "vmkla: " in done.stderr
+            assert_no_name(done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_a_file_that_is_played_live(vmkla: Any, patient: Path, anonymous: bool) -> None:
+    clip = patient / f"{FORENAME}.mp4"
+    wanted = ("--anonymous",) if anonymous else ()
+    done = vmkla("infer", "--live", "--source", clip, "--loop", "--duration-s", 1, "--record", *wanted)
+    assert done.status in (0, 7), done.stderr
+    name = digits(clip) if anonymous else FORENAME
+    written = all_that_is_written(patient.parent / "runs")
+    report = json.loads((patient.parent / "runs" / "infer" / name / "report.json").read_text())
+    assert report["input"]["address"] == (name if anonymous else f"{name}.mp4")
+    assert PATIENT not in written
+    if anonymous:
+        assert_no_name(written + done.stdout + done.stderr)
