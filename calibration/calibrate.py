@@ -32,6 +32,7 @@ from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.verify import gates_record
 from vmkla.errors import GateError, MissingDependencyError
 from vmkla.files import file_sha256, make_folder, written_whole
+from vmkla.names import Names, given_names
 from vmkla.runner import Runner
 
 SENSITIVITY_FRAMES = 16
@@ -95,7 +96,14 @@ def calibrate(
     """
     check_request(request)
     run = _Run(request, say, progress)
-    return run.report()
+    if not request.anonymous:
+        return run.report()
+    run.names = given_names((*request.data, *request.check), "the data")
+    try:
+        return run.report()
+    except Exception:
+        with run.names.in_errors():  # by then it is known what the names stand for
+            raise
 
 
 @dataclass
@@ -106,6 +114,7 @@ class _Run:
     say: Callable[[str], None]
     progress: Progress | None
     rows: tuple[sensitivity.Sensitivity, ...] = field(default=(), init=False)
+    names: Names = field(default=Names({}), init=False)
 
     def report(self) -> CalibrateReport:
         request = self.request
@@ -119,13 +128,19 @@ class _Run:
             count=request.frames,
             check_count=0 if request.check else request.check_frames,
             allow_few=request.allow_few,
+            anonymous=request.anonymous,
         )
+        self.names = self.names.also(self.frames.shown)
         self._say_frames()
         self.check_frames, self.check_pairs = self.frames.check_frames, self.frames.check_pairs
         if request.check:
-            self.check_frames, self.check_pairs = read_check(
-                request.check, self.source.metadata.preprocess, count=request.check_frames
+            self.check_frames, self.check_pairs, shown = read_check(
+                request.check,
+                self.source.metadata.preprocess,
+                count=request.check_frames,
+                anonymous=request.anonymous,
             )
+            self.names = self.names.also(shown)
         self.reference = self._open(self.source.path)
         try:
             self._refuse_nan()

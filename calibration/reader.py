@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,16 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.data.folder import find_pairs
+from vmkla.data.folder import list_pairs
+from vmkla.data.naming import listing, name_sets
 from vmkla.data.pairs import pair_folders
-from vmkla.data.sources import DataSource, Pair, raise_problems
+from vmkla.data.sources import DataSource, Pair
 from vmkla.errors import BadInputError
+from vmkla.names import Names, given_names
 from vmkla.preprocess import PreprocessSpec, field_of_view, prepare
 from vmkla.video.frames import Problem
 from vmkla.video.images import read_image
+from vmkla.video.naming import name_source
 from vmkla.video.sources import ImageSource, Source, open_source
 
 MIN_FRAMES = 32
@@ -45,6 +49,7 @@ class FrameSet:
         seen: frames that were read.
         duplicates: frames that were like an earlier one.
         problems: what could not be read.
+        shown: names of the data for messages.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -56,6 +61,7 @@ class FrameSet:
     seen: int
     duplicates: int
     problems: tuple[Problem, ...]
+    shown: Names
 
     def to_dict(self) -> dict[str, Any]:
         """What metadata keep of it."""
@@ -79,7 +85,13 @@ class _Shot:
 
 
 def read_frames(
-    data: Sequence[str], spec: PreprocessSpec, *, count: int, check_count: int, allow_few: bool = False
+    data: Sequence[str],
+    spec: PreprocessSpec,
+    *,
+    count: int,
+    check_count: int,
+    allow_few: bool = False,
+    anonymous: bool = False,
 ) -> FrameSet:
     """Read frames that are spread over the data.
 
@@ -92,10 +104,11 @@ def read_frames(
         count: frames to calibrate with, at most.
         check_count: frames to check with, at most.
         allow_few: take fewer than ``MIN_FRAMES``.
+        anonymous: call every image by the first digits of its file's sha256.
     Raises:
         BadInputError: too few distinct frames, too many that cannot be read, or nothing to read at all.
     """
-    reader = _read(data, spec, count + check_count)
+    reader = _read(data, spec, count + check_count, anonymous=anonymous)
     shots = reader.sorted_shots
     if len(shots) < MIN_FRAMES and not allow_few:
         raise BadInputError(
@@ -119,29 +132,32 @@ def read_frames(
         seen=reader.seen,
         duplicates=reader.duplicates,
         problems=tuple(reader.problems),
+        shown=reader.shown,
     )
 
 
 def read_check(
-    data: Sequence[str], spec: PreprocessSpec, *, count: int
-) -> tuple[npt.NDArray[np.uint8], tuple[Pair, ...]]:
+    data: Sequence[str], spec: PreprocessSpec, *, count: int, anonymous: bool = False
+) -> tuple[npt.NDArray[np.uint8], tuple[Pair, ...], Names]:
     """Frames to check with, from data of their own.
 
     Args:
         data, spec: as of ``read_frames``.
         count: frames at most.
+        anonymous: as of ``read_frames``.
     Returns:
-        As ``FrameSet.check_frames`` and ``FrameSet.check_pairs``.
+        As ``FrameSet.check_frames``, ``FrameSet.check_pairs`` and ``FrameSet.shown``.
     Raises:
         BadInputError: there is none, or too many cannot be read.
     """
-    shots = _read(data, spec, count).sorted_shots
+    reader = _read(data, spec, count, anonymous=anonymous)
+    shots = reader.sorted_shots
     shots = [shots[index] for index in _spread(len(shots), min(count, len(shots)))]
-    return np.stack([shot.frame for shot in shots]), _pairs(shots)
+    return np.stack([shot.frame for shot in shots]), _pairs(shots), reader.shown
 
 
-def _read(data: Sequence[str], spec: PreprocessSpec, count: int) -> _Reader:
-    reader = _Reader(spec)
+def _read(data: Sequence[str], spec: PreprocessSpec, count: int, *, anonymous: bool) -> _Reader:
+    reader = _Reader(spec, anonymous=anonymous)
     for number, text in enumerate(data):
         reader.read(number, text, -(-count // len(data)))
     if not reader.shots:
@@ -158,8 +174,10 @@ def _pairs(shots: Sequence[_Shot]) -> tuple[Pair, ...]:
 class _Reader:
     """Distinct frames of several sources."""
 
-    def __init__(self, spec: PreprocessSpec) -> None:
+    def __init__(self, spec: PreprocessSpec, *, anonymous: bool) -> None:
         self._spec = spec
+        self._anonymous = anonymous
+        self.shown = Names({})
         self._small: list[npt.NDArray[np.float32]] = []
         self.shots: list[_Shot] = []
         self.problems: list[Problem] = []
@@ -175,11 +193,17 @@ class _Reader:
         """Take frames of one source until enough are distinct."""
         labelled = DataSource.parse(text)
         if pair_folders(labelled.folder) is not None:
-            pairs, problems = find_pairs([labelled])
-            raise_problems(problems)
-            self._read_images(number, [(pair.name, pair) for pair in pairs], wanted, text)
+            with listing(text, anonymous=self._anonymous):
+                pairs = list_pairs([labelled])
+            of_set = name_sets({"": pairs}, text, anonymous=self._anonymous)
+            self.shown = self.shown.also(of_set.names)
+            images = [(pair.name, pair) for pair in of_set.sets[""]]
+            self._read_images(number, images, wanted, text)
             return
-        source: Source = open_source(text)
+        with given_names([text], "the data").in_errors() if self._anonymous else contextlib.nullcontext():
+            named = name_source(open_source(text), anonymous=self._anonymous)
+        source: Source = named.source
+        self.shown = self.shown.also(named.names)
         if isinstance(source, ImageSource):
             items = [(item.name, item.path) for item in source.items]
             self._read_images(number, items, wanted, text)
@@ -188,7 +212,10 @@ class _Reader:
         for frame in source.frames():
             if frame.index % step == 0 and not frame.damaged:
                 self._take(_Shot((number, frame.index), frame.name, self._prepared(frame.rgb), None))
-        self.problems += [Problem(f"{text}: {problem.where}", problem.what) for problem in source.problems]
+        self.problems += [
+            Problem(f"{named.label}: {problem.where}", self.shown.hide(problem.what))
+            for problem in source.problems
+        ]
 
     def _read_images(self, number: int, items: Sequence[tuple[str, Any]], wanted: int, text: str) -> None:
         taken, unreadable, tried = 0, [], 0
@@ -201,7 +228,7 @@ class _Reader:
             try:
                 image = read_image(pair.image if pair else what)
             except BadInputError as error:
-                unreadable.append(Problem(name, error.message))
+                unreadable.append(Problem(name, self.shown.hide(error.message)))
                 continue
             taken += self._take(_Shot((number, index), name, self._prepared(image), pair))
         self.problems += unreadable

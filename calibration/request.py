@@ -38,6 +38,7 @@ class CalibrateRequest:
         skip_gates: write the file unchecked, marked so.
         threads: CPU threads; None is the runtime's own choice.
         out: folder of the cache, the table, the plot and the report.
+        anonymous: call every image by the first digits of its file's sha256.
     """
 
     model: str
@@ -57,6 +58,7 @@ class CalibrateRequest:
     measure_sensitivity: bool = True
     skip_gates: bool = False
     threads: int | None = None
+    anonymous: bool = False
 
 
 def check_request(request: CalibrateRequest) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar, say
-from vmkla.cli.options import Json, Quiet, Threads
+from vmkla.cli.options import Anonymous, Json, Quiet, Threads
 
 if TYPE_CHECKING:
     from vmkla.calibration.calibrate import CalibrateReport
@@ -88,6 +88,7 @@ def calibrate(
             "--out", metavar="DIR", help="Cache, table, plot and report; default runs/calibrate/NAME."
         ),
     ] = None,
+    anonymous: Anonymous = False,
     threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -115,6 +116,7 @@ def calibrate(
         measure_sensitivity=sensitivity,
         skip_gates=skip_gates,
         threads=threads,
+        anonymous=anonymous,
     )
     with progress_bar("calibrating", "steps", quiet=quiet) as bar:
         report = calibrate(request, lambda line: say(line, quiet=quiet), bar)

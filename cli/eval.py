@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, print_tables, progress_bar, say
-from vmkla.cli.options import Device, Json, Plugin, Quiet, Runtime, RuntimeOption, Threads, latest, numbered
+from vmkla.cli.options import (
+    Anonymous,
+    Device,
+    Json,
+    Plugin,
+    Quiet,
+    Runtime,
+    RuntimeOption,
+    Threads,
+    latest,
+    numbered,
+)
 from vmkla.errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
@@ -61,12 +73,15 @@ def evaluate(
         bool, typer.Option("--exist-ok", help="Replace the outputs of an earlier evaluation.")
     ] = False,
     html: Annotated[bool, typer.Option("--html/--no-html", help="Write report.html.")] = True,
+    anonymous: Anonymous = False,
     threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure a model on labelled images. Writes figures, a line per image, and a page with pictures."""
-    from vmkla.data import iter_samples, list_pairs, open_dataset
+    from vmkla.data import list_pairs, open_dataset
+    from vmkla.data.folder import iter_pairs
+    from vmkla.data.naming import listing, name_sets
     from vmkla.engines import load_runner
     from vmkla.evaluation.run import EvalOptions, run_evaluation
     from vmkla.evaluation.tables import tables
@@ -75,21 +90,24 @@ def evaluate(
     wanted_roi = None if roi is None else parse_roi(roi)
     # Only who asks for one side of a split that the data lack gets one that a seed made.
     made = split in (Split.val, Split.train)
-    data_set = open_dataset(data, root=root, seed=split_seed, split_validation=made)
-    part, sets = choose_part(data_set, split, data)
-    total = sum(len(list_pairs(sources)) for sources in sets.values())
+    with listing(data, anonymous=anonymous):
+        data_set = open_dataset(data, root=root, seed=split_seed, split_validation=made)
+        part, sets = choose_part(data_set, split, data)
+        pairs = {label if len(sets) > 1 else "": list_pairs(sources) for label, sources in sets.items()}
+    named = name_sets(pairs, data, anonymous=anonymous)
+    total = sum(map(len, pairs.values()))
     runner = load_runner(model, runtime.value, device, threads=threads, plugin=plugin)
     try:
         if runner.spec.num_classes != data_set.num_classes:
             raise UsageError(
-                f"{model} has {runner.spec.num_classes} output channels, and {data} needs "
+                f"{model} has {runner.spec.num_classes} output channels, and {named.label} needs "
                 f"{data_set.num_classes} ({', '.join(data_set.class_names)})"
             )
         name = Path(runner.spec.path).stem
         volumes = data_set.volumes and part == Split.test.value
         options = EvalOptions(
             out_dir=out or (latest if exist_ok else numbered)(Path("runs/eval") / name),
-            data=data,
+            data=named.label,
             split=part,
             volumes=volumes,
             threshold=threshold,
@@ -97,11 +115,12 @@ def evaluate(
             html=html,
             exist_ok=exist_ok,
         )
-        say(f"{data}: {total} image{'s' * (total != 1)} ({part})", quiet=quiet)
-        with progress_bar("judging", "images", quiet=quiet) as bar:
+        say(f"{named.label if anonymous else data}: {total} image{'s' * (total != 1)} ({part})", quiet=quiet)
+        hidden = named.names.in_errors() if anonymous else contextlib.nullcontext()
+        with hidden, progress_bar("judging", "images", quiet=quiet) as bar:
             document = run_evaluation(
                 runner,
-                {label if len(sets) > 1 else "": iter_samples(sources) for label, sources in sets.items()},
+                {label: iter_pairs(of_set) for label, of_set in named.sets.items()},
                 options,
                 None if bar is None else lambda done: bar(done, total),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar
-from vmkla.cli.options import Json, Quiet, latest, numbered
+from vmkla.cli.options import Anonymous, Json, Quiet, latest, numbered
 from vmkla.errors import BadInputError, DegradedError, UsageError
 
 
@@ -39,6 +40,7 @@ def explain(
     exist_ok: Annotated[
         bool, typer.Option("--exist-ok", help="Write into a folder that holds something.")
     ] = False,
+    anonymous: Anonymous = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -46,6 +48,8 @@ def explain(
     from vmkla import weights
     from vmkla.explain import BlockName, Panel
     from vmkla.explain import explain as run_explain
+    from vmkla.names import given_names
+    from vmkla.video.naming import name_source
     from vmkla.video.outputs import OVERLAY_FOLDER
     from vmkla.video.sources import ImageSource, open_source
 
@@ -58,13 +62,20 @@ def explain(
     folder = out or (latest if exist_ok else numbered)(Path("runs/explain") / first.stem)
     if not exist_ok and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty", hint="Add --exist-ok, or choose another folder.")
-    images = open_source(source, exclude=[folder / OVERLAY_FOLDER])
-    if not isinstance(images, ImageSource):
-        raise BadInputError(f"{source} is a video, expected images", hint="Write its frames as images first.")
+    with given_names([source]).in_errors() if anonymous else contextlib.nullcontext():
+        found = open_source(source, exclude=[folder / OVERLAY_FOLDER])
+        if not isinstance(found, ImageSource):
+            raise BadInputError(
+                f"{source} is a video, expected images", hint="Write its frames as images first."
+            )
+        named = name_source(found, anonymous=anonymous)
+    images = named.source
+    assert isinstance(images, ImageSource)
     panels = [
         Panel(file, blocks[min(number, len(blocks) - 1)], device=device) for number, file in enumerate(files)
     ]
-    with progress_bar("explaining", "images", quiet=quiet) as bar:
+    hidden = named.names.in_errors() if anonymous else contextlib.nullcontext()
+    with hidden, progress_bar("explaining", "images", quiet=quiet) as bar:
         done = run_explain(panels, images, folder, bar)
     if json:
         print_json({"out_dir": str(folder), "images": [dataclasses.asdict(each) for each in done]})
@@ -72,4 +83,6 @@ def explain(
         print_line(f"pictures: {len(done)} in {folder / OVERLAY_FOLDER}")
     if images.problems:
         listed = "; ".join(f"{problem.where}: {problem.what}" for problem in images.problems)
-        raise DegradedError(f"{len(images.problems)} of {images.total} images could not be read: {listed}")
+        raise DegradedError(
+            f"{len(images.problems)} of {images.total} images could not be read: {named.names.hide(listed)}"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from vmkla.cli.console import print_json, print_line, print_tables, progress_bar, say
 from vmkla.cli.eval import Split, choose_part
-from vmkla.cli.options import Json, Kernels, Plugin, Quiet, Runtime, Threads, latest, numbered
+from vmkla.cli.options import Anonymous, Json, Kernels, Plugin, Quiet, Runtime, Threads, latest, numbered
 from vmkla.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def verify(
         bool, typer.Option("--exist-ok", help="Replace the outputs of an earlier verification.")
     ] = False,
     html: Annotated[bool, typer.Option("--html/--no-html", help="Write verify.html.")] = True,
+    anonymous: Anonymous = False,
     threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -85,15 +87,15 @@ def verify(
         runners.append(load_runner(model, runtime.value, device, kernels=kernels.value, **options))
         return runners[-1]
 
+    inputs: VerifyInputs | None = None
     try:
-        inputs: VerifyInputs | None = None
         reference: Reference
         if load is not None:
             saved = SavedReference(load)
             reference, total = saved, saved.total
             candidate_name = first
         else:
-            inputs = _inputs(data, root, split, source, stride)
+            inputs = _inputs(data, root, split, source, stride, anonymous=anonymous)
             reference = LiveReference(loaded(first, runtime_a, device_a, kernels_a), inputs)
             total = inputs.total or 0
             if save is not None and second is None:
@@ -124,6 +126,11 @@ def verify(
                 problems=None if inputs is None else inputs.problems,
                 progress=None if bar is None else lambda done: bar(done, total or None),
             )
+    except Exception:
+        if inputs is None or not anonymous:
+            raise
+        with inputs.names.in_errors():
+            raise
     finally:
         for runner in runners:
             runner.close()
@@ -176,18 +183,32 @@ def _check_usage(
 
 
 def _inputs(
-    data: str | None, root: Path | None, split: Split | None, source: str | None, stride: int
+    data: str | None,
+    root: Path | None,
+    split: Split | None,
+    source: str | None,
+    stride: int,
+    *,
+    anonymous: bool,
 ) -> VerifyInputs:
     from vmkla.engines.verify_inputs import labelled_inputs, unlabelled_inputs
 
     if data is None:
-        return unlabelled_inputs(source or "", stride=stride)
+        from vmkla.names import given_names
+
+        with given_names([source or ""]).in_errors() if anonymous else contextlib.nullcontext():
+            return unlabelled_inputs(source or "", stride=stride, anonymous=anonymous)
     from vmkla.data import list_pairs, open_dataset
+    from vmkla.data.naming import listing, name_sets
 
     made = split in (Split.val, Split.train)
-    data_set = open_dataset(data, root=root, split_validation=made)
-    _, sets = choose_part(data_set, split, data)
-    return labelled_inputs([pair for part in sets.values() for pair in list_pairs(part)], stride=stride)
+    with listing(data, anonymous=anonymous):
+        data_set = open_dataset(data, root=root, split_validation=made)
+        _, sets = choose_part(data_set, split, data)
+        pairs = {label: list_pairs(part) for label, part in sets.items()}
+    named = name_sets(pairs, data, anonymous=anonymous)
+    chosen = [pair for part in named.sets.values() for pair in part]
+    return labelled_inputs(chosen, names=named.names, stride=stride)
 
 
 def _stem(runner: Runner) -> str:

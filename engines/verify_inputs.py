@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vmkla.engines.verify_frame import VerifyFrame
 from vmkla.errors import BadInputError
+from vmkla.names import Names
 from vmkla.video.images import read_image
+from vmkla.video.naming import name_source
 from vmkla.video.sources import ImageSource, open_source
 
 if TYPE_CHECKING:
@@ -27,10 +29,14 @@ class VerifyInputs:
     Args:
         frames: given a list for what cannot be read, reads the rest.
         total: how many there are; None when only reading tells.
+        names: for messages and the report.
     """
 
-    def __init__(self, frames: Callable[[list[str]], Iterator[VerifyFrame]], total: int | None) -> None:
+    def __init__(
+        self, frames: Callable[[list[str]], Iterator[VerifyFrame]], total: int | None, names: Names
+    ) -> None:
         self._frames = frames
+        self.names = names
         self.total = total
         self.problems: list[str] = []
 
@@ -39,52 +45,56 @@ class VerifyInputs:
         return self._frames(self.problems)
 
 
-def labelled_inputs(pairs: Sequence[Pair], *, stride: int = 1) -> VerifyInputs:
+def labelled_inputs(pairs: Sequence[Pair], *, names: Names | None = None, stride: int = 1) -> VerifyInputs:
     """Images with masks.
 
     Args:
         pairs: what ``vmkla.data.list_pairs`` found.
+        names: of the pairs, see ``vmkla.data.naming``.
         stride: every how many-th is taken.
     """
-    chosen = pairs[::stride]
+    chosen, shown = pairs[::stride], names or Names({})
 
     def read(pair: Pair) -> VerifyFrame:
         sample = pair.read(pair)
         return VerifyFrame(sample.name, sample.image_rgb, sample.mask, sample.prepared)
 
-    return VerifyInputs(lambda problems: _readable(chosen, read, problems), len(chosen))
+    return VerifyInputs(lambda problems: _readable(chosen, read, problems, shown), len(chosen), shown)
 
 
-def unlabelled_inputs(what: str | Path, *, stride: int = 1) -> VerifyInputs:
+def unlabelled_inputs(what: str | Path, *, stride: int = 1, anonymous: bool = False) -> VerifyInputs:
     """Pictures without truth.
 
     Args:
         what: a video, an image, a folder, or a glob of images.
         stride: every how many-th is taken.
+        anonymous: see ``name_source``.
     Raises:
         BadInputError: there is nothing of the kind.
     """
-    source = open_source(what)
+    named = name_source(open_source(what), anonymous=anonymous)
+    source = named.source
     if isinstance(source, ImageSource):
         items = source.items[::stride]
         return VerifyInputs(
             lambda problems: _readable(
-                items, lambda item: VerifyFrame(item.name, read_image(item.path)), problems
+                items, lambda item: VerifyFrame(item.name, read_image(item.path)), problems, named.names
             ),
             len(items),
+            named.names,
         )
 
     def decoded(problems: list[str]) -> Iterator[VerifyFrame]:
         for frame in source.frames():
             if frame.index % stride == 0:
-                yield VerifyFrame(f"{Path(what).name} frame {frame.index}", frame.rgb)
-        problems.extend(f"{problem.where}: {problem.what}" for problem in source.problems)
+                yield VerifyFrame(f"{named.label} frame {frame.index}", frame.rgb)
+        problems.extend(named.names.hide(f"{problem.where}: {problem.what}") for problem in source.problems)
 
-    return VerifyInputs(decoded, None)
+    return VerifyInputs(decoded, None, named.names)
 
 
 def _readable(
-    items: Sequence[Item], read: Callable[[Item], VerifyFrame], problems: list[str]
+    items: Sequence[Item], read: Callable[[Item], VerifyFrame], problems: list[str], names: Names
 ) -> Iterator[VerifyFrame]:
     """What can be read of some images.
 
@@ -95,7 +105,7 @@ def _readable(
         try:
             frame = read(item)
         except BadInputError as error:
-            problems.append(error.message)
+            problems.append(names.hide(error.message))
             if len(problems) > MAX_UNREADABLE * len(items):
                 listed = "\n".join(f"  {problem}" for problem in problems[:SHOWN_PROBLEMS])
                 raise BadInputError(

@@ -30,9 +30,9 @@ class Names:
         both = {real: name for real, name in {**quoted, **shown}.items() if len(real) > 1 and real != name}
         self._shown = dict(sorted(both.items(), key=lambda pair: -len(pair[0])))
 
-    def also(self, shown: Mapping[str, str]) -> Names:
+    def also(self, more: Mapping[str, str] | Names) -> Names:
         """The same names and some more."""
-        return Names({**self._shown, **shown})
+        return Names({**self._shown, **(more._shown if isinstance(more, Names) else more)})
 
     def hide(self, text: str) -> str:
         """Put the shown names in place of the real ones where they are whole words, the longest first."""

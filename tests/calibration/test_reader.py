@@ -92,7 +92,7 @@ def test_a_labelled_folder_gives_its_images_and_their_masks(tmp_path: Path) -> N
     seen = read_frames([str(folder)], SPEC, count=40, check_count=10)
     assert seen.seen == 50 and len(seen.check_pairs) == len(seen.check_frames) == 10
     assert not any("mask" in name for name in seen.names)
-    few, pairs = read_check([str(folder)], SPEC, count=5)
+    few, pairs, _ = read_check([str(folder)], SPEC, count=5)
     assert len(few) == len(pairs) == 5
 
 

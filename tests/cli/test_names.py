@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from labelled_folders import write_stems
 from small_videos import write_video
 
 PATIENT, FORENAME = "zyxdoe", "qwjane"
@@ -156,3 +157,111 @@ def test_a_file_that_is_played_live(vmkla: Any, patient: Path, anonymous: bool) 
     assert PATIENT not in written
     if anonymous:
         assert_no_name(written + done.stdout + done.stderr)
+
+
+@pytest.fixture
+def labelled(patient: Path) -> Path:
+    """A labelled set of the patient: two images of one sequence, and a copy of the first."""
+    folder = write_stems(patient / f"{FORENAME}-set", [f"{FORENAME}-{number}" for number in range(3)])
+    for part in ("images", "masks"):
+        shutil.copy(folder / part / f"{FORENAME}-0.png", folder / part / f"{FORENAME}-9.png")
+    return folder
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_an_evaluation(vmkla: Any, patient: Path, labelled: Path, anonymous: bool) -> None:
+    wanted = ("--anonymous",) if anonymous else ()
+    done = vmkla("eval", "--data", labelled, "--split", "all", "--out", "out", *wanted)
+    assert done.status == 0, done.stderr
+    written = all_that_is_written(patient.parent / "out")
+    assert PATIENT not in written
+    names = [
+        line.split(",")[0] for line in (patient.parent / "out" / "per_image.csv").read_text().splitlines()
+    ]
+    if not anonymous:
+        assert f"{FORENAME}-set/{FORENAME}-0" in names
+        return
+    files = [labelled / "images" / f"{FORENAME}-{number}.png" for number in (0, 1, 2, 9)]
+    assert names[1:] == [*map(digits, files[:3]), f"{digits(files[0])}-2"]
+    assert_no_name(done.stdout + done.stderr + written)
+
+
+def test_named_sets_and_patients_of_an_anonymous_evaluation(vmkla: Any, patient: Path) -> None:
+    for name, seed in ((FORENAME, 1), (PATIENT, 2)):
+        write_stems(
+            patient / "all" / "test" / name, [f"{name}{number}" for number in range(2)], first_seed=seed
+        )
+    done = vmkla("eval", "--data", patient / "all", "--out", "out", "--anonymous", "--json")
+    assert done.status == 0, done.stderr
+    assert len(done.json["by_set"]) == 2 and all(len(name) == 12 for name in done.json["by_set"])
+    assert_no_name(done.stdout + done.stderr + all_that_is_written(patient.parent / "out"))
+
+
+@pytest.mark.parametrize("command", ["eval", "verify", "calibrate"])
+def test_anonymous_errors_of_labelled_images_name_nothing(
+    vmkla: Any, patient: Path, labelled: Path, command: str
+) -> None:
+    words: tuple[Any, ...] = {
+        "eval": ("eval", "--split", "all"),
+        "verify": ("verify", "nano", "nano", "--split", "all"),
+        "calibrate": ("calibrate", "nano", "--target", "cpu", "--output", "x.onnx", "--allow-few"),
+    }[command]
+    for broken in ("decoded", "listed", "absent"):
+        if broken == "decoded":
+            (labelled / "images" / f"{FORENAME}-1.png").write_bytes(b"no image")
+        elif broken == "listed":
+            (labelled / "masks" / f"{FORENAME}-2.png").unlink()
+        data = labelled if broken != "absent" else labelled / FORENAME
+        done = vmkla("--debug", *words, "--data", data, "--anonymous", "--out", "out")
+        assert done.status in (2, 3), done.stderr
+        assert_no_name(done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+@pytest.mark.parametrize("flag", ["--data", "--source"])
+def test_a_verification(vmkla: Any, patient: Path, labelled: Path, flag: str, anonymous: bool) -> None:
+    what = labelled if flag == "--data" else patient / f"{FORENAME}.mp4"
+    wanted = ("--anonymous",) if anonymous else ()
+    if flag == "--data":
+        wanted += ("--split", "all")
+    done = vmkla("verify", "nano", "nano", flag, what, "--out", "out", *wanted)
+    assert done.status == 0, done.stderr
+    written = all_that_is_written(patient.parent / "out")
+    assert PATIENT not in written
+    if anonymous:
+        first = digits(labelled / "images" / f"{FORENAME}-0.png") if flag == "--data" else digits(what)
+        assert first in written
+        assert_no_name(done.stdout + done.stderr + written)
+
+
+@pytest.mark.slow
+def test_anonymous_explanations(vmkla: Any, patient: Path, tiny_weights: Path) -> None:
+    done = vmkla("explain", "--source", patient / "images", "--model", tiny_weights, "--anonymous")
+    assert done.status == 7, done.stderr
+    assert digits(patient / "images" / f"{FORENAME}-broken.png") in done.stderr
+    written = all_that_is_written(patient.parent / "runs")
+    assert digits(patient / "images" / f"{FORENAME}1.png") + "-2.png" in written
+    assert_no_name(done.stdout + done.stderr + written)
+
+
+@pytest.mark.slow
+def test_an_anonymous_calibration_and_the_model_that_it_writes(vmkla: Any, patient: Path) -> None:
+    data = ("--data", patient / f"{FORENAME}.mp4", "--data", patient / "images")
+    flags = (
+        "--allow-few",
+        "--no-sensitivity",
+        "--skip-gates",
+        "--frames",
+        "3",
+        "--out",
+        "out",
+        "--anonymous",
+    )
+    for name in range(30):
+        shutil.copy(patient / "images" / f"{FORENAME}1.png", patient / "images" / f"{FORENAME}-{name}.png")
+    done = vmkla(
+        "calibrate", "nano", *data, "--target", "cpu", "--output", "made/int8.onnx", "--out", "out", *flags
+    )
+    assert done.status == 0, done.stderr
+    assert_no_name(done.stdout + done.stderr + all_that_is_written(patient.parent / "out"))
+    assert_no_name((patient.parent / "made" / "int8.onnx").read_bytes().decode(errors="replace"))

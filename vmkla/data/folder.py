@@ -66,7 +66,15 @@ def iter_samples(sources: Sequence[DataSource], *, threads: int = 2) -> Iterator
         BadInputError: the layout is wrong (before the first sample), or files are; the files' problems
             are gathered to the end, so that one message names them all.
     """
-    pairs = list_pairs(sources)
+    return iter_pairs(list_pairs(sources), threads=threads)
+
+
+def iter_pairs(pairs: Sequence[Pair], *, threads: int = 2) -> Iterator[Sample]:
+    """Decode pairs one after the other, a few ahead.
+
+    Raises:
+        BadInputError: as of ``iter_samples``.
+    """
     problems: list[str] = []
     for result in read_ahead(pairs, threads):
         if isinstance(result, BadInputError):

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from vmkla.data.arrays import LabelledArrays
+from vmkla.data.naming import without_folders
 from vmkla.errors import BadInputError, UsageError
 from vmkla.files import make_folder, written_whole
 from vmkla.preprocess import PreprocessSpec
@@ -90,8 +91,8 @@ def summarise(
 ) -> dict[str, Any]:
     """What the weights' file says of its training; no paths of this machine."""
     return {
-        "data": [_short(str(source)) for source in config.data],
-        "val": [_short(str(source)) for source in config.val],
+        "data": [without_folders(str(source)) for source in config.data],
+        "val": [without_folders(str(source)) for source in config.val],
         "train_images": len(train_set) - config.rendered,
         "rendered_images": config.rendered,
         "val_images": len(val_set),
@@ -111,8 +112,3 @@ def summarise(
         "val_iou": report.val_iou,
         "figures": "per-image means at the network's resolution",
     }
-
-
-def _short(source: str) -> str:
-    """Last part of each path in ``DIR:SPLITFILE``."""
-    return ":".join(Path(part).name for part in source.split(":"))
