@@ -44,7 +44,7 @@ struct IsaKernels {
   void (*scan_backward)(const ScanBackwardF32&, size_t image);
   void (*bspline_forward)(const BSplineF32&, int64_t begin, int64_t end);
   void (*bspline_backward)(const BSplineF32&, int64_t begin, int64_t end);
-  // sum of 2^x over `count` values, `repeats` times: the bare cost of exponentials, for benchmarks.
+  // sum of 2^x, x in [-126, 0], over `count` values, `repeats` times: the bare cost of exponentials, for benchmarks.
   float (*exp2_loop)(const float* x, int64_t count, int64_t repeats);
   // The same exponentials as decays of a recurrence, its multiply-adds included and no memory but x: the least that a
   // scan computes.

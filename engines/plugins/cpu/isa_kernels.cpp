@@ -17,7 +17,7 @@ static float exp2_loop(const float* x, int64_t count, int64_t repeats) {
   Lanes::V sum[kStreams] = {};
   for (int64_t repeat = 0; repeat < repeats; ++repeat) {
     for (int64_t i = 0; i + kStreams * kLanes <= count; i += kStreams * kLanes) {
-      for (int s = 0; s < kStreams; ++s) sum[s] += exp2<Lanes>(Lanes::load(x + i + s * kLanes));
+      for (int s = 0; s < kStreams; ++s) sum[s] += exp2_in_range<Lanes>(Lanes::load(x + i + s * kLanes));
     }
   }
   return Lanes::sum(sum[0] + sum[1] + sum[2] + sum[3]);
@@ -33,7 +33,7 @@ static float recurrence_loop(const float* x, int64_t count, int64_t repeats) {
     for (int64_t i = 0; i + kStreams * kLanes <= count; i += kStreams * kLanes) {
       for (int s = 0; s < kStreams; ++s) {
         const Lanes::V delta = Lanes::load(x + i + s * kLanes);
-        h[s] = next_state<Lanes>(h[s], delta, A[s], delta, B);
+        h[s] = next_state<Lanes, true>(h[s], delta, A[s], delta, B);
         sum[s] = Lanes::fma(h[s], C, sum[s]);
       }
     }

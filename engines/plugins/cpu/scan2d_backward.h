@@ -129,7 +129,7 @@ static void scan_backward_route(const ScanBackwardF32& a, int64_t image, int num
   };
 
   Scratch scratch(n + R + blocks * (tiles + 2) * n + blocks * R + kTile * (2 * n + 1 + row_width) + 2 * n);
-  RouteParameters q{scratch.take(n), scratch.take(R), V{}};
+  RouteParameters q{scratch.take(n), scratch.take(R), V{}, V{}};
   V* saved = scratch.take(blocks * tiles * n);  // state before each tile
   V* adjoint = scratch.take(blocks * n);
   V* grad_A = scratch.take(blocks * n);

@@ -49,8 +49,15 @@ struct Lanes {
   VMKLA_HD static V bits(I i) { return reinterpret_cast<V>(i); }
   VMKLA_HD static I bits(V v) { return reinterpret_cast<I>(v); }
 
-  // -ffp-contract=fast, set for these files, turns this into one instruction where the set has it.
+  // The intrinsics fuse this product even where c is one too: in a recurrence, the chain of the states is then one
+  // instruction long. -ffp-contract=fast, set for these files, gives the other sets their instruction.
+#if defined(__AVX512F__)
+  VMKLA_HD static V fma(V a, V b, V c) { return V(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c))); }
+#elif defined(__AVX2__)
+  VMKLA_HD static V fma(V a, V b, V c) { return V(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c))); }
+#else
   VMKLA_HD static V fma(V a, V b, V c) { return a * b + c; }
+#endif
   VMKLA_HD static V abs(V v) { return bits(bits(v) & 0x7fffffff); }
   VMKLA_HD static V select(I mask, V where_set, V elsewhere) {
     return bits((bits(where_set) & mask) | (bits(elsewhere) & ~mask));
@@ -61,7 +68,8 @@ struct Lanes {
   VMKLA_HD static V max(V a, V b) { return V(_mm512_max_ps(__m512(a), __m512(b))); }
   VMKLA_HD static V round(V v) { return V(_mm512_roundscale_ps(__m512(v), 0)); }
   VMKLA_HD static V scale2(V v, V n) { return V(_mm512_scalef_ps(__m512(v), __m512(n))); }
-  VMKLA_HD static V clamp_exponent(V v) { return v; }  // the instruction saturates by itself
+  static constexpr bool kSaturates = true;  // scale2 of any exponent
+  VMKLA_HD static V clamp_exponent(V v) { return v; }
   VMKLA_HD static float sum(V v) { return _mm512_reduce_add_ps(__m512(v)); }
 #else
 #if defined(__AVX2__)
@@ -84,6 +92,7 @@ struct Lanes {
   }
   // v 2^n for integral n in [-126, 127], v in [1/2, 2].
   VMKLA_HD static V scale2(V v, V n) { return bits(bits(v) + (__builtin_convertvector(n, I) << 23)); }
+  static constexpr bool kSaturates = false;
   VMKLA_HD static V clamp_exponent(V v) { return max(set(-126.0f), v); }
   VMKLA_HD static float sum(V v) {
     float total = 0.0f;
@@ -91,6 +100,12 @@ struct Lanes {
     return total;
   }
 #endif
+
+  VMKLA_HD static bool all(I mask) {
+    bool all = true;
+    for (int i = 0; i < kLanes; ++i) all &= mask[i] != 0;
+    return all;
+  }
 
   // Every aligned run of eight lanes (all of them where there are fewer) becomes its sum.
   VMKLA_HD static V sum_eights(V v) {
@@ -114,6 +129,27 @@ struct Lanes {
     std::memcpy(p, &v, static_cast<size_t>(count) * sizeof(float));
   }
 };
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// Eighths in place of integers: a polynomial of degree 3 on [-1/16, 1/16] has relative error 3e-8, one permutation
+// looks 2^(i/8) up, and the scan gets 13 instructions per state where it had 16. p(0) = 1 exactly, as in the general one.
+template <>
+VMKLA_HD Lanes::V exp2_in_range<Lanes>(Lanes::V x) {
+  using V = Lanes::V;
+  using I = Lanes::I;
+  // The sum of the bits below adds i / 8 to the exponent, which is taken off here.
+  const V eighths = {1.0f, 1.0905077f, 1.1892071f, 1.2968396f, 1.4142135f, 1.5422108f, 1.6817929f, 1.8340081f};
+  const I table = Lanes::bits(eighths) - (I{0, 1, 2, 3, 4, 5, 6, 7} << 20);
+  V shifted = x + 1572864.0f;  // 1.5 * 2^20 leaves the nearest eighth in the low bits
+  asm("" : VMKLA_IN_REGISTER(shifted));
+  const V f = x - (shifted - 1572864.0f);
+  V q = Lanes::fma(f, Lanes::set(0.0554962232708931f), Lanes::set(0.2402576357126236f));
+  q = Lanes::fma(q, f, Lanes::set(0.6931472420692444f));
+  q = Lanes::fma(q, f, Lanes::set(1.0f));
+  const I power = I(_mm256_permutevar8x32_epi32(__m256i(table), __m256i(shifted)));
+  return q * Lanes::bits(power + (Lanes::bits(shifted) << 20));
+}
+#endif
 
 // Working memory of a task, aligned for vectors; free() returns it. A task has no way to report an error to its host, and
 // going on without memory would write a wrong mask or none: it ends the process and says why.

@@ -1,7 +1,8 @@
 // Elementary functions of the kernels, written once over a lane type: float on a GPU (one lane a thread) or in plain
 // C++, a SIMD vector on a CPU. Compiled by g++ and nvcc alike.
 //
-// A lane type may have its own exp2 and divide (a specialisation of the templates below): the GPU's has.
+// A lane type may have its own exp2_in_range, exp2 and divide (a specialisation of the templates below): the GPU's and
+// AVX2's have.
 //
 // A lane type L gives: L::V (the value), set, fma, max (a NaN as the second argument stays one), abs, round (to nearest), scale2 (v 2^n),
 // clamp_exponent (to what scale2 can take), negate_where_negative, select.
@@ -24,12 +25,11 @@ namespace VMKLA_KERNELS_NAMESPACE {
 
 constexpr float kLog2E = 1.4426950408889634f;
 
-// 2^x for x < 127. Polynomial of degree 5 on [-1/2, 1/2], relative error below 1e-7, with p(0) = 1 exactly: a decay
-// close to 1, which a scan multiplies thousands of times, has next to no error. Far below, the result is 0 or 2^-126.
+// 2^x for x in [-126, 127). Polynomial of degree 5 on [-1/2, 1/2], relative error below 1e-7, with p(0) = 1 exactly: a
+// decay close to 1, which a scan multiplies thousands of times, has next to no error.
 template <class L>
-VMKLA_HD typename L::V exp2(typename L::V x) {
+VMKLA_HD typename L::V exp2_in_range(typename L::V x) {
   using V = typename L::V;
-  x = L::clamp_exponent(x);
   const V n = L::round(x);
   const V f = x - n;
   V q = L::fma(f, L::set(0.0013352608075365424f), L::set(0.0096718929708004f));
@@ -38,6 +38,12 @@ VMKLA_HD typename L::V exp2(typename L::V x) {
   q = L::fma(q, f, L::set(0.6931472420692444f));
   q = L::fma(q, f, L::set(1.0f));
   return L::scale2(q, n);
+}
+
+// 2^x for x < 127. Far below -126, the result is 0 or 2^-126.
+template <class L>
+VMKLA_HD typename L::V exp2(typename L::V x) {
+  return exp2_in_range<L>(L::clamp_exponent(x));
 }
 
 template <class L>

@@ -35,11 +35,13 @@ struct Channels {
   }
 };
 
-// One state: h <- exp(delta A) h + (delta u) B. A is given times log2(e).
-template <class L>
+// One state: h <- exp(delta A) h + (delta u) B. A is given times log2(e). kInRange: delta A_log2e is known
+// to be at least -126.
+template <class L, bool kInRange = false>
 VMKLA_HD typename L::V next_state(typename L::V h, typename L::V delta, typename L::V A_log2e, typename L::V delta_u,
                                   typename L::V B) {
-  return L::fma(exp2<L>(delta * A_log2e), h, delta_u * B);
+  const typename L::V exponent = delta * A_log2e;
+  return L::fma(kInRange ? exp2_in_range<L>(exponent) : exp2<L>(exponent), h, delta_u * B);
 }
 
 }  // namespace VMKLA_KERNELS_NAMESPACE
