@@ -190,7 +190,7 @@ def test_nothing_in_nothing_out(backend: str, shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("bias", [-14.0, 400.0])
-def test_extreme_delta(bias: float) -> None:
+def test_extreme_delta(instruction_set: str, bias: float) -> None:
     """delta of 8e-7, where relative error matters, and of 400, where exp underflows."""
     inputs = scan_inputs((1, 5, 6, 18, 16, 2), 6, torch.float32)
     inputs[5] = torch.full_like(inputs[5], bias)
@@ -214,13 +214,48 @@ def test_extreme_delta(bias: float) -> None:
         torch.testing.assert_close(gradient.double() / size, wanted / size, **limit)
 
 
-def test_decay_to_nothing_is_finite() -> None:
+def test_decay_to_nothing_is_finite(instruction_set: str) -> None:
     inputs = scan_inputs((1, 6, 6, 16, 16, 1), 7, torch.float32)
     inputs[3] = torch.full_like(inputs[3], -1e6)
     y = selective_scan2d(*inputs, backend="native")
     torch.testing.assert_close(
         y, selective_scan2d_reference(*inputs), **tol(("native", "reference"), torch.float32)
     )
+
+
+def decays(exponents: Tensor) -> Tensor:
+    """exp(-e) by the native kernel, channel by channel: what is left of a state of 1 after a visit.
+
+    Args:
+        exponents: (d,), the products -delta A, at least 0.
+    Returns:
+        (d,), float64.
+    """
+    d, n = len(exponents), 16
+    u, p = torch.zeros(1, 1, 2, d), torch.zeros(1, 1, 2, 4 * (2 * n + 1))
+    u[0, 0, 0] = 1 / math.log(2)  # delta is softplus(0) = ln 2, so the first visit leaves a state of 1
+    p[0, 0, 0, 0] = p[0, 0, :, 4 * n] = 1  # B at the first visit and C at both, of the first route's state 0
+    A = torch.zeros(4, n, d)
+    A[0, 0] = -exponents / math.log(2)
+    zeros = torch.zeros(4, 1, d)
+    y = selective_scan2d(u, p, zeros, A, zeros[0, 0], zeros[:, 0], backend="native")
+    return y[0, 0, 1].double() / y[0, 0, 0].double()
+
+
+def test_every_decay_is_exact(instruction_set: str) -> None:
+    """From no decay to 2^-125: the error of a rounding or two, times the exponent where it is above 1."""
+    exponents = torch.cat([torch.zeros(1), torch.logspace(-6, math.log10(125 * math.log(2)), 2047)])
+    error = (decays(exponents) / torch.exp(-exponents.double()) - 1).abs()
+    assert (error / exponents.double().clamp(min=1)).max() < 3e-7
+    assert error[exponents < 1e-5].max() < 1.3e-7  # near 1 the errors of thousands of visits add up
+
+
+def test_a_decay_to_nothing_leaves_the_others_alone(instruction_set: str) -> None:
+    """Channels of one vector whose states vanish beside channels whose states stay."""
+    exponents = torch.tensor([0.5, 88.0, 0.25, 1e3, 3.0, 1e30]).repeat(8)
+    found = decays(exponents)
+    expected = torch.exp(-exponents.double())
+    torch.testing.assert_close(found, expected, atol=2.0**-125, rtol=1e-6)
 
 
 def test_nan_is_not_swallowed(instruction_set: str) -> None:
