@@ -280,7 +280,7 @@ def main() -> None:
         [arguments.data], source.metadata.preprocess, count=arguments.frames, check_count=CHECK_FRAMES
     )
     channels = measure_channels(
-        source.path, source.layers, frames.frames, input_type="uint8", batch=None, threads=THREADS
+        source.model, source.layers, frames.frames, input_type="uint8", batch=None, threads=THREADS
     )
     sets = {"held out": _frames(frames.check_pairs)}
     for test in arguments.test:

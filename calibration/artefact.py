@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from vmkla.calibration.equalise import Divisors, equalise
 from vmkla.calibration.insertion import Range, insert
 from vmkla.calibration.layers import Layer, Target, find_layers
-from vmkla.engines.onnx_file import read_outline
+from vmkla.engines.model_file import open_model
+from vmkla.engines.onnx_file import with_metadata
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
-from vmkla.files import file_sha256, written_whole
+from vmkla.files import written_whole
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata, Precision
 
@@ -64,15 +65,13 @@ class Artefact:
             divisors: of the layers that have any.
             gates, calibration: for its metadata.
         """
-        onnx = require("onnx", extra="calibrate", purpose="vmkla calibrate")
         model, layers = equalise(self.model, layers, divisors or {})
         made = insert(model, layers, ranges)
         metadata = dataclasses.replace(
             self.metadata, precision="int8", gates=dict(gates or {}), calibration=dict(calibration or {})
         )
-        onnx.helper.set_model_props(made, metadata.to_props())
         with written_whole(path, private=False) as file:
-            file.write(made.SerializeToString())
+            file.write(with_metadata(made.SerializeToString(), metadata.to_props()))
 
 
 def open_artefact(path: Path, target: Target, precision: Precision) -> Artefact:
@@ -84,18 +83,19 @@ def open_artefact(path: Path, target: Target, precision: Precision) -> Artefact:
         precision: that it must have.
     Raises:
         BadInputError: it is missing, damaged, or no ONNX file.
-        ArtefactMismatchError: it is none of vmkla's, or of another precision.
+        ArtefactMismatchError: it is not one of vmkla's, is damaged, or is of another precision.
         UsageError: nothing in it can be quantized.
     """
     onnx = require("onnx", extra="calibrate", purpose="vmkla calibrate")
-    metadata = ArtefactMetadata.from_props(read_outline(path).metadata, path=str(path))
+    file = open_model(path)
+    metadata = file.metadata
     if metadata.precision != precision:
         raise ArtefactMismatchError(
             f"{path} is {metadata.precision}, expected {precision}",
             hint=f"Run: vmkla export --precision {precision} with the same weights, and give that file.",
         )
     try:
-        model = onnx.load_model(str(path))
+        model = onnx.load_model_from_string(file.data)
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's DecodeError and onnx's ValidationError have no base of their own
         raise BadInputError(
@@ -105,7 +105,7 @@ def open_artefact(path: Path, target: Target, precision: Precision) -> Artefact:
     layers = find_layers(model, target)
     if not layers:
         raise UsageError(f"{path} has no multiplication that can be quantized for {target}")
-    return Artefact(path, file_sha256(path), metadata, model, layers)
+    return Artefact(path, file.sha256, metadata, model, layers)
 
 
 def open_half(path: Path, single: Artefact) -> Artefact:

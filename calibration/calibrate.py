@@ -30,7 +30,7 @@ from vmkla.data.sources import Pair
 from vmkla.engines.clinical import VerifyReport, verify_runners
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.verify import gates_record
-from vmkla.errors import GateError, MissingDependencyError
+from vmkla.errors import BadInputError, GateError, MissingDependencyError
 from vmkla.files import file_sha256, make_folder, written_whole
 from vmkla.names import Names, given_names
 from vmkla.runner import Runner
@@ -143,6 +143,11 @@ class _Run:
             self.names = self.names.also(shown)
         self.reference = self._open(self.source.path)
         try:
+            if self.reference.spec.sha256 != self.source.sha256:
+                raise BadInputError(
+                    f"{self.source.path} was changed while it was calibrated",
+                    hint="Run the same command again.",
+                )
             self._refuse_nan()
             with tempfile.TemporaryDirectory(prefix="vmkla-calibrate-") as folder:
                 self.divisors, self.ranges = self._measured(Path(folder))
@@ -235,7 +240,7 @@ class _Run:
         }
         divisors = cache.load_divisors()
         if divisors is None:
-            channels = measure_channels(source.path, source.layers, self.frames.frames, **given)
+            channels = measure_channels(source.model, source.layers, self.frames.frames, **given)
             divisors = find_divisors(source.model, source.layers, channels)
             cache.save_divisors(divisors)
         if (kept := cache.load()) is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ _NAME = "largest of {}"
 
 
 def measure_channels(
-    model: Path,
+    model: onnx.ModelProto,
     layers: Sequence[Layer],
     frames: npt.NDArray[np.uint8],
     *,
@@ -35,15 +35,14 @@ def measure_channels(
     """Largest magnitude of each channel of what matrix products multiply, by the activation's name.
 
     Args:
-        model: a float32 file.
+        model: a float32 graph; it is not changed.
         layers: of its graph; convolutions are passed over.
         frames: (n, height, width, 3) uint8 RGB, preprocessed.
         input_type, batch: of the file.
         threads: CPU threads; None is ONNX Runtime's own choice.
         progress: told after each frame.
     """
-    onnx = require("onnx", extra="calibrate", purpose="vmkla calibrate")
-    watched = onnx.load_model(str(model))
+    watched = copy.deepcopy(model)
     channels = {
         layer.activation: len(weight_rows(watched, layer)) for layer in layers if layer.kind != "Conv"
     }

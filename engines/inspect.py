@@ -7,7 +7,7 @@ from typing import Any
 
 from vmkla import weights
 from vmkla.config import PRESETS, ModelConfig, get_preset
-from vmkla.engines.onnx_file import read_outline
+from vmkla.engines.model_file import open_model
 from vmkla.engines.tensorrt.manifest import read_manifest
 from vmkla.files import file_sha256
 from vmkla.imports import require
@@ -26,20 +26,21 @@ def describe(model: str | Path) -> dict[str, Any]:
         file is the one that the manifest means (``unchanged``).
     Raises:
         BadInputError: there is no such file, it is not ONNX, or it is cut off.
-        ArtefactMismatchError: it is not one of vmkla's, or an engine without its manifest.
+        ArtefactMismatchError: it is not one of vmkla's, is damaged, or is an engine without its manifest.
     """
     path = weights.resolve(model)
     return _describe_engine(path) if path.suffix == ".plan" else _describe_onnx(path)
 
 
 def _describe_onnx(path: Path) -> dict[str, Any]:
-    outline = read_outline(path)
-    metadata = ArtefactMetadata.from_props(outline.metadata, path=str(path))
+    model = open_model(path)
+    outline = model.outline
     return {
         "path": str(path),
         "size_bytes": outline.size_bytes,
-        "sha256": file_sha256(path),
-        **_network_facts(metadata),
+        "sha256": model.sha256,
+        "notes": list(model.notes),
+        **_network_facts(model.metadata),
         "inputs": [value.to_dict() for value in outline.inputs],
         "outputs": [value.to_dict() for value in outline.outputs],
         "ir_version": outline.ir_version,

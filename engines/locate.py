@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from vmkla.engines import custom_ops
 from vmkla.engines.frames import network_input
+from vmkla.engines.model_file import open_model
 from vmkla.engines.onnxruntime_runner import INPUT, PROVIDER, Kernels
 from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.imports import require
-from vmkla.metadata import ArtefactMetadata
 
 PROBES = 32
 """Values looked at in one run; a thousand values take two runs of each graph, and the last step a few."""
@@ -65,7 +65,7 @@ class OnnxSide:
         kernels: what runs its custom nodes.
     Raises:
         MissingDependencyError: the package onnx is absent.
-        BadInputError: the file is no ONNX file.
+        BadInputError, ArtefactMismatchError: the file is not one of vmkla's, or damaged, see ``open_model``.
     """
 
     def __init__(self, path: Path, kernels: Kernels) -> None:
@@ -73,14 +73,12 @@ class OnnxSide:
         self._onnx = onnx
         self.path = path
         self._kernels = kernels
+        model = open_model(path)
         try:
-            self._model = onnx.load(str(path), load_external_data=False)
-        except OSError as error:
-            raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
+            self._model = onnx.load_model_from_string(model.data)
         except Exception as error:  # protobuf's DecodeError, whose home has moved between versions
             raise BadInputError(f"{path} is not a whole ONNX file: {error}") from error
-        props = {entry.key: entry.value for entry in self._model.metadata_props}
-        self.metadata = ArtefactMetadata.from_props(props, path=str(path))
+        self.metadata = model.metadata
         graph = self._model.graph
         self.producers = {name: node for node in graph.node for name in node.output if name}
         self._outputs = [value.name for value in graph.output]

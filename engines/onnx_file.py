@@ -1,21 +1,27 @@
 """Facts of an ONNX file read straight from its bytes: no onnx package and no session needed.
 
-Only the outline is walked; tensors are skipped by their length, so a large file costs no memory.
-Source: onnx.proto3 of ONNX 1.x (field numbers), Protocol Buffers encoding (wire format).
+Source: onnx.proto3 of ONNX 1.x (field numbers).
 """
 
 from __future__ import annotations
 
-import contextlib
-import mmap
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmkla.bounded import MalformedError, read_file
+from vmkla.engines.protobuf import NotProtobufError, ProtobufReader, Value, encode_field
 from vmkla.errors import BadInputError
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+SIZE_MAX_BYTES = (1 << 31) - 1
+"""No protocol-buffer message is larger."""
+CONTENT_SHA256, METADATA_SHA256 = "vmkla.content_sha256", "vmkla.metadata_sha256"
+"""Keys of the metadata that hold ``content_sha256`` and ``metadata_sha256`` of the file."""
+_SEALS = (CONTENT_SHA256, METADATA_SHA256)
+_OURS = "vmkla."
 
 # Field numbers: ModelProto, GraphProto, NodeProto, TensorProto, FunctionProto, OperatorSetIdProto, entries.
 _MODEL_IR, _MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_PROPS, _MODEL_FUNCTIONS = 1, 2, 7, 8, 14, 25
@@ -30,6 +36,7 @@ _TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIM = 1, 1, 2, 1  # TypePro
 _DIM_VALUE, _DIM_NAME = 1, 2
 
 _FLOATING = {1, 10, 11, 16}  # float32, float16, float64, bfloat16
+_RANK_MAX = 64
 _ELEMENTS = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10: "float16"}
 
 
@@ -81,56 +88,117 @@ class OnnxOutline:
 
 
 def read_outline(path: Path) -> OnnxOutline:
-    """Walk a file once.
+    """Read a file's outline.
 
     Raises:
         BadInputError: there is no such file, it is not ONNX, or it ends too early.
     """
-    with _mapped(path) as data:
-        return _outline(data, len(data))
+    return outline_of(read_model(path), path)
 
 
-@contextlib.contextmanager
-def _mapped(path: Path) -> Iterator[mmap.mmap]:
-    """A file's bytes; whatever is wrong with it becomes a ``BadInputError``."""
+def read_model(path: Path) -> bytes:
+    """Read a model file's bytes.
+
+    Raises:
+        BadInputError: there is no such file, it cannot be read, or it is larger than a model can be.
+    """
     if path.is_dir():
         raise BadInputError(f"{path} is a folder, expected an ONNX file")
     try:
-        with path.open("rb") as file:
-            if file.seek(0, 2) == 0:
-                raise BadInputError(f"{path} is empty, expected an ONNX file")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                yield data
+        data = read_file(path, SIZE_MAX_BYTES)
     except FileNotFoundError as error:
         raise BadInputError(f"there is no file {path}") from error
     except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
-    except (_NotProtobufError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except MalformedError as error:
+        raise BadInputError(f"{path} is not an ONNX file: {error}") from error
+    if not data:
+        raise BadInputError(f"{path} is empty, expected an ONNX file")
+    return data
+
+
+def outline_of(data: bytes, path: Path) -> OnnxOutline:
+    """The outline of a file's bytes.
+
+    Args:
+        data: the file.
+        path: its name, for messages.
+    Raises:
+        BadInputError: the bytes are not ONNX, or end too early.
+    """
+    try:
+        return _outline(ProtobufReader(data))
+    except (NotProtobufError, UnicodeDecodeError) as error:
         raise BadInputError(
             f"{path} is not a whole ONNX file: {error}",
             hint="It may be of another kind or cut off: fetch or export it again.",
         ) from error
 
 
-def without_functions(path: Path) -> bytes:
-    """A file's bytes with its model-local functions left out; everything else stays as it is.
+def without_functions(data: bytes) -> bytes:
+    """A model's bytes with its model-local functions left out; everything else stays as it is.
 
-    A parser that prefers a function to a plugin of the same name is left no choice.
+    A parser that prefers a function to a plugin of the same name is left no choice. The checksums are left
+    out as well, since the content is another one.
 
     Raises:
-        BadInputError: as ``read_outline``.
+        NotProtobufError: the bytes are not a model.
     """
-    with _mapped(path) as data:
-        kept = bytearray()
-        at, size = 0, len(data)
-        for number, _, end in _fields_to(data, 0, size):
-            if number != _MODEL_FUNCTIONS:
-                kept += data[at:end]
-            at = end
-        return bytes(kept)
+    reader, kept, at = ProtobufReader(data), list[bytes](), 0
+    for number, value, end in reader.fields_to(reader.whole):
+        seal = number == _MODEL_PROPS and reader.field_text(value, _ENTRY_KEY) in _SEALS
+        if number != _MODEL_FUNCTIONS and not seal:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
 
 
-def _outline(data: mmap.mmap, size: int) -> OnnxOutline:
+def content_sha256(data: bytes) -> str:
+    """Hash of a model's bytes but for its ``metadata_props``, which may be rewritten.
+
+    Raises:
+        NotProtobufError: the bytes are not a model.
+    """
+    digest = hashlib.sha256()
+    for part in _content(data):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def metadata_sha256(props: Mapping[str, str]) -> str:
+    """Hash of vmkla's entries in ``props``; those of other programs may come and go."""
+    ours = {key: text for key, text in props.items() if key.startswith(_OURS) and key != METADATA_SHA256}
+    return hashlib.sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()
+
+
+def with_metadata(data: bytes, props: Mapping[str, str]) -> bytes:
+    """A model's bytes with other ``metadata_props``, sealed: the one way in which vmkla writes a model.
+
+    Args:
+        data: the model; the metadata that it has are left out.
+        props: key to text. The hashes are added under ``CONTENT_SHA256`` and ``METADATA_SHA256``.
+    Raises:
+        NotProtobufError: the bytes are not a model.
+    """
+    entries = {**props, CONTENT_SHA256: content_sha256(data)}
+    entries[METADATA_SHA256] = metadata_sha256(entries)
+    encoded = (
+        encode_field(_ENTRY_KEY, key.encode()) + encode_field(_ENTRY_VALUE, text.encode())
+        for key, text in entries.items()
+    )
+    return b"".join([*_content(data), *(encode_field(_MODEL_PROPS, entry) for entry in encoded)])
+
+
+def _content(data: bytes) -> Iterator[memoryview]:
+    """The bytes of a model's fields in the file's order, but for its metadata."""
+    reader, view, at = ProtobufReader(data), memoryview(data), 0
+    for number, _, end in reader.fields_to(reader.whole):
+        if number != _MODEL_PROPS:
+            yield view[at:end]
+        at = end
+
+
+def _outline(reader: ProtobufReader) -> OnnxOutline:
     ir_version, producer, graphs, parameters = 0, "", 0, 0
     opsets: dict[str, int] = {}
     metadata: dict[str, str] = {}
@@ -138,35 +206,32 @@ def _outline(data: mmap.mmap, size: int) -> OnnxOutline:
     inputs: list[OnnxValue] = []
     outputs: list[OnnxValue] = []
     functions: list[str] = []
-    for number, value in _fields(data, 0, size):
+    text, number_of = reader.field_text, reader.field_int
+    for number, value in reader.fields(reader.whole):
         if number == _MODEL_IR and isinstance(value, int):
             ir_version = value
         elif number == _MODEL_PRODUCER:
-            producer = _text(data, value)
+            producer = reader.text(value)
         elif number == _MODEL_OPSET:
-            opsets[_field_text(data, value, _OPSET_DOMAIN)] = _field_int(data, value, _OPSET_VERSION)
+            opsets[text(value, _OPSET_DOMAIN)] = number_of(value, _OPSET_VERSION)
         elif number == _MODEL_PROPS:
-            metadata[_field_text(data, value, _ENTRY_KEY)] = _field_text(data, value, _ENTRY_VALUE)
+            metadata[text(value, _ENTRY_KEY)] = text(value, _ENTRY_VALUE)
         elif number == _MODEL_FUNCTIONS:
-            name, domain = (
-                _field_text(data, value, _FUNCTION_NAME),
-                _field_text(data, value, _FUNCTION_DOMAIN),
-            )
-            functions.append(f"{domain}.{name}")
+            functions.append(f"{text(value, _FUNCTION_DOMAIN)}.{text(value, _FUNCTION_NAME)}")
         elif number == _MODEL_GRAPH:
             graphs += 1
-            for inner, part in _fields(data, *_span(value)):
+            for inner, part in reader.fields(value):
                 if inner == _GRAPH_NODE:
-                    op, domain = _field_text(data, part, _NODE_OP), _field_text(data, part, _NODE_DOMAIN)
+                    op, domain = text(part, _NODE_OP), text(part, _NODE_DOMAIN)
                     nodes[f"{domain}.{op}" if domain else op] += 1
                 elif inner == _GRAPH_INITIALIZER:
-                    parameters += _floating_values(data, part)
+                    parameters += _floating_values(reader, part)
                 elif inner == _GRAPH_INPUT:
-                    inputs.append(_graph_value(data, part))
+                    inputs.append(_graph_value(reader, part))
                 elif inner == _GRAPH_OUTPUT:
-                    outputs.append(_graph_value(data, part))
+                    outputs.append(_graph_value(reader, part))
     if ir_version == 0 or graphs != 1 or not opsets:
-        raise _NotProtobufError("it has no model format version, graph or opset")
+        raise NotProtobufError("it has no model format version, graph or opset")
     return OnnxOutline(
         ir_version=ir_version,
         opsets=opsets,
@@ -177,113 +242,30 @@ def _outline(data: mmap.mmap, size: int) -> OnnxOutline:
         outputs=tuple(outputs),
         functions=tuple(functions),
         parameters=parameters,
-        size_bytes=size,
+        size_bytes=len(reader.data),
     )
 
 
-class _NotProtobufError(Exception):
-    """The bytes are no protocol-buffer message of the expected outline."""
-
-
-_Value = int | tuple[int, int]
-"""A number, or the span of a nested message or text."""
-
-
-def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, _Value]]:
-    """Field numbers and values of the message in data[at:end]."""
-    return ((number, value) for number, value, _ in _fields_to(data, at, end))
-
-
-def _fields_to(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, _Value, int]]:
-    """The same, and where each field ends; the next one starts there."""
-    while at < end:
-        tag, at = _varint(data, at, end)
-        number, kind = tag >> 3, tag & 7
-        value: _Value
-        if number == 0:
-            raise _NotProtobufError(f"no field starts at byte {at}")
-        if kind == _VARINT:
-            value, at = _varint(data, at, end)
-        elif kind == _BYTES:
-            length, at = _varint(data, at, end)
-            value = (at, at + length)
-            at += length
-        elif kind in (_FIXED64, _FIXED32):
-            value = 0
-            at += 8 if kind == _FIXED64 else 4
-        else:
-            raise _NotProtobufError(f"no field starts at byte {at}")
-        if at > end:
-            raise _NotProtobufError(f"it ends {at - end} bytes too early")
-        yield number, value, at
-
-
-def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= end or shift > 63:
-            raise _NotProtobufError(f"it ends or goes wrong at byte {at}")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at
-
-
-def _span(value: _Value) -> tuple[int, int]:
-    if isinstance(value, int):
-        raise _NotProtobufError("a number stands where a message should")
-    return value
-
-
-def _text(data: mmap.mmap, value: _Value) -> str:
-    start, end = _span(value)
-    return data[start:end].decode("utf-8")
-
-
-def _field_text(data: mmap.mmap, value: _Value, number: int) -> str:
-    for inner, part in _fields(data, *_span(value)):
-        if inner == number:
-            return _text(data, part)
-    return ""
-
-
-def _field_int(data: mmap.mmap, value: _Value, number: int) -> int:
-    for inner, part in _fields(data, *_span(value)):
-        if inner == number and isinstance(part, int):
-            return part
-    return 0
-
-
-def _graph_value(data: mmap.mmap, value: _Value) -> OnnxValue:
+def _graph_value(reader: ProtobufReader, value: Value) -> OnnxValue:
     element, shape = 0, list[int | str]()
-    for kind, part in _fields(data, *_span(value)):
-        if kind != _VALUE_TYPE:
-            continue
-        for tensor in _nested(data, part, _TYPE_TENSOR):
-            element = _field_int(data, tensor, _TENSOR_ELEMENT)
-            for extents in _nested(data, tensor, _TENSOR_SHAPE):
-                for dim in _nested(data, extents, _SHAPE_DIM):
-                    shape.append(_field_int(data, dim, _DIM_VALUE) or _field_text(data, dim, _DIM_NAME))
-    name = _field_text(data, value, _VALUE_NAME)
+    for part in reader.nested(value, _VALUE_TYPE):
+        for tensor in reader.nested(part, _TYPE_TENSOR):
+            element = reader.field_int(tensor, _TENSOR_ELEMENT)
+            for extents in reader.nested(tensor, _TENSOR_SHAPE):
+                for dim in reader.nested(extents, _SHAPE_DIM):
+                    shape.append(reader.field_int(dim, _DIM_VALUE) or reader.field_text(dim, _DIM_NAME))
+    name = reader.field_text(value, _VALUE_NAME)
     return OnnxValue(name, _ELEMENTS.get(element, f"type {element}"), tuple(shape))
 
 
-def _nested(data: mmap.mmap, value: _Value, number: int) -> Iterator[_Value]:
-    return (part for inner, part in _fields(data, *_span(value)) if inner == number)
-
-
-def _floating_values(data: mmap.mmap, value: _Value) -> int:
-    count, kind = 1, 0
-    for inner, part in _fields(data, *_span(value)):
-        if inner == _TENSOR_DIMS and isinstance(part, int):
-            count *= part
-        elif inner == _TENSOR_DIMS:  # packed
-            start, end = _span(part)
-            while start < end:
-                extent, start = _varint(data, start, end)
-                count *= extent
+def _floating_values(reader: ProtobufReader, value: Value) -> int:
+    count, rank, kind = 1, 0, 0
+    for inner, part in reader.fields(value):
+        if inner == _TENSOR_DIMS:
+            for extent in reader.varints(part):
+                count, rank = count * extent, rank + 1
+                if rank > _RANK_MAX:
+                    raise NotProtobufError(f"a tensor has more than {_RANK_MAX} dimensions")
         elif inner == _TENSOR_TYPE and isinstance(part, int):
             kind = part
     return count if kind in _FLOATING else 0

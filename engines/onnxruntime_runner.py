@@ -11,11 +11,9 @@ import numpy.typing as npt
 
 from vmkla.engines import custom_ops
 from vmkla.engines.frames import check_frames, network_input
-from vmkla.engines.onnx_file import read_outline
+from vmkla.engines.model_file import ModelFile, open_model
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, VmklaError
-from vmkla.files import file_sha256
 from vmkla.imports import require
-from vmkla.metadata import ArtefactMetadata
 from vmkla.runner import RunnerSpec
 
 logger = logging.getLogger(__name__)
@@ -23,6 +21,8 @@ logger = logging.getLogger(__name__)
 Kernels = Literal["native", "bodies"]
 PROVIDER = "CPUExecutionProvider"
 INPUT, OUTPUT = "frames", "probability"
+_NO_MEMORY = ("allocate", "bad_alloc", "out of memory")
+"""In what onnxruntime says where memory ran out, which is not the file's fault."""
 
 
 class OnnxRuntimeRunner:
@@ -36,7 +36,8 @@ class OnnxRuntimeRunner:
         warn_unverified: log a warning when the file's own check was skipped.
     Raises:
         BadInputError: the file is missing, cut off or not ONNX.
-        ArtefactMismatchError: the file is not one of vmkla's, or not for this onnxruntime.
+        ArtefactMismatchError: the file is not one of vmkla's, is damaged (see ``open_model``), or is not for
+            this onnxruntime.
         MissingDependencyError: the kernels cannot be had.
     """
 
@@ -51,8 +52,8 @@ class OnnxRuntimeRunner:
         warn_unverified: bool = True,
     ) -> None:
         ort = require("onnxruntime", extra=None, purpose="the ONNX Runtime runner")
-        outline = read_outline(path)
-        metadata = ArtefactMetadata.from_props(outline.metadata, path=str(path))
+        model = open_model(path)
+        metadata = model.metadata
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
@@ -64,7 +65,8 @@ class OnnxRuntimeRunner:
         if kernels == "native":
             custom_ops.register(options)
         try:
-            session = ort.InferenceSession(str(path), options, providers=[PROVIDER])
+            # The bytes that were checked: the file may be another one by now.
+            session = ort.InferenceSession(model.data, options, providers=[PROVIDER])
         except Exception as error:  # onnxruntime's exceptions have no base of their own
             raise ArtefactMismatchError(
                 f"onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)}",
@@ -74,8 +76,11 @@ class OnnxRuntimeRunner:
             raise MissingDependencyError(
                 f"onnxruntime took the providers {session.get_providers()}, expected {PROVIDER} alone"
             )
+        # It keeps them to make the session again on another provider, which never happens here.
+        session._model_bytes = b""
         self._session = session
-        self._spec = _spec_of(session, metadata, path, f"onnxruntime {ort.__version__}", kernels)
+        self._answered = False
+        self._spec = _spec_of(session, model, f"onnxruntime {ort.__version__}", kernels)
         if warn_unverified and not metadata.verified:
             logger.warning("%s was never verified: its maker's check was skipped", path)
 
@@ -89,7 +94,8 @@ class OnnxRuntimeRunner:
 
         Raises:
             ShapeError: the batch has another shape or type.
-            VmklaError: the runner is closed, or onnxruntime failed.
+            ArtefactMismatchError: onnxruntime rejects a node of the file when it runs it for the first time.
+            VmklaError: the runner is closed, or onnxruntime failed later, or for want of memory.
         """
         check_frames(frames_rgb, self._spec)
         if self._session is None:
@@ -101,18 +107,29 @@ class OnnxRuntimeRunner:
             feed = network_input(frames_rgb, self._spec.metadata.input_type)
             (probability,) = self._session.run(None, {INPUT: feed})
         except Exception as error:
-            raise VmklaError(f"onnxruntime failed on {self._spec.path}: {_first_line(error)}") from error
+            raise self._failure(error) from error
+        self._answered = True
         return np.asarray(probability)
+
+    def _failure(self, error: Exception) -> VmklaError:
+        """What a failed run means: of a file that never ran, that a node of it cannot run."""
+        text = _first_line(error)
+        memory = isinstance(error, MemoryError) or any(word in str(error).lower() for word in _NO_MEMORY)
+        if self._answered or memory:
+            return VmklaError(f"onnxruntime failed on {self._spec.path}: {text}")
+        return ArtefactMismatchError(
+            f"{self._spec.runtime} cannot run {self._spec.path}: {text}",
+            hint="Run: vmkla export again, with the vmkla and onnxruntime installed here",
+        )
 
     def close(self) -> None:
         """Release the session; a second call does nothing."""
         self._session = None
 
 
-def _spec_of(
-    session: object, metadata: ArtefactMetadata, path: Path, runtime: str, kernels: Kernels
-) -> RunnerSpec:
-    """Hold the session's input and output against what the metadata says of them."""
+def _spec_of(session: object, model: ModelFile, runtime: str, kernels: Kernels) -> RunnerSpec:
+    """Compare the session's input and output with what the metadata states about them."""
+    metadata, path = model.metadata, model.path
     inputs, outputs = session.get_inputs(), session.get_outputs()  # type: ignore[attr-defined]
     height, width = metadata.preprocess.height, metadata.preprocess.width
     seen = [(value.name, value.type, list(value.shape)) for value in (*inputs, *outputs)]
@@ -138,10 +155,11 @@ def _spec_of(
         num_classes=classes,
         metadata=metadata,
         path=str(path),
-        sha256=file_sha256(path),
+        sha256=model.sha256,
         runtime=runtime,
         device="cpu",
         kernels=kernels,
+        notes=model.notes,
     )
 
 

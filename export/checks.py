@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.engines.gates import FP16_EXPORT, FP32_EXPORT, HALF_ARITHMETIC, GateReport, Gates
+from vmkla.engines.onnx_file import with_metadata
 from vmkla.engines.onnxruntime_runner import Kernels, OnnxRuntimeRunner
 from vmkla.engines.torch_runner import TorchRunner
 from vmkla.engines.verify import Comparison, check, compare, gates_record
@@ -128,7 +129,7 @@ def check_file(
 
     if half:
         exact = HalfTorchRunner(model, form, metadata, widened=True)
-        with _widened_beside(path, proto) as wide:
+        with _widened_beside(path, proto, metadata) as wide:
             for kernels in KERNELS:
                 hold(exact, _WidenedRunner(wide, kernels=kernels, warn_unverified=False), HALF_ARITHMETIC)
         hold(reference, HalfTorchRunner(model, form, metadata), FP16_EXPORT)
@@ -176,11 +177,11 @@ class _WidenedRunner(OnnxRuntimeRunner):
 
 
 @contextmanager
-def _widened_beside(path: Path, proto: onnx.ModelProto) -> Iterator[Path]:
+def _widened_beside(path: Path, proto: onnx.ModelProto, metadata: ArtefactMetadata) -> Iterator[Path]:
     """A widened copy of a half-precision file, there for the while."""
     wide = path.with_name(f"{path.name}.wide")
     try:
-        wide.write_bytes(ranges.widened(proto)[0].SerializeToString())
+        wide.write_bytes(with_metadata(ranges.widened(proto)[0].SerializeToString(), metadata.to_props()))
         yield wide
     except OSError as error:
         raise BadInputError(f"{wide} cannot be written: {error.strerror}") from error

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vmkla.engines.check_frames import rendered_frames
 from vmkla.engines.gates import GateReport
+from vmkla.engines.onnx_file import with_metadata
 from vmkla.engines.verify import Comparison
 from vmkla.errors import BadInputError, ShapeError, UsageError
 from vmkla.export import checks, half, storage, tracing
@@ -204,11 +205,10 @@ def _check_arguments(
 
 
 def _write(proto: onnx.ModelProto, metadata: ArtefactMetadata, path: Path) -> None:
-    onnx = require("onnx", extra="export", purpose="vmkla export")
-    onnx.helper.set_model_props(proto, metadata.to_props())
+    data = with_metadata(proto.SerializeToString(), metadata.to_props())
     try:
         with path.open("wb") as file:
-            file.write(proto.SerializeToString())
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from vmkla.errors import ShapeError, UsageError
+from vmkla.plain_values import from_plain
 
 DecoderBlock = Literal["mkcsa", "mkla", "csa", "mlla", "mlcsa", "ss2d"]
 DECODER_BLOCKS: tuple[str, ...] = get_args(DecoderBlock)
@@ -15,6 +16,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Mean and deviation of the input's red, green and blue on a scale of 0 to 1: the network takes
 ``(rgb / 255 - IMAGENET_MEAN) / IMAGENET_STD``."""
+
+
+LARGEST = 4096
+"""Of each count and width: a file that asks for more is damaged, and would take all memory."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,12 @@ class ModelConfig:
         for field in ("encoder_depths", "decoder_depths"):
             depths = tuple(getattr(self, field))
             object.__setattr__(self, field, depths)
-            if len(depths) != 4 or any(depth < 1 for depth in depths):
-                raise UsageError(f"{field} must be four counts of at least 1, got {depths}")
+            if len(depths) != 4 or not all(1 <= depth <= LARGEST for depth in depths):
+                raise UsageError(f"{field} must be four counts from 1 to {LARGEST}, got {depths}")
         for field in ("dim", "num_classes", "d_state", "expand", "patch", "head_dim", "kan_hidden",
                       "grid_size", "spline_order", "mlp_ratio"):  # fmt: skip
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field} must be at least 1, got {getattr(self, field)}")
+            if not 1 <= getattr(self, field) <= LARGEST:
+                raise UsageError(f"{field} must be from 1 to {LARGEST}, got {getattr(self, field)}")
         if not 0 <= self.drop_path < 1:
             raise UsageError(f"drop_path must be in 0 <= x < 1, got {self.drop_path}")
 
@@ -105,7 +110,7 @@ class ModelConfig:
         """Inverse of ``to_dict``.
 
         Raises:
-            UsageError: a key is not a field of this version.
+            UsageError: a key is not a field of this version, or a value is of another type or makes no sense.
         """
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
@@ -113,7 +118,11 @@ class ModelConfig:
                 f"model configuration has unknown fields: {', '.join(unknown)}",
                 hint="The file was written by another version of vmkla: pip install -U vmkla",
             )
-        return cls(**values)
+        try:
+            made: ModelConfig = from_plain(cls, values, "the model configuration")
+        except TypeError as error:
+            raise UsageError(f"model configuration is damaged: {error}") from error
+        return made
 
 
 PRESETS: dict[str, ModelConfig] = {

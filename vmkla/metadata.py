@@ -7,12 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from vmkla import __version__
-from vmkla.errors import ArtefactMismatchError
+from vmkla.bounded import parse_json, parse_names
+from vmkla.errors import ArtefactMismatchError, VmklaError
+from vmkla.plain_values import from_plain
 from vmkla.preprocess import PreprocessSpec
 
 FORMAT = "1"
 """Version of this layout, raised when a reader of the old one would go wrong."""
+
+_TEXT_MAX_BYTES = 4 << 20
+"""Of one entry; the largest, the result of a check, has some ten thousand bytes."""
 
 Precision = Literal["fp32", "fp16", "int8"]
 """Of the arithmetic that an exported file asks for."""
@@ -105,42 +112,56 @@ class ArtefactMetadata:
         try:
             return cls(
                 model_config=_facts(props["vmkla.model_config"]),
-                class_names=tuple(json.loads(props["vmkla.class_names"])),
-                threshold=_threshold(json.loads(props["vmkla.threshold"])),
-                preprocess=PreprocessSpec.from_dict(json.loads(props["vmkla.preprocess"])),
+                class_names=_class_names(props["vmkla.class_names"]),
+                threshold=_threshold(_parsed(props["vmkla.threshold"])),
+                preprocess=PreprocessSpec.from_dict(_facts(props["vmkla.preprocess"])),
                 training=_facts(props["vmkla.training"]),
                 weights_sha256=props["vmkla.weights_sha256"],
-                random_weights=bool(json.loads(props["vmkla.random_weights"])),
+                random_weights=bool(_parsed(props["vmkla.random_weights"])),
                 gates=_facts(props["vmkla.gates"]),
                 precision=props["vmkla.precision"],
                 input_type=_input_type(props.get("vmkla.input_type", "uint8")),
-                profile=_profile(json.loads(props.get("vmkla.profile", "null"))),
+                profile=_profile(_parsed(props.get("vmkla.profile", "null"))),
                 calibration=_facts(props.get("vmkla.calibration", "{}")),
                 self_test=_self_test(props.get("vmkla.self_test", "null")),
                 vmkla_version=props["vmkla.version"],
             )
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, VmklaError) as error:
             raise ArtefactMismatchError(
-                f"{path} has damaged vmkla metadata: {error!r}",
+                f"{path} has damaged vmkla metadata: {error!r:.300}",
                 hint="Run: vmkla export again, or fetch the file anew",
             ) from error
 
 
-def _threshold(value: Any) -> float:
-    if not 0.0 < float(value) < 1.0:
-        raise ValueError(f"threshold {value!r}, expected a number between 0 and 1")
-    return float(value)
+def _parsed(text: str) -> Any:
+    return parse_json(text, _TEXT_MAX_BYTES)
 
 
 def _facts(text: str) -> dict[str, Any]:
-    values = json.loads(text)
-    if not isinstance(values, dict):
-        raise TypeError(f"{values!r}, expected names and values")
-    return values
+    return parse_names(text, _TEXT_MAX_BYTES)
+
+
+def _class_names(text: str) -> tuple[str, ...]:
+    names: tuple[str, ...] = from_plain(tuple[str, ...], _parsed(text), "class_names")
+    if not names:
+        raise ValueError("there are no class names")
+    return names
+
+
+def _threshold(value: Any) -> float:
+    threshold: float = from_plain(float, value, "threshold")
+    if not 0.0 < threshold < 1.0:
+        raise ValueError(f"threshold {value!r}, expected a number between 0 and 1")
+    return threshold
 
 
 def _self_test(text: str) -> dict[str, Any] | None:
-    return None if json.loads(text) is None else _facts(text)
+    if _parsed(text) is None:
+        return None
+    values = _facts(text)
+    if "grids" in values:
+        np.asarray(values["grids"], np.float64)  # a ValueError where it is not an array of numbers
+    return values
 
 
 def _input_type(text: str) -> InputType:
@@ -153,7 +174,7 @@ def _input_type(text: str) -> InputType:
 def _profile(values: Any) -> tuple[int, int, int] | None:
     if values is None:
         return None
-    smallest, usual, largest = (int(value) for value in values)
+    smallest, usual, largest = from_plain(tuple[int, int, int], values, "profile")
     if not 1 <= smallest <= usual <= largest:
         raise ValueError(f"batch profile {values}, expected 1 <= min <= opt <= max")
     return smallest, usual, largest

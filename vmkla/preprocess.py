@@ -13,7 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError, ShapeError, UsageError
+from vmkla.plain_values import from_plain
 
+SIDE_MAX_PX = 16384
+"""Of the network's input."""
 _SEARCH_SIDE_PX = 640
 """The field of view is searched in a copy whose longer side is at most this."""
 _BORDER_LEVEL_MAX = 48
@@ -48,8 +51,10 @@ class PreprocessSpec:
     roi: str | Rect = "none"
 
     def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise ShapeError(f"the network's input is {self.height}x{self.width}, both must be at least 1")
+        if not (1 <= self.height <= SIDE_MAX_PX and 1 <= self.width <= SIDE_MAX_PX):
+            raise ShapeError(
+                f"the network's input is {self.height}x{self.width}, both must be 1 to {SIDE_MAX_PX}"
+            )
         _check_roi(self.roi)
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,9 +64,17 @@ class PreprocessSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PreprocessSpec:
-        """Inverse of ``to_dict``."""
+        """Inverse of ``to_dict``.
+
+        Raises:
+            KeyError, TypeError: a value is missing or of another type.
+            ShapeError, UsageError: it makes no sense.
+        """
         roi = values["roi"]
-        return cls(int(values["height"]), int(values["width"]), roi if isinstance(roi, str) else Rect(*roi))
+        rect = roi if isinstance(roi, str) else Rect(*from_plain(tuple[int, int, int, int], roi, "roi"))
+        return cls(
+            from_plain(int, values["height"], "height"), from_plain(int, values["width"], "width"), rect
+        )
 
 
 def parse_roi(text: str) -> str | Rect:

@@ -120,7 +120,7 @@ def build_engine(
     plugin = None if plan.plugin is None else load_plugin(api, plan.plugin, messages)
     say(_heading(api, plan, gpu))
     builder = _make_builder(api, library_logger, messages)
-    data = without_functions(plan.path) if plan.strip_functions else _read(plan.path)
+    data = without_functions(plan.model.data) if plan.strip_functions else plan.model.data
     parsed = parse_network(api, builder, library_logger, data, plan.path)
     network = parsed.network
     check_network(network, plan.metadata, plan.path)
@@ -206,13 +206,6 @@ def _heading(api: TensorRTApi, plan: Preflight, gpu: GpuFacts | None) -> str:
     )
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
-
-
 def _make_builder(api: TensorRTApi, library_logger: Any, messages: Messages) -> Any:
     try:
         return api.module.Builder(library_logger)
@@ -296,7 +289,7 @@ def _manifest(
         runtime_version=api.version_text,
         engine_sha256=file_sha256(engine),
         engine_bytes=engine.stat().st_size,
-        onnx=OnnxFacts(plan.onnx_name, file_sha256(plan.path), plan.outline.size_bytes),
+        onnx=OnnxFacts(plan.onnx_name, plan.model.sha256, plan.outline.size_bytes),
         weights_sha256=plan.metadata.weights_sha256,
         profile=plan.profile,
         metadata=dict(plan.outline.metadata),

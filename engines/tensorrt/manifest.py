@@ -13,10 +13,10 @@ from typing import Any, get_args
 
 from vmkla import __version__
 from vmkla.engines.tensorrt.api import EngineRuntime
-from vmkla.engines.tensorrt.plain_values import from_plain
 from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.files import written_whole
 from vmkla.metadata import ArtefactMetadata
+from vmkla.plain_values import from_plain
 
 FORMAT = "1"
 """Version of this layout, raised when a reader of the old one would go wrong."""

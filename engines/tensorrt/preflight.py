@@ -8,7 +8,8 @@ from pathlib import Path
 from vmkla import weights
 from vmkla.engines.check_frames import check_frames_of
 from vmkla.engines.gates import ENGINE
-from vmkla.engines.onnx_file import OnnxOutline, read_outline
+from vmkla.engines.model_file import ModelFile, open_model
+from vmkla.engines.onnx_file import OnnxOutline
 from vmkla.engines.tensorrt.api import TURING, EngineRuntime, TensorRTApi
 from vmkla.engines.tensorrt.host_memory import check_memory
 from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
@@ -66,10 +67,8 @@ class Preflight:
     """A request that may be built, and what was decided about it.
 
     Attributes:
-        path: the ONNX file.
+        model: the ONNX file, checked.
         onnx_name: what the user called it: a shipped model's name, or the file's.
-        outline: its outline.
-        metadata: what it says of itself.
         profile: batch sizes.
         target_sms: GPUs of TensorRT-RTX; empty for TensorRT.
         plugin: library that runs the custom nodes; None where their function bodies are expanded.
@@ -77,15 +76,28 @@ class Preflight:
         remarks: what was chosen for the user.
     """
 
-    path: Path
+    model: ModelFile
     onnx_name: str
-    outline: OnnxOutline
-    metadata: ArtefactMetadata
     profile: Profile
     target_sms: tuple[int, ...]
     plugin: Path | None
     strip_functions: bool
     remarks: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """Where the ONNX file was read from."""
+        return self.model.path
+
+    @property
+    def outline(self) -> OnnxOutline:
+        """Its outline."""
+        return self.model.outline
+
+    @property
+    def metadata(self) -> ArtefactMetadata:
+        """What it states about itself."""
+        return self.model.metadata
 
 
 def preflight(
@@ -102,14 +114,15 @@ def preflight(
         UsageError: an option makes no sense, or not for this file, or two files are one.
         BadInputError: the file is missing or damaged, the output or the timing cache cannot be written, or
             the frames cannot be read.
-        ArtefactMismatchError: the file is not one of vmkla's, or has a node that nothing here runs.
+        ArtefactMismatchError: the file is not one of vmkla's, is damaged, or has a node that nothing here
+            runs.
         MissingDependencyError: the library is too old, or a GPU, memory or the plugin library is missing.
     """
     check_version(api)
     _check_options(request)
     path = weights.resolve(request.model)
-    outline = read_outline(path)
-    metadata = ArtefactMetadata.from_props(outline.metadata, path=str(path))
+    model = open_model(path)
+    outline, metadata = model.outline, model.metadata
     if metadata.precision not in ENGINE:
         raise ArtefactMismatchError(
             f"{path} says that its precision is {metadata.precision!r}, engines know {', '.join(ENGINE)}",
@@ -124,15 +137,13 @@ def preflight(
     if request.frames is not None:
         check_frames_of(request.frames, metadata.preprocess)  # a wrong name is told before a long build
     return Preflight(
-        path=path,
+        model=model,
         onnx_name=request.model if request.model in weights.shipped() else path.name,
-        outline=outline,
-        metadata=metadata,
         profile=profile,
         target_sms=targets,
         plugin=plugin,
         strip_functions=plugin is not None and api.version < PLUGIN_WINS,
-        remarks=remarks + left_out,
+        remarks=model.notes + remarks + left_out,
     )
 
 

@@ -15,7 +15,7 @@ from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.tensorrt.preflight import BuildRequest, Preflight
 from vmkla.engines.tensorrt.runner import TensorRTRunner
 from vmkla.engines.verify import check, compare, gates_record
-from vmkla.errors import GateError
+from vmkla.errors import BadInputError, GateError
 from vmkla.runner import Runner, RunnerSpec
 
 CALLS = 3
@@ -84,7 +84,13 @@ def hold_against_onnxruntime(
     gates = ENGINE[metadata.precision]
     if metadata.random_weights:
         gates = gates.without_masks()
-    reference = Remembering(OnnxRuntimeRunner(plan.path, warn_unverified=False))
+    runner = OnnxRuntimeRunner(plan.path, warn_unverified=False)
+    if runner.spec.sha256 != plan.model.sha256:
+        raise BadInputError(
+            f"{plan.path} was changed while its engine was built, so {output} was not written",
+            hint="Run the same command again.",
+        )
+    reference = Remembering(runner)
     checks: list[dict[str, Any]] = []
     failures: list[str] = []
     try:

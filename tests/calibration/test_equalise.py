@@ -75,11 +75,11 @@ def layer_of(model: onnx.ModelProto) -> Layer:
 
 def test_channels_are_what_numpy_finds(small: Path) -> None:
     shown = frames(5, SIDE, SIDE)
-    layers = open_artefact(small, "cpu", "fp32").layers
+    artefact = open_artefact(small, "cpu", "fp32")
     steps: list[int] = []
     found = measure_channels(
-        small,
-        layers,
+        artefact.model,
+        artefact.layers,
         shown,
         input_type="uint8",
         batch=None,
@@ -89,7 +89,7 @@ def test_channels_are_what_numpy_finds(small: Path) -> None:
     patches = scaled.reshape(5, SIDE // 2, 2, SIDE // 2, 6).transpose(0, 1, 3, 2, 4).reshape(-1, 12)
     values = np.tanh(patches @ small_weights()["first.w"])
     np.testing.assert_allclose(found["one.scaled"], np.abs(values).max(axis=0), rtol=1e-5)
-    assert set(found) == {layer.activation for layer in layers} and steps == [1, 2, 3, 4, 5]
+    assert set(found) == {layer.activation for layer in artefact.layers} and steps == [1, 2, 3, 4, 5]
 
 
 def test_divisors_follow_from_their_definition() -> None:
@@ -186,7 +186,7 @@ def test_a_large_channel_costs_nothing_any_more(tmp_path: Path) -> None:
     artefact = open_artefact(path, "cpu", "fp32")
     shown = frames(12, SIDE, SIDE)
     layers = [layer for layer in artefact.layers if layer.group == "two"]
-    channels = measure_channels(path, layers, shown, input_type="uint8", batch=None)
+    channels = measure_channels(onnx.load(path), layers, shown, input_type="uint8", batch=None)
     divisors = find_divisors(artefact.model, layers, channels)
     assert divisors["two.w"].argmax() == 7
     errors = []

@@ -30,7 +30,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     half = open_half(folder / "m.fp16.onnx", single)
     assert {layer.kind for layer in half.layers} == {"MatMul", "Conv"}
     shown = frames(8, HEIGHT, WIDTH)
-    channels = measure_channels(single.path, single.layers, shown, input_type="uint8", batch=None)
+    channels = measure_channels(single.model, single.layers, shown, input_type="uint8", batch=None)
     divisors = find_divisors(single.model, single.layers, channels)
     model, layers = equalise(single.model, single.layers, divisors)
     assert 0 < len(divisors) < len(layers)

@@ -1,0 +1,254 @@
+"""Files that anybody may have made, read within limits: JSON, TOML and ZIP archives. Standard library only.
+
+Whatever is wrong with the content is one error, ``MalformedError``; the caller says what it means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import stat
+import struct
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vmkla.imports import require
+
+DEPTH_MAX = 32
+"""Levels of lists and names; vmkla's own files have at most eight."""
+INTEGER_MAX = (1 << 63) - 1
+"""Largest magnitude of an integer: what numpy, SQLite and other languages can hold."""
+ENTRIES_MAX = 400_000
+"""Members of an archive: a packed set has two for each image."""
+
+_DIRECTORY_MAX_BYTES = 32 << 20
+_BLOCK_BYTES = 1 << 20
+
+DAMAGED = (
+    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError,
+    MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What readers of ZIP archives and of NumPy's files raise for damage. RecursionError and NotImplementedError
+are kinds of RuntimeError."""
+
+
+class MalformedError(ValueError):
+    """Content that is damaged, too large, too deep or of another kind than expected."""
+
+
+def read_file(path: Path, size_max_bytes: int) -> bytes:
+    """Read a regular file that is not larger than it can be.
+
+    Raises:
+        OSError: it cannot be read.
+        MalformedError: it is larger, or not a regular file.
+    """
+    _check_regular(path)
+    with path.open("rb") as file:
+        data = file.read(size_max_bytes + 1)
+    if len(data) > size_max_bytes:
+        raise MalformedError(f"it is larger than {size_max_bytes:,} bytes")
+    return data
+
+
+def parse_json(text: str | bytes, size_max_bytes: int) -> Any:
+    """The values of a JSON document.
+
+    Args:
+        text: the document; bytes are UTF-8.
+        size_max_bytes: length that a document of its kind has at most.
+    Raises:
+        MalformedError: it is not JSON, too large or too deep, or has a number that is not finite or beyond 64
+            bits, or a name twice.
+    """
+    if len(text) > size_max_bytes:
+        raise MalformedError(f"it is larger than {size_max_bytes:,} bytes")
+    try:
+        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+        values = json.loads(decoded, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise MalformedError(f"it is nested deeper than {DEPTH_MAX} levels") from error
+    except MalformedError:
+        raise
+    except ValueError as error:  # JSON's and Unicode's errors, and integers of more than 4300 digits
+        raise MalformedError(f"it is not JSON: {error}") from error
+    check_plain(values)
+    return values
+
+
+def parse_toml(text: bytes, size_max_bytes: int) -> dict[str, Any]:
+    """The values of a TOML document; limits and errors as of ``parse_json``."""
+    tomllib = require("tomllib", extra=None, purpose="reading TOML (Python 3.11)")
+    if len(text) > size_max_bytes:
+        raise MalformedError(f"it is larger than {size_max_bytes:,} bytes")
+    try:
+        values: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
+    except RecursionError as error:
+        raise MalformedError(f"it is nested deeper than {DEPTH_MAX} levels") from error
+    except ValueError as error:
+        raise MalformedError(f"it is not TOML: {error}") from error
+    check_plain(values)
+    return values
+
+
+def parse_names(text: str | bytes, size_max_bytes: int) -> dict[str, Any]:
+    """The same as ``parse_json``, of a document that holds names and values."""
+    values = parse_json(text, size_max_bytes)
+    if not isinstance(values, dict):
+        raise MalformedError(f"it holds a {type(values).__name__}, expected names and values")
+    return values
+
+
+def check_plain(values: Any) -> None:
+    """Refuse plain values that are nested too deep, or have a number that is not finite or beyond 64 bits.
+
+    Raises:
+        MalformedError: they have.
+    """
+    level = [values]
+    for _ in range(DEPTH_MAX + 1):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner.extend(value.values())
+            elif isinstance(value, list):
+                inner.extend(value)
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise MalformedError(f"it holds the number {value}, expected a finite one")
+            elif isinstance(value, int) and not -INTEGER_MAX <= value <= INTEGER_MAX:
+                raise MalformedError("it holds an integer of more than 64 bits")
+        if not inner:
+            return
+        level = inner
+    raise MalformedError(f"it is nested deeper than {DEPTH_MAX} levels")
+
+
+class Archive:
+    """A ZIP archive whose members are read within limits, from several threads if need be.
+
+    Args:
+        path: the archive.
+    Raises:
+        OSError: it cannot be read.
+        MalformedError: it is not a ZIP archive, is damaged, or has too many members or some that overlap,
+            are encrypted, are compressed in an unusual way, or have unsafe or equal names.
+    """
+
+    def __init__(self, path: Path) -> None:
+        _check_regular(path)
+        self._lock = threading.Lock()
+        self._file = _LimitedFile(io.FileIO(path, "r"))
+        try:
+            with _malformed():
+                self._zip = zipfile.ZipFile(self._file)
+                self._file.size_max_bytes = None
+                size = self._file.seek(0, io.SEEK_END)
+                self._members = _checked(self._zip.infolist(), size)
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the members."""
+        return frozenset(self._members)
+
+    def read(self, name: str, size_max_bytes: int) -> bytes:
+        """A member's bytes; their CRC-32 is checked.
+
+        Raises:
+            MalformedError: there is no such member, it is damaged, or it is larger.
+        """
+        member = self._members.get(name)
+        if member is None:
+            raise MalformedError(f"it has no {name}")
+        if member.file_size > size_max_bytes:
+            raise MalformedError(f"its {name} is larger than {size_max_bytes:,} bytes")
+        return b"".join(self._blocks(member))
+
+    def check(self) -> None:
+        """Compare every member with its CRC-32.
+
+        Raises:
+            MalformedError: one is damaged.
+        """
+        for member in self._members.values():
+            for _ in self._blocks(member):
+                pass
+
+    def close(self) -> None:
+        """Close the file."""
+        self._zip.close()
+        self._file.close()
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _blocks(self, member: zipfile.ZipInfo) -> Iterator[bytes]:
+        """In blocks, since a whole read would decompress all that there is, whatever its declared size."""
+        with self._lock, _malformed(), self._zip.open(member) as file:
+            while block := file.read(_BLOCK_BYTES):
+                yield block
+
+
+class _LimitedFile(io.BufferedReader):
+    """A file that refuses to read much at once while an archive's directory is looked for."""
+
+    size_max_bytes: int | None = _DIRECTORY_MAX_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        limit = self.size_max_bytes
+        if limit is not None and (size is None or not 0 <= size <= limit):
+            raise MalformedError(f"its directory is larger than {limit:,} bytes")
+        return super().read(size)
+
+
+def _checked(members: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
+    if len(members) > ENTRIES_MAX:
+        raise MalformedError(f"it has {len(members):,} members, expected at most {ENTRIES_MAX:,}")
+    if sum(member.compress_size for member in members) > size:
+        raise MalformedError("its members overlap")
+    for member in members:
+        name = member.filename
+        if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+            raise MalformedError(f"it has a member {name!r}, which leaves its folder")
+        if member.flag_bits & 1:
+            raise MalformedError(f"its {name} is encrypted")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise MalformedError(f"its {name} is compressed in an unusual way ({member.compress_type})")
+    found = {member.filename: member for member in members}
+    if len(found) < len(members):
+        raise MalformedError("two of its members have one name")
+    return found
+
+
+@contextlib.contextmanager
+def _malformed() -> Iterator[None]:
+    try:
+        yield
+    except MalformedError:
+        raise
+    except DAMAGED as error:
+        raise MalformedError(f"it is damaged or cut off: {error}") from error
+
+
+def _check_regular(path: Path) -> None:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder fails with an error of its own
+        raise MalformedError("it is not a regular file")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise MalformedError("it has a name twice")
+    return made
