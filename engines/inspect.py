@@ -104,8 +104,8 @@ def network_of(model: str | Path) -> tuple[ModelConfig, tuple[int, int]]:
     if path.suffix == ".safetensors":
         checkpoints = require("vmkla.training.checkpoints", extra="train", purpose="reading .safetensors")
         loaded = checkpoints.load_weights(path)
-        height, width = loaded.training.get("image_size_hw", (256, 256))
-        return loaded.config, (height, width)
+        spec = loaded.preprocess
+        return loaded.config, (256, 256) if spec is None else (spec.height, spec.width)
     facts = describe(path)
     size = facts["preprocess"]
     return ModelConfig.from_dict(facts["model_config"]), (size["height"], size["width"])

@@ -10,10 +10,8 @@ import numpy.typing as npt
 
 from vmkla.engines.frames import check_frames
 from vmkla.errors import ArtefactMismatchError, VmklaError
-from vmkla.files import file_sha256
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
-from vmkla.preprocess import PreprocessSpec
 from vmkla.runner import RunnerSpec
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ class TorchRunner:
         sha256: hash of that file; empty when there is none.
         device: ``"cpu"`` or ``"cuda:0"``.
         threads: CPU threads of torch, for the whole process; None leaves them.
+        notes: what else there is to state about it, for people.
     Raises:
         MissingDependencyError: torch, or the device, is not here.
     """
@@ -45,6 +44,7 @@ class TorchRunner:
         sha256: str = "",
         device: str = "cpu",
         threads: int | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         torch = require("torch", extra="train", purpose="the PyTorch runner")
         serving = require("vmkla.models.serving", extra="train", purpose="the PyTorch runner")
@@ -64,6 +64,7 @@ class TorchRunner:
             runtime=f"torch {torch.__version__}",
             device=device,
             kernels="torch",
+            notes=notes,
         )
 
     @classmethod
@@ -78,22 +79,27 @@ class TorchRunner:
         checkpoints = require("vmkla.training.checkpoints", extra="train", purpose="the PyTorch runner")
         serving = require("vmkla.models.serving", extra="train", purpose="the PyTorch runner")
         loaded = checkpoints.load_weights(path, backend=backend)
-        if "image_size_hw" not in loaded.training:
+        if loaded.preprocess is None:
             raise ArtefactMismatchError(
                 f"{path} does not say what size it was trained at",
                 hint=f"Run: vmkla export --model {path} --imgsz H,W --output model.onnx, and use that file",
             )
-        height, width = loaded.training["image_size_hw"]
         metadata = ArtefactMetadata(
             model_config=loaded.config.to_dict(),
             class_names=loaded.class_names,
             threshold=loaded.threshold,
-            preprocess=PreprocessSpec(height, width, loaded.training.get("roi", "none")),
+            preprocess=loaded.preprocess,
             weights_sha256=serving.weights_sha256(loaded.model),
             training=loaded.training,
         )
         return cls(
-            loaded.model, metadata, path=str(path), sha256=file_sha256(path), device=device, threads=threads
+            loaded.model,
+            metadata,
+            path=str(path),
+            sha256=loaded.sha256,
+            device=device,
+            threads=threads,
+            notes=loaded.notes,
         )
 
     @property

@@ -67,9 +67,10 @@ def export_request(request: ExportRequest, progress: Callable[[str], None] | Non
     """
     loaded = _load(request)
     training = loaded.training
-    height, width = request.size_hw or training.get("image_size_hw") or (256, 256)
+    trained = loaded.preprocess or PreprocessSpec(256, 256)
+    height, width = request.size_hw or (trained.height, trained.width)
     loaded.config.check_input(height, width)
-    spec = PreprocessSpec(height, width, request.roi or training.get("roi", "none"))
+    spec = PreprocessSpec(height, width, request.roi or trained.roi)
     return export_onnx(
         loaded.model,
         spec=spec,

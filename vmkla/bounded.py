@@ -207,9 +207,13 @@ class _LimitedFile(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         limit = self.size_max_bytes
-        if limit is not None and (size is None or not 0 <= size <= limit):
+        if limit is None:
+            return super().read(size)
+        wanted = limit + 1 if size is None or size < 0 else size
+        data = super().read(min(wanted, limit + 1))
+        if len(data) > limit:
             raise MalformedError(f"its directory is larger than {limit:,} bytes")
-        return super().read(size)
+        return data
 
 
 def _checked(members: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:

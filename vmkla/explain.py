@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
 from vmkla.imports import require
-from vmkla.preprocess import PreprocessSpec, field_of_view, prepare, restore
+from vmkla.preprocess import field_of_view, prepare, restore
 from vmkla.video.findings import Findings, find
 from vmkla.video.images import write_png
 from vmkla.video.outputs import OVERLAY_FOLDER, check_image_names
@@ -93,7 +93,7 @@ class Panel:
         serving = require("vmkla.models.serving", extra="train", purpose="vmkla explain")
         serving.check_device(device)
         loaded = checkpoints.load_weights(weights)
-        if "image_size_hw" not in loaded.training:
+        if loaded.preprocess is None:
             raise ArtefactMismatchError(f"{weights} does not say what size it was trained at")
         depths = loaded.config.decoder_depths
         number = block.block
@@ -101,8 +101,7 @@ class Panel:
             number = depths[block.stage] - 1 if block.stage < len(depths) else 0
         self.title = f"{loaded.config.decoder_block} {block.stage}.{number}"
         self.threshold = loaded.threshold
-        height, width = loaded.training["image_size_hw"]
-        self.spec = PreprocessSpec(height, width, loaded.training.get("roi", "none"))
+        self.spec = loaded.preprocess
         self._device = device
         self._cam = gradcam.DecoderGradCam(loaded.model.to(device), block.stage, number)
         self._served: Any = serving.FramesToProbability(loaded.model, loaded.config.num_classes).to(device)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vmkla.bounded import Archive
 from vmkla.errors import BadInputError
 
 # Checkpoints of the Swin and VMamba family carry their training configuration as an object of the
@@ -31,6 +33,9 @@ def read_pickle(path: Path) -> Any:
     if not path.is_file():
         raise BadInputError(f"there is no checkpoint {path}")
     try:
+        if zipfile.is_zipfile(path):
+            with Archive(path) as archive:
+                archive.check()  # torch does not compare the checksums that it writes
         with torch.serialization.safe_globals(_STAND_INS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

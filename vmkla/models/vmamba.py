@@ -78,7 +78,8 @@ def load_vmamba_encoder(model: VMKLAUNet, path: Path | str) -> LoadReport:
         What was loaded, missing and unused.
     Raises:
         BadInputError: the file is missing, unreadable, or holds no VMamba encoder.
-        ArtefactMismatchError: shapes differ, or less than 95 % of the encoder would be filled.
+        ArtefactMismatchError: shapes differ, a number is not finite, or less than 95 % of the encoder would
+            be filled.
     """
     path = Path(path)
     weights = _find_weights(read_pickle(path), path)
@@ -94,6 +95,10 @@ def load_vmamba_encoder(model: VMKLAUNet, path: Path | str) -> LoadReport:
             raise ArtefactMismatchError(
                 f"{path}: {entry.key} is {tuple(value.shape)}, this encoder needs {entry.shape}",
                 hint="The public VMamba-T and VMamba-S v0 weights fit the presets small, tiny and large.",
+            )
+        if not torch.isfinite(value).all():
+            raise ArtefactMismatchError(
+                f"{path}: {entry.key} holds numbers that are not finite", hint="Fetch the file anew."
             )
         loaded.append(entry.key)
         copies.extend(zip(entry.targets, entry.convert(value.float()), strict=True))

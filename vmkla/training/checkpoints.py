@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from vmkla import __version__
+from vmkla.bounded import parse_json, parse_names
 from vmkla.config import ModelConfig
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError, VmklaError
 from vmkla.files import written_whole
-from vmkla.imports import require
 from vmkla.models.layers import Float32Island
 from vmkla.models.vmkla_unet import VMKLAUNet
+from vmkla.plain_values import from_plain
+from vmkla.preprocess import PreprocessSpec
+from vmkla.training.weights_file import HEADER_MAX_BYTES, UNSEALED, encode, read_weights
 
 FORMAT = "1"
 """Version of the header's layout, raised when a reader of the old one would go wrong."""
@@ -33,6 +36,9 @@ class LoadedWeights:
         class_names: one per output channel.
         threshold: probability at and above which a pixel belongs to the mask, 0 to 1.
         training: summary of the training data and run; empty when unknown.
+        preprocess: how frames were prepared for the training; None when unknown.
+        sha256: hex digest of the file's bytes; empty when there is no file.
+        notes: what could not be checked, for people.
     """
 
     model: VMKLAUNet
@@ -40,6 +46,9 @@ class LoadedWeights:
     class_names: tuple[str, ...]
     threshold: float
     training: dict[str, Any]
+    preprocess: PreprocessSpec | None = None
+    sha256: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Description(Protocol):
@@ -75,7 +84,6 @@ def save_weights(
         UsageError: the class names or the threshold do not fit.
         BadInputError: the file cannot be written.
     """
-    safetensors = require("safetensors.torch", extra="train", purpose="saving weights")
     path = Path(path)
     config: Description = description_of(model)
     if len(class_names) != config.num_classes:
@@ -99,7 +107,7 @@ def save_weights(
         for name, value in model.state_dict().items()
     }
     with written_whole(path, private=False) as file:
-        file.write(safetensors.save(tensors, metadata=header))
+        file.write(encode(tensors, header))
 
 
 def description_of(model: nn.Module) -> Description:
@@ -126,11 +134,13 @@ def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
     Returns:
         The network and what the file says of it.
     Raises:
-        BadInputError: the file is missing, damaged or not safetensors, or a weight is not finite.
-        ArtefactMismatchError: the file is not one of vmkla's, or of another version's layout.
+        BadInputError: the file is missing, cut off or not safetensors.
+        ArtefactMismatchError: the file is not one of vmkla's, has another version's layout, is damaged, or
+            has a weight that is not finite.
     """
     path = Path(path)
-    header, tensors = _read(path)
+    file = read_weights(_checked_name(path))
+    header, tensors = file.header, file.tensors
     if "vmkla.format" not in header:
         raise ArtefactMismatchError(
             f"{path} is a safetensors file without vmkla's header, so its configuration is unknown",
@@ -142,31 +152,53 @@ def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
             hint="Run: pip install -U vmkla",
         )
     try:
-        described = json.loads(header["vmkla.model_config"])
+        described = _facts(header["vmkla.model_config"])
         if "library" in described:
             raise ArtefactMismatchError(
                 f"{path} holds a network of {described['library']}, which was trained here for comparison",
                 hint="Load it with what made the network.",
             )
         config = ModelConfig.from_dict(described)
-        class_names = tuple(str(name) for name in json.loads(header["vmkla.class_names"]))
-        threshold = float(json.loads(header["vmkla.threshold"]))
-        training = dict(json.loads(header["vmkla.training"]))
+        class_names = from_plain(tuple[str, ...], _parsed(header["vmkla.class_names"]), "class_names")
+        if len(class_names) != config.num_classes:
+            raise ValueError(f"{len(class_names)} class names for {config.num_classes} output channels")
+        threshold = from_plain(float, _parsed(header["vmkla.threshold"]), "threshold")
+        if not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"threshold {threshold}, expected 0 to 1")
+        training = _facts(header["vmkla.training"])
+        preprocess = _preprocess_of(training)
     except ArtefactMismatchError:
         raise
     except (KeyError, ValueError, TypeError, VmklaError) as error:
         raise ArtefactMismatchError(
             f"{path} has a damaged vmkla header: {error}", hint="Fetch or train the file anew."
         ) from error
+    _check_fit(config, tensors, path)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
         model = VMKLAUNet(config, backend=backend)
-    _fill(model, tensors, path)
-    return LoadedWeights(model.eval(), config, class_names, threshold, training)
+    model.load_state_dict(tensors)
+    notes = () if file.sealed else (UNSEALED,)
+    return LoadedWeights(
+        model.eval(), config, class_names, threshold, training, preprocess, file.sha256, notes
+    )
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Header and tensors of a safetensors file."""
-    safetensors = require("safetensors", extra="train", purpose="loading weights")
+def _parsed(text: str) -> Any:
+    return parse_json(text, HEADER_MAX_BYTES)
+
+
+def _facts(text: str) -> dict[str, Any]:
+    return parse_names(text, HEADER_MAX_BYTES)
+
+
+def _preprocess_of(training: Mapping[str, Any]) -> PreprocessSpec | None:
+    if "image_size_hw" not in training:
+        return None
+    height, width = from_plain(tuple[int, int], training["image_size_hw"], "image_size_hw")
+    return PreprocessSpec.from_dict({"height": height, "width": width, "roi": training.get("roi", "none")})
+
+
+def _checked_name(path: Path) -> Path:
     if not path.is_file():
         raise BadInputError(f"there is no weights file {path}")
     if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
@@ -174,19 +206,16 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             f"{path} is a pickle, and vmkla keeps its weights as .safetensors with the configuration inside",
             hint="A VMamba checkpoint starts a training: vmkla train --init-encoder FILE",
         )
-    try:
-        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BadInputError(
-            f"{path} cannot be read as safetensors: {error}",
-            hint="The file is cut off or of another kind; fetch it anew.",
-        ) from error
+    return path
 
 
-def _fill(model: VMKLAUNet, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy the tensors into the network, every one to its place."""
-    expected = model.state_dict()
+def _check_fit(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Compare the tensors with the network that the header describes, before memory is taken for it."""
+    blocks = sum((*config.encoder_depths, *config.decoder_depths))
+    expected: Mapping[str, Tensor] = {}
+    if blocks <= len(tensors):
+        with torch.device("meta"):
+            expected = VMKLAUNet(config).state_dict()
     problems = [f"{name} is missing" for name in expected if name not in tensors]
     problems += [f"{name} is unknown" for name in tensors if name not in expected]
     problems += [
@@ -194,19 +223,20 @@ def _fill(model: VMKLAUNet, tensors: Mapping[str, Tensor], path: Path) -> None:
         for name, value in expected.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
-    if problems:
+    if problems or not expected:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ArtefactMismatchError(
-            f"{path} does not fit the network that its own header describes: {'; '.join(problems[:3])}{more}",
+            f"{path} does not fit the network that its own header describes: "
+            + ("; ".join(problems[:3]) if expected else f"{len(tensors)} tensors for {blocks} blocks")
+            + more,
             hint="The file was written by another version of vmkla: pip install -U vmkla",
         )
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise BadInputError(
+        raise ArtefactMismatchError(
             f"{path} holds numbers that are not finite, in {len(broken)} tensors: {', '.join(broken[:3])}",
             hint="Choose weights of an earlier epoch, or of another run.",
         )
-    model.load_state_dict(dict(tensors))
 
 
 def _kept_wide(model: nn.Module) -> set[str]:

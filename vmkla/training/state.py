@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vmkla.bounded import Archive
 from vmkla.errors import BadInputError, UsageError
 from vmkla.files import written_whole
 from vmkla.training.config import MAY_CHANGE_ON_RESUME, TrainConfig
@@ -43,12 +44,17 @@ def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
             f"{path} does not exist, so there is no run to go on with", hint="Run it without --resume."
         )
     try:
+        with Archive(path) as archive:
+            archive.check()  # torch does not
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        then = state["config"]
+        then: dict[str, Any] = dict(state["config"])
         if state["format"] != FORMAT:
             raise ValueError(f"layout {state['format']!r}, expected {FORMAT!r}")
     except Exception as error:  # torch.load raises a dozen kinds for a damaged file
-        raise BadInputError(f"{path} is not a state that this version of vmkla wrote: {error}") from error
+        raise BadInputError(
+            f"{path} is not a state that this version of vmkla wrote: {error}",
+            hint="Begin a new run with the last whole weights: vmkla train --init best.safetensors --out DIR",
+        ) from error
     now = config.to_dict()
     may_change = set(MAY_CHANGE_ON_RESUME)
     if config.t_max_epochs == 0:
