@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla import __version__
+from vmkla.bounded import DAMAGED, parse_names, read_file
 from vmkla.calibration.equalise import Divisors
 from vmkla.calibration.insertion import Range
 from vmkla.files import written_whole
 
 FORMAT = 2
 """Of the files; another one is left alone."""
+_FILE_MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class CalibrationCache:
         try:
             with np.load(self.divisors, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile):
+        except DAMAGED:
             return None
 
     def save_divisors(self, divisors: Divisors) -> None:
@@ -75,11 +76,11 @@ class CalibrationCache:
     def load(self) -> dict[str, Range] | None:
         """The ranges; None when they were never measured, or the file is damaged or of other facts."""
         try:
-            kept = json.loads(self.ranges.read_text(encoding="utf-8"))
+            kept = parse_names(read_file(self.ranges, _FILE_MAX_BYTES), _FILE_MAX_BYTES)
             if kept["facts"] != json.loads(json.dumps(dict(self.facts))):
                 return None
             return {name: (float(low), float(high)) for name, (low, high) in kept["ranges"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except DAMAGED:
             return None
 
     def save(self, ranges: Mapping[str, Range]) -> None:

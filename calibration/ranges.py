@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,6 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.bounded import DAMAGED, parse_json
 from vmkla.calibration.insertion import Range
 from vmkla.calibration.layers import Layer
 from vmkla.engines import custom_ops
@@ -26,10 +26,12 @@ from vmkla.errors import BadInputError
 from vmkla.files import written_whole
 from vmkla.imports import require
 from vmkla.metadata import InputType
+from vmkla.plain_values import from_plain
 
 Method = Literal["min-max", "percentile", "entropy"]
 METHODS: tuple[Method, ...] = ("min-max", "percentile", "entropy")
 
+_NAMES_MAX_BYTES = 16 << 20
 SHARD_FRAMES = 8
 """Frames of a call; a large network keeps about 100 MB for each."""
 PERCENTILE = 99.999
@@ -165,10 +167,10 @@ def _restore(calibrator: Any, path: Path, method: Method, names: Sequence[str]) 
     library = require("onnxruntime.quantization.calibrate", extra="calibrate", purpose="vmkla calibrate")
     try:
         with np.load(path, allow_pickle=False) as file:
-            kept = json.loads(str(file["names"]))
+            kept = from_plain(tuple[str, ...], parse_json(str(file["names"]), _NAMES_MAX_BYTES), "names")
             done = int(file["done"])
             collected = {name: _parts(file, index) for index, name in enumerate(kept)}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise BadInputError(
             f"{path} is not what a calibration leaves behind: {error}", hint=f"Run: rm {path}"
         ) from error

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vmkla.bounded import MalformedError, parse_names, parse_toml, read_file
 from vmkla.errors import BadInputError
-from vmkla.imports import require
+
+_FILE_MAX_BYTES = 64 << 10
+"""Of a file of gates, which has a line for each."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class ClinicalGates:
                     f"{where}: there is no gate {name!r}", hint=f"The gates are: {', '.join(limits)}"
                 )
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise BadInputError(f"{where}: {name} is {value!r}, expected a number from 0 to 1")
+                raise BadInputError(f"{where}: {name} is {value!r:.100}, expected a number from 0 to 1")
             old = limits[name]
             if old is not None and value > old:
                 raise BadInputError(
@@ -258,19 +260,14 @@ def read_gates(path: Path, base: ClinicalGates | None = None) -> ClinicalGates:
     Raises:
         BadInputError: it cannot be read, or is looser than ``base``.
     """
+    parse = parse_toml if path.suffix == ".toml" else parse_names
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".toml":
-            values = require("tomllib", extra=None, purpose="a TOML file of gates (Python 3.11)").loads(text)
-        else:
-            values = json.loads(text)
+        values = parse(read_file(path, _FILE_MAX_BYTES), _FILE_MAX_BYTES)
     except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # JSON's, TOML's and Unicode's errors are all this
+        raise BadInputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except MalformedError as error:
         raise BadInputError(
-            f"{path} is no {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}",
+            f"{path} does not hold names and limits: {error}",
             hint='For instance: {"max_mean_dice_drop": 0.005}',
         ) from error
-    if not isinstance(values, dict):
-        raise BadInputError(f"{path} holds a {type(values).__name__}, expected names and limits")
     return (base or ClinicalGates()).tightened(values, where=str(path))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
+import struct
 import zipfile
-import zlib
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.clinical import Reference
+from vmkla.bounded import Archive, MalformedError, parse_names
+from vmkla.engines.clinical import Reference, identify
 from vmkla.engines.verify_frame import Probability, VerifyFrame
 from vmkla.errors import BadInputError, VmklaError
 from vmkla.files import written_whole
 from vmkla.metadata import ArtefactMetadata
+from vmkla.plain_values import from_plain
 from vmkla.preprocess import PreprocessSpec
 from vmkla.runner import RunnerSpec
 
@@ -27,9 +31,42 @@ FORMAT = 1
 """Version of this layout, raised when a reader of the old one would go wrong."""
 _INDEX = "reference.json"
 _PNG_COMPRESSION = 1
-_SPEC_FIELDS = (
-    "height", "width", "batch", "num_classes", "path", "sha256", "runtime", "device", "kernels",
-)  # fmt: skip
+_INDEX_MAX_BYTES, _MEMBER_MAX_BYTES = 64 << 20, 1 << 30
+_PIXELS_MAX = 150_000_000
+_PNG_SIZE = struct.Struct(">12x4sII")  # behind the signature: length, type, width, height
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """What a file keeps of a ``RunnerSpec``."""
+
+    height: int
+    width: int
+    batch: int | None
+    num_classes: int
+    path: str
+    sha256: str
+    runtime: str
+    device: str
+    kernels: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a file keeps of a frame beside its pixels."""
+
+    name: str
+    mask: bool
+    prepared: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """Stands for the runner that answered."""
+
+    name: str
+    spec: RunnerSpec
 
 
 class SavingReference:
@@ -54,7 +91,7 @@ class SavingReference:
         Raises:
             BadInputError: the file cannot be written, or there is no frame.
         """
-        entries: list[dict[str, Any]] = []
+        entries: list[_Entry] = []
         with written_whole(self._path) as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
                 for frame, probability in self._reference.answers():
@@ -66,14 +103,14 @@ class SavingReference:
                     )
                 archive.writestr(_INDEX, json.dumps(self._index(entries), ensure_ascii=False))
 
-    def _index(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
-        spec = {name: getattr(self.spec, name) for name in _SPEC_FIELDS}
+    def _index(self, entries: list[_Entry]) -> dict[str, Any]:
+        spec = _Spec(**{field.name: getattr(self.spec, field.name) for field in dataclasses.fields(_Spec)})
         return {
             "vmkla.reference": FORMAT,
             "identity": self.identity,
-            "spec": {**spec, "notes": list(self.spec.notes)},
+            "spec": dataclasses.asdict(spec),
             "metadata": self.spec.metadata.to_props(),
-            "frames": entries,
+            "frames": [dataclasses.asdict(entry) for entry in entries],
         }
 
 
@@ -84,25 +121,32 @@ class SavedReference:
         path: the file.
     Raises:
         BadInputError: it is missing, cut off, or not such a file.
+        ArtefactMismatchError: what it states about its model is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with _opened(path) as archive:
-            index = json.loads(archive.read(_INDEX))
+            index = parse_names(archive.read(_INDEX, _INDEX_MAX_BYTES), _INDEX_MAX_BYTES)
             if index["vmkla.reference"] != FORMAT:
                 raise BadInputError(
-                    f"{path} has layout {index['vmkla.reference']}, this version reads {FORMAT}",
+                    f"{path} has layout {index['vmkla.reference']!r:.100}, this version reads {FORMAT}",
                     hint="Save it again with this version: vmkla verify A --data DIR --save FILE",
                 )
-            values = index["spec"]
-            self.identity: dict[str, Any] = index["identity"]
+            props = from_plain(dict[str, str], index["metadata"], "metadata")
+            metadata = ArtefactMetadata.from_props(props, path=str(path))
             self.spec = RunnerSpec(
-                **{name: values[name] for name in _SPEC_FIELDS},
-                notes=tuple(values["notes"]),
-                metadata=ArtefactMetadata.from_props(index["metadata"], path=str(path)),
+                **vars(from_plain(_Spec, index["spec"], "spec")),
+                metadata=metadata,
             )
-            self._entries: list[dict[str, Any]] = index["frames"]
+            size = (self.spec.height, self.spec.width, self.spec.num_classes)
+            described = (metadata.preprocess.height, metadata.preprocess.width, len(metadata.class_names))
+            if size != described:
+                raise MalformedError(f"it holds answers of {size}, its metadata describe {described}")
+            name = from_plain(str, index["identity"]["runtime"]["runner"], "runner")
+            answered: Any = _Answered(name, self.spec)
+            self.identity: dict[str, Any] = identify(answered)
+            self._entries: tuple[_Entry, ...] = from_plain(tuple[_Entry, ...], index["frames"], "frames")
 
     @property
     def total(self) -> int:
@@ -112,7 +156,7 @@ class SavedReference:
     @property
     def labelled(self) -> bool:
         """The frames have truths."""
-        return bool(self._entries and self._entries[0]["mask"])
+        return bool(self._entries and self._entries[0].mask)
 
     def answers(self) -> Generator[tuple[VerifyFrame, Probability], None, None]:
         """The frames and answers that were saved.
@@ -122,10 +166,8 @@ class SavedReference:
         """
         for number, entry in enumerate(self._entries):
             with _opened(self._path) as archive:
-                found = _read(archive, number, entry)
                 expected = (self.spec.num_classes, self.spec.height, self.spec.width)
-                if found[1].shape != expected or found[1].dtype != np.float32:
-                    raise ValueError(f"answer {number} is {found[1].dtype} {found[1].shape}, not {expected}")
+                found = _read(archive, number, entry, expected)
             yield found
 
 
@@ -140,9 +182,7 @@ def save_answers(reference: Reference, path: Path) -> int:
     return sum(1 for _ in SavingReference(reference, path).answers())
 
 
-def _write(
-    archive: zipfile.ZipFile, number: int, frame: VerifyFrame, probability: Probability
-) -> dict[str, Any]:
+def _write(archive: zipfile.ZipFile, number: int, frame: VerifyFrame, probability: Probability) -> _Entry:
     """One frame; returns its line of the index."""
     stored = f"{number:06d}"
     archive.writestr(f"image/{stored}.png", _png(frame.image_rgb[..., ::-1]), zipfile.ZIP_STORED)
@@ -152,17 +192,32 @@ def _write(
     np.save(buffer, np.ascontiguousarray(probability, np.float32), allow_pickle=False)
     archive.writestr(f"probability/{stored}.npy", buffer.getvalue())
     prepared = None if frame.prepared is None else frame.prepared.to_dict()
-    return {"name": frame.name, "mask": frame.mask is not None, "prepared": prepared}
+    return _Entry(frame.name, frame.mask is not None, prepared)
 
 
-def _read(archive: zipfile.ZipFile, number: int, entry: dict[str, Any]) -> tuple[VerifyFrame, Probability]:
+def _read(
+    archive: Archive, number: int, entry: _Entry, shape: tuple[int, ...]
+) -> tuple[VerifyFrame, Probability]:
     stored = f"{number:06d}"
     image_rgb = np.ascontiguousarray(_pixels(archive, f"image/{stored}.png", cv2.IMREAD_COLOR)[..., ::-1])
-    mask = _pixels(archive, f"mask/{stored}.png", cv2.IMREAD_GRAYSCALE) if entry["mask"] else None
-    prepared = None if entry["prepared"] is None else PreprocessSpec.from_dict(entry["prepared"])
-    data = archive.read(f"probability/{stored}.npy")
-    probability: Probability = np.load(io.BytesIO(data), allow_pickle=False)
-    return VerifyFrame(entry["name"], image_rgb, mask, prepared), probability
+    mask = _pixels(archive, f"mask/{stored}.png", cv2.IMREAD_GRAYSCALE) if entry.mask else None
+    if mask is not None and mask.shape != image_rgb.shape[:2]:
+        raise MalformedError(f"mask {number} is {mask.shape}, its image {image_rgb.shape[:2]}")
+    prepared = None if entry.prepared is None else PreprocessSpec.from_dict(entry.prepared)
+    data = archive.read(f"probability/{stored}.npy", _MEMBER_MAX_BYTES)
+    return VerifyFrame(entry.name, image_rgb, mask, prepared), _array(data, shape)
+
+
+def _array(data: bytes, shape: tuple[int, ...]) -> Probability:
+    """What ``numpy.save`` wrote, if it is of this shape: memory is taken for no other."""
+    buffer = io.BytesIO(data)
+    version = np.lib.format.read_magic(buffer)
+    if version != (1, 0):
+        raise MalformedError(f"an array has NumPy's layout {version}, expected (1, 0)")
+    seen = np.lib.format.read_array_header_1_0(buffer)
+    if seen != (shape, False, np.dtype(np.float32)):
+        raise MalformedError(f"an answer is {seen[2]} {seen[0]}, expected float32 {shape}")
+    return np.frombuffer(data, np.float32, offset=buffer.tell()).reshape(shape).copy()
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -174,24 +229,28 @@ def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return data.tobytes()
 
 
-def _pixels(archive: zipfile.ZipFile, name: str, mode: int) -> npt.NDArray[np.uint8]:
-    pixels = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), mode)
+def _pixels(archive: Archive, name: str, mode: int) -> npt.NDArray[np.uint8]:
+    data = archive.read(name, _MEMBER_MAX_BYTES)
+    kind, width, height = _PNG_SIZE.unpack_from(data) if len(data) >= _PNG_SIZE.size else (b"", 0, 0)
+    if kind != b"IHDR" or not 0 < width * height <= _PIXELS_MAX:
+        raise MalformedError(f"{name} is not a PNG of at most {_PIXELS_MAX:,} pixels")
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     if pixels is None:
-        raise ValueError(f"{name} is no picture")
+        raise MalformedError(f"{name} cannot be decoded")
     return np.asarray(pixels, np.uint8)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def _opened(path: Path) -> Iterator[Archive]:
     """The archive; whatever is wrong with it becomes a ``BadInputError``."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with Archive(path) as archive:
             yield archive
     except FileNotFoundError as error:
         raise BadInputError(f"there is no file {path}") from error
     except BadInputError:
         raise
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, cv2.error) as error:
         raise BadInputError(
             f"{path} is not a whole file of saved answers: {error}",
             hint="Save it again: vmkla verify A --data DIR --save FILE",

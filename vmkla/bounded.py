@@ -187,6 +187,10 @@ class Archive:
         self._zip.close()
         self._file.close()
 
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # it was never opened
+            self._file.close()
+
     def __enter__(self) -> Archive:
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -41,10 +42,15 @@ def from_plain(kind: Any, value: Any, name: str) -> Any:
     return value
 
 
+@functools.cache
+def _kinds(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _from_fields(kind: Any, values: Any, name: str) -> Any:
     if not isinstance(values, dict):
         raise TypeError(f"{name} is {values!r:.200}, expected the fields of {kind.__name__}")
-    kinds = get_type_hints(kind)
+    kinds = _kinds(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     if unknown := sorted(set(values) - set(fields)):
         raise TypeError(f"{name} has unknown fields: {', '.join(unknown)}")

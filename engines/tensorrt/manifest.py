@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from vmkla import __version__
+from vmkla.bounded import MalformedError, parse_names, read_file
 from vmkla.engines.tensorrt.api import EngineRuntime
 from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.files import written_whole
@@ -20,6 +21,9 @@ from vmkla.plain_values import from_plain
 
 FORMAT = "1"
 """Version of this layout, raised when a reader of the old one would go wrong."""
+
+_FILE_MAX_BYTES = 16 << 20
+"""Of a manifest, most of which are the model's metadata."""
 
 SEAL = "manifest_sha256"
 """Field of the file: hash of all others, so that a manifest that somebody edited is known as such."""
@@ -248,7 +252,7 @@ def read_manifest(plan: Path) -> EngineManifest:
         f"vmkla build MODEL.onnx --output {shlex.quote(str(plan))}"
     )
     try:
-        data = path.read_bytes()
+        data = read_file(path, _FILE_MAX_BYTES)
     except FileNotFoundError as error:
         raise ArtefactMismatchError(
             f"{plan} has no manifest {path.name} beside it, so nobody knows what it is and where it runs",
@@ -260,19 +264,16 @@ def read_manifest(plan: Path) -> EngineManifest:
         ) from error
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror or error}", hint=mend) from error
+    except MalformedError as error:
+        raise ArtefactMismatchError(f"{path} is damaged: {error}", hint=mend) from error
     try:
-        values = json.loads(data.decode("utf-8"))
+        values = parse_names(data, _FILE_MAX_BYTES)
         layout = values["format"]
         if layout != FORMAT:
             raise ArtefactMismatchError(
-                f"{path} has layout {layout!r}, this version of vmkla reads {FORMAT!r}",
+                f"{path} has layout {layout!r:.100}, this version of vmkla reads {FORMAT!r}",
                 hint=f"Run: vmkla build MODEL.onnx --output {shlex.quote(str(plan))}",
             )
         return EngineManifest.from_dict(values)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ) as error:  # bytes that are no text are a ValueError
-        raise ArtefactMismatchError(f"{path} is damaged: {error!r}", hint=mend) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtefactMismatchError(f"{path} is damaged: {error!r:.500}", hint=mend) from error

@@ -201,16 +201,25 @@ def test_a_toml_file_of_gates(tmp_path: Path) -> None:
         ("g.json", '{"min_dice": 0.5}', "no gate 'min_dice'"),
         ("g.json", '{"max_error": "0.1"}', "a number from 0 to 1"),
         ("g.json", '{"max_error": true}', "a number from 0 to 1"),
-        ("g.json", '{"max_error": NaN}', "a number from 0 to 1"),
-        ("g.json", "[0.1]", "expected names and limits"),
-        ("g.json", "{", "no JSON"),
-        ("g.json", "\xff", "no JSON"),
+        ("g.json", '{"max_error": NaN}', "the number nan, expected a finite one"),
+        ("g.json", "[0.1]", "expected names and values"),
+        ("g.json", "[" * 30000, "nested deeper than 32 levels"),
+        ("g.toml", "a = " + "[" * 30000, "nested deeper than 32 levels"),
+        ("g.toml", "max_error = inf", "the number inf, expected a finite one"),
+        ("g.json", '{"max_error": 1e400}', "the number inf, expected a finite one"),
+        ("g.json", '{"max_error": ' + "9" * 5000 + "}", "it is not JSON"),
+        ("g.json", '{"max_error": 0.1, "max_error": 0.2}', "a name twice"),
+        ("g.json", " " * 70000, "larger than 65,536 bytes"),
+        ("g.json", "{", "not JSON"),
+        ("g.json", "\xff", "not JSON"),
     ],
 )
 def test_files_of_gates_that_are_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
     path = tmp_path / name
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(BadInputError, match=said):
+    toml_is_missing = path.suffix == ".toml" and sys.version_info < (3, 11)
+    kind, said = (MissingDependencyError, "tomllib") if toml_is_missing else (BadInputError, said)
+    with pytest.raises(kind, match=said):
         read_gates(path)
     with pytest.raises(BadInputError, match="cannot be read"):
         read_gates(tmp_path / "absent.json")

@@ -130,9 +130,9 @@ def open_layout(path: Path) -> DataSet:
 
 
 def _packed(path: Path) -> DataSet:
-    manifest = open_file(path).manifest
+    file = open_file(path)
     sources: dict[str, tuple[DataSource, ...]] = {
-        part: (DataSource(path, kind=PACKED, part=part),) for part in manifest["parts"]
+        part: (DataSource(path, kind=PACKED, part=part),) for part in file.parts
     }
     tests = {
         part.partition("/")[2] or UNNAMED: source
@@ -143,8 +143,8 @@ def _packed(path: Path) -> DataSet:
         train=sources.get("train", ()),
         val=sources.get("val", ()),
         test=tests,
-        class_names=tuple(manifest["class_names"]),
-        volumes=bool(manifest["volumes"]),
+        class_names=file.class_names,
+        volumes=file.volumes,
     )
 
 

@@ -10,9 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import json
-import threading
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +18,57 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.bounded import DAMAGED, Archive, MalformedError, parse_names
 from vmkla.data.sources import DataSource, Pair, Sample, chosen_stems
-from vmkla.errors import ArtefactMismatchError, BadInputError
+from vmkla.errors import ArtefactMismatchError, BadInputError, VmklaError
 from vmkla.imports import require
+from vmkla.plain_values import from_plain
 from vmkla.preprocess import PreprocessSpec
 
 FORMAT = 1
 """Version of the manifest's layout, raised when a reader of the old one would go wrong."""
 MANIFEST = "manifest.json"
+
+
+_MANIFEST_MAX_BYTES, _IMAGE_MAX_BYTES = 64 << 20, 256 << 20
+_AGAIN = "Copy the file again, or pack the set again: vmkla data pack"
+
+
+@dataclass(frozen=True)
+class PackedImage:
+    """An image of a packed set.
+
+    Attributes:
+        name: of the image.
+        group: images of one group stay together.
+        image, mask: members of the archive.
+        image_sha256, mask_sha256: hex digests of their bytes.
+    """
+
+    name: str
+    group: str
+    image: str
+    mask: str
+    image_sha256: str
+    mask_sha256: str
+
+
+@dataclass(frozen=True)
+class PackedPart:
+    """A part of a packed set.
+
+    Attributes:
+        preprocess: how its images were prepared, see ``PreprocessSpec``; None for images as they were.
+        images: in their order.
+    """
+
+    preprocess: dict[str, Any] | None
+    images: tuple[PackedImage, ...]
+
+    @property
+    def spec(self) -> PreprocessSpec | None:
+        """How its images were prepared."""
+        return None if self.preprocess is None else PreprocessSpec.from_dict(self.preprocess)
 
 
 @dataclass(frozen=True)
@@ -37,15 +77,17 @@ class PackedFile:
 
     Attributes:
         path: of the file.
-        manifest: what it says of itself.
+        parts: by name.
+        class_names: one per class, the background first.
+        volumes: the images are slices of volumes.
         archive: the members.
-        lock: held while a member is read; the archive has one file position.
     """
 
     path: Path
-    manifest: dict[str, Any]
-    archive: zipfile.ZipFile
-    lock: threading.Lock
+    parts: dict[str, PackedPart]
+    class_names: tuple[str, ...]
+    volumes: bool
+    archive: Archive
 
     def member(self, name: str, sha256: str) -> bytes:
         """The bytes of a member.
@@ -54,9 +96,8 @@ class PackedFile:
             BadInputError: they are not those that were packed.
         """
         try:
-            with self.lock:
-                data = self.archive.read(name)
-        except (KeyError, OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            data = self.archive.read(name, _IMAGE_MAX_BYTES)
+        except MalformedError as error:
             raise BadInputError(f"{self.path}: {name} cannot be read: {error}", hint=_AGAIN) from error
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
@@ -67,9 +108,6 @@ class PackedFile:
         return data
 
 
-_AGAIN = "Copy the file again, or pack the set again: vmkla data pack"
-
-
 def open_file(path: Path) -> PackedFile:
     """Open a packed file and read its manifest.
 
@@ -78,32 +116,39 @@ def open_file(path: Path) -> PackedFile:
         ArtefactMismatchError: it is none of vmkla's, or of another version.
     """
     try:
-        archive = zipfile.ZipFile(path)
+        archive = Archive(path)
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except zipfile.BadZipFile as error:
+    except MalformedError as error:
         raise BadInputError(f"{path} is damaged or cut off: {error}", hint=_AGAIN) from error
     try:
-        manifest = json.loads(archive.read(MANIFEST))
-        if manifest["format"] != FORMAT:
-            raise ArtefactMismatchError(
-                f"{path} has layout {manifest['format']!r}, and this version of vmkla reads {FORMAT}",
-                hint=_AGAIN,
-            )
-        entries = [entry for part in manifest["parts"].values() for entry in part["images"]]
-        absent = {name for entry in entries for name in (entry["image"], entry["mask"])} - set(
-            archive.namelist()
-        )
-    except ArtefactMismatchError:
+        return _described(path, archive)
+    except BaseException:
         archive.close()
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, OSError, zipfile.BadZipFile) as error:
-        archive.close()
+
+
+def _described(path: Path, archive: Archive) -> PackedFile:
+    try:
+        manifest = parse_names(archive.read(MANIFEST, _MANIFEST_MAX_BYTES), _MANIFEST_MAX_BYTES)
+        if manifest["format"] != FORMAT:
+            raise ArtefactMismatchError(
+                f"{path} has layout {manifest['format']!r:.100}, and this version of vmkla reads {FORMAT}",
+                hint=_AGAIN,
+            )
+        parts: dict[str, PackedPart] = from_plain(dict[str, PackedPart], manifest["parts"], "parts")
+        for part in parts.values():
+            _ = part.spec  # whatever is wrong with it is found out now
+        names = from_plain(tuple[str, ...], manifest["class_names"], "class_names")
+        volumes = from_plain(bool, manifest["volumes"], "volumes")
+    except ArtefactMismatchError:
+        raise
+    except (KeyError, TypeError, ValueError, VmklaError) as error:
         raise BadInputError(f"{path} has no manifest that can be read: {error}", hint=_AGAIN) from error
-    if absent:
-        archive.close()
+    wanted = {name for part in parts.values() for entry in part.images for name in (entry.image, entry.mask)}
+    if absent := wanted - archive.names:
         raise BadInputError(f"{path} lacks {len(absent)} of its images: {min(absent)}, ...", hint=_AGAIN)
-    return PackedFile(path, manifest, archive, threading.Lock())
+    return PackedFile(path, parts, names, volumes, archive)
 
 
 def packed_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
@@ -113,28 +158,24 @@ def packed_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
     except (BadInputError, ArtefactMismatchError) as error:
         problems.append(error.message)
         return
-    parts = file.manifest["parts"]
-    if source.part and source.part not in parts:
-        problems.append(f"{source.folder} holds {', '.join(parts)}, and no {source.part}")
+    if source.part and source.part not in file.parts:
+        problems.append(f"{source.folder} holds {', '.join(file.parts)}, and no {source.part}")
         return
-    for part in [source.part] if source.part else parts:
-        prepared = parts[part]["preprocess"]
-        spec = None if prepared is None else PreprocessSpec.from_dict(prepared)
-        entries = {entry["name"]: entry for entry in parts[part]["images"]}
+    for part in [source.part] if source.part else file.parts:
+        spec = file.parts[part].spec
+        entries = {entry.name: entry for entry in file.parts[part].images}
         for name in chosen_stems(source, list(entries), problems):
             if name not in entries:
                 problems.append(f"{source.split or source} lists {name!r}, and {source.folder} lacks it")
                 continue
             entry = entries[name]
             read = functools.partial(_read_entry, file=file, entry=entry, spec=spec)
-            yield Pair(name, source.folder, source.folder, name, entry["group"], entry["image"], read=read)
+            yield Pair(name, source.folder, source.folder, name, entry.group, entry.image, read=read)
 
 
-def _read_entry(
-    pair: Pair, *, file: PackedFile, entry: dict[str, Any], spec: PreprocessSpec | None
-) -> Sample:
-    image = decode(file.member(entry["image"], entry["image_sha256"]), "RGB", name=pair.name)
-    mask = decode(file.member(entry["mask"], entry["mask_sha256"]), "L", name=pair.name)
+def _read_entry(pair: Pair, *, file: PackedFile, entry: PackedImage, spec: PreprocessSpec | None) -> Sample:
+    image = decode(file.member(entry.image, entry.image_sha256), "RGB", name=pair.name)
+    mask = decode(file.member(entry.mask, entry.mask_sha256), "L", name=pair.name)
     return Sample(pair.name, image, mask, pair.group, spec)
 
 
@@ -152,5 +193,5 @@ def decode(data: bytes, mode: str, *, name: str) -> npt.NDArray[np.uint8]:
     try:
         with pillow.open(io.BytesIO(data)) as image:
             return np.array(image.convert(mode), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (*DAMAGED, SyntaxError, pillow.DecompressionBombError) as error:
         raise BadInputError(f"{name} cannot be decoded: {error}", hint=_AGAIN) from error

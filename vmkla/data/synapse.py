@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.bounded import DAMAGED
 from vmkla.data.sequences import sequence_of
 from vmkla.data.sources import SLICES, DataSource, Pair, Sample, chosen_stems
 from vmkla.errors import BadInputError
@@ -21,13 +19,6 @@ from vmkla.imports import require
 SLICE_SUFFIX, VOLUME_SUFFIX = ".npz", ".npy.h5"
 CLASSES = 9
 """The background and eight organs."""
-_UNREADABLE = (
-    OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
-    AttributeError, TypeError,  # a single array under the name of an archive
-    tokenize.TokenError,  # numpy's, for a header
-    RuntimeError, NotImplementedError,  # h5py's and zipfile's, for structures that are damaged
-    MemoryError, OverflowError,  # a shape beyond what there is
-)  # fmt: skip
 
 
 def synapse_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
@@ -68,7 +59,7 @@ def _read_slice(pair: Pair) -> Sample:
     try:
         with np.load(pair.image, allow_pickle=False) as arrays:
             return slice_sample(pair, arrays["image"], arrays["label"])
-    except _UNREADABLE as error:
+    except DAMAGED as error:
         raise BadInputError(f"{pair.image} cannot be read as a slice (image, label): {error}") from error
 
 
@@ -76,7 +67,7 @@ def _read_volume_slice(pair: Pair, *, index: int) -> Sample:
     with _open_volume(pair.image) as volume:
         try:
             return slice_sample(pair, volume["image"][index], volume["label"][index])
-        except _UNREADABLE as error:
+        except DAMAGED as error:
             raise BadInputError(f"{pair.image}: slice {index} cannot be read: {error}") from error
 
 
@@ -89,7 +80,7 @@ def _open_volume(path: Path) -> Any:
         raise BadInputError(f"{path} cannot be read as an HDF5 file: {error}") from error
     try:
         shapes = {name: getattr(volume[name], "shape", ()) for name in ("image", "label") if name in volume}
-    except _UNREADABLE as error:
+    except DAMAGED as error:
         volume.close()
         raise BadInputError(f"{path} is damaged: {error}") from error
     if len(shapes) == 2 and len(shapes["image"]) == 3 and shapes["image"] == shapes["label"]:

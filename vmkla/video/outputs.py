@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vmkla.bounded import MalformedError, parse_json, parse_names, read_file
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
 from vmkla.files import make_folder, write_atomically
 from vmkla.video.sinks import DiskReserve, JsonlSink, output_errors, partial_rows, to_json
@@ -17,6 +17,7 @@ from vmkla.video.sources import ImageItem
 
 OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER = "overlay.mp4", "overlay", "masks"
 ROWS, REPORT, SETTINGS, RESERVE = "frames.jsonl", "report.json", ".settings.json", ".reserve.partial"
+_SETTINGS_MAX_BYTES, _ROW_MAX_BYTES = 1 << 20, 4 << 20
 _TAKEN = (OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER, ROWS, REPORT, SETTINGS)
 
 Row = dict[str, Any]
@@ -174,7 +175,7 @@ def _kept_rows(
     """Rows of images whose outputs are there, after a look at the settings they were made with."""
     path = out_dir / SETTINGS
     try:
-        earlier = json.loads(path.read_bytes())
+        earlier = parse_names(read_file(path, _SETTINGS_MAX_BYTES), _SETTINGS_MAX_BYTES)
     except (OSError, ValueError) as error:
         raise ArtefactMismatchError(
             f"{path} cannot be read, so nothing is known of the run to continue: {error}",
@@ -215,8 +216,8 @@ def _read_rows(path: Path) -> list[Row]:
         return []
     for line in lines:
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = parse_json(line, _ROW_MAX_BYTES)
+        except MalformedError:
             continue
         if isinstance(row, dict) and {"name", "sha256", "segmented"} <= row.keys():
             rows.append(row)
@@ -241,7 +242,7 @@ def _remove_earlier(out_dir: Path) -> None:
 
 def _remove_pictures(out_dir: Path, line: bytes) -> None:
     try:
-        row = json.loads(line)
+        row = parse_json(line, _ROW_MAX_BYTES)
         names = [row[key] for key in ("overlay", "mask") if row.get(key)]
     except (ValueError, AttributeError, TypeError):
         return  # a torn line names nothing
