@@ -111,22 +111,19 @@ def check_plain(values: Any) -> None:
     Raises:
         MalformedError: they have.
     """
-    level = [values]
-    for _ in range(DEPTH_MAX + 1):
+    level, depth = [values], 0
+    while level:
         inner: list[Any] = []
         for value in level:
-            if isinstance(value, dict):
-                inner.extend(value.values())
-            elif isinstance(value, list):
-                inner.extend(value)
+            if isinstance(value, dict | list):
+                if depth == DEPTH_MAX:
+                    raise MalformedError(f"it is nested deeper than {DEPTH_MAX} levels")
+                inner.extend(value.values() if isinstance(value, dict) else value)
             elif isinstance(value, float) and not math.isfinite(value):
                 raise MalformedError(f"it holds the number {value}, expected a finite one")
             elif isinstance(value, int) and not -INTEGER_MAX <= value <= INTEGER_MAX:
                 raise MalformedError("it holds an integer of more than 64 bits")
-        if not inner:
-            return
-        level = inner
-    raise MalformedError(f"it is nested deeper than {DEPTH_MAX} levels")
+        level, depth = inner, depth + 1
 
 
 class Archive:

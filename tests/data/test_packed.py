@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
@@ -175,6 +178,66 @@ def test_a_manifest_that_does_not_fit_is_refused(tmp_path: Path, polyps: DataSet
         open_dataset(str(rewritten(path, lambda m: (m.update(format=99), m.pop("parts")))))
     with pytest.raises(BadInputError, match="no manifest"):
         open_dataset(str(rewritten(path, lambda m: m.pop("parts"))))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["parts"]["train"].update(images=3),
+        lambda m: m["parts"].update(train=[]),
+        lambda m: m.update(parts=[]),
+        lambda m: m.update(parts={"train": {"preprocess": None, "images": [7]}}),
+        lambda m: m["parts"]["train"]["images"][0].update(name=None),
+        lambda m: m["parts"]["train"]["images"][0].update(image=["a"]),
+        lambda m: m["parts"]["train"]["preprocess"].update(height="40"),
+        lambda m: m["parts"]["train"]["preprocess"].update(height=10**12),
+        lambda m: m["parts"]["train"].update(preprocess={"height": 4}),
+        lambda m: m.update(class_names=7),
+        lambda m: m.update(class_names=[float("inf")]),
+        lambda m: m.update(volumes="no"),
+    ],
+)
+def test_a_manifest_of_other_types_is_refused(tmp_path: Path, polyps: DataSet, change: object) -> None:
+    path = pack(polyps, tmp_path / "set.vmkpack", LOSSLESS).path
+    with pytest.raises(BadInputError, match="no manifest that can be read") as caught:
+        open_dataset(str(rewritten(path, change)))
+    assert caught.value.exit_status == 3
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, "deep", "huge", "encrypted"])
+def test_archives_that_others_made_are_refused(tmp_path: Path, polyps: DataSet, kind: int | str) -> None:
+    path = pack(polyps, tmp_path / "set.vmkpack", LOSSLESS).path
+    with zipfile.ZipFile(path) as old:
+        manifest = old.read("manifest.json")
+    text = {"deep": b"[" * 1_000_000, "huge": b" " * (65 << 20)}.get(str(kind), manifest)
+    with zipfile.ZipFile(path, "w", kind if isinstance(kind, int) else zipfile.ZIP_DEFLATED) as new:
+        new.writestr("manifest.json", text)
+    if kind == "encrypted":
+        data = path.read_bytes()
+        entry = data.index(b"PK\x01\x02") + 8
+        path.write_bytes(data[:entry] + b"\x01" + data[entry + 1 :])
+    with pytest.raises(BadInputError) as caught:
+        open_dataset(str(path))
+    assert caught.value.exit_status == 3
+
+
+def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, polyps: DataSet) -> None:
+    """Pillow's own limit is an error of its own kind."""
+    path = pack(polyps, tmp_path / "set.vmkpack", LOSSLESS).path
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(parts["manifest.json"])
+    entry = manifest["parts"]["train"]["images"][0]
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    parts[entry["image"]] = bomb
+    entry["image_sha256"] = hashlib.sha256(bomb).hexdigest()
+    parts["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    with pytest.raises(BadInputError, match="cannot be decoded"):
+        list(iter_samples(open_dataset(str(path)).train))
 
 
 def test_options_out_of_range_are_refused() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from vmkla.engines import load_runner
 from vmkla.engines.clinical import LiveReference, verify_reference
 from vmkla.engines.saved_reference import SavedReference, SavingReference, save_answers
 from vmkla.engines.verify_frame import VerifyFrame
-from vmkla.errors import BadInputError
+from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.preprocess import PreprocessSpec
 
 
@@ -160,3 +161,90 @@ def test_foreign_and_damaged_files(saved: Path, tiny_onnx: Path, tmp_path: Path)
     with pytest.raises(BadInputError, match="layout 2"):
         new = parts["reference.json"].replace(b'"vmkla.reference": 1', b'"vmkla.reference": 2')
         read(rewritten(**{"reference.json": new}))
+
+
+def replaced(path: Path, **changed: bytes) -> Path:
+    """The same archive with other members."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in (parts | changed).items():
+            archive.writestr(name, data)
+    return path
+
+
+def array(shape: tuple[int, ...], dtype: str = "<f4") -> bytes:
+    """NumPy's header for an array of which there is no value."""
+    text = repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"probability/000000.npy": array((1 << 40, 1 << 20))},
+        {"probability/000000.npy": array((1, 40, 40))},
+        {"probability/000000.npy": array((1, 40, 40), "|O")},
+        {"probability/000000.npy": b"\x93NUMPY\x09\x00"},
+        {"image/000000.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (40000).to_bytes(4, "big") * 2},
+        {"image/000000.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (40).to_bytes(4, "big") * 2},
+        {"reference.json": b"[" * 1_000_000},
+        {"reference.json": b" " * (65 << 20)},
+        {"reference.json": b'{"vmkla.reference": 1e400}'},
+    ],
+)
+def test_members_that_ask_for_too_much(saved: Path, changed: dict[str, bytes]) -> None:
+    with pytest.raises(BadInputError, match="not a whole file of saved answers") as caught:
+        read(replaced(saved, **changed))
+    assert caught.value.exit_status == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda i: i.update(identity={}),
+        lambda i: i.update(identity=[]),
+        lambda i: i["identity"].update(runtime=7),
+        lambda i: i["identity"]["runtime"].update(runner=None),
+        lambda i: i.update(spec=[]),
+        lambda i: i["spec"].update(height="40"),
+        lambda i: i["spec"].update(height=-40),
+        lambda i: i["spec"].update(notes=7),
+        lambda i: i["spec"].update(path=None),
+        lambda i: i["spec"].update(num_classes=10**9),
+        lambda i: i["spec"].update(surplus=1),
+        lambda i: i.update(metadata=None),
+        lambda i: i["metadata"].update({"vmkla.gates": 1}),
+        lambda i: i.update(frames={}),
+        lambda i: i["frames"].append(7),
+        lambda i: i["frames"][0].update(name=["x"]),
+        lambda i: i["frames"][0].update(mask="yes"),
+        lambda i: i["frames"][0].update(prepared={"height": 4}),
+    ],
+)
+def test_an_index_of_other_types(saved: Path, change: Any) -> None:
+    with zipfile.ZipFile(saved) as archive:
+        index = json.loads(archive.read("reference.json"))
+    change(index)
+    with pytest.raises(BadInputError, match="not a whole file of saved answers") as caught:
+        read(replaced(saved, **{"reference.json": json.dumps(index).encode()}))
+    assert caught.value.exit_status == 3
+
+
+def test_what_is_told_of_the_model_is_its_metadata(saved: Path) -> None:
+    """What a report is made of is not taken from the file's words beside it."""
+    with zipfile.ZipFile(saved) as archive:
+        index = json.loads(archive.read("reference.json"))
+    index["identity"]["model"] = {"random_weights": "no"}
+    other = SavedReference(replaced(saved, **{"reference.json": json.dumps(index).encode()}))
+    assert other.identity["model"]["random_weights"] is False
+    assert other.identity["model"]["weights_sha256"] == other.spec.metadata.weights_sha256
+
+
+def test_damaged_metadata_of_the_model(saved: Path) -> None:
+    with zipfile.ZipFile(saved) as archive:
+        index = json.loads(archive.read("reference.json"))
+    index["metadata"]["vmkla.threshold"] = "[" * 50_000
+    with pytest.raises(ArtefactMismatchError, match="damaged vmkla metadata") as caught:
+        read(replaced(saved, **{"reference.json": json.dumps(index).encode()}))
+    assert caught.value.exit_status == 6

@@ -313,12 +313,29 @@ def test_a_manifest_without_a_seal_is_refused(plan: Path) -> None:
         read_manifest(plan)
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff\xfe\x00", b"[" * 100_000, b'{"a":' * 100_000, b'{"format": 1e400}', b'{"a": ' + b"9" * 9000],
+)
 def test_bytes_that_are_no_manifest_are_refused(plan: Path, data: bytes) -> None:
     manifest_path(plan).write_bytes(data)
     with pytest.raises(ArtefactMismatchError, match="is damaged") as caught:
         read_manifest(plan)
     assert caught.value.hint is not None and "vmkla build" in caught.value.hint
+
+
+def test_a_manifest_of_300_megabytes_is_not_read(plan: Path) -> None:
+    with manifest_path(plan).open("wb") as file:
+        file.truncate(300 << 20)
+    with pytest.raises(ArtefactMismatchError, match="is damaged: it is larger than 16,777,216 bytes"):
+        read_manifest(plan)
+
+
+def test_a_value_of_megabytes_is_not_repeated_in_the_message(plan: Path) -> None:
+    damaged(plan, runtime_version=["x" * 5_000_000])
+    with pytest.raises(ArtefactMismatchError, match="is damaged: .*runtime_version") as caught:
+        read_manifest(plan)
+    assert len(str(caught.value)) < 1500
 
 
 def test_a_folder_in_the_place_of_the_manifest_is_refused(plan: Path) -> None:
