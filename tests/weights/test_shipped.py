@@ -13,14 +13,25 @@ from vmkla.config import ModelConfig
 from vmkla.data.folder import iter_samples
 from vmkla.data.sources import DataSource
 from vmkla.engines import load_runner
+from vmkla.engines.model_file import open_model
 from vmkla.evaluation import evaluate
+from vmkla.models.serving import weights_sha256
 from vmkla.runner import Runner
 from vmkla.training.checkpoints import load_weights
+from vmkla.training.weights_file import read_weights
 from vmkla.video.options import SegmentOptions
 from vmkla.video.pipeline import segment
 from vmkla.weights import resolve, shipped
 
 COLONOSCOPY_FRAMES = 1347
+
+
+def test_what_ships_has_checksums() -> None:
+    onnx_file, weights_file = (open_model(resolve("nano")), read_weights(resolve("nano", ".safetensors")))
+    assert onnx_file.notes == () and weights_file.sealed
+    assert onnx_file.metadata.weights_sha256 == weights_sha256(
+        load_weights(resolve("nano", ".safetensors")).model
+    )
 
 
 @pytest.fixture(scope="module")
