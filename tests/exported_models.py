@@ -13,6 +13,7 @@ import torch
 from built_once import built_once
 
 from vmkla.config import ModelConfig
+from vmkla.engines.onnx_file import with_metadata
 from vmkla.export.exporter import export_onnx
 from vmkla.export.form import Batch, GraphForm
 from vmkla.export.tracing import trace
@@ -53,6 +54,20 @@ def frames(count: int, height: int = HEIGHT, width: int = WIDTH, seed: int = 0) 
     coarse = rng.integers(0, 256, (count, height // 8, width // 8, 3))
     fine = rng.integers(-20, 21, (count, height, width, 3))
     return np.clip(coarse.repeat(8, axis=1).repeat(8, axis=2) + fine, 0, 255).astype(np.uint8)
+
+
+def resealed(model: onnx.ModelProto) -> bytes:
+    """A model that a test changed, as its maker would have written it: with checksums that fit."""
+    props = {entry.key: entry.value for entry in model.metadata_props}
+    return with_metadata(model.SerializeToString(), props)
+
+
+def with_roots(model: onnx.ModelProto, weight: str) -> onnx.ModelProto:
+    """The same with the square roots of a weight in its place, which are NaN where it is negative."""
+    for node in model.graph.node:
+        node.input[:] = [f"{weight}.root" if name == weight else name for name in node.input]
+    model.graph.node.insert(0, onnx.helper.make_node("Sqrt", [weight], [f"{weight}.root"]))
+    return model
 
 
 def exported(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from exported_models import exported
+from exported_models import exported, resealed
 from labelled_folders import write_folder
 from onnx import numpy_helper
 
@@ -32,7 +32,7 @@ def written(path: Path, model: onnx.ModelProto, *, random_weights: bool = False)
     for entry in model.metadata_props:
         if entry.key == "vmkla.random_weights":
             entry.value = json.dumps(random_weights)
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(resealed(model))
     return path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from exported_models import frames
+from exported_models import frames, resealed
 from onnx import TensorProto, helper, numpy_helper
 
 from vmkla.calibration.artefact import open_artefact
@@ -101,8 +101,7 @@ def spoilt(path: Path, change: Callable[[Model], object]) -> Path:
     """A file with one change, and metadata that fit it."""
     model = onnx.load(path)
     change(model)
-    props = {entry.key: entry.value for entry in model.metadata_props}
-    path.write_bytes(with_metadata(model.SerializeToString(), props))
+    path.write_bytes(resealed(model))
     return path
 
 

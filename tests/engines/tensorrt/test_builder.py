@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from exported_models import frames
+from exported_models import frames, resealed
 from small_engines import small_model
 
 from vmkla import __version__
@@ -474,7 +474,7 @@ def test_an_exchanged_route_in_a_deep_scan_of_nano_is_refused(
     routes = onnx.numpy_helper.to_array(tensor)[[2, 1, 0, 3]]
     tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(routes), tensor.name))
     wrong = tmp_path / "wrong.onnx"
-    wrong.write_bytes(proto.SerializeToString())
+    wrong.write_bytes(resealed(proto))
     plan = preflight(request(path, output), load_api("tensorrt-rtx"), None)
     candidate = OnnxRuntimeRunner(wrong, threads=1, warn_unverified=False)
     with pytest.raises(GateError, match=r"relative to p \(1 - p\)"):
