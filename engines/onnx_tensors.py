@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ _NODE_NAME, _NODE_OP, _ATTRIBUTE_NAME, _FUNCTION_NAME = 3, 4, 1, 1
 _DIMS, _TYPE, _FLOATS, _INTS, _NAME, _RAW, _DOUBLES, _EXTERNAL, _LOCATION = 1, 2, 4, 5, 8, 9, 10, 13, 14
 
 # Type -> how a value is stored, its exponent's bits (all set where it is infinite or NaN), its mantissa's.
-_STORED = {
+_STORED: dict[int, tuple[np.dtype[Any], int, int]] = {
     1: (np.dtype("<u4"), 0x7F800000, 0x007FFFFF),  # float32
     10: (np.dtype("<u2"), 0x7C00, 0x03FF),  # float16
     11: (np.dtype("<u8"), 0x7FF0000000000000, 0x000FFFFFFFFFFFFF),  # float64
@@ -117,7 +118,7 @@ def _label(reader: ProtobufReader, tensor: Value, owner: str) -> str:
 def _finite(reader: ProtobufReader, tensor: Value, element: int, *, lone: bool) -> bool:
     stored, exponent, mantissa = _STORED[element]
     for number, value in reader.fields(tensor):
-        bits: npt.NDArray[np.unsignedinteger]
+        bits: npt.NDArray[Any]
         if number == _INTS and element in (10, 16):
             bits = np.fromiter((item & 0xFFFF for item in reader.varints(value)), stored)
         elif (number in (_RAW, _FLOATS, _DOUBLES)) and not isinstance(value, int):

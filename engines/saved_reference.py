@@ -211,13 +211,17 @@ def _read(
 def _array(data: bytes, shape: tuple[int, ...]) -> Probability:
     """What ``numpy.save`` wrote, if it is of this shape: memory is taken for no other."""
     buffer = io.BytesIO(data)
-    version = np.lib.format.read_magic(buffer)
+    try:
+        version = np.lib.format.read_magic(buffer)
+        seen = np.lib.format.read_array_header_1_0(buffer)
+    except Exception as error:  # it reads Python's syntax, and fails in as many ways
+        raise MalformedError(f"an answer is not an array of NumPy's: {error}") from error
     if version != (1, 0):
         raise MalformedError(f"an array has NumPy's layout {version}, expected (1, 0)")
-    seen = np.lib.format.read_array_header_1_0(buffer)
     if seen != (shape, False, np.dtype(np.float32)):
         raise MalformedError(f"an answer is {seen[2]} {seen[0]}, expected float32 {shape}")
-    return np.frombuffer(data, np.float32, offset=buffer.tell()).reshape(shape).copy()
+    values: Probability = np.frombuffer(data, np.float32, offset=buffer.tell()).reshape(shape).copy()
+    return values
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:

@@ -186,6 +186,8 @@ def array(shape: tuple[int, ...], dtype: str = "<f4") -> bytes:
         {"probability/000000.npy": array((1, 40, 40))},
         {"probability/000000.npy": array((1, 40, 40), "|O")},
         {"probability/000000.npy": b"\x93NUMPY\x09\x00"},
+        {"probability/000000.npy": array((1, 40, 40)).replace(b"}", b"(")},
+        {"probability/000000.npy": array((1, 40, 40)).replace(b"{", b"+")},
         {"image/000000.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (40000).to_bytes(4, "big") * 2},
         {"image/000000.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (40).to_bytes(4, "big") * 2},
         {"reference.json": b"[" * 1_000_000},
