@@ -12,6 +12,7 @@ import math
 import stat
 import struct
 import threading
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -33,9 +34,10 @@ _BLOCK_BYTES = 1 << 20
 DAMAGED = (
     OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError,
     MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
+    SyntaxError, tokenize.TokenError,
 )  # fmt: skip
-"""What readers of ZIP archives and of NumPy's files raise for damage. RecursionError and NotImplementedError
-are kinds of RuntimeError."""
+"""What readers of ZIP archives, of NumPy's files (whose headers are Python) and of HDF5 raise for damage.
+RecursionError and NotImplementedError are kinds of RuntimeError."""
 
 
 class MalformedError(ValueError):

@@ -11,8 +11,17 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from exported_models import frames, resealed
+from exported_models import frames
 from onnx import TensorProto, helper, numpy_helper
+from spoilt_models import (
+    Model,
+    external,
+    largest_weight,
+    spoilt,
+    weight_byte,
+    with_impossible_reshape,
+    with_nan,
+)
 
 from vmkla.calibration.artefact import open_artefact
 from vmkla.engines import load_runner, onnx_tensors
@@ -28,16 +37,6 @@ from vmkla.engines.onnx_file import (
 )
 from vmkla.engines.protobuf import encode_field
 from vmkla.errors import ArtefactMismatchError, BadInputError, VmklaError
-
-Model = onnx.ModelProto
-
-
-def external(name: str = "elsewhere") -> TensorProto:
-    """A float tensor whose values are in another file."""
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4])
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="/etc/hostname")
-    return tensor
 
 
 def whole(name: str = "here") -> TensorProto:
@@ -95,14 +94,6 @@ PLACES: dict[str, Callable[[Model], object]] = {
     "training": lambda m: m.training_info.add().initialization.initializer.append(external()),
     "training step": lambda m: m.training_info.add().algorithm.initializer.append(external()),
 }
-
-
-def spoilt(path: Path, change: Callable[[Model], object]) -> Path:
-    """A file with one change, and metadata that fit it."""
-    model = onnx.load(path)
-    change(model)
-    path.write_bytes(resealed(model))
-    return path
 
 
 class NoSession:
@@ -194,13 +185,6 @@ def test_onnxruntimes_own_format_is_not_taken(tmp_path: Path) -> None:
         open_model(path)
 
 
-def weight_byte(data: bytes) -> int:
-    """Where the largest weight's values are, in the middle."""
-    model = onnx.load_model_from_string(data)
-    raw = max((tensor.raw_data for tensor in model.graph.initializer), key=len)
-    return data.index(raw) + len(raw) // 2
-
-
 def flipped(data: bytes, at: int, bit: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
 
@@ -278,10 +262,6 @@ def test_what_was_checked_runs_whatever_becomes_of_the_file(
     assert runner.spec.sha256 == before
 
 
-def weight_of(model: Model, element: int = TensorProto.FLOAT) -> TensorProto:
-    return max((t for t in model.graph.initializer if t.data_type == element), key=lambda t: len(t.raw_data))
-
-
 def with_value(tensor: TensorProto, value: float, *, typed: bool = False) -> None:
     array = numpy_helper.to_array(tensor).copy()
     array.flat[array.size // 2] = value
@@ -312,8 +292,8 @@ def test_weights_that_are_not_finite_are_refused(
 
 
 def test_a_weight_of_the_network_that_became_nan(tiny_onnx: Path) -> None:
-    name = weight_of(onnx.load(tiny_onnx)).name
-    spoilt(tiny_onnx, lambda model: with_value(weight_of(model), float("nan")))
+    name = largest_weight(onnx.load(tiny_onnx)).name
+    spoilt(tiny_onnx, with_nan)
     with pytest.raises(ArtefactMismatchError, match="not finite") as caught:
         load_runner(tiny_onnx)
     assert name in caught.value.message
@@ -336,17 +316,7 @@ def test_a_lone_infinity_is_a_limit_and_a_lone_nan_is_not(tiny_onnx: Path) -> No
 def test_a_node_that_fails_when_it_runs_is_the_files_fault(tiny_onnx: Path) -> None:
     """A reshape whose target comes out of the graph: no loader can know that it is impossible."""
 
-    def change(model: Model) -> None:
-        first = model.graph.node[0]
-        assert first.op_type == "Cast" and first.input[0] == "frames"
-        shape = numpy_helper.from_array(np.array([7, -1, 11, 13], np.int64), "impossible")
-        model.graph.initializer.append(shape)
-        model.graph.node.insert(0, helper.make_node("Reshape", ["frames", "impossible"], ["again"]))
-        model.graph.node.insert(1, helper.make_node("Shape", ["frames"], ["back"]))
-        model.graph.node.insert(2, helper.make_node("Reshape", ["again", "back"], ["same"]))
-        first.input[0] = "same"
-
-    spoilt(tiny_onnx, change)
+    spoilt(tiny_onnx, with_impossible_reshape)
     runner = load_runner(tiny_onnx, threads=1)
     with pytest.raises(ArtefactMismatchError, match="cannot run .*Reshape") as caught:
         runner.infer(frames(1))

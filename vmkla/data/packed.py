@@ -193,5 +193,5 @@ def decode(data: bytes, mode: str, *, name: str) -> npt.NDArray[np.uint8]:
     try:
         with pillow.open(io.BytesIO(data)) as image:
             return np.array(image.convert(mode), dtype=np.uint8)
-    except (*DAMAGED, SyntaxError, pillow.DecompressionBombError) as error:
+    except (*DAMAGED, pillow.DecompressionBombError) as error:
         raise BadInputError(f"{name} cannot be decoded: {error}", hint=_AGAIN) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.bounded import DAMAGED
+from vmkla.bounded import DAMAGED, Archive
 from vmkla.data.sequences import sequence_of
 from vmkla.data.sources import SLICES, DataSource, Pair, Sample, chosen_stems
 from vmkla.errors import BadInputError
 from vmkla.imports import require
 
 SLICE_SUFFIX, VOLUME_SUFFIX = ".npz", ".npy.h5"
+_MEMBERS = ("image", "label")
+_MEMBER_MAX_BYTES = 256 << 20
 CLASSES = 9
 """The background and eight organs."""
 
@@ -57,10 +60,16 @@ def _slices_of(path: Path, stem: str, source: DataSource, problems: list[str]) -
 
 def _read_slice(pair: Pair) -> Sample:
     try:
-        with np.load(pair.image, allow_pickle=False) as arrays:
-            return slice_sample(pair, arrays["image"], arrays["label"])
+        with Archive(pair.image) as archive:
+            image, label = (_array(archive.read(f"{name}.npy", _MEMBER_MAX_BYTES)) for name in _MEMBERS)
+        return slice_sample(pair, image, label)
     except DAMAGED as error:
         raise BadInputError(f"{pair.image} cannot be read as a slice (image, label): {error}") from error
+
+
+def _array(data: bytes) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return array
 
 
 def _read_volume_slice(pair: Pair, *, index: int) -> Sample:

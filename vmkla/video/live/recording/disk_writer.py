@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
 import time
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vmkla.bounded import MalformedError, parse_json
 from vmkla.files import create_file
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
 from vmkla.video.sinks import to_json
@@ -23,6 +23,7 @@ Row = dict[str, Any]
 Block = tuple[int, bytes]
 """Place in the file, and what stands there."""
 
+_ROW_MAX_BYTES = 1 << 20
 _DEPTH = 512
 """Frames that may wait for a slow disk: about 8 s of two streams at 30 fps, 50 kB a frame at 1080p."""
 _CHECK_EVERY_S = 0.25
@@ -122,8 +123,8 @@ def read_index(folder: Path) -> list[Row]:
     rows = []
     for line in (folder / INDEX).read_bytes().split(b"\n"):
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = parse_json(line, _ROW_MAX_BYTES)
+        except MalformedError:
             continue
         if isinstance(row, dict):
             rows.append(row)
