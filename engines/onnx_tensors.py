@@ -98,8 +98,8 @@ def _check_tensor(reader: ProtobufReader, tensor: Value, owner: str, path: Path)
             external = True
     if external:
         raise ArtefactMismatchError(
-            f"{path} keeps the values of its {_label(reader, tensor, owner)} in another file, expected a model "
-            "in one file",
+            f"{path} keeps the values of its {_label(reader, tensor, owner)} in another file, expected a "
+            "model in one file",
             hint="Export it again with vmkla export, or put all in one file where you trust both: python -c "
             "\"import onnx; onnx.save(onnx.load('IN.onnx'), 'OUT.onnx', save_as_external_data=False)\"",
         )

@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
-from exported_models import exported, resealed
+from exported_models import exported, resealed, with_roots
 from labelled_folders import write_folder
-from onnx import numpy_helper
 
 SIZE = {"height": 32, "width": 64}
 
@@ -83,17 +81,14 @@ def test_a_planted_body_is_refused_and_located(vmkla: Any, trained: Path, data: 
 def test_a_model_that_gives_nan_is_refused(vmkla: Any, trained: Path, data: Path, tmp_path: Path) -> None:
     model = onnx.load(str(trained))
     weights = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) >= 2}
-    node = [node for node in model.graph.node if weights.keys() & set(node.input)][-1]
-    weight = next(weights[name] for name in node.input if name in weights)
-    values = numpy_helper.to_array(weight).copy()
-    values.flat[0] = np.nan
-    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    broken = written(tmp_path / "broken.onnx", model)
+    last = [node for node in model.graph.node if weights.keys() & set(node.input)][-1]
+    node, weight = last.name, next(name for name in last.input if name in weights)
+    broken = written(tmp_path / "broken.onnx", with_roots(model, weight))
     done = vmkla("verify", trained, broken, "--data", data, "--out", tmp_path / "out", "--json")
     assert done.status == 5
     assert "the candidate's probability holds NaN or infinity in 3 of 3 frames" in done.stderr
     assert done.json["measured"]["probability_error"]["max"] is None
-    assert done.json["parting"]["node"] == node.name and done.json["parting"]["error"] is None
+    assert done.json["parting"]["node"] == node and done.json["parting"]["error"] is None
     assert "not finite" in (tmp_path / "out" / "verify.html").read_text(encoding="utf-8")
 
 
