@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import os
 import resource
 import shutil
 import sys
@@ -81,12 +82,14 @@ def read_sound(name: str, target: Target, sound: list[Seed], folder: Path) -> li
 def main(arguments: list[str]) -> int:
     """Run until the time is over; status 1 when the one file given fails."""
     faulthandler.enable()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what native code prints is no answer
     name, folder = arguments[0], Path(arguments[1])
     target = TARGETS[name]
     out = folder / "out"
     if len(arguments) == 3:
         verdict = read_one(name, target, Path(arguments[2]), out)
-        print(verdict if not verdict.startswith("failed") else json.loads(verdict[7:])[1])
+        print(verdict if not verdict.startswith("failed") else json.loads(verdict[7:])[1], file=answers)
         return int(verdict.startswith("failed"))
     seed, first, seconds = arguments[2], int(arguments[3]), float(arguments[4])
     (folder / "seeds").mkdir(exist_ok=True)
@@ -95,7 +98,7 @@ def main(arguments: list[str]) -> int:
     verdicts = read_sound(name, target, sound, folder)
     limit_memory()
     assert read_sound(name, target, sound, folder) == verdicts, "memory is short for sound files"
-    print("ready", flush=True)
+    print("ready", file=answers)
     end_s = time.monotonic() + seconds
     number = first
     while time.monotonic() < end_s:
@@ -103,12 +106,12 @@ def main(arguments: list[str]) -> int:
         suffix, data = rng.choice(sound)
         path = folder / f"input{suffix}"
         path.write_bytes(target.spoil(data, rng))
-        print(f"run {number}", flush=True)
+        print(f"run {number}", file=answers)
         verdict = read_one(name, target, path, out)
         path.rename(folder / f"failed-{number}{suffix}") if verdict.startswith("failed") else path.unlink()
-        print(verdict, flush=True)
+        print(verdict, file=answers)
         number += 1
-    print("end", flush=True)
+    print("end", file=answers)
     return 0
 
 
