@@ -27,7 +27,8 @@ from vmkla.video.options import stop_on_signals
 
 def known_pictures(path: Path) -> frozenset[int]:
     """crc32 of every picture of a file, decoded by file mode's own reader."""
-    return frozenset(zlib.crc32(np.ascontiguousarray(frame.rgb).data) for frame in VideoSource(path).frames())
+    frames = VideoSource(path, deinterlace="no").frames()  # what is shown keeps both fields
+    return frozenset(zlib.crc32(np.ascontiguousarray(frame.rgb).data) for frame in frames)
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ from vmkla.cli.console import print_json, print_line, progress_bar, say
 from vmkla.cli.live import LiveFlags, live_loader, refuse_flags, run_live_command
 from vmkla.cli.options import (
     Anonymous,
+    Deinterlace,
     Device,
     Json,
     Overlay,
@@ -70,6 +71,14 @@ def infer(
             metavar="auto|none|X,Y,W,H",
             help="Field of view: without black border, whole frame, or a rectangle; default: the model's.",
         ),
+    ] = None,
+    deinterlace: Annotated[
+        Deinterlace,
+        typer.Option("--deinterlace", help="Interlaced video: found out, left as it is, or interpolated."),
+    ] = Deinterlace.auto,
+    track: Annotated[
+        int | None,
+        typer.Option("--track", metavar="N", help="Which video track of a file; default: the largest."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--continue", help="Go on with an interrupted run over images.")
@@ -159,7 +168,12 @@ def infer(
         min_lesion_age_ms=min_lesion_age_ms,
     )
     if live:
-        of_files = {"--save-masks": save_masks, "--stride": stride != 1, "--continue": resume}
+        of_files = {
+            "--save-masks": save_masks,
+            "--stride": stride != 1,
+            "--track": track is not None,
+            "--continue": resume,
+        }
         refuse_flags([flag for flag, given in of_files.items() if given], live=True)
         from vmkla.preprocess import parse_roi
 
@@ -172,6 +186,7 @@ def infer(
                 "overlay": overlay.value,
                 "alpha": alpha,
                 "roi": None if roi is None else parse_roi(roi),
+                "deinterlace": deinterlace.value,
             },
             out=out,
             exist_ok=exist_ok,
@@ -203,7 +218,8 @@ def infer(
     if anonymous:
         with given_names([spec]).in_errors():
             exclude = [RUNS] if out is None else search_exclusions(out)
-            what = name_source(open_source(spec, exclude=exclude), anonymous=True)
+            found = open_source(spec, exclude=exclude, track=track, deinterlace=deinterlace.value)
+            what = name_source(found, anonymous=True)
     name = _name_of(spec) if isinstance(what, str) else what.label
     folder = RUNS / name
     options = SegmentOptions(
@@ -217,6 +233,8 @@ def infer(
         resume=resume,
         exist_ok=exist_ok,
         anonymous=anonymous,
+        track=track,
+        deinterlace=deinterlace.value,
     )
     runner = load_runner(model, runtime.value, device, threads=threads, plugin=plugin)
     try:

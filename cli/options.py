@@ -24,6 +24,14 @@ class Overlay(str, Enum):
     none = "none"
 
 
+class Deinterlace(str, Enum):
+    """What becomes of interlaced frames."""
+
+    auto = "auto"
+    no = "no"
+    yes = "yes"
+
+
 class Kernels(str, Enum):
     """What runs the two custom ops inside ONNX Runtime."""
 

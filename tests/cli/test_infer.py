@@ -18,7 +18,8 @@ import av
 import cv2
 import numpy as np
 import pytest
-from small_videos import count_frames, write_video
+from small_videos import count_frames, write_tracks, write_video
+from woven_clips import woven_frames, write_flagged
 
 VMKLA = str(Path(sys.executable).with_name("vmkla"))
 
@@ -330,3 +331,43 @@ def test_a_signal_in_the_middle_leaves_playable_files(
     assert 0 < written == report["counts"]["frames"] < frames
     assert len((out / "frames.jsonl").read_text().splitlines()) == written
     assert "Traceback" not in stderr
+
+
+def test_the_larger_of_two_tracks_is_read_unless_another_is_asked_for(infer: Any, tmp_path: Path) -> None:
+    path = write_tracks(tmp_path / "two.mkv", [(64, 48), (96, 64)])
+    done = infer("--video", path, "--json")
+    assert done.status == 0 and "track 1 (64x48, h264)" in done.stderr
+    assert (done.json["input"]["track"], done.json["input"]["frame_hw"]) == (2, [64, 96])
+    done = infer("--video", path, "--track", 1, "--json", "--exist-ok")
+    assert done.status == 0 and done.json["input"]["frame_hw"] == [48, 64]
+    done = infer("--video", path, "--track", 3, "--exist-ok")
+    assert done.status == 2 and "no video track 3" in done.stderr
+
+
+def test_images_have_no_tracks(infer: Any, images: Path) -> None:
+    done = infer("--source", images, "--track", 1)
+    assert done.status == 2 and "video track 1" in done.stderr
+
+
+def test_an_interlaced_video_is_reported(infer: Any, tmp_path: Path) -> None:
+    path = write_flagged(tmp_path / "woven.mp4", woven_frames(6)[0])
+    done = infer("--video", path, "--json")
+    assert done.status == 0 and "note: the recording is interlaced" in done.stderr
+    fields = done.json["input"]["fields"]
+    assert fields["deinterlaced"] and fields["because"] == "content" and fields["order"] == "top first"
+    done = infer("--video", path, "--json", "--exist-ok", "--deinterlace", "no")
+    assert done.status == 0 and "interlaced" not in done.stderr
+    assert done.json["input"]["fields"]["deinterlaced"] is False
+    assert done.json["settings"]["deinterlace"] == "no"
+
+
+def test_a_time_stamp_that_no_mp4_can_hold(infer: Any, tmp_path: Path) -> None:
+    """The first frame of a Flash video in another hour than the rest: FFmpeg's muxer gave up on it."""
+    path = tmp_path / "a.mkv"
+    write_flagged(path, woven_frames(6)[1], pts=[25 * 3600, *(25 * 3600 * 24 * 40 + n for n in range(5))])
+    done = infer("--video", path, "--json")
+    assert done.status == 0 and "begin anew once" in done.stderr
+    assert done.json["counts"]["timestamp_jumps"] == 1
+    with av.open(str(tmp_path / "out" / "overlay.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([3600 + n / 25 for n in range(6)])

@@ -21,13 +21,15 @@ SAMPLE = "sample://?size=160x120&seed=7"
 
 def test_a_run_prints_its_figures(vmkla: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = vmkla("infer", "--source", SAMPLE, "--live", "--duration-s", "3", "--json", "--threads", "1")
+    flags = ("--duration-s", "3", "--json", "--threads", "1", "--deinterlace", "no")
+    done = vmkla("infer", "--source", SAMPLE, "--live", *flags)
     assert done.status in (0, 7), done.stderr  # 7 where others leave the machine too little
     out = tmp_path / "runs" / "infer" / "live-sample"
     written = json.loads((out / "report.json").read_text())
     assert done.json == {"out_dir": "runs/infer/live-sample", **written}
     assert done.status == written["exit_status"] and written["counts"]["shown"] > 30
     assert written["settings"]["max_staleness_ms"] == 120
+    assert written["settings"]["deinterlace"] == "no" and written["worker"]["deinterlaced"] == 0
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,7 @@ def test_a_run_prints_its_figures(vmkla: Any, tmp_path: Path, monkeypatch: pytes
         (("--live", "--stride", "2"), "--stride"),
         (("--live", "--save-masks"), "--save-masks"),
         (("--live", "--continue"), "--continue"),
+        (("--live", "--track", "2"), "--track"),
         (("--display",), "--display"),
         (("--record",), "--record"),
         (("--max-staleness-ms", "50"), "--max-staleness-ms"),

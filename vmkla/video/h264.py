@@ -12,6 +12,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from vmkla.errors import MissingDependencyError
 from vmkla.video.frames import VideoTraits
+from vmkla.video.tracks import check_size
 
 _KEYFRAME_EVERY_S = 2
 
@@ -29,6 +30,7 @@ class H264Encoder:
         threads: how many x264 may use.
     Raises:
         MissingDependencyError: this FFmpeg has no libx264.
+        BadInputError: a side is larger than x264 encodes.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class H264Encoder:
                 "the installed PyAV has no libx264, which writes H.264",
                 hint="Run: pip install --force-reinstall --only-binary=av av",
             )
+        check_size("H.264", (frame_hw[1], frame_hw[0]))
         self.frame_hw = frame_hw
         self.size_hw = (frame_hw[0] + frame_hw[0] % 2, frame_hw[1] + frame_hw[1] % 2)
         self._traits = traits

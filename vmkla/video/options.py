@@ -12,6 +12,7 @@ from types import FrameType
 
 from vmkla.errors import UsageError
 from vmkla.preprocess import PreprocessSpec, Rect
+from vmkla.video.interlace import Deinterlace, check_deinterlace
 from vmkla.video.overlay import OVERLAY_STYLES, OverlayStyle
 
 
@@ -52,6 +53,8 @@ class SegmentOptions:
         resume: go on with an interrupted run over images in the same ``out_dir``.
         exist_ok: replace the outputs of an earlier run in ``out_dir``.
         anonymous: call every source and image by the first digits of its sha256; see ``name_source``.
+        track: number of the video track, from 1; None takes the largest.
+        deinterlace: ``"auto"`` finds out whether a video is interlaced; ``"yes"`` and ``"no"`` settle it.
     """
 
     out_dir: Path
@@ -64,11 +67,14 @@ class SegmentOptions:
     resume: bool = False
     exist_ok: bool = False
     anonymous: bool = False
+    track: int | None = None
+    deinterlace: Deinterlace = "auto"
 
     def __post_init__(self) -> None:
         check_drawing(self.threshold, self.overlay, self.alpha, self.roi)
         if self.stride < 1:
             raise UsageError(f"stride is {self.stride}, expected at least 1 (every frame)")
+        check_deinterlace(self.deinterlace)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from vmkla.video.outputs import OVERLAY_VIDEO, check_image_names, open_outputs, 
 from vmkla.video.report import SegmentReport, model_warnings
 from vmkla.video.run import Plan, Run
 from vmkla.video.sources import ImageSource, open_source
+from vmkla.video.view import FIELD_EVERY, FIELD_SAMPLES, Views
 
 __all__ = ["Cancellation", "Progress", "SegmentOptions", "SegmentReport", "segment"]
 
-_FIELD_EVERY, _FIELD_SAMPLES, _FIELD_FRAMES_MAX = 5, 8, 300
+_FIELD_FRAMES_MAX = 300
 
 
 def segment(
@@ -70,7 +71,12 @@ def segment(
     if isinstance(source_spec, NamedSource):
         named = source_spec
     else:
-        found = open_source(source_spec, exclude=search_exclusions(options.out_dir))
+        found = open_source(
+            source_spec,
+            exclude=search_exclusions(options.out_dir),
+            track=options.track,
+            deinterlace=options.deinterlace,
+        )
         named = name_source(found, anonymous=options.anonymous)
     with named.names.in_errors() if named.anonymous else contextlib.nullcontext():
         return _segment(runner, named, options, progress, cancel or Cancellation())
@@ -113,7 +119,7 @@ def _plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Plan:
     roi = metadata.preprocess.roi if options.roi is None else options.roi
     threshold = metadata.threshold if options.threshold is None else options.threshold
     warnings = model_warnings(runner)
-    rect = None
+    wanted_roi, rect = roi, None
     if isinstance(source, VideoSource) and roi == "auto":
         rect, searched = _field_of_video(source)
         if rect is None:
@@ -130,21 +136,26 @@ def _plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Plan:
         "roi": roi if isinstance(roi, str) else list(roi),
         "anonymous": options.anonymous,
     }
+    if isinstance(source, VideoSource):
+        settings |= {"track": source.track.number, "deinterlace": options.deinterlace}
     spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)
-    return Plan(spec, threshold, rect, settings, tuple(warnings), named)
+    return Plan(spec, threshold, Views(wanted_roi, rect), settings, tuple(warnings), named)
 
 
 def _field_of_video(source: VideoSource) -> tuple[Rect | None, int]:
     """The field of view over the clip's first lit frames, and how many frames were looked through."""
     found: list[Rect] = []
-    searched = 0
+    searched, first_hw = 0, None
     frames = source.frames()
     for frame in frames:
+        first_hw = first_hw or frame.rgb.shape[:2]
+        if frame.rgb.shape[:2] != first_hw:
+            break
         searched += 1
-        field = visible_field(frame.rgb) if frame.index % _FIELD_EVERY == 0 else None
+        field = visible_field(frame.rgb) if frame.index % FIELD_EVERY == 0 else None
         if field is not None:
             found.append(field)
-        if len(found) == _FIELD_SAMPLES or searched == _FIELD_FRAMES_MAX:
+        if len(found) == FIELD_SAMPLES or searched == _FIELD_FRAMES_MAX:
             break
     frames.close()
     return union(found), searched

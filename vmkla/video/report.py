@@ -30,7 +30,9 @@ class Counts:
         damaged: the decoder had to conceal missing data.
         unreadable: images that cannot be read.
         lost_packets: pieces of a video that cannot be decoded.
-        repaired_timestamps: timestamps that were missing or did not rise.
+        repaired_timestamps: time stamps that were missing or did not rise.
+        timestamp_jumps: places where the time stamps began anew.
+        size_changes: places where the frame size changes.
     """
 
     frames: int = 0
@@ -41,6 +43,8 @@ class Counts:
     unreadable: int = 0
     lost_packets: int = 0
     repaired_timestamps: int = 0
+    timestamp_jumps: int = 0
+    size_changes: int = 0
 
 
 @dataclass

@@ -15,6 +15,7 @@ from vmkla.video.frames import ColourMatrix
 _BT709, _UNSPECIFIED, _SMPTE240M, _BT2020 = 1, 2, 7, (9, 10)  # FFmpeg's AVColorSpace
 _FULL_RANGE, _UNSPECIFIED_RANGE = 2, 0  # FFmpeg's AVColorRange
 _HD_HEIGHT_PX = 720
+_ABORTS = "yaf"  # swscale 9 asserts that nobody asks for grey with alpha in floats (32 bits)
 _side_data: Any = SideDataContainer  # PyAV's stubs leave its argument out
 
 
@@ -25,7 +26,13 @@ class RgbConverter:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: Any) -> tuple[npt.NDArray[np.uint8], bool, ColourMatrix]:
-        """(H, W, 3) uint8, whether width and height changed places, and the matrix to write a copy with."""
+        """(H, W, 3) uint8, whether width and height changed places, and the matrix to write a copy with.
+
+        Raises:
+            ValueError: FFmpeg would end the process at this pixel format.
+        """
+        if frame.format.name.startswith(_ABORTS):
+            raise ValueError(f"pixel format {frame.format.name} has no way to RGB")
         colorspace = self._colorspace(frame)
         full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
         # PyAV before 17 converts a frame with tags of its own to the wrong range: say it all in the call.

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from vmkla.errors import DegradedError, StoppedError, VmklaError
-from vmkla.preprocess import PreprocessSpec, Rect, field_of_view, prepare
+from vmkla.preprocess import PreprocessSpec, Rect, prepare
 from vmkla.runner import Runner
-from vmkla.video.decoding import VideoSource
+from vmkla.video.decoding import VideoSource, how_often
 from vmkla.video.frames import Frame, Problem, Source
 from vmkla.video.naming import NamedSource
 from vmkla.video.options import Cancellation, Progress, SegmentOptions
@@ -24,6 +24,7 @@ from vmkla.video.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, REPO
 from vmkla.video.report import FileHash, Outcome, SegmentReport, describe_model, describe_runtime
 from vmkla.video.sources import ImageItem, ImageSource
 from vmkla.video.stages import Channel, ChannelClosedError, Stopwatch
+from vmkla.video.view import Views
 from vmkla.video.writer import FrameWriter, Inferred, Kept
 
 _QUEUE_FRAMES = 3
@@ -36,7 +37,7 @@ class Plan:
 
     spec: PreprocessSpec
     threshold: float
-    rect: Rect | None  # a video's field of view; an image has its own
+    views: Views
     settings: dict[str, Any]
     warnings: tuple[str, ...]
     named: NamedSource
@@ -62,8 +63,6 @@ class Run:
             threshold=plan.threshold,
             multi_class=runner.spec.num_classes > 1,
         )
-        self._frame_hw: tuple[int, ...] | None = None
-        self._rect: Rect | None = plan.rect
         self._wall_s = 0.0
 
     def go(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> SegmentReport:
@@ -156,17 +155,12 @@ class Run:
             whole = Rect(0, 0, frame.rgb.shape[1], frame.rgb.shape[0])
             return Inferred(frame, whole, None, latency_ms)
         watch = Stopwatch()
-        rect = self._field(frame)
+        rect = self._plan.views.of(frame)
         batch = prepare(frame.rgb, self._plan.spec, rect)[np.newaxis]  # (1, h, w, 3)
         latency_ms["preprocess"] = watch.lap_ms()
         probability = self._runner.infer(batch)  # (1, classes, h, w)
         latency_ms["inference"] = watch.lap_ms()
         return Inferred(frame, rect, probability[0], latency_ms)
-
-    def _field(self, frame: Frame) -> Rect:
-        if self._rect is None or frame.traits is None:
-            self._rect = field_of_view(frame.rgb, self._plan.spec.roi)
-        return self._rect
 
     def _report(
         self, error: BaseException | None, cancel: threading.Event, sha256: str | None
@@ -179,13 +173,10 @@ class Run:
         if isinstance(source, VideoSource):
             counts.lost_packets = source.lost_packets
             counts.repaired_timestamps = source.repaired_timestamps
-            described["codec"] = source.codec
-            if source.has_audio:
-                warnings.append("the sound track is not copied")
-            if counts.repaired_timestamps:
-                warnings.append(
-                    f"{counts.repaired_timestamps} timestamps were missing or did not rise, and were mended"
-                )
+            counts.timestamp_jumps = source.timestamp_jumps
+            counts.size_changes = source.size_changes
+            described |= source.describe()
+            warnings += source.notes()
         else:
             counts.unreadable = len(problems)
             described["images"] = source.total
@@ -196,8 +187,11 @@ class Run:
                 warnings.append(
                     f"{OVERLAY_VIDEO} is {width_px}x{height_px}: H.264 needs an even width and height"
                 )
-        if self._rect is not None and writer.video is not None:
-            described["field_of_view"] = list(self._rect)
+            views = self._plan.views.to_list()
+            if views:
+                described["field_of_view"] = views[0]["field_of_view"]
+            if len(views) > 1:
+                described["sizes"] = views
 
         # A report travels: it names neither the source's folder nor its own.
         names = self._plan.named.names.also({str(out_dir): "the output folder"})
@@ -271,6 +265,12 @@ def _what_is_missing(source: Source, writer: FrameWriter) -> str:
             parts.append(f"{counts.lost_packets} packets could not be decoded")
         if counts.damaged:
             parts.append(f"{counts.damaged} frames are damaged")
+        if counts.size_changes:
+            parts.append(
+                f"the frame size changes {how_often(counts.size_changes)}, and {OVERLAY_VIDEO} keeps the "
+                "first one"
+            )
+        parts += [f"{problem.where} {problem.what}" for problem in source.combed]
         return f"{source.path} is not whole: {'; '.join(parts)}"
     first = source.problems[0]
     others = f" and {len(source.problems) - 1} more" if len(source.problems) > 1 else ""

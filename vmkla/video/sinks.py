@@ -14,39 +14,18 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.errors import BadInputError
 from vmkla.files import create_file
 from vmkla.safe_text import printable_json
 from vmkla.video.frames import VideoTraits
 from vmkla.video.h264 import H264Encoder
+from vmkla.video.media_errors import FULL_DISK, output_errors
+
+__all__ = ["DiskReserve", "JsonlSink", "VideoSink", "output_errors", "partial_rows", "to_json"]
 
 _RESERVE_BYTES = 4 << 20  # the index of an MP4 takes about 16 bytes a frame: an hour at 30 fps is 1.7 MB
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PRESET, _CRF = "superfast", "18"
 """At 480x360 1.7 ms of CPU a frame; veryfast takes 3.0 ms for the same quality in two thirds of the bytes."""
 _THREADS_FROM_PX = 1280 * 720
-
-
-@contextlib.contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """Turn a failure to write ``path`` into a message.
-
-    Raises:
-        BadInputError: the disk is full, or the place cannot be written to.
-    """
-    try:
-        yield
-    except OSError as error:
-        if not error.errno or error.errno not in errno.errorcode:  # an error of FFmpeg's own, not of the disk
-            raise
-        hint = "Give another folder: --out DIR"
-        if error.errno in _FULL:
-            hint = f"Free some space there, or give another folder: --out DIR (disk of {path.parent})"
-        elif error.errno == errno.EFBIG:
-            hint = (
-                "The disk's format or a limit of this account allows no larger file. Use another: --out DIR"
-            )
-        raise BadInputError(f"cannot write {path}: {os.strerror(error.errno)}", hint=hint) from error
 
 
 class DiskReserve:
@@ -65,7 +44,7 @@ class DiskReserve:
                 try:
                     os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
                 except OSError as error:
-                    if error.errno in (*_FULL, errno.EFBIG):
+                    if error.errno in (*FULL_DISK, errno.EFBIG):
                         raise
                     file.write(bytes(_RESERVE_BYTES))  # a file system that cannot allocate ahead
         except OSError:
@@ -96,7 +75,7 @@ class _OutputFile:
             try:
                 view = view[os.write(self._fd, view) :]
             except OSError as error:
-                if error.errno not in _FULL or self._reserve is None or not self._reserve.release():
+                if error.errno not in FULL_DISK or self._reserve is None or not self._reserve.release():
                     self.error = error
                     raise
                 self.full = error
@@ -136,7 +115,7 @@ class VideoSink:
         self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         self.written = 0
         self._closed = self._broken = False
-        self.frame_hw = frame_hw
+        self.frame_hw, self.traits = frame_hw, traits
         threads = 2 if frame_hw[0] * frame_hw[1] >= _THREADS_FROM_PX else 1
         self._encoder = H264Encoder(traits, frame_hw, preset=_PRESET, crf=_CRF, threads=threads)
         self.size_hw = self._encoder.size_hw
@@ -167,9 +146,8 @@ class VideoSink:
         if self._file.full is not None:
             with output_errors(self.path):
                 raise self._file.full
-        frame = self._encoder.convert(frame_rgb, pts)
         with self._writing():
-            self._mux(frame)
+            self._mux(self._encoder.convert(frame_rgb, pts))
         self.written += 1
 
     def close(self) -> None:
@@ -199,7 +177,8 @@ class VideoSink:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """What FFmpeg does to the file: after an error it must not be asked again."""
-        with output_errors(self.path):
+        size = f"{self.size_hw[1]}x{self.size_hw[0]}"
+        with output_errors(self.path, f"H.264 of {size} in MP4"):
             try:
                 yield
             except Exception as error:

@@ -17,6 +17,7 @@ from vmkla.safe_text import redact
 from vmkla.video.decoding import VideoSource
 from vmkla.video.frames import Frame, Problem, Source, VideoTraits
 from vmkla.video.images import IMAGE_SUFFIXES, decode_image, looks_like_image, read_bytes
+from vmkla.video.interlace import Deinterlace
 from vmkla.video.live.sources.address import is_address, is_live_address, parse_address
 
 __all__ = [
@@ -109,7 +110,13 @@ class ImageSource:
             )
 
 
-def open_source(spec: str | Path, *, exclude: Collection[Path] = ()) -> Source:
+def open_source(
+    spec: str | Path,
+    *,
+    exclude: Collection[Path] = (),
+    track: int | None = None,
+    deinterlace: Deinterlace = "auto",
+) -> Source:
     """Find out what a user's word for a source means.
 
     An existing path is taken as it is, also when it holds ``*`` or ``[``. A single file is told by its
@@ -119,11 +126,19 @@ def open_source(spec: str | Path, *, exclude: Collection[Path] = ()) -> Source:
         spec: a video, an image, a folder (searched recursively by file suffix; hidden files and folders
             are left out) or a glob of images (``**`` crosses folders).
         exclude: folders that are left out of a search: the run's own output.
+        track, deinterlace: how a video is read, see ``VideoSource``.
     Raises:
-        UsageError: a live source, or another address.
+        UsageError: a live source, or another address; a video track of images.
         BadInputError: it is missing, unreadable (a folder: any part of it), or holds no image.
     """
     text = str(spec)
+    source = _open(text, exclude, track, deinterlace)
+    if track is not None and isinstance(source, ImageSource):
+        raise UsageError(f"video track {track} was asked for, but {text} is images, no video")
+    return source
+
+
+def _open(text: str, exclude: Collection[Path], track: int | None, deinterlace: Deinterlace) -> Source:
     if is_live_address(text):
         shown = parse_address(text).shown
         raise UsageError(
@@ -165,7 +180,7 @@ def open_source(spec: str | Path, *, exclude: Collection[Path] = ()) -> Source:
     suffix = path.suffix.lower()
     if suffix not in _MOTION_JPEG_SUFFIXES and (looks_like_image(head) or suffix in IMAGE_SUFFIXES):
         return ImageSource(path, [ImageItem(path, path.name)])
-    return VideoSource(path)
+    return VideoSource(path, track=track, deinterlace=deinterlace)
 
 
 def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:

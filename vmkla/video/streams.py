@@ -1,70 +1,138 @@
-"""What readers of video need of PyAV: a file opened, its video stream, and frames whatever the damage."""
+"""The one door to video files: opened, a track chosen, and frames whatever the damage."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import av
 import av.error
 
 from vmkla.errors import BadInputError
-from vmkla.video.extent import Extent
+from vmkla.video.extent import Extent, read_extent
+from vmkla.video.media_errors import MEDIA_ERRORS, reading_errors, reason, unknown_codec
+from vmkla.video.timestamps import Timeline, written_base
+from vmkla.video.tracks import Track, check_size, choose_track, list_tracks
 
-_ATTACHED_PICTURE = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the cover of a sound file is no video
 # Up to PyAV 18, metadata that is not UTF-8 is an error unless told otherwise; 19 has no such switch.
 LENIENT_METADATA: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
+FORMATS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,av1,obu,ivf,evc,mjpeg,mjpeg_2000,"
+    "mpjpeg,jpeg_pipe,jpegls_pipe,j2k_pipe,png_pipe,bmp_pipe,gif,apng,mxf,gxf,lxf,asf,asf_o,wtv,flv,live_flv,"
+    "ogg,nut,dv,yuv4mpegpipe,h261,h263,vc1,vc1test,dirac,dnxhd,apv,cavsvideo,avs2,avs3,rm,dhav,kux,nsv,nuv,pva,"
+    "ty,cine,r3d"
+)
+"""Containers and streams that hold their pictures themselves. FFmpeg's others include playlists (``hls``,
+``concat``, ``dash``, ``imf``), session descriptions and scripts, which open other files or the network."""
+_FASTEST = 1000  # frames per second
+_PLAYLIST_SIGNS = (b"#extm3u", b"ffconcat", b"[playlist]", b"[reference]", b"<asx", b"<mpd", b"v=0")
 
 
-def open_file(path: Path, extent: Extent) -> Any:
-    """Open a video file with PyAV.
+class OpenVideo:
+    """A video file with one track to read, open until ``close``.
+
+    Attributes:
+        path: the file.
+        extent: what its headers promise.
+        tracks: all its video tracks.
+        track: the one to read.
+        stream: PyAV's stream of it.
+        codec: FFmpeg's name of its codec.
+        has_audio: there is a sound track (which is not read).
+        rate: mean frames per second, a hint.
+        source_base: seconds per tick of the frames' own ``pts``.
+        time_base: seconds per tick of ``timeline``.
+        total: frames expected, None when nothing tells.
 
     Args:
         path: the file.
-        extent: of the same file, for the message.
-    Returns:
-        PyAV's input container.
+        track: number of the video track, from 1; None takes the largest.
     Raises:
-        BadInputError: FFmpeg cannot read it.
+        BadInputError: it is missing, no video, a playlist, in a codec that FFmpeg does not know, or wider or
+            taller than 16384.
+        UsageError: there is no such track.
     """
-    try:
-        # The prefix keeps a name with a colon from being taken for a protocol; the list keeps a playlist
-        # from reaching for the network.
-        return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **LENIENT_METADATA)
-    except av.error.FFmpegError as error:
-        if not extent.has_index:
-            raise BadInputError(
-                f"{path} is an MP4 without its index (the moov box), which is written last: the "
-                "recording was cut off before it was finished, and no frame can be read",
-                hint="Fetch the file again, or finish it with a repair tool for MP4 files.",
-            ) from error
-        raise BadInputError(
-            f"{path} ({extent.size_bytes} bytes) is not a video that FFmpeg can read: "
-            f"{error.strerror or error}",
-            hint="Give a video, an image, a folder of images or a glob of images.",
-        ) from error
 
+    def __init__(self, path: Path, *, track: int | None = None) -> None:
+        self.path = path
+        self.extent = _extent(path)
+        self.container: Any = _open_file(path, self.extent)
+        try:
+            self.tracks: tuple[Track, ...] = list_tracks(self.container)
+            self.track = choose_track(
+                self.tracks,
+                str(path),
+                track,
+                container_format=self.container.format.name,
+                unknown=lambda: unknown_codec(lambda: _open_file(path, self.extent).close()),
+            )
+            stream = self.stream = self.track.stream
+            self.codec = self.track.codec or ""
+            self.has_audio = bool(self.container.streams.audio)
+            # Frame threads would report an error frames later than where it is, or lose whole frames to it.
+            stream.thread_type = "SLICE"
+            stream.codec_context.thread_count = 2
+            self.rate = _rate(stream) or Fraction(25)
+            self.source_base = Fraction(stream.time_base.numerator, stream.time_base.denominator)
+            self.time_base = written_base(self.source_base)
+            self.total: int | None = stream.frames or self._count_from_duration()
+        except BaseException:
+            self.container.close()
+            raise
 
-def video_stream(container: Any, name: str) -> Any:
-    """The first stream that is a video and no cover picture.
+    def __enter__(self) -> OpenVideo:
+        return self
 
-    Args:
-        container: PyAV's.
-        name: what the message calls it.
-    Raises:
-        BadInputError: there is none.
-    """
-    for stream in container.streams.video:
-        if not stream.disposition.value & _ATTACHED_PICTURE:
-            return stream
-    raise BadInputError(
-        f"{name} ({container.format.name}) has no video stream, or one without a single frame",
-        hint="Give a video, an image, a folder of images or a glob of images.",
-    )
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self.container.close()
+
+    @property
+    def frame_ticks(self) -> int:
+        """Ticks of ``time_base`` from frame to frame at the mean rate, at least 1."""
+        return max(1, round(1 / (self.rate * self.time_base)))
+
+    def timeline(self) -> Timeline:
+        """Where the time stamps of one pass come from."""
+        return Timeline(self.time_base, self.frame_ticks)
+
+    def described(self, doing: str) -> str:
+        """The beginning of a message about this track."""
+        return f"{self.path}: {self.codec} video: {doing}"
+
+    def frames(self, lose: Callable[[str, str], None]) -> Iterator[Any]:
+        """Decode packet by packet; one that cannot be decoded is passed over.
+
+        Args:
+            lose: told the place and the cause of each loss.
+        Yields:
+            PyAV's frames, in order of presentation.
+        Raises:
+            BadInputError: a frame is wider or taller than 16384, or the decoder cannot be opened.
+        """
+        with reading_errors(self.described("cannot be decoded")):
+            for frame in decoded_frames(self.container, self.stream, lose):
+                check_size(str(self.path), (frame.width, frame.height))
+                yield frame
+
+    def _count_from_duration(self) -> int | None:
+        stream, duration_s = self.stream, None
+        if stream.duration:
+            duration_s = stream.duration * self.source_base
+        elif self.container.duration:
+            duration_s = Fraction(self.container.duration, av.time_base)
+        rate = _rate(stream)
+        return max(1, round(duration_s * rate)) if duration_s and rate else None
 
 
 def decoded_frames(container: Any, stream: Any, lose: Callable[[str, str], None]) -> Iterator[Any]:
@@ -83,15 +151,17 @@ def decoded_frames(container: Any, stream: Any, lose: Callable[[str, str], None]
             packet = next(packets)
         except StopIteration:
             return
-        except (av.error.FFmpegError, OSError) as error:
-            lose(f"after packet {number}", f"reading stops: {error.strerror or error}")
+        except MEDIA_ERRORS as error:
+            lose(f"after packet {number}", f"reading stops: {reason(error)}")
             yield from _flush(stream, lose)
             return
         number += 1
         try:
-            yield from packet.decode()
-        except (av.error.FFmpegError, OSError) as error:
-            lose(f"packet {number}", f"cannot be decoded: {error.strerror or error}")
+            frames = packet.decode()
+        except MEDIA_ERRORS as error:
+            lose(f"packet {number}", f"cannot be decoded: {reason(error)}")
+            continue
+        yield from frames
 
 
 def exact(ratio: Any) -> Fraction | None:
@@ -99,9 +169,68 @@ def exact(ratio: Any) -> Fraction | None:
     return Fraction(ratio.numerator, ratio.denominator) if ratio is not None and ratio.numerator else None
 
 
+def _rate(stream: Any) -> Fraction | None:
+    """Mean frames per second; None when nothing plausible is known (a short transport stream says 90000)."""
+    rates = (exact(stream.average_rate), exact(stream.guessed_rate))
+    return next((rate for rate in rates if rate is not None and 0 < rate <= _FASTEST), None)
+
+
 def _flush(stream: Any, lose: Callable[[str, str], None]) -> Iterator[Any]:
     """Frames that the decoder still holds."""
     try:
-        yield from stream.codec_context.decode(None)
-    except (av.error.FFmpegError, EOFError) as error:
-        lose("the last packets", f"cannot be decoded: {error}")
+        frames = stream.codec_context.decode(None)
+    except MEDIA_ERRORS as error:
+        lose("the last packets", f"cannot be decoded: {reason(error)}")
+        return
+    yield from frames
+
+
+def _extent(path: Path) -> Extent:
+    try:
+        return read_extent(path)
+    except FileNotFoundError as error:
+        raise BadInputError(f"there is no file {path}") from error
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _open_file(path: Path, extent: Extent) -> Any:
+    """Open a file with PyAV, for reading.
+
+    Raises:
+        BadInputError: FFmpeg cannot read it, or it is none of ``FORMATS``.
+    """
+    # The prefix keeps a name with a colon from being taken for a protocol; the lists keep whatever the
+    # content turns out to be from reaching for other files and the network.
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    try:
+        return av.open(f"file:{path}", options=options, **LENIENT_METADATA)
+    except (av.error.FFmpegError, ValueError) as error:
+        if not extent.has_index:
+            raise BadInputError(
+                f"{path} is an MP4 without its index (the moov box), which is written last: the "
+                "recording was cut off before it was finished, and no frame can be read",
+                hint="Fetch the file again, or finish it with a repair tool for MP4 files.",
+            ) from error
+        if is_playlist(path):
+            raise BadInputError(
+                f"{path} is a playlist: it holds no video, it names other files or addresses, and these "
+                "are not opened",
+                hint="Give each video by itself, or join them into one file first.",
+            ) from error
+        # FFmpeg's "Invalid argument" is how it refuses what is not on the list.
+        why = "its format is not one of videos" if isinstance(error, ValueError) else reason(error)
+        raise BadInputError(
+            f"{path} ({extent.size_bytes} bytes) is not a video that FFmpeg can read: {why}",
+            hint="Give a video, an image, a folder of images or a glob of images.",
+        ) from error
+
+
+def is_playlist(path: Path) -> bool:
+    """The file begins as lists of other files do, whatever it is called."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    except OSError:
+        return False
+    return head.startswith(_PLAYLIST_SIGNS) or b"<mpd" in head

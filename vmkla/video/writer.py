@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from vmkla.preprocess import Rect
 from vmkla.video.findings import Findings, find
-from vmkla.video.frames import Frame
+from vmkla.video.frames import Frame, VideoTraits
 from vmkla.video.images import write_png
+from vmkla.video.letterbox import letterbox
 from vmkla.video.options import SegmentOptions
 from vmkla.video.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, OutputFolder
 from vmkla.video.overlay import draw
@@ -174,12 +175,20 @@ class FrameWriter:
                     (frame.rgb.shape[0], frame.rgb.shape[1]),
                     self._outputs.reserve,
                 )
-            self.video.write(shown, frame.pts)
+            self.video.write(self._fitted(shown, frame.traits), frame.pts)
         elif findings is not None:
             paths["overlay"] = f"{OVERLAY_FOLDER}/{PurePosixPath(frame.name).with_suffix('.png')}"
             with output_errors(folder / paths["overlay"]):
                 write_png(folder / paths["overlay"], shown)
         return paths
+
+    def _fitted(self, shown: npt.NDArray[np.uint8], traits: VideoTraits) -> npt.NDArray[np.uint8]:
+        """A frame as the video takes it: of the first one's size."""
+        assert self.video is not None
+        if shown.shape[:2] == self.video.frame_hw:
+            return shown
+        into = self.video.traits.sample_aspect_ratio
+        return letterbox(shown, self.video.frame_hw, traits.sample_aspect_ratio, into)
 
     def _row(
         self,
@@ -193,6 +202,7 @@ class FrameWriter:
             row["pts_s"] = frame.pts_s
         else:
             row |= {"name": frame.name, "sha256": frame.sha256}
+        row["frame_hw"] = [frame.rgb.shape[0], frame.rgb.shape[1]]
         row["segmented"] = findings is not None
         # A frame that was not looked at has no findings; null is not zero.
         row["area_px"] = findings.area_px if findings else None

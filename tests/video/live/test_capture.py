@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from live_cameras import PipeCamera, grainy, next_picture, take_all, wait_until
+from small_videos import write_tracks
 
 from vmkla.errors import BadInputError, MissingDependencyError, UsageError
 from vmkla.video.live.events import EventLog
@@ -161,7 +162,7 @@ class TestFile:
         assert lost > 0 and capture.error is None
 
     def test_what_can_never_be_played_is_said_at_once(self, start: Start, tmp_path: Path) -> None:
-        with pytest.raises(BadInputError, match="cannot be read"):
+        with pytest.raises(BadInputError, match="there is no file"):
             start(tmp_path / "gone.mp4")
         (tmp_path / "text.mp4").write_text("no video")
         with pytest.raises(BadInputError, match="is not a video"):
@@ -188,6 +189,40 @@ class TestSample:
     def test_sizes_that_make_no_sense(self, start: Start, size: str) -> None:
         with pytest.raises(UsageError):
             start(f"sample://?size={size}")
+
+
+class TestStrangeFiles:
+    def test_of_two_tracks_the_largest_is_played(self, start: Start, tmp_path: Path) -> None:
+        path = write_tracks(tmp_path / "a.mkv", [(64, 48), (192, 144)])
+        capture = start(path)
+        assert {picture.rgb.shape for picture in take_all(capture)} == {(144, 192, 3)}
+        assert capture.describe()["track"] == 2 and len(capture.describe()["tracks"]) == 2
+
+    def test_a_change_of_size_goes_on(
+        self, start: Start, write_clip: WriteClip, make_frames: MakeFrames, events: EventLog, tmp_path: Path
+    ) -> None:
+        parts = [write_clip(f"{w}.h264", make_frames(4, h, w)) for h, w in ((48, 64), (96, 128))]
+        both = tmp_path / "both.h264"
+        both.write_bytes(b"".join(part.read_bytes() for part in parts))
+        shapes = [picture.rgb.shape[:2] for picture in take_all(start(both))]
+        assert shapes == [(48, 64)] * 4 + [(96, 128)] * 4
+        assert details(events, "source format") == ["64x48 became 128x96"]
+
+    def test_a_playlist_in_a_pipe_opens_no_file(
+        self, start: Start, events: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The file that it names is a pipe itself: who opens it to read waits there."""
+        monkeypatch.chdir(tmp_path)  # a script's names are relative to where the reader stands
+        os.mkfifo(tmp_path / "camera")
+        os.mkfifo(tmp_path / "part.ts")
+        capture = start(tmp_path / "camera")
+        with open(tmp_path / "camera", "wb") as pipe:
+            pipe.write(b"ffconcat version 1.0\nfile part.ts\n" + b"#\n" * 4096)
+        try:
+            wait_until(lambda: "source lost" in [event.kind for event in events.recent(50)], "the refusal")
+        finally:
+            os.close(os.open(tmp_path / "part.ts", os.O_RDWR))  # lets a reader go on
+        assert capture.counts.received == 0
 
 
 class TestPipe:

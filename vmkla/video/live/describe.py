@@ -28,6 +28,7 @@ def plain_settings(options: LiveOptions, about: dict[str, Any]) -> dict[str, Any
         "loop": options.loop,
         "duration_s": options.duration_s,
         "drop_budget": options.drop_budget,
+        "deinterlace": options.deinterlace,
     }
 
 

@@ -28,6 +28,7 @@ class LiveAi:
     Attributes:
         marker: of the newest result; None before the first, and after one that cannot be drawn.
         results: how many were made into markers.
+        deinterlaced: of these, the ones for which the network saw one field of the frame.
         latency_ms: of the worker, by stage, and ``worker``: from a picture's capture to its result.
     """
 
@@ -36,7 +37,8 @@ class LiveAi:
         self._events = events
         self._source: _Results | None = None
         self.marker: Marker | None = None
-        self.results = 0
+        self.results = self.deinterlaced = 0
+        self._fields = False
         self.latency_ms = {stage: LatencyStats() for stage in (*_STAGES, "worker")}
         self._lock = threading.Lock()
 
@@ -59,6 +61,11 @@ class LiveAi:
                 self._events.add("drawing failed", type(error).__name__, cause=str(error))
                 return
             self.results += 1
+            self.deinterlaced += result.deinterlaced
+            if result.deinterlaced is not self._fields:
+                self._fields = result.deinterlaced
+                seen = "one field" if self._fields else "whole frames"
+                self._events.add("fields", f"the network sees {seen}")
             for stage, value_ms in result.latency_ms.items():
                 if stage in self.latency_ms:
                     self.latency_ms[stage].add(value_ms)

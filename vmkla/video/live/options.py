@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vmkla.errors import UsageError
 from vmkla.preprocess import Rect
+from vmkla.video.interlace import Deinterlace, check_deinterlace
 from vmkla.video.options import check_drawing
 from vmkla.video.overlay import OverlayStyle
 
@@ -42,6 +43,8 @@ class LiveOptions:
         duration_s: end after so long; None runs until the source ends or somebody stops it.
         drop_budget: fraction of the received pictures that may be dropped before the run counts as degraded.
         exist_ok: replace the outputs of an earlier run in ``out_dir``.
+        deinterlace: ``"auto"`` has the network see one field of frames that look interlaced; ``"yes"`` and
+            ``"no"`` settle it. What is shown and recorded stays as it is.
     Raises:
         UsageError: a value makes no sense.
     """
@@ -63,9 +66,11 @@ class LiveOptions:
     duration_s: float | None = None
     drop_budget: float = 0.01
     exist_ok: bool = False
+    deinterlace: Deinterlace = "auto"
 
     def __post_init__(self) -> None:
         check_drawing(self.threshold, self.overlay, self.alpha, self.roi)
+        check_deinterlace(self.deinterlace)
         if not 0 <= self.max_staleness_ms <= 1000:
             raise UsageError(
                 f"max staleness is {self.max_staleness_ms:g} ms, expected 0 to 1000",

@@ -61,6 +61,7 @@ class LiveResult:
         frame_hw: height and width of that picture, px.
         findings: mask of ``frame_hw``, boxes and the largest probability.
         latency_ms: by stage: ``preprocess``, ``inference``, ``postprocess``.
+        deinterlaced: the network saw one field of the frame.
     """
 
     sequence: int
@@ -69,6 +70,7 @@ class LiveResult:
     frame_hw: tuple[int, int]
     findings: Findings
     latency_ms: dict[str, float]
+    deinterlaced: bool = False
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,9 @@ class LiveRun:
         warnings = [str(warning) for warning in about.get("warnings", ())]
         if load_error is not None:
             warnings.append(f"the model cannot be loaded: {self._plain(load_error.message)}")
+        if self.ai.deinterlaced:
+            why = "as asked" if options.deinterlace == "yes" else "the source looks interlaced"
+            warnings.append(f"{self.ai.deinterlaced} of {self.ai.results} results come from one field: {why}")
         unwritten, cause = self.events.unwritten
         if unwritten:
             warnings.append(f"{unwritten} events are not in {EVENTS}: {cause}")
@@ -320,7 +323,11 @@ class LiveRun:
             source_opened=counts.opened,
             tallies=self.tallies.to_dict(),
             latency_ms={name: stats.to_dict() for name, stats in self.ai.latency_ms.items() if stats.count},
-            worker={"restarts": worker_counts.get("restarts", 0), **worker_counts},
+            worker={
+                "restarts": worker_counts.get("restarts", 0),
+                "deinterlaced": self.ai.deinterlaced,
+                **worker_counts,
+            },
             markers_cleared=dict(self.board.cleared),
             events=self.events.counts,
             model=about.get("model", {}),
@@ -368,7 +375,7 @@ def _supervisor(
 ) -> Supervisor:
     return Supervisor(
         load,
-        WorkerOptions(options.threshold, options.roi, options.temporal),
+        WorkerOptions(options.threshold, options.roi, options.temporal, options.deinterlace),
         run.pictures,
         run.events,
         limits=replace(limits or SupervisorLimits(), max_staleness_s=options.max_staleness_s),

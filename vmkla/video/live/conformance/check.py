@@ -280,7 +280,7 @@ def _known_pictures(address: LiveAddress) -> tuple[frozenset[int] | None, list[s
     if address.kind != "file":
         return None, ["the source's pictures are not known beforehand: they are believed as captured"]
     known = set()
-    for frame in VideoSource(Path(address.target)).frames():
+    for frame in VideoSource(Path(address.target), deinterlace="no").frames():
         known.add(zlib.crc32(np.ascontiguousarray(frame.rgb).data))
         if len(known) > _KNOWN_MAX:
             return None, [f"the source has more than {_KNOWN_MAX} pictures: they are believed as captured"]

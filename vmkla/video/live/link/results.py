@@ -30,6 +30,7 @@ def encode_result(result: LiveResult) -> tuple[bytes, bytes, npt.NDArray[np.uint
         "finished_s": result.finished_s,
         "frame_hw": list(result.frame_hw),
         "latency_ms": result.latency_ms,
+        "deinterlaced": result.deinterlaced,
         "window": list(window),
         "area_px": findings.area_px,
         "boxes": [list(box) for box in findings.boxes],
@@ -82,7 +83,8 @@ def _to_result(facts: dict[str, Any], pixels: memoryview) -> LiveResult:
     mask = np.zeros((height, width), np.uint8)
     mask[window.y : window.y + window.h, window.x : window.x + window.w] = part
     findings = Findings(mask, area_px, area_px / mask.size, boxes, classes, probabilities, largest)
-    return LiveResult(int(facts["sequence"]), times[0], times[1], (height, width), findings, latency_ms)
+    sequence, deinterlaced = int(facts["sequence"]), bool(facts["deinterlaced"])
+    return LiveResult(sequence, times[0], times[1], (height, width), findings, latency_ms, deinterlaced)
 
 
 def _inside(values: list[int], outer: Rect) -> Rect:

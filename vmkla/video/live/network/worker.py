@@ -26,11 +26,13 @@ from vmkla.runner import Runner, check_one_by_one
 from vmkla.safe_text import log_printable
 from vmkla.self_test import check_probability, check_self_test
 from vmkla.video.findings import find
+from vmkla.video.interlace import Deinterlace
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.pulse import Heart
 from vmkla.video.live.link.results import encode_result
 from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.markers.scene import thumbnail
+from vmkla.video.live.network.fields import WholeFrames
 from vmkla.video.live.network.temporal import TemporalFilter, TemporalOptions
 from vmkla.video.live.picture import LivePicture, LiveResult
 from vmkla.video.live.precedence import keep_memory
@@ -55,6 +57,7 @@ class WorkerOptions:
         threshold: None takes the model's own.
         roi: field of view; None takes the model's own.
         temporal: how findings are steadied; None not at all.
+        deinterlace: whether the network sees one field of each frame, see ``WholeFrames``.
         known_output: answer to the self-test of an earlier start, for a file that carries none.
         niceness: how much the worker gives way to the display process and others.
         idle_test_s: without frames the worker tests itself so often: the first frame after a gap meets a
@@ -64,6 +67,7 @@ class WorkerOptions:
     threshold: float | None = None
     roi: str | Rect | None = None
     temporal: TemporalOptions | None = None
+    deinterlace: Deinterlace = "auto"
     known_output: dict[str, Any] | None = None
     niceness: int = 1
     idle_test_s: float = 2.0
@@ -178,6 +182,7 @@ class _Finder:
         roi = metadata.preprocess.roi if options.roi is None else options.roi
         self._spec = PreprocessSpec(spec.height, spec.width, roi)
         self._field = _Field(roi)
+        self._whole = WholeFrames(options.deinterlace)
         steady = options.temporal is not None and options.temporal.any
         self._filter = (
             TemporalFilter(options.temporal, self._threshold) if options.temporal and steady else None
@@ -197,7 +202,8 @@ class _Finder:
         watch = Stopwatch()
         latency_ms = {}
         rect = self._field.of(picture)
-        batch = prepare(picture.rgb, self._spec, rect)[np.newaxis]  # (1, h, w, 3)
+        whole = self._whole.of(picture.rgb, picture.captured_s)
+        batch = prepare(whole, self._spec, rect)[np.newaxis]  # (1, h, w, 3)
         latency_ms["preprocess"] = watch.lap_ms()
         self._heart.say(inferring_since_s=time.monotonic())
         with _blamed("inference failed"):
@@ -213,7 +219,13 @@ class _Finder:
         findings = find(steady, rect, frame_hw, self._threshold)
         latency_ms["postprocess"] = watch.lap_ms()
         return LiveResult(
-            picture.sequence, picture.captured_s, time.monotonic(), frame_hw, findings, latency_ms
+            picture.sequence,
+            picture.captured_s,
+            time.monotonic(),
+            frame_hw,
+            findings,
+            latency_ms,
+            deinterlaced=self._whole.active,
         )
 
 

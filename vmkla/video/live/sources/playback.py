@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -15,13 +14,12 @@ import numpy.typing as npt
 
 from vmkla.errors import BadInputError, UsageError
 from vmkla.video.clip import FPS, Scene
-from vmkla.video.extent import Extent, read_extent
 from vmkla.video.live.picture import MAX_PICTURE_BYTES
 from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.cameras import CameraContext, Shot, stream_facts
+from vmkla.video.media_errors import reading_errors
 from vmkla.video.rgb import RgbConverter
-from vmkla.video.streams import decoded_frames, exact, open_file, video_stream
-from vmkla.video.timestamps import Timeline
+from vmkla.video.streams import OpenVideo
 
 _LATE_S = 0.5  # a player so late (its process was stopped) does not hurry after the time that is gone
 _RENDERED_PX = 480 * 360  # a frame of this size takes about 45 ms to render; larger ones are enlarged
@@ -68,7 +66,7 @@ class FileCamera:
         self._path = Path(address.target)
         self._context = context
         self._loop = loop
-        self._container: Any = None
+        self._video: OpenVideo | None = None
         self._facts: dict[str, Any] = {}
 
     def prepare(self) -> None:
@@ -81,12 +79,13 @@ class FileCamera:
         pace = Pace(self._context.stop)
         begin_s = 0.0
         while True:
-            stream = self._open()
+            video = self._open()
             length_s = 0.0
             # Made while the picture before it is on the screen: a camera's are whole when they come.
-            for decoded, position_s, end_s in self._placed(stream):
+            for decoded, position_s, end_s in self._placed(video):
                 length_s = end_s
-                rgb, damaged = self._to_rgb(decoded)[0], bool(decoded.is_corrupt)
+                with reading_errors(video.described("its pixels cannot be converted")):
+                    rgb, damaged = self._to_rgb(decoded)[0], bool(decoded.is_corrupt)
                 captured_s = pace.wait(begin_s + position_s)
                 if self._context.stop.is_set():
                     return
@@ -101,48 +100,36 @@ class FileCamera:
 
     def close(self) -> None:
         """Close the file."""
-        container, self._container = self._container, None
-        if container is not None:
-            container.close()
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
 
     def describe(self) -> dict[str, Any]:
-        """Codec, size and rate."""
+        """Codec, size, rate and track."""
         return dict(self._facts)
 
-    def _open(self) -> Any:
-        try:
-            extent = read_extent(self._path)
-        except OSError as error:
-            raise BadInputError(f"{self._path} cannot be read: {error.strerror or error}") from error
-        self._container = open_file(self._path, extent)
-        stream = video_stream(self._container, str(self._path))
-        # Frame threads would hold pictures back, and report an error frames later than where it is.
-        stream.thread_type = "SLICE"
-        stream.codec_context.thread_count = 2
+    def _open(self) -> OpenVideo:
+        video = self._video = OpenVideo(self._path)
         self._to_rgb = RgbConverter()
-        self._facts = stream_facts(stream)
-        self._note_cut_off(extent)
-        return stream
+        self._facts = {**stream_facts(video.stream), "track": video.track.number}
+        if len(video.tracks) > 1:
+            self._facts["tracks"] = [track.to_dict() for track in video.tracks]
+        if video.extent.cut_off:
+            self._facts["cut_off"] = f"{video.extent.size_bytes} of {video.extent.promised_bytes} bytes"
+        return video
 
-    def _placed(self, stream: Any) -> Iterator[tuple[Any, float, float]]:
+    def _placed(self, video: OpenVideo) -> Iterator[tuple[Any, float, float]]:
         """Decoded frames with their place and the length of the file up to their end, seconds."""
-        rate = exact(stream.average_rate) or exact(stream.guessed_rate) or Fraction(25)
-        time_base = Fraction(stream.time_base.numerator, stream.time_base.denominator)
-        frame_ticks = max(1, round(1 / (rate * time_base)))
-        timeline = Timeline(time_base, frame_ticks)
+        timeline = video.timeline()
         first = None
-        for decoded in decoded_frames(self._container, stream, self._lose):
-            ticks = timeline.place(decoded.pts)
+        frames = video.frames(self._lose)
+        for decoded, ticks in timeline.placed(frames, lambda frame: frame.pts, video.source_base):
             first = ticks if first is None else first
-            position = (ticks - first) * time_base
-            yield decoded, float(position), float(position + frame_ticks * time_base)
+            position = (ticks - first) * timeline.time_base
+            yield decoded, float(position), float(position + video.frame_ticks * timeline.time_base)
 
     def _lose(self, where: str, what: str) -> None:
         self._context.drop("undecodable", f"{where} {what}")
-
-    def _note_cut_off(self, extent: Extent) -> None:
-        if extent.cut_off:
-            self._facts["cut_off"] = f"{extent.size_bytes} of {extent.promised_bytes} bytes"
 
 
 class SampleCamera:

@@ -16,8 +16,10 @@ import av.error
 from vmkla.errors import BadInputError
 from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.cameras import CameraContext, CameraError, Shot, stream_facts
+from vmkla.video.media_errors import MEDIA_ERRORS, reason
 from vmkla.video.rgb import RgbConverter
-from vmkla.video.streams import LENIENT_METADATA, video_stream
+from vmkla.video.streams import FORMATS, LENIENT_METADATA
+from vmkla.video.tracks import choose_track, list_tracks
 
 _POLL_S = 0.1
 _DRIFT = 1e-3  # the camera's clock and this one may part by so much, seconds per second
@@ -116,7 +118,7 @@ class StreamCamera:
             yield from self._shots()
         except av.error.FFmpegError as error:
             # The text of FFmpeg's own error quotes the address, password and all; its reason does not.
-            cause = _reason(error)
+            cause = reason(error)
             raise CameraError(f"{self._address}: {cause}", cause=cause) from None
 
     def close(self) -> None:
@@ -136,7 +138,9 @@ class StreamCamera:
 
     def _shots(self) -> Iterator[Shot]:
         self._container = self._open()
-        stream = video_stream(self._container, self._address.shown)
+        tracks = list_tracks(self._container)
+        shown, container_format = self._address.shown, self._container.format.name
+        stream = choose_track(tracks, shown, container_format=container_format).stream
         # Frame threads would hold back one picture each.
         stream.thread_type = "SLICE"
         stream.codec_context.thread_count = 2
@@ -164,7 +168,9 @@ class StreamCamera:
         if self._address.kind == "pipe":
             self._pipe = PipeFile(self._address.target, self._context.stop)
             # A picture at a time: what FFmpeg asks for is what it waits for.
-            return av.open(self._pipe, options=dict(_LOW_DELAY), **LENIENT_METADATA)
+            # What comes through it can be anything: a playlist would make FFmpeg open files and addresses.
+            options = {**_LOW_DELAY, "format_whitelist": FORMATS, "protocol_whitelist": "file"}
+            return av.open(self._pipe, options=options, **LENIENT_METADATA)
         options = {
             **_LOW_DELAY,
             "rtsp_transport": self._address.options.get("transport", "tcp"),
@@ -172,6 +178,7 @@ class StreamCamera:
             "max_delay": "100000",  # UDP: wait at most 0.1 s for a packet that was overtaken
             "timeout": str(round(limits.read_s * 1e6)),
             "protocol_whitelist": _PROTOCOLS,
+            "format_whitelist": "rtsp,rtp,sdp,mpegts",
         }
         timeouts_s = (limits.open_s, limits.read_s)
         return av.open(self._address.target, options=options, timeout=timeouts_s, **LENIENT_METADATA)
@@ -179,8 +186,8 @@ class StreamCamera:
     def _decode(self, packet: Any) -> list[Any]:
         try:
             return list(packet.decode())
-        except (av.error.FFmpegError, EOFError) as error:
-            self._context.drop("undecodable", _reason(error))
+        except MEDIA_ERRORS as error:
+            self._context.drop("undecodable", reason(error))
             return []
 
     def _is_behind(self, decoded: Any, backlog: Backlog, now_s: float) -> bool:
@@ -189,10 +196,3 @@ class StreamCamera:
             return False
         position_s = float(decoded.pts * decoded.time_base)
         return backlog.behind_s(position_s, now_s) > self._context.limits.behind_s
-
-
-def _reason(error: BaseException) -> str:
-    """FFmpeg's reason in words, without what it was doing to what."""
-    if isinstance(error, av.error.ExitError):
-        return "it does not answer"
-    return str(getattr(error, "strerror", None) or type(error).__name__)

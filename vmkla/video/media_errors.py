@@ -1,0 +1,100 @@
+"""Errors of PyAV and FFmpeg as errors of vmkla: the one place that translates them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av.error
+import av.logging
+
+from vmkla.errors import BadInputError, VmklaError
+from vmkla.safe_text import escape
+
+MEDIA_ERRORS: tuple[type[Exception], ...] = (av.error.FFmpegError, OSError, EOFError)
+"""What PyAV raises for a file or a codec, as opposed to a mistake in the call."""
+_REFUSED: tuple[type[Exception], ...] = (*MEDIA_ERRORS, ValueError)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_UNKNOWN = re.compile(r"Video: none(?: \(([^/)\n]{1,16}) / (0x[0-9A-Fa-f]{1,8})\))?")
+
+
+def reason(error: BaseException) -> str:
+    """FFmpeg's reason in words, without what it was doing to what; printable."""
+    if isinstance(error, av.error.ExitError):
+        return "it does not answer"
+    text = getattr(error, "strerror", None)
+    if not text and not isinstance(error, MEDIA_ERRORS):
+        text = str(error)  # of FFmpeg's own errors that quotes an address, password and all
+    return escape(str(text or type(error).__name__))
+
+
+@contextlib.contextmanager
+def reading_errors(what: str) -> Iterator[None]:
+    """Turn an error of the demuxer, the decoder or a conversion into a message.
+
+    Args:
+        what: the beginning of the message: the file, its codec and what was being done.
+    Raises:
+        BadInputError: FFmpeg refused, or PyAV refused what the file asks for.
+    """
+    try:
+        yield
+    except VmklaError:
+        raise
+    except _REFUSED as error:
+        raise BadInputError(f"{what}: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def output_errors(path: Path, what: str = "") -> Iterator[None]:
+    """Turn a failure to write ``path`` into a message.
+
+    Args:
+        path: the file that is being written.
+        what: what is being encoded into it, for errors that are not the disk's.
+    Raises:
+        BadInputError: the disk is full, the place cannot be written to, or FFmpeg does not write this.
+    """
+    try:
+        yield
+    except MEDIA_ERRORS as error:
+        number = getattr(error, "errno", None)
+        if isinstance(error, OSError) and number in errno.errorcode:
+            hint = "Give another folder: --out DIR"
+            if number in FULL_DISK:
+                hint = f"Free some space there, or give another folder: --out DIR (disk of {path.parent})"
+            elif number == errno.EFBIG:
+                hint = (
+                    "The disk's format or a limit of this account allows no larger file. "
+                    "Use another: --out DIR"
+                )
+            text = f"cannot write {path}: {os.strerror(error.errno or 0)}"
+            raise BadInputError(text, hint=hint) from error
+        raise BadInputError(f"cannot write {path}: {what or 'FFmpeg'}: {reason(error)}") from error
+
+
+def unknown_codec(open_again: Callable[[], Any]) -> str:
+    """What FFmpeg's log calls a codec that it does not know: its tag, or that the file names none.
+
+    Args:
+        open_again: opens the file and closes it.
+    """
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as lines, contextlib.suppress(*MEDIA_ERRORS):
+            open_again()
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips)
+    for _, _, text in lines:
+        found = _UNKNOWN.search(text)
+        if found and found[1]:
+            return f"tag {escape(found[1])!r}, {found[2]}"
+    return "the file names none"
