@@ -28,11 +28,21 @@ def noise(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def videos() -> list[Seed]:
-    """One of five frames for each container."""
-    return [(f".{name}", _video(name, codec)) for name, codec in _CONTAINERS]
+    """One of five frames for each container; an interlaced one; two sizes, joined."""
+    joined = _video("ts", "libx264") + _video("ts", "libx264", height=64, width=96)
+    odd = [(".mkv", _video("mkv", "libx264", woven=True)), (".ts", joined)]
+    return [(f".{name}", _video(name, codec)) for name, codec in _CONTAINERS] + odd
 
 
-def _video(container: str, codec: str, frames: int = 5, height: int = 48, width: int = 64) -> bytes:
+def _video(
+    container: str,
+    codec: str,
+    frames: int = 5,
+    height: int = 48,
+    width: int = 64,
+    *,
+    woven: bool = False,
+) -> bytes:
     buffer = io.BytesIO()
     name = {"ts": "mpegts", "mkv": "matroska", "mpg": "mpeg"}.get(container, container)
     with av.open(buffer, "w", format=name) as file:
@@ -40,7 +50,11 @@ def _video(container: str, codec: str, frames: int = 5, height: int = 48, width:
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(noise(height, width, number), format="rgb24")
+            pixels = noise(height, width, number)
+            if woven:  # two fields of something that moves
+                pixels = np.roll(noise(height, width), 8 * number, axis=1)
+                pixels[1::2] = np.roll(pixels[1::2], 4, axis=1)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
     return buffer.getvalue()
