@@ -87,6 +87,11 @@ class TestDecision:
         assert not decide("auto", votes).deinterlace
         assert decide("auto", FieldVotes(top_first=42, progressive=9, frames=52)).deinterlace
 
+    def test_few_verdicts_count_in_a_short_clip_only(self) -> None:
+        assert decide("auto", FieldVotes(top_first=5, frames=6)).deinterlace
+        assert not decide("auto", FieldVotes(top_first=5, frames=200)).deinterlace
+        assert decide("auto", FieldVotes(top_first=5, frames=200, flagged=200)).because == "flags"
+
     @pytest.mark.parametrize("wanted", ["yes", "no"])
     def test_what_is_asked_for_is_done(self, tmp_path: Path, woven: Woven, wanted: Any) -> None:
         fields = VideoSource(write_flagged(tmp_path / "a.mp4", woven[0]), deinterlace=wanted).fields

@@ -29,7 +29,8 @@ PROBE_FRAMES, PROBE_STILL_FRAMES = 300, 3000
 _ENOUGH, _CLEAR = 50, 0.8
 """So many frames with a verdict end the look, when this share of them agrees."""
 _FEWEST, _FEWEST_AGREED = 10, 3
-"""With fewer frames with a verdict, or fewer that all agree, the flags decide and not the content."""
+"""With fewer frames with a verdict, or fewer that all agree and are most frames of a short clip, the flags
+decide and not the content."""
 WATCH_FRAMES = 100
 """While frames are left as they are, the content is looked at again over each so many frames."""
 _THREADS = 2
@@ -86,7 +87,8 @@ class FieldVotes:
     @property
     def known(self) -> bool:
         """The content decides."""
-        return self.decided >= _FEWEST or self._most == self.decided >= _FEWEST_AGREED
+        agreed = self._most == self.decided >= _FEWEST_AGREED and 2 * self.decided > self.frames
+        return self.decided >= _FEWEST or agreed
 
     @property
     def clear(self) -> bool:
