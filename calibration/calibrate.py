@@ -129,6 +129,7 @@ class _Run:
             check_count=0 if request.check else request.check_frames,
             allow_few=request.allow_few,
             anonymous=request.anonymous,
+            reading=request.reading,
         )
         self.names = self.names.also(self.frames.shown)
         self._say_frames()
@@ -139,6 +140,8 @@ class _Run:
                 self.source.metadata.preprocess,
                 count=request.check_frames,
                 anonymous=request.anonymous,
+                calibrated=self.frames,
+                reading=request.reading,
             )
             self.names = self.names.also(shown)
         self.reference = self._open(self.source.path)
@@ -319,7 +322,7 @@ class _Run:
             "target": self.request.target,
             "method": self.request.method,
             "percentile": self.request.percentile if self.request.method == "percentile" else None,
-            "data": self.frames.to_dict(),
+            "data": {**self.frames.to_dict(), "checked_on": len(self.check_frames)},
             "source_sha256": self.source.sha256,
             "goal_sha256": self.goal.sha256,
             "layers": len(layers),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.calibration.likeness import Views
 from vmkla.data.folder import list_pairs
 from vmkla.data.naming import listing, name_sets
 from vmkla.data.pairs import pair_folders
+from vmkla.data.rules import ReadRules
 from vmkla.data.sources import DataSource, Pair
-from vmkla.errors import BadInputError
+from vmkla.errors import BadInputError, UsageError
 from vmkla.names import Names, given_names
 from vmkla.preprocess import PreprocessSpec, field_of_view, prepare
 from vmkla.video.frames import Problem
@@ -25,14 +28,10 @@ from vmkla.video.sources import ImageSource, Source, open_source
 
 MIN_FRAMES = 32
 """Distinct ones; with fewer the ranges are those of a few scenes."""
-HELD_OUT_FROM = 3 * MIN_FRAMES // 2
-"""Distinct frames: a third may be held out, and enough are left."""
+MIN_CHECK = 8
+"""Distinct ones to check with, of the same data: never those that gave the ranges."""
 MAX_UNREADABLE = 0.05
 """Share of the images; beyond it the set is not what its owner thinks."""
-ALIKE = 1.0
-"""Mean difference of two frames at 32x32, in levels of 0 to 255, below which they are one frame: a still
-picture stored as a video differs by about 0.1, neighbours of a moving camera by 3 and more."""
-_SIDE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +42,9 @@ class FrameSet:
         frames: (n, height, width, 3) uint8 RGB, preprocessed, distinct.
         names: of these frames.
         sha256: of these frames, in order.
-        check_frames: (m, height, width, 3), as ``frames``.
+        check_frames: (m, height, width, 3), as ``frames``, none of them among those; m is 0 where there is
+            other data to check with.
         check_pairs: images and masks of the check frames; empty when there are no masks.
-        held_out: the check frames are not among ``frames``.
         seen: frames that were read.
         duplicates: frames that were like an earlier one.
         problems: what could not be read.
@@ -57,7 +56,6 @@ class FrameSet:
     sha256: str
     check_frames: npt.NDArray[np.uint8]
     check_pairs: tuple[Pair, ...]
-    held_out: bool
     seen: int
     duplicates: int
     problems: tuple[Problem, ...]
@@ -72,7 +70,7 @@ class FrameSet:
             "duplicates": self.duplicates,
             "unreadable": [f"{problem.where}: {problem.what}" for problem in self.problems],
             "checked_on": len(self.check_frames),
-            "held_out": self.held_out,
+            "held_out": len(self.check_frames) > 0,
         }
 
 
@@ -92,43 +90,38 @@ def read_frames(
     check_count: int,
     allow_few: bool = False,
     anonymous: bool = False,
+    reading: ReadRules = ReadRules(),  # noqa: B008 (frozen)
 ) -> FrameSet:
-    """Read frames that are spread over the data.
-
-    Where there are enough, up to a third is held out to check with; otherwise the same frames serve both
-    ends.
+    """Read frames that are spread over the data, and hold up to a third out to check with.
 
     Args:
         data: videos, images, folders or patterns; folders with ``images/`` and ``masks/``, also ``DIR:LIST``.
         spec: of the network.
         count: frames to calibrate with, at most.
-        check_count: frames to check with, at most.
-        allow_few: take fewer than ``MIN_FRAMES``.
+        check_count: frames to hold out, at most; 0 where there is other data to check with.
+        allow_few: take fewer than ``MIN_FRAMES`` and ``MIN_CHECK``.
         anonymous: call every image by the first digits of its file's sha256.
+        reading: how files of images and masks are read.
     Raises:
         BadInputError: too few distinct frames, too many that cannot be read, or nothing to read at all.
     """
-    reader = _read(data, spec, count + check_count, anonymous=anonymous)
+    reader = _read(data, spec, count + check_count, reading, anonymous=anonymous)
     shots = reader.sorted_shots
-    if len(shots) < MIN_FRAMES and not allow_few:
-        raise BadInputError(
-            f"{' '.join(data)} has {len(shots)} distinct frames ({reader.seen} were read, "
-            f"{reader.duplicates} of them like another one), expected at least {MIN_FRAMES}",
-            hint="Give more data, or accept the risk with: --allow-few",
-        )
-    held_out = check_count > 0 and len(shots) >= HELD_OUT_FROM
-    checked = _spread(len(shots), min(check_count, len(shots) // 3)) if held_out else range(len(shots))
-    check = [shots[index] for index in checked]
-    kept = [shot for index, shot in enumerate(shots) if not (held_out and index in set(checked))]
+    _refuse_few(shots, reader, data, check=check_count > 0, allow_few=allow_few)
+    spare = max(1, len(shots) // 3)
+    if len(shots) >= MIN_FRAMES + MIN_CHECK:
+        spare = min(spare, len(shots) - MIN_FRAMES)
+    checked = set(_spread(len(shots), min(check_count, spare)))
+    kept = [shot for index, shot in enumerate(shots) if index not in checked]
     kept = [kept[index] for index in _spread(len(kept), min(count, len(kept)))]
-    frames = np.stack([shot.frame for shot in kept])
+    check = [shots[index] for index in sorted(checked)]
+    frames = _stacked(kept, spec)
     return FrameSet(
         frames=frames,
         names=tuple(shot.name for shot in kept),
         sha256=hashlib.sha256(repr(frames.shape).encode() + frames.tobytes()).hexdigest(),
-        check_frames=np.stack([shot.frame for shot in check]),
+        check_frames=_stacked(check, spec),
         check_pairs=_pairs(check),
-        held_out=held_out,
         seen=reader.seen,
         duplicates=reader.duplicates,
         problems=tuple(reader.problems),
@@ -136,33 +129,83 @@ def read_frames(
     )
 
 
+def _refuse_few(
+    shots: Sequence[_Shot], reader: _Reader, data: Sequence[str], *, check: bool, allow_few: bool
+) -> None:
+    """Refuse data that is too little to measure ranges on and to check them.
+
+    Raises:
+        BadInputError: it is.
+    """
+    needed = MIN_FRAMES + (MIN_CHECK if check else 0)
+    if allow_few:
+        needed = 2 if check else 1
+    if len(shots) >= needed:
+        return
+    of_check = f" ({MIN_FRAMES} for the ranges and {MIN_CHECK} others to check with)" if check else ""
+    raise BadInputError(
+        f"{' '.join(data)} has {len(shots)} distinct frames ({reader.seen} were read, {reader.duplicates} of "
+        f"them like another one), expected at least {needed}{'' if allow_few else of_check}",
+        hint="Give more data"
+        + (", or other data to check with: --check WHAT" if check else "")
+        + ("" if allow_few else ". To accept the risk: --allow-few"),
+    )
+
+
 def read_check(
-    data: Sequence[str], spec: PreprocessSpec, *, count: int, anonymous: bool = False
+    data: Sequence[str],
+    spec: PreprocessSpec,
+    *,
+    count: int,
+    calibrated: FrameSet,
+    anonymous: bool = False,
+    reading: ReadRules = ReadRules(),  # noqa: B008 (frozen)
 ) -> tuple[npt.NDArray[np.uint8], tuple[Pair, ...], Names]:
-    """Frames to check with, from data of their own.
+    """Frames to check with, from data of their own; those like a frame that gave ranges are left out.
 
     Args:
-        data, spec: as of ``read_frames``.
+        data, spec, reading: as of ``read_frames``.
         count: frames at most.
         anonymous: as of ``read_frames``.
+        calibrated: the frames that gave the ranges.
     Returns:
         As ``FrameSet.check_frames``, ``FrameSet.check_pairs`` and ``FrameSet.shown``.
     Raises:
         BadInputError: there is none, or too many cannot be read.
     """
-    reader = _read(data, spec, count, anonymous=anonymous)
+    reader = _read(data, spec, count, reading, calibrated, anonymous=anonymous)
     shots = reader.sorted_shots
     shots = [shots[index] for index in _spread(len(shots), min(count, len(shots)))]
-    return np.stack([shot.frame for shot in shots]), _pairs(shots), reader.shown
+    return _stacked(shots, spec), _pairs(shots), reader.shown
 
 
-def _read(data: Sequence[str], spec: PreprocessSpec, count: int, *, anonymous: bool) -> _Reader:
-    reader = _Reader(spec, anonymous=anonymous)
+def _read(
+    data: Sequence[str],
+    spec: PreprocessSpec,
+    count: int,
+    reading: ReadRules,
+    calibrated: FrameSet | None = None,
+    *,
+    anonymous: bool,
+) -> _Reader:
+    reader = _Reader(spec, reading, () if calibrated is None else calibrated.frames, anonymous=anonymous)
     for number, text in enumerate(data):
         reader.read(number, text, -(-count // len(data)))
+    if not reader.shots and reader.seen:
+        raise BadInputError(
+            f"every frame of {' '.join(data)} is like one that the ranges were measured on",
+            hint="Give other data to check with, or leave --check out: some of --data is then held out.",
+        )
     if not reader.shots:
         raise BadInputError(f"{' '.join(data)} holds no frame to calibrate with")
     return reader
+
+
+def _stacked(shots: Sequence[_Shot], spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+    """(n, height, width, 3); n may be 0."""
+    if not shots:
+        return np.empty((0, spec.height, spec.width, 3), np.uint8)
+    return np.stack([shot.frame for shot in shots])
 
 
 def _pairs(shots: Sequence[_Shot]) -> tuple[Pair, ...]:
@@ -174,11 +217,20 @@ def _pairs(shots: Sequence[_Shot]) -> tuple[Pair, ...]:
 class _Reader:
     """Distinct frames of several sources."""
 
-    def __init__(self, spec: PreprocessSpec, *, anonymous: bool) -> None:
-        self._spec = spec
+    def __init__(
+        self,
+        spec: PreprocessSpec,
+        reading: ReadRules,
+        known: Iterable[npt.NDArray[np.uint8]] = (),
+        *,
+        anonymous: bool,
+    ) -> None:
+        self._spec, self._reading = spec, reading
         self._anonymous = anonymous
         self.shown = Names({})
-        self._small: list[npt.NDArray[np.float32]] = []
+        self._views = Views()
+        for frame in known:
+            self._views.add(frame)
         self.shots: list[_Shot] = []
         self.problems: list[Problem] = []
         self.seen = 0
@@ -191,7 +243,7 @@ class _Reader:
 
     def read(self, number: int, text: str, wanted: int) -> None:
         """Take frames of one source until enough are distinct."""
-        labelled = DataSource.parse(text)
+        labelled = dataclasses.replace(DataSource.parse(text), reading=self._reading)
         if pair_folders(labelled.folder) is not None:
             with listing(text, anonymous=self._anonymous):
                 pairs = list_pairs([labelled])
@@ -200,11 +252,16 @@ class _Reader:
             images = [(pair.name, pair) for pair in of_set.sets[""]]
             self._read_images(number, images, wanted, text)
             return
+        if self._reading.of_masks:
+            raise UsageError(f"masks are declared, and {text} has none", hint="Leave the flag out.")
         with given_names([text], "the data").in_errors() if self._anonymous else contextlib.nullcontext():
-            named = name_source(open_source(text), anonymous=self._anonymous)
+            named = name_source(
+                open_source(text, max_megapixels=self._reading.max_megapixels), anonymous=self._anonymous
+            )
         source: Source = named.source
         self.shown = self.shown.also(named.names)
         if isinstance(source, ImageSource):
+            self.problems += source.left_out
             items = [(item.name, item.path) for item in source.items]
             self._read_images(number, items, wanted, text)
             return
@@ -226,7 +283,8 @@ class _Reader:
             pair = what if isinstance(what, Pair) else None
             tried += 1
             try:
-                image = read_image(pair.image if pair else what)
+                path = pair.image if pair else what
+                image = read_image(path, max_megapixels=self._reading.max_megapixels)
             except BadInputError as error:
                 unreadable.append(Problem(name, self.shown.hide(error.message)))
                 continue
@@ -244,18 +302,11 @@ class _Reader:
         return prepare(image_rgb, self._spec, field_of_view(image_rgb, self._spec.roi))
 
     def _take(self, shot: _Shot) -> bool:
-        """Keep a frame unless it is like one that is kept."""
-        import cv2
-
+        """Keep a frame unless it shows a view that is known."""
         self.seen += 1
-        small = cast(
-            "npt.NDArray[np.float32]",
-            cv2.resize(shot.frame, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32),
-        )
-        if any(float(np.abs(small - other).mean()) < ALIKE for other in self._small):
+        if not self._views.add(shot.frame):
             self.duplicates += 1
             return False
-        self._small.append(small)
         self.shots.append(shot)
         return True
 

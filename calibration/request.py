@@ -8,6 +8,7 @@ from pathlib import Path
 from vmkla.calibration.layers import Target
 from vmkla.calibration.ranges import PERCENTILE, Method
 from vmkla.calibration.reader import MIN_FRAMES
+from vmkla.data.rules import ReadRules
 from vmkla.engines.gates import ClinicalGates, read_gates
 from vmkla.errors import BadInputError, UsageError
 
@@ -36,6 +37,7 @@ class CalibrateRequest:
         allow_few: take fewer frames than are needed for ranges to be trusted.
         measure_sensitivity: measure each group alone even if nothing has to be put back.
         skip_gates: write the file unchecked, marked so.
+        reading: how files of images and masks are read.
         threads: CPU threads; None is the runtime's own choice.
         out: folder of the cache, the table, the plot and the report.
         anonymous: call every image by the first digits of its file's sha256.
@@ -57,6 +59,7 @@ class CalibrateRequest:
     allow_few: bool = False
     measure_sensitivity: bool = True
     skip_gates: bool = False
+    reading: ReadRules = ReadRules()
     threads: int | None = None
     anonymous: bool = False
 

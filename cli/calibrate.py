@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar, say
-from vmkla.cli.options import Anonymous, Json, Quiet, Threads
+from vmkla.cli.options import (
+    Anonymous,
+    Json,
+    MaskOrientation,
+    MaskValues,
+    MaxMegapixels,
+    Quiet,
+    Threads,
+    read_rules,
+)
+from vmkla.limits import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
     from vmkla.calibration.calibrate import CalibrateReport
@@ -73,6 +83,9 @@ def calibrate(
     allow_few: Annotated[
         bool, typer.Option("--allow-few", help="Take fewer than 32 distinct frames.")
     ] = False,
+    mask_values: MaskValues = None,
+    mask_orientation: MaskOrientation = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     sensitivity: Annotated[
         bool,
         typer.Option(
@@ -113,6 +126,7 @@ def calibrate(
         max_dice_drop=max_dice_drop,
         gates=gates,
         allow_few=allow_few,
+        reading=read_rules(max_megapixels, mask_values, mask_orientation),
         measure_sensitivity=sensitivity,
         skip_gates=skip_gates,
         threads=threads,

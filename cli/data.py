@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar, say
-from vmkla.cli.options import Json, Quiet, parse_size
+from vmkla.cli.options import (
+    Json,
+    MaskOrientation,
+    MaskValues,
+    MaxMegapixels,
+    Quiet,
+    parse_size,
+    read_rules,
+)
 from vmkla.errors import BadInputError, UsageError
+from vmkla.limits import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
     from vmkla.data.check import CheckReport
@@ -30,14 +39,24 @@ SplitSeed = Annotated[int, typer.Option("--split-seed", help="Of the splits, whe
 
 @data.command("check")
 def check(
-    data: DataOption, root: Root = None, split_seed: SplitSeed = 0, json: Json = False, quiet: Quiet = False
+    data: DataOption,
+    root: Root = None,
+    split_seed: SplitSeed = 0,
+    mask_values: MaskValues = None,
+    mask_orientation: MaskOrientation = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Read every image and mask, and list everything that is wrong. Ends with status 3 when something is."""
     from vmkla.data.check import check as run_check
     from vmkla.data.recipes import open_dataset
 
     problems: list[str] = []
-    data_set = open_dataset(data, root=root, seed=split_seed, split_validation=False, problems=problems)
+    reading = read_rules(max_megapixels, mask_values, mask_orientation)
+    data_set = open_dataset(
+        data, root=root, seed=split_seed, split_validation=False, problems=problems, reading=reading
+    )
     with progress_bar("checking", "images", quiet=quiet) as bar:
         report = run_check(data_set, problems=problems, on_progress=bar)
     if json:
@@ -67,6 +86,9 @@ def pack(
     ] = 1.25,
     quality: Annotated[int, typer.Option("--quality", help="Of the JPEG files, 1 to 100.")] = 95,
     lossless: Annotated[bool, typer.Option("--lossless", help="PNG: several times as large.")] = False,
+    mask_values: MaskValues = None,
+    mask_orientation: MaskOrientation = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     exist_ok: Annotated[bool, typer.Option("--exist-ok", help="Replace a file of that name.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -82,7 +104,8 @@ def pack(
         raise UsageError(
             f"{out} exists already", hint="Add --exist-ok to replace it, or choose another name."
         )
-    data_set = open_dataset(data, root=root, seed=split_seed)
+    reading = read_rules(max_megapixels, mask_values, mask_orientation)
+    data_set = open_dataset(data, root=root, seed=split_seed, reading=reading)
     with progress_bar("packing", "images", quiet=quiet) as bar:
         report = run_pack(data_set, out, options, seed=split_seed, on_progress=bar)
     if json:

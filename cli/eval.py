@@ -14,6 +14,9 @@ from vmkla.cli.options import (
     Anonymous,
     Device,
     Json,
+    MaskOrientation,
+    MaskValues,
+    MaxMegapixels,
     Plugin,
     Quiet,
     Runtime,
@@ -21,8 +24,10 @@ from vmkla.cli.options import (
     Threads,
     latest,
     numbered,
+    read_rules,
 )
 from vmkla.errors import BadInputError, UsageError
+from vmkla.limits import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
     from vmkla.data.layouts import DataSet
@@ -55,6 +60,9 @@ def evaluate(
         Split | None, typer.Option("--split", help="Default: test; val or all where there is none.")
     ] = None,
     split_seed: Annotated[int, typer.Option("--split-seed", help="Of splits that the data lack.")] = 0,
+    mask_values: MaskValues = None,
+    mask_orientation: MaskOrientation = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     runtime: RuntimeOption = Runtime.auto,
     device: Device = None,
     plugin: Plugin = None,
@@ -90,8 +98,9 @@ def evaluate(
     wanted_roi = None if roi is None else parse_roi(roi)
     # Only who asks for one side of a split that the data lack gets one that a seed made.
     made = split in (Split.val, Split.train)
+    reading = read_rules(max_megapixels, mask_values, mask_orientation)
     with listing(data, anonymous=anonymous):
-        data_set = open_dataset(data, root=root, seed=split_seed, split_validation=made)
+        data_set = open_dataset(data, root=root, seed=split_seed, split_validation=made, reading=reading)
         part, sets = choose_part(data_set, split, data)
         pairs = {label if len(sets) > 1 else "": list_pairs(sources) for label, sources in sets.items()}
     named = name_sets(pairs, data, anonymous=anonymous)
@@ -109,6 +118,7 @@ def evaluate(
             out_dir=out or (latest if exist_ok else numbered)(Path("runs/eval") / name),
             data=named.label,
             split=part,
+            declared=reading.of_masks,
             volumes=volumes,
             threshold=threshold,
             roi=wanted_roi,

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar
-from vmkla.cli.options import Anonymous, Json, Quiet, latest, numbered
+from vmkla.cli.options import Anonymous, Json, MaxMegapixels, Quiet, latest, numbered
 from vmkla.errors import BadInputError, DegradedError, UsageError
+from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
 
 
 def explain(
@@ -33,6 +34,7 @@ def explain(
             "and 3, with --against 3 of both.",
         ),
     ] = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda:0.")] = "cpu",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/explain/MODEL, numbered.")
@@ -62,8 +64,9 @@ def explain(
     folder = out or (latest if exist_ok else numbered)(Path("runs/explain") / first.stem)
     if not exist_ok and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty", hint="Add --exist-ok, or choose another folder.")
+    check_max_megapixels(max_megapixels)
     with given_names([source]).in_errors() if anonymous else contextlib.nullcontext():
-        found = open_source(source, exclude=[folder / OVERLAY_FOLDER])
+        found = open_source(source, exclude=[folder / OVERLAY_FOLDER], max_megapixels=max_megapixels)
         if not isinstance(found, ImageSource):
             raise BadInputError(
                 f"{source} is a video, expected images", hint="Write its frames as images first."
@@ -84,5 +87,5 @@ def explain(
     if images.problems:
         listed = "; ".join(f"{problem.where}: {problem.what}" for problem in images.problems)
         raise DegradedError(
-            f"{len(images.problems)} of {images.total} images could not be read: {named.names.hide(listed)}"
+            f"{len(images.problems)} of {images.named} images could not be read: {named.names.hide(listed)}"
         )

@@ -16,7 +16,9 @@ from vmkla.cli.options import (
     Anonymous,
     Deinterlace,
     Device,
+    ImageFormat,
     Json,
+    MaxMegapixels,
     Overlay,
     Plugin,
     Quiet,
@@ -28,6 +30,7 @@ from vmkla.cli.options import (
 )
 from vmkla.cli.usage import EACH_SOURCE, check_source
 from vmkla.errors import DegradedError, StoppedError, UsageError
+from vmkla.limits import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
     from vmkla.video.naming import NamedSource
@@ -80,6 +83,10 @@ def infer(
         int | None,
         typer.Option("--track", metavar="N", help="Which video track of a file; default: the largest."),
     ] = None,
+    image_format: Annotated[
+        ImageFormat, typer.Option("--image-format", help="Of the overlays of images; jpg has quality 95.")
+    ] = ImageFormat.png,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     resume: Annotated[
         bool, typer.Option("--continue", help="Go on with an interrupted run over images.")
     ] = False,
@@ -152,7 +159,7 @@ def infer(
 ) -> None:
     """Segment a video or images, or show a source live. Writes overlays, masks, and a report."""
     spec = _one_source(video or [], source or [])
-    check_source(spec, live=live)
+    check_source(spec, live=live, as_video=bool(video))
     flags = LiveFlags(
         display=display,
         max_staleness_ms=max_staleness_ms,
@@ -173,6 +180,8 @@ def infer(
             "--stride": stride != 1,
             "--track": track is not None,
             "--continue": resume,
+            "--image-format": image_format is not ImageFormat.png,
+            "--max-megapixels": max_megapixels != MAX_MEGAPIXELS,
         }
         refuse_flags([flag for flag, given in of_files.items() if given], live=True)
         from vmkla.preprocess import parse_roi
@@ -218,7 +227,13 @@ def infer(
     if anonymous:
         with given_names([spec]).in_errors():
             exclude = [RUNS] if out is None else search_exclusions(out)
-            found = open_source(spec, exclude=exclude, track=track, deinterlace=deinterlace.value)
+            found = open_source(
+                spec,
+                exclude=exclude,
+                track=track,
+                deinterlace=deinterlace.value,
+                max_megapixels=max_megapixels,
+            )
             what = name_source(found, anonymous=True)
     name = _name_of(spec) if isinstance(what, str) else what.label
     folder = RUNS / name
@@ -230,6 +245,8 @@ def infer(
         save_masks=save_masks,
         stride=stride,
         roi=None if roi is None else parse_roi(roi),
+        image_format=image_format.value,
+        max_megapixels=max_megapixels,
         resume=resume,
         exist_ok=exist_ok,
         anonymous=anonymous,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vmkla.errors import UsageError
+
+if TYPE_CHECKING:
+    from vmkla.data.rules import ReadRules
 
 LONGEST_NUMBER = 100
 """Digits."""
@@ -30,6 +33,20 @@ class Deinterlace(str, Enum):
     auto = "auto"
     no = "no"
     yes = "yes"
+
+
+class ImageFormat(str, Enum):
+    """How overlays of images are stored."""
+
+    png = "png"
+    jpg = "jpg"
+
+
+class MaskLies(str, Enum):
+    """How a mask lies on an image that is shown turned."""
+
+    stored = "stored"
+    upright = "upright"
 
 
 class Kernels(str, Enum):
@@ -59,6 +76,25 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 RuntimeOption = Annotated[Runtime, typer.Option("--runtime", help="What runs the network.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda:0; default: the runtime's own.")]
 
+MaskValues = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-values",
+        metavar="V,V",
+        help="What marks a lesion in mask files, where 255 alone does not: 100,255 or 128-255 or ff0000.",
+    ),
+]
+MaskOrientation = Annotated[
+    MaskLies | None,
+    typer.Option(
+        "--mask-orientation",
+        help="How masks of images with an EXIF orientation lie, where their sizes do not tell.",
+    ),
+]
+MaxMegapixels = Annotated[
+    float,
+    typer.Option("--max-megapixels", metavar="N", help="Larger images and frames are not decoded."),
+]
 Plugin = Annotated[
     Path | None,
     typer.Option(
@@ -84,6 +120,23 @@ def parse_size(text: str, *, flag: str) -> tuple[int, int]:
     if match is None or 0 in (int(match[1]), int(match[2] or match[1])):
         raise UsageError(f"{flag} is {text!r}, expected H or H,W in pixels", hint=f"For instance: {flag} 256")
     return int(match[1]), int(match[2] or match[1])
+
+
+def read_rules(
+    max_megapixels: float, mask_values: str | None = None, mask_orientation: MaskLies | None = None
+) -> ReadRules:
+    """Flags on how files are read, as what readers take.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+    from vmkla.data import rules
+
+    return rules.ReadRules(
+        max_megapixels,
+        None if mask_values is None else rules.MaskValues.parse(mask_values),
+        None if mask_orientation is None else mask_orientation.value,
+    )
 
 
 def latest(folder: Path) -> Path:

@@ -11,11 +11,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar, say
-from vmkla.cli.options import Json, Quiet, Threads, latest, numbered, parse_size
+from vmkla.cli.options import (
+    Json,
+    MaskOrientation,
+    MaskValues,
+    MaxMegapixels,
+    Quiet,
+    Threads,
+    latest,
+    numbered,
+    parse_size,
+    read_rules,
+)
 from vmkla.errors import UsageError
+from vmkla.limits import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
     from vmkla.data import AugmentConfig, DataSet, DataSource
+    from vmkla.data.rules import ReadRules
     from vmkla.training.config import EpochReport
 
 
@@ -40,6 +53,9 @@ def train(
     split_seed: Annotated[
         int, typer.Option("--split-seed", help="Of splits that the data do not bring themselves.")
     ] = 0,
+    mask_values: MaskValues = None,
+    mask_orientation: MaskOrientation = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/train/MODEL, numbered.")
     ] = None,
@@ -126,7 +142,8 @@ def train(
     if deterministic and device.startswith("cuda"):
         # Read by cuBLAS when it starts: without it, its matrix products need not repeat.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    train_sources, val_sources, class_names = _sources(data or [], val or [], root, split_seed)
+    reading = read_rules(max_megapixels, mask_values, mask_orientation)
+    train_sources, val_sources, class_names = _sources(data or [], val or [], root, split_seed, reading)
     config = TrainConfig(
         out_dir=out or (latest if resume else numbered)(Path("runs/train") / model),
         data=train_sources,
@@ -208,14 +225,17 @@ def _epoch_line(report: EpochReport) -> str:
 
 
 def _sources(
-    data: Sequence[str], val: Sequence[str], root: Path | None, split_seed: int
+    data: Sequence[str], val: Sequence[str], root: Path | None, split_seed: int, reading: ReadRules
 ) -> tuple[tuple[DataSource, ...], tuple[DataSource, ...], tuple[str, ...]]:
     """Training and validation sources and the names of the classes; never a test set."""
     from vmkla.data import open_dataset
     from vmkla.data.layouts import POLYP
 
     def opened(texts: Sequence[str], *, split: bool) -> list[DataSet]:
-        return [open_dataset(text, root=root, seed=split_seed, split_validation=split) for text in texts]
+        return [
+            open_dataset(text, root=root, seed=split_seed, split_validation=split, reading=reading)
+            for text in texts
+        ]
 
     train_sets, val_sets = opened(data, split=not val), opened(val, split=False)
     classes = {found.class_names for found in (*train_sets, *val_sets)} or {POLYP}

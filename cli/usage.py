@@ -79,12 +79,21 @@ def is_video(name: str) -> bool:
     return Path(name).suffix.lower() in _VIDEOS
 
 
-def check_source(spec: str, *, live: bool) -> None:
+def check_source(spec: str, *, live: bool, as_video: bool = False) -> None:
     """Refuse what other tools take as a source, and name what it is here.
 
+    Args:
+        spec: the source.
+        live: it is to be shown live.
+        as_video: it was given with ``--video``.
     Raises:
-        UsageError: a camera's number, or a pattern of videos.
+        UsageError: a camera's number, a pattern of videos, or a folder that was given as a video.
     """
+    if as_video and Path(spec).is_dir():
+        raise UsageError(
+            f"--video takes a video file, and {spec} is a folder",
+            hint=f"For a folder of images: vmkla infer --source {shlex.quote(spec)}",
+        )
     if Path(spec).exists():
         return
     if spec.isdecimal():

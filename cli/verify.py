@@ -10,10 +10,26 @@ import typer
 
 from vmkla.cli.console import print_json, print_line, print_tables, progress_bar, say
 from vmkla.cli.eval import Split, choose_part
-from vmkla.cli.options import Anonymous, Json, Kernels, Plugin, Quiet, Runtime, Threads, latest, numbered
+from vmkla.cli.options import (
+    Anonymous,
+    Json,
+    Kernels,
+    MaskOrientation,
+    MaskValues,
+    MaxMegapixels,
+    Plugin,
+    Quiet,
+    Runtime,
+    Threads,
+    latest,
+    numbered,
+    read_rules,
+)
 from vmkla.errors import GateError, UsageError
+from vmkla.limits import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
+    from vmkla.data.rules import ReadRules
     from vmkla.engines.verify_inputs import VerifyInputs
     from vmkla.runner import Runner
 
@@ -30,6 +46,9 @@ def verify(
         Path | None, typer.Option("--root", metavar="DIR", help="Folder of a recipe given by its name.")
     ] = None,
     split: Annotated[Split | None, typer.Option("--split", help="Part of the data, as for eval.")] = None,
+    mask_values: MaskValues = None,
+    mask_orientation: MaskOrientation = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     source: Annotated[
         str | None, typer.Option("--source", metavar="WHAT", help="Without masks: a video, folder or glob.")
     ] = None,
@@ -95,7 +114,8 @@ def verify(
             reference, total = saved, saved.total
             candidate_name = first
         else:
-            inputs = _inputs(data, root, split, source, stride, anonymous=anonymous)
+            reading = read_rules(max_megapixels, mask_values, mask_orientation)
+            inputs = _inputs(data, root, split, source, stride, reading, anonymous=anonymous)
             reference = LiveReference(loaded(first, runtime_a, device_a, kernels_a), inputs)
             total = inputs.total or 0
             if save is not None and second is None:
@@ -188,22 +208,29 @@ def _inputs(
     split: Split | None,
     source: str | None,
     stride: int,
+    reading: ReadRules,
     *,
     anonymous: bool,
 ) -> VerifyInputs:
     from vmkla.engines.verify_inputs import labelled_inputs, unlabelled_inputs
 
     if data is None:
+        if reading.of_masks:
+            raise UsageError(
+                "masks are declared, and --source has none", hint="For labelled images: --data DIR"
+            )
         from vmkla.names import given_names
 
         with given_names([source or ""]).in_errors() if anonymous else contextlib.nullcontext():
-            return unlabelled_inputs(source or "", stride=stride, anonymous=anonymous)
+            return unlabelled_inputs(
+                source or "", stride=stride, anonymous=anonymous, max_megapixels=reading.max_megapixels
+            )
     from vmkla.data import list_pairs, open_dataset
     from vmkla.data.naming import listing, name_sets
 
     made = split in (Split.val, Split.train)
     with listing(data, anonymous=anonymous):
-        data_set = open_dataset(data, root=root, split_validation=made)
+        data_set = open_dataset(data, root=root, split_validation=made, reading=reading)
         _, sets = choose_part(data_set, split, data)
         pairs = {label: list_pairs(part) for label, part in sets.items()}
     named = name_sets(pairs, data, anonymous=anonymous)

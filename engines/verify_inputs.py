@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vmkla.engines.verify_frame import VerifyFrame
 from vmkla.errors import BadInputError
+from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.names import Names
 from vmkla.video.images import read_image
 from vmkla.video.naming import name_source
-from vmkla.video.sources import ImageSource, open_source
+from vmkla.video.sources import ImageItem, ImageSource, open_source
 
 if TYPE_CHECKING:
     from vmkla.data.sources import Pair
@@ -62,27 +63,37 @@ def labelled_inputs(pairs: Sequence[Pair], *, names: Names | None = None, stride
     return VerifyInputs(lambda problems: _readable(chosen, read, problems, shown), len(chosen), shown)
 
 
-def unlabelled_inputs(what: str | Path, *, stride: int = 1, anonymous: bool = False) -> VerifyInputs:
+def unlabelled_inputs(
+    what: str | Path,
+    *,
+    stride: int = 1,
+    anonymous: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> VerifyInputs:
     """Pictures without truth.
 
     Args:
         what: a video, an image, a folder, or a glob of images.
         stride: every how many-th is taken.
         anonymous: see ``name_source``.
+        max_megapixels: larger images and frames are not decoded.
     Raises:
         BadInputError: there is nothing of the kind.
     """
-    named = name_source(open_source(what), anonymous=anonymous)
+    named = name_source(open_source(what, max_megapixels=max_megapixels), anonymous=anonymous)
     source = named.source
     if isinstance(source, ImageSource):
         items = source.items[::stride]
-        return VerifyInputs(
-            lambda problems: _readable(
-                items, lambda item: VerifyFrame(item.name, read_image(item.path)), problems, named.names
-            ),
-            len(items),
-            named.names,
-        )
+        left_out = [f"{problem.where}: {problem.what}" for problem in source.left_out]
+
+        def read(item: ImageItem) -> VerifyFrame:
+            return VerifyFrame(item.name, read_image(item.path, max_megapixels=max_megapixels))
+
+        def readable(problems: list[str]) -> Iterator[VerifyFrame]:
+            problems.extend(left_out)
+            return _readable(items, read, problems, named.names)
+
+        return VerifyInputs(readable, len(items), named.names)
 
     def decoded(problems: list[str]) -> Iterator[VerifyFrame]:
         for frame in source.frames():

@@ -9,9 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_images import write_irregular
 
 from vmkla.errors import BadInputError
-from vmkla.files import create_file, file_sha256, make_folder, write_atomically, written_whole
+from vmkla.files import (
+    create_file,
+    file_sha256,
+    make_folder,
+    read_regular,
+    why_not_regular,
+    write_atomically,
+    written_whole,
+)
 
 
 def test_a_file_appears_whole_and_its_folder_is_made(tmp_path: Path) -> None:
@@ -115,3 +124,37 @@ def test_an_open_file_of_that_name_is_replaced_and_a_link_is_not_followed(tmp_pa
     assert mode(path) == 0o600
     with pytest.raises(FileExistsError):
         create_file(path, replace=False)
+
+
+def test_regular_files_and_links_to_them_are_read(tmp_path: Path) -> None:
+    path, link = tmp_path / "a", tmp_path / "link"
+    path.write_bytes(b"content")
+    link.symlink_to("a")
+    for name in (path, link):
+        assert why_not_regular(name) == "" and read_regular(name, limit_bytes=7) == b"content"
+    with pytest.raises(BadInputError, match="has 7 bytes, expected at most 6"):
+        read_regular(path, limit_bytes=6)
+    assert why_not_regular(tmp_path / "absent") == "No such file or directory"
+    with pytest.raises(BadInputError, match="absent cannot be read: No such file"):
+        read_regular(tmp_path / "absent", limit_bytes=7)
+
+
+def test_nothing_else_is_read(tmp_path: Path) -> None:
+    """None of these hangs, grows or raises another error."""
+    kinds = {
+        "pipe": "a named pipe",
+        "sock": "a socket",
+        "zero": "a link to a device",
+        "itself": "leads nowhere",
+    }
+    for name in write_irregular(tmp_path, ""):
+        assert kinds.get(name, "") in why_not_regular(tmp_path / name)
+        with pytest.raises(BadInputError, match=f"{name} cannot be read: "):
+            read_regular(tmp_path / name, limit_bytes=100)
+    assert "a folder" in why_not_regular(tmp_path)
+
+
+def test_a_file_of_no_fixed_size_is_refused() -> None:
+    """As those of /proc are, which state 0 bytes."""
+    with pytest.raises(BadInputError, match="of a fixed size"):
+        read_regular(Path("/proc/self/status"), limit_bytes=1 << 20)

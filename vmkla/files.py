@@ -1,10 +1,11 @@
-"""Files on disk: written whole or not at all, closed to others, and known by their hash. No torch here."""
+"""Files on disk: written whole or not at all, closed to others, read when regular, known by their hash."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -135,3 +136,55 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def why_not_regular(path: Path) -> str:
+    """Reason why a path is not a regular file or a link to one; empty when it is.
+
+    Reading another kind may wait for ever (a named pipe) or never end (``/dev/zero``).
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return f"a link that leads nowhere: {reason}" if path.is_symlink() else reason
+    if stat.S_ISREG(mode):
+        return ""
+    kind = next((name for matches, name in _KINDS if matches(mode)), "not a file")
+    return f"{'a link to ' if path.is_symlink() else ''}{kind}, expected a regular file"
+
+
+def read_regular(path: Path, *, limit_bytes: int) -> bytes:
+    """Read the whole of a regular file.
+
+    Args:
+        path: the file, or a link to one.
+        limit_bytes: largest size that is read.
+    Raises:
+        BadInputError: it cannot be read, is not a regular file, or is larger.
+    """
+    if reason := why_not_regular(path):
+        raise BadInputError(f"{path} cannot be read: {reason}")
+    try:
+        # Not blocking, in case a named pipe took the file's place just now.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise BadInputError(f"{path} cannot be read: it is no longer a regular file")
+            data = file.read(found.st_size + 1) if found.st_size <= limit_bytes else b""
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if found.st_size > limit_bytes:
+        raise BadInputError(f"{path} has {found.st_size} bytes, expected at most {limit_bytes}")
+    if len(data) != found.st_size:
+        raise BadInputError(f"{path} cannot be read: it changed meanwhile, or is no file of a fixed size")
+    return data

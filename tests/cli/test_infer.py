@@ -18,6 +18,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from small_images import black_png, write_irregular
 from small_videos import count_frames, write_tracks, write_video
 from woven_clips import woven_frames, write_flagged
 
@@ -371,3 +372,88 @@ def test_a_time_stamp_that_no_mp4_can_hold(infer: Any, tmp_path: Path) -> None:
     with av.open(str(tmp_path / "out" / "overlay.mp4")) as container:
         times = [frame.time for frame in container.decode(video=0)]
     assert times == pytest.approx([3600 + n / 25 for n in range(6)])
+
+
+def test_a_folder_with_other_than_regular_files_is_segmented_with_status_7(
+    infer: Any, images: Path, tmp_path: Path
+) -> None:
+    """A named pipe hung the run, a link to /dev/zero filled the memory, and one to itself stopped it."""
+    irregular = write_irregular(images)
+    done = infer("--source", images, "--json")
+    count = len(irregular)
+    assert done.status == 7 and f"{count} of {3 + count} images cannot be read" in done.stderr
+    assert done.json["counts"]["frames"] == 3 and done.json["counts"]["unreadable"] == count
+    assert [problem["where"] for problem in done.json["problems"]] == irregular
+    only = infer("--source", f"{images}/p*.png", "--exist-ok")
+    assert only.status == 3 and "none of them a regular file" in only.stderr
+
+
+def test_anonymous_runs_name_nothing_that_is_not_a_file(infer: Any, images: Path, tmp_path: Path) -> None:
+    irregular = write_irregular(images)
+    done = infer("--source", images, "--anonymous", "--json")
+    assert done.status == 7 and "not a file 1" in done.stderr
+    assert "a named pipe" in "".join(problem["what"] for problem in done.json["problems"])
+    for name in irregular:
+        assert name not in done.stdout + done.stderr
+
+
+def test_a_size_bomb_is_refused_at_once_and_a_limit_can_be_raised(
+    infer: Any, images: Path, tmp_path: Path
+) -> None:
+    (images / "bomb.png").write_bytes(black_png(20000, 20000))  # 400 kB
+    done = infer("--source", images / "bomb.png")
+    assert done.status == 3 and "bomb.png is 20000x20000 (width x height, 400 megapixels)" in done.stderr
+    assert "--max-megapixels 400" in done.stderr and finals(tmp_path / "out") == []
+    done = infer("--source", images)
+    assert done.status == 7 and "1 of 4 images cannot be read: bomb.png" in done.stderr
+    small = infer("--source", images / "a.png", "--max-megapixels", 0.002, "--exist-ok")
+    assert small.status == 3 and "expected at most 0.002 megapixels" in small.stderr
+    assert infer("--source", images / "a.png", "--max-megapixels", 0.00224, "--exist-ok").status == 0
+    assert infer("--source", images, "--max-megapixels", 0).status == 2
+
+
+def test_frames_beyond_the_limit(infer: Any, clip: Path, tmp_path: Path) -> None:
+    """From the first frame on: status 3. A frame that grows on the way is lost, and the rest is not."""
+    done = infer("--video", clip, "--max-megapixels", 0.006)
+    assert done.status == 3 and "has frames of 96x64 (width x height, 0.006144 megapixels)" in done.stderr
+    pictures = [
+        np.full(size, 90, np.uint8) for size in ((48, 64, 3), (48, 64, 3), (2000, 3000, 3), (48, 64, 3))
+    ]
+    grows = tmp_path / "grows.mjpeg"
+    grows.write_bytes(b"".join(cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures))
+    done = infer("--video", grows, "--max-megapixels", 1, "--json")
+    assert done.status == 7
+    assert (done.json["counts"]["frames"], done.json["counts"]["lost_packets"]) == (3, 1)
+
+
+def test_overlays_of_images_as_jpeg(infer: Any, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = infer("--source", images, "--image-format", "jpg", "--save-masks", "--json")
+    assert done.status == 0, done.stderr
+    assert finals(out / "overlay") == ["a.jpg", "b c é.jpg", "deeper/a.jpg"]
+    assert finals(out / "masks") == ["a.png", "b c é.png", "deeper/a.png"]
+    rows = [json.loads(line) for line in (out / "frames.jsonl").read_text("utf-8").splitlines()]
+    assert [row["overlay"] for row in rows] == ["overlay/a.jpg", "overlay/b c é.jpg", "overlay/deeper/a.jpg"]
+    assert (out / "overlay" / "a.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
+    as_png = infer("--source", images, "--out", tmp_path / "png", "--save-masks")
+    assert as_png.status == 0
+    exact = cv2.imread(str(tmp_path / "png" / "overlay" / "a.png")).astype(int)
+    assert np.abs(cv2.imread(str(out / "overlay" / "a.jpg")) - exact).mean() < 12  # noise, of quality 95
+    assert done.json["settings"]["image_format"] == "jpg"
+    again = infer("--source", images, "--image-format", "jpg", "--save-masks", "--continue", "--json")
+    assert again.status == 0 and again.json["counts"]["kept"] == 3
+    other = infer("--source", images, "--continue", "--save-masks")
+    assert other.status == 6 and "image_format was 'jpg', now it is 'png'" in other.stderr
+
+
+def test_a_format_of_images_for_a_video_is_refused(infer: Any, clip: Path, tmp_path: Path) -> None:
+    done = infer("--video", clip, "--image-format", "jpg")
+    assert done.status == 2 and "is a video" in done.stderr and "--image-format" in done.stderr
+    assert infer("--video", clip, "--image-format", "gif").status == 2
+
+
+def test_a_folder_is_no_video(infer: Any, images: Path, tmp_path: Path) -> None:
+    folder = images.rename(tmp_path / "a folder")
+    done = infer("--video", folder)
+    assert done.status == 2 and f"vmkla infer --source '{folder}'" in done.stderr
+    assert finals(tmp_path / "out") == []

@@ -14,7 +14,9 @@ from labelled_folders import write_folder, write_split_polyps, write_stems, writ
 from vmkla.data import open_dataset
 from vmkla.data.check import KINDS, CheckReport, check, mask_problem
 from vmkla.data.duplicates import ALIKE_BITS, look_alikes, picture_hash
+from vmkla.data.masks import read_mask
 from vmkla.data.packing import PackOptions, pack
+from vmkla.data.rules import ReadRules
 
 Image = npt.NDArray[np.uint8]
 
@@ -162,11 +164,19 @@ def test_a_jpeg_mask_may_ring_and_no_more(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "m.jpg"), mask, [cv2.IMWRITE_JPEG_QUALITY, 95])
     rung = np.asarray(cv2.imread(str(tmp_path / "m.jpg"), cv2.IMREAD_GRAYSCALE), np.uint8)
     assert len(np.unique(rung)) > 2
-    assert mask_problem(Path("m.jpg"), rung) == ""
-    assert "pixels are neither 0 nor 255 (values from 1 to" in mask_problem(Path("m.png"), rung)
+
+    def problem(name: str) -> str:
+        return mask_problem(read_mask(tmp_path / name, ReadRules()))
+
+    assert problem("m.jpg") == ""
+    cv2.imwrite(str(tmp_path / "m.png"), rung)
+    assert "pixels are neither 0 nor 255 (values from 1 to" in problem("m.png")
     rung[:, :20] = 120
-    assert mask_problem(Path("m.jpg"), rung).startswith("m.jpg: 2")
-    assert mask_problem(Path("m.png"), mask) == mask_problem(Path("m.png"), 0 * mask) == ""
+    cv2.imwrite(str(tmp_path / "m.jpg"), rung, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    assert "m.jpg: 2" in problem("m.jpg")
+    for binary in (mask, 0 * mask):
+        cv2.imwrite(str(tmp_path / "m.png"), binary)
+        assert problem("m.png") == ""
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from small_images import black_png
 
 from vmkla.errors import ArtefactMismatchError, BadInputError, DegradedError, UsageError
 from vmkla.video.images import read_image, write_png
@@ -143,6 +144,27 @@ class TestContinue:
                 cancel.stop()
 
         return cancel, progress
+
+    def test_a_large_image_at_hand_is_left_for_the_next_run(self, make_runner: Any, tmp_path: Path) -> None:
+        """Drawing and encoding one takes seconds, and three may wait; none is half-written."""
+        cancel, runner = Cancellation(), make_runner()
+        (tmp_path / "in").mkdir()
+        for name in ("a.png", "b.png"):
+            (tmp_path / "in" / name).write_bytes(black_png(2100, 2000))
+        plain = runner.infer
+
+        def infer(frames: Image) -> npt.NDArray[np.float32]:
+            cancel.stop()
+            answer: npt.NDArray[np.float32] = plain(frames)
+            return answer
+
+        runner.infer = infer
+        options = SegmentOptions(tmp_path / "out", save_masks=True, resume=True)
+        first = segment(runner, tmp_path / "in", options, None, cancel)
+        assert (first.outcome, first.counts.frames) == ("interrupted", 0)
+        assert [name for name in listing(tmp_path / "out") if name.endswith(".png")] == []
+        second = segment(make_runner(), tmp_path / "in", options)
+        assert (second.outcome, second.counts.frames, second.counts.kept) == ("done", 2, 0)
 
     def test_goes_on_where_it_stopped(self, folder: Path, make_runner: Any, tmp_path: Path) -> None:
         out, whole = tmp_path / "out", tmp_path / "whole"

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from small_images import stating, write_irregular
 
 from vmkla.errors import BadInputError, UsageError
 from vmkla.video.decoding import VideoSource
@@ -139,6 +140,55 @@ class TestFolder:
         frames = source.frames(lambda index, item, sha256: index == 0 and len(sha256) == 64)
         assert [frame.name for frame in frames] == ["b.png"]
 
+    def test_what_is_not_a_regular_file_is_listed_and_never_read(self, tmp_path: Path) -> None:
+        """A named pipe would hang the reader, /dev/zero fill the memory, a link to itself stop the run."""
+        put_image(tmp_path / "a.png")
+        (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+        wanted = write_irregular(tmp_path)
+        source = open_source(tmp_path)
+        assert names(source) == ["a.png", "link.png"]
+        assert [frame.name for frame in source.frames()] == ["a.png", "link.png"]
+        assert [problem.where for problem in source.problems] == wanted
+        reasons = {problem.where: problem.what for problem in source.problems}
+        assert reasons["pipe.png"] == "not read: a named pipe, expected a regular file"
+        assert "a link to a device" in reasons["zero.png"]
+        assert "leads nowhere: Too many levels" in reasons["itself.png"]
+        assert "leads nowhere: No such file" in reasons["nowhere.png"]
+        found = open_source(f"{tmp_path}/*.png")
+        assert names(found) == ["a.png", "link.png"]
+        assert [problem.where for problem in found.problems] == wanted
+
+    def test_nothing_regular(self, tmp_path: Path) -> None:
+        write_irregular(tmp_path)
+        for spec in (tmp_path, f"{tmp_path}/*.png"):
+            with pytest.raises(BadInputError, match="none of them a regular file"):
+                open_source(spec)
+
+    def test_a_named_pipe_that_takes_the_place_of_an_image_does_not_hang(self, tmp_path: Path) -> None:
+        put_image(tmp_path / "a.png")
+        put_image(tmp_path / "b.png")
+        source = open_source(tmp_path)
+        (tmp_path / "b.png").unlink()
+        os.mkfifo(tmp_path / "b.png")
+        assert [frame.name for frame in source.frames()] == ["a.png"]
+        assert "a named pipe" in source.problems[0].what
+
+    def test_images_beyond_the_limit_are_listed(self, tmp_path: Path) -> None:
+        put_image(tmp_path / "a.png")
+        (tmp_path / "bomb.png").write_bytes(stating(20000, 20000, "png"))
+        source = open_source(tmp_path)
+        assert [frame.name for frame in source.frames()] == ["a.png"]
+        assert "400 megapixels), expected at most 150" in source.problems[0].what
+        assert list(open_source(tmp_path / "a.png", max_megapixels=0.000192).frames())
+        with pytest.raises(BadInputError, match="expected at most 0.00019 megapixels"):
+            list(open_source(tmp_path / "a.png", max_megapixels=0.00019).frames())
+
+    def test_a_file_larger_than_any_image_is_not_read(self, tmp_path: Path) -> None:
+        with open(put_image(tmp_path / "a.png"), "ab") as file:
+            file.truncate(2 << 30)  # sparse
+        with pytest.raises(BadInputError, match="has 2147483648 bytes, expected at most 1267108864"):
+            list(open_source(tmp_path / "a.png").frames())
+
 
 class TestGlob:
     def test_one_folder_and_across_folders(self, tmp_path: Path) -> None:
@@ -159,6 +209,17 @@ class TestGlob:
         (tmp_path / "a.txt").write_text("text")
         with pytest.raises(BadInputError, match="1 files, none of them an image"):
             open_source(f"{tmp_path}/*")
+
+    def test_links_that_lead_back_end(self, tmp_path: Path) -> None:
+        """Two of them give a number of paths that no computer lists."""
+        for name in ("a.png", "x/b.png", "x/y/c.png", ".hidden/d.png"):
+            put_image(tmp_path / name)
+        (tmp_path / "loop").symlink_to(".")
+        (tmp_path / "x" / "up").symlink_to("..")
+        for spec in (f"{tmp_path}/**/*.png", f"{tmp_path}/**", f"{tmp_path}/**/**/*.png"):
+            assert names(open_source(spec)) == ["a.png", "x/b.png", "x/y/c.png"]
+        assert names(open_source(f"{tmp_path}/x/**/c.png")) == ["y/c.png"]
+        assert names(open_source(tmp_path)) == ["a.png", "x/b.png", "x/y/c.png"]
 
     def test_upwards_after_a_wildcard(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="goes up"):

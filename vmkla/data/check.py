@@ -6,30 +6,33 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.background import mapped
 from vmkla.data.duplicates import look_alikes, picture_hash
 from vmkla.data.folder import find_pairs, read_sample
 from vmkla.data.layouts import UNNAMED, DataSet
-from vmkla.data.pairs import dark_problem, read_files, read_mask, size_problem
+from vmkla.data.pairs import examine
 from vmkla.data.sources import Pair
 from vmkla.errors import BadInputError
+
+if TYPE_CHECKING:
+    from vmkla.data.masks import StoredMask
 
 KINDS = {
     "layout": "folders, lists and partners",
     "unreadable": "files that cannot be read",
     "size": "image and mask of different size",
     "mask": "masks that are not binary",
+    "orientation": "masks that lie on turned images in an unknown way",
     "duplicate": "near-duplicates on both sides of a split",
     "sequence": "sequences on both sides of a split",
 }
 """What is looked for, and how the table calls it."""
-_JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 _JPEG_SPREAD, _JPEG_SHARE = 32, 0.01
 """A JPEG's mask may stray so far from 0 and 255, and in this share of the pixels, its edges, further."""
 
@@ -94,14 +97,14 @@ def check(
         found += [Problem("layout", message) for message in messages]
     total, done = sum(map(len, pairs.values())), itertools.count(1)
     looks: dict[str, list[_Look]] = {}
-    with ThreadPoolExecutor(threads) as pool:
-        for part, listed in pairs.items():
-            looks[part] = []
-            for look in pool.map(functools.partial(_look_at, hashed=not data_set.volumes), listed):
-                looks[part].append(look)
-                found += look.problems
-                if on_progress is not None:
-                    on_progress(next(done), total)
+    look_at = functools.partial(_look_at, hashed=not data_set.volumes)
+    for part, listed in pairs.items():
+        looks[part] = []
+        for look in mapped(look_at, listed, threads=threads, ahead=4 * threads):
+            looks[part].append(look)
+            found += look.problems
+            if on_progress is not None:
+                on_progress(next(done), total)
     for first, second in itertools.combinations(pairs, 2):
         if first.split("/")[0] != UNNAMED:  # tests are not held against each other
             found += _duplicates(first, looks[first], second, looks[second])
@@ -117,55 +120,42 @@ def check(
 
 def _look_at(pair: Pair, *, hashed: bool) -> _Look:
     # The slices of any two abdomens look alike: there, patients are told by their names alone.
-    if pair.read is not read_files:
+    if pair.image == pair.mask:
         try:
             sample = read_sample(pair)
         except BadInputError as error:
             return _Look(pair, (Problem("unreadable", error.message),), None, False)
         alike = picture_hash(sample.image_rgb) if hashed else None
         return _Look(pair, (), alike, not sample.mask.any())
-    from vmkla.video.images import read_image
-
-    problems: list[Problem] = []
-    image = _attempt(read_image, pair.image, problems)
-    mask = _attempt(read_mask, pair.mask, problems)
-    if image is not None and mask is not None and (message := size_problem(pair, image, mask)):
-        problems.append(Problem("size", message))
-    if mask is not None and (message := mask_problem(pair.mask, mask)):
-        problems.append(Problem("mask", message))
-    empty = mask is not None and not (mask > 127).any()
-    return _Look(pair, tuple(problems), None if image is None else picture_hash(image), empty)
+    seen = examine(pair)
+    problems = [Problem(kind, message) for kind, message in seen.problems]
+    if seen.stored is not None and pair.reading.mask_values is None:
+        listed = any(problem.kind == "mask" for problem in problems)
+        if not listed and (message := mask_problem(seen.stored)):
+            problems.append(Problem("mask", message))
+    empty = seen.mask is not None and not seen.mask.any()
+    alike = None if seen.image_rgb is None else picture_hash(seen.image_rgb)
+    return _Look(pair, tuple(problems), alike, empty)
 
 
-def _attempt(
-    read: Callable[[Path], npt.NDArray[np.uint8]], path: Path, problems: list[Problem]
-) -> npt.NDArray[np.uint8] | None:
-    try:
-        return read(path)
-    except BadInputError as error:
-        problems.append(Problem("unreadable", error.message))
-        return None
+def mask_problem(mask: StoredMask) -> str:
+    """Why a mask is not binary, though its levels are 0 and 255; empty when it is.
 
-
-def mask_problem(path: Path, mask: npt.NDArray[np.uint8]) -> str:
-    """Why a mask is not binary; empty when it is.
-
-    Args:
-        path: of the file; a JPEG cannot hold 0 and 255 exactly, so it may stray a little.
-        mask: (H, W) uint8, its grey values.
+    A JPEG cannot hold 0 and 255 exactly, so it may stray a little.
     """
-    if message := dark_problem(path, mask):
-        return message
-    counts = np.bincount(mask.ravel(), minlength=256)
-    between, allowed = counts[1:255], 0
-    if path.suffix.lower() in _JPEG_SUFFIXES:
-        between, allowed = counts[_JPEG_SPREAD : 256 - _JPEG_SPREAD], int(_JPEG_SHARE * mask.size)
-    if between.sum() <= allowed:
+    values, unit = mask.values, mask.unit
+    between, allowed = (values > 0) & (values < 255 * unit), 0
+    if mask.lossy:
+        between = (values >= _JPEG_SPREAD) & (values < 256 - _JPEG_SPREAD)
+        allowed = int(_JPEG_SHARE * mask.header.height * mask.header.width)
+    found = values[between]
+    pixels = np.count_nonzero(between if values.ndim == 2 else between.any(axis=2))
+    if pixels <= allowed:
         return ""
-    values = np.flatnonzero(between) + (256 - len(between)) // 2
+    total = mask.header.height * mask.header.width
     return (
-        f"{path}: {between.sum()} of {mask.size} pixels are neither 0 nor 255 "
-        f"(values from {values[0]} to {values[-1]}); training cuts at 127"
+        f"{mask.path}: {pixels} of {total} pixels are neither 0 nor {255 * unit} (values from {found.min()} "
+        f"to {found.max()}); training cuts in the middle"
     )
 
 

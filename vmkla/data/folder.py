@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
+from vmkla.background import mapped
 from vmkla.data.packed import packed_pairs
 from vmkla.data.pairs import file_pairs
 from vmkla.data.sources import PACKED, SLICES, VOLUMES, DataSource, Pair, Sample, raise_problems
@@ -93,7 +93,4 @@ def read_ahead(pairs: Sequence[Pair], threads: int) -> Iterator[Sample | BadInpu
         except BadInputError as error:
             return error
 
-    ahead = 4 * threads
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(pairs), ahead):
-            yield from pool.map(read, pairs[start : start + ahead])
+    return mapped(read, pairs, threads=threads, ahead=4 * threads)

@@ -10,9 +10,10 @@ from pathlib import Path
 from vmkla.data.folder import find_pairs
 from vmkla.data.packed import open_file
 from vmkla.data.pairs import pair_folders
-from vmkla.data.sources import PACK_SUFFIX, PACKED, SLICES, VOLUMES, DataSource, raise_problems
+from vmkla.data.rules import ReadRules
+from vmkla.data.sources import PACK_SUFFIX, PACKED, PAIRS, SLICES, VOLUMES, DataSource, raise_problems
 from vmkla.data.splits import split_off
-from vmkla.errors import BadInputError
+from vmkla.errors import BadInputError, UsageError
 
 POLYP = ("polyp",)
 ORGANS = (
@@ -54,6 +55,26 @@ class DataSet:
         for name, sources in self.test.items():
             named[UNNAMED if name == UNNAMED else f"{UNNAMED}/{name}"] = sources
         return {name: sources for name, sources in named.items() if sources}
+
+    def read_by(self, reading: ReadRules) -> DataSet:
+        """The same set, its files read by these rules.
+
+        Raises:
+            UsageError: masks are declared, and a source has no mask files.
+        """
+        declared = ", ".join(f"--{name.replace('_', '-')}" for name in reading.of_masks)
+        for sources in self.parts().values():
+            if other := next((source for source in sources if declared and source.kind != PAIRS), None):
+                raise UsageError(
+                    f"{other} holds classes and not mask files, and {declared} is for mask files",
+                    hint=f"Leave {declared} out.",
+                )
+
+        def ruled(sources: tuple[DataSource, ...]) -> tuple[DataSource, ...]:
+            return tuple(dataclasses.replace(source, reading=reading) for source in sources)
+
+        test = {name: ruled(sources) for name, sources in self.test.items()}
+        return dataclasses.replace(self, train=ruled(self.train), val=ruled(self.val), test=test)
 
     def with_validation(
         self, *, seed: int, share: float = VALIDATION_SHARE, problems: list[str] | None = None

@@ -22,8 +22,10 @@ from vmkla.bounded import DAMAGED, Archive, MalformedError, parse_names
 from vmkla.data.sources import DataSource, Pair, Sample, chosen_stems
 from vmkla.errors import ArtefactMismatchError, BadInputError, VmklaError
 from vmkla.imports import require
+from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.plain_values import from_plain
 from vmkla.preprocess import PreprocessSpec
+from vmkla.video.headers import image_header
 
 FORMAT = 1
 """Version of the manifest's layout, raised when a reader of the old one would go wrong."""
@@ -170,26 +172,40 @@ def packed_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
                 continue
             entry = entries[name]
             read = functools.partial(_read_entry, file=file, entry=entry, spec=spec)
-            yield Pair(name, source.folder, source.folder, name, entry.group, entry.image, read=read)
+            yield Pair(
+                name,
+                source.folder,
+                source.folder,
+                name,
+                entry.group,
+                entry.image,
+                reading=source.reading,
+                read=read,
+            )
 
 
 def _read_entry(pair: Pair, *, file: PackedFile, entry: PackedImage, spec: PreprocessSpec | None) -> Sample:
-    image = decode(file.member(entry.image, entry.image_sha256), "RGB", name=pair.name)
-    mask = decode(file.member(entry.mask, entry.mask_sha256), "L", name=pair.name)
+    limit = pair.reading.max_megapixels
+    image = decode(file.member(entry.image, entry.image_sha256), "RGB", name=pair.name, max_megapixels=limit)
+    mask = decode(file.member(entry.mask, entry.mask_sha256), "L", name=pair.name, max_megapixels=limit)
     return Sample(pair.name, image, mask, pair.group, spec)
 
 
-def decode(data: bytes, mode: str, *, name: str) -> npt.NDArray[np.uint8]:
-    """Decode an image with Pillow.
+def decode(
+    data: bytes, mode: str, *, name: str, max_megapixels: float = MAX_MEGAPIXELS
+) -> npt.NDArray[np.uint8]:
+    """Decode an image with Pillow, as it is stored.
 
     Args:
         data: an encoded image.
         mode: ``"RGB"`` for (H, W, 3), ``"L"`` for (H, W).
         name: for messages.
+        max_megapixels: larger images are not decoded.
     Raises:
-        BadInputError: the bytes are no image.
+        BadInputError: the bytes are not an image, or one that is too large.
     """
     pillow = require("PIL.Image", extra="train", purpose="reading a packed set")
+    image_header(data, name=name, max_megapixels=max_megapixels)
     try:
         with pillow.open(io.BytesIO(data)) as image:
             return np.array(image.convert(mode), dtype=np.uint8)

@@ -136,6 +136,7 @@ def _write(
         "num_classes": data_set.num_classes,
         "volumes": data_set.volumes,
         "seed": seed,
+        "declared": _declared(data_set),
         "sources": {part: _names(sources) for part, sources in data_set.parts().items()},
         "parts": parts,
     }
@@ -203,10 +204,14 @@ def _original(pair: Pair, image: npt.NDArray[np.uint8]) -> bytes | None:
     """The image's own file, when it is a JPEG that decodes to the very pixels; None otherwise."""
     if pair.image == pair.mask:
         return None
-    data = pair.image.read_bytes()
-    if not data.startswith(_JPEG_START) or not np.array_equal(decode(data, "RGB", name=pair.name), image):
+    from vmkla.video.images import read_bytes
+
+    limit = pair.reading.max_megapixels
+    data = read_bytes(pair.image, max_megapixels=limit)
+    if not data.startswith(_JPEG_START):
         return None
-    return data
+    stored = decode(data, "RGB", name=pair.name, max_megapixels=limit)
+    return data if np.array_equal(stored, image) else None
 
 
 def _encoded(image: npt.NDArray[np.uint8], quality: int | None) -> bytes:
@@ -221,6 +226,11 @@ def _encoded(image: npt.NDArray[np.uint8], quality: int | None) -> bytes:
     else:
         picture.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
     return buffer.getvalue()
+
+
+def _declared(data_set: DataSet) -> dict[str, str]:
+    """What was declared of the masks; every source of a set has the same."""
+    return next((sources[0].reading.of_masks for sources in data_set.parts().values()), {})
 
 
 def _names(sources: Sequence[DataSource]) -> list[str]:

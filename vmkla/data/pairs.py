@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,13 @@ import numpy.typing as npt
 from vmkla.data.sequences import sequence_of
 from vmkla.data.sources import DataSource, Pair, Sample, chosen_stems
 from vmkla.errors import BadInputError
+from vmkla.files import why_not_regular
+
+if TYPE_CHECKING:
+    from vmkla.data.masks import StoredMask
+    from vmkla.video.headers import Header
+
+T = TypeVar("T")
 
 FOLDER_NAMES = (("images", "masks"), ("image", "mask"), ("Original", "Ground Truth"))
 """What the two folders are called: here, in copies of PraNet's sets, and in CVC-ClinicDB as published."""
@@ -36,20 +45,25 @@ def file_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
         return
     from vmkla.video.images import IMAGE_SUFFIXES
 
-    images = _by_stem(folders[0], problems)
+    images, no_images = _by_stem(folders[0], problems)
+    mask_files, no_masks = _by_stem(folders[1], problems)
+    no_masks = {_image_stem(stem, images) for stem in no_masks}
     masks: dict[str, Path] = {}
-    for stem, path in _by_stem(folders[1], problems).items():
+    for stem, path in mask_files.items():
         first = masks.setdefault(_image_stem(stem, images), path)
         if first != path:
             problems.append(f"{first} and {path.name} are masks of one image")
     stems = chosen_stems(source, sorted(images), problems)
     if source.split is None and source.stems is None:
-        if not images:
+        if not images and not no_images:
             problems.append(f"{folders[0]} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
         problems.extend(
-            f"{masks[stem]} has no image of that stem" for stem in sorted(set(masks) - set(images))
+            f"{masks[stem]} has no image of that stem"
+            for stem in sorted(set(masks) - set(images) - no_images)
         )
     for stem in stems:
+        if stem in no_images or (stem in no_masks and stem not in masks):
+            continue  # named already
         if stem not in images:
             where = source.split or source
             problems.append(f"{where} lists {stem!r}, and {folders[0]} has no image of that stem")
@@ -62,72 +76,90 @@ def file_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
                 masks[stem],
                 stem,
                 sequence_of(stem, source.rule),
+                reading=source.reading,
                 read=read_files,
             )
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What the two files of a pair gave.
+
+    Attributes:
+        image_rgb: (H, W, 3) uint8, upright; None when it cannot be read.
+        mask: (H, W) uint8 of 0 and 1, as the image is shown; None when it cannot be read or placed.
+        stored: the mask as its file stores it; None when it cannot be read.
+        problems: kind (see ``vmkla.data.check.KINDS``) and message of whatever is wrong.
+    """
+
+    image_rgb: npt.NDArray[np.uint8] | None
+    mask: npt.NDArray[np.uint8] | None
+    stored: StoredMask | None
+    problems: tuple[tuple[str, str], ...]
 
 
 def read_files(pair: Pair) -> Sample:
     """Decode an image and its mask.
 
     Raises:
-        BadInputError: a file cannot be read, the sizes differ, or the mask is not 0 and 255.
+        BadInputError: a file cannot be read, the sizes differ, the mask holds other levels than 0 and 255 and
+            nothing is declared, or nothing tells how the mask lies on its image.
     """
-    from vmkla.video.images import read_image
-
-    image = read_image(pair.image)
-    mask = read_mask(pair.mask)
-    if message := size_problem(pair, image, mask) or dark_problem(pair.mask, mask):
-        raise BadInputError(message)
-    return Sample(pair.name, image, (mask > 127).astype(np.uint8), pair.group)
+    seen = examine(pair)
+    if seen.problems or seen.image_rgb is None or seen.mask is None:
+        raise BadInputError(seen.problems[0][1])
+    return Sample(pair.name, seen.image_rgb, seen.mask, pair.group)
 
 
-def size_problem(pair: Pair, image_rgb: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> str:
-    """Why an image and its mask do not belong together; empty when they have one size."""
-    if image_rgb.shape[:2] == mask.shape:
-        return ""
+def examine(pair: Pair) -> Examined:
+    """Decode an image and its mask, and find all that is wrong with them."""
+    from vmkla.data.masks import placed, read_mask
+    from vmkla.video.headers import image_header
+    from vmkla.video.images import decode_image, read_bytes
+
+    problems: list[tuple[str, str]] = []
+
+    def attempt(kind: str, step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except BadInputError as error:
+            problems.append((kind, error.message))
+            return None
+
+    limit, name = pair.reading.max_megapixels, str(pair.image)
+    data = attempt("unreadable", lambda: read_bytes(pair.image, max_megapixels=limit))
+    header, image, labels, mask = None, None, None, None
+    if data is not None:
+        read = functools.partial(image_header, data, name=name, max_megapixels=limit)
+        header = attempt("unreadable", read)
+        decode = functools.partial(decode_image, data, name=name, max_megapixels=limit)
+        image = None if header is None else attempt("unreadable", decode)
+    stored = attempt("unreadable", lambda: read_mask(pair.mask, pair.reading))
+    if stored is not None:
+        labels = attempt("mask", functools.partial(stored.labels, pair.reading.mask_values))
+    if header is not None and stored is not None and labels is not None:
+        mask = placed(labels, stored.header, header, pair.reading.mask_orientation)
+        if mask is None:
+            problems.append(("orientation", _orientation_problem(pair, header, stored.header)))
+        elif mask.shape != header.upright_hw:
+            problems.append(("size", _size_problem(pair, header.upright_hw, mask)))
+    return Examined(image, mask, stored, tuple(problems))
+
+
+def _orientation_problem(pair: Pair, image: Header, mask: Header) -> str:
+    own = f", its mask {mask.orientation}" if mask.orientation != 1 else ""
     return (
-        f"{pair.name}: the image is {image_rgb.shape[0]}x{image_rgb.shape[1]} (height x width) and its mask "
-        f"{mask.shape[0]}x{mask.shape[1]}; they must be equal"
+        f"{pair.name}: the image has the EXIF orientation {image.orientation}{own}, and nothing tells "
+        "whether the mask lies as the pixels are stored or as the image is shown. Look at one, and declare "
+        "it: --mask-orientation stored (or: upright)"
     )
 
 
-def dark_problem(path: Path, mask: npt.NDArray[np.uint8]) -> str:
-    """Why a mask would lose its foreground where training cuts; empty when it would not."""
-    top = int(mask.max(initial=0))
-    return f"{path}: the largest value is {top}; a mask holds 0 and 255" if 0 < top < 128 else ""
-
-
-def read_mask(path: Path) -> npt.NDArray[np.uint8]:
-    """The grey values of a mask file, (H, W) uint8.
-
-    Raises:
-        BadInputError: it cannot be read or decoded, or what it holds lies in bits or in a channel that an
-            8-bit grey picture does not have.
-    """
-    import cv2
-
-    from vmkla.video.images import decode_image, read_bytes
-
-    data = read_bytes(path)
-    grey = np.asarray(cv2.cvtColor(decode_image(data, name=str(path)), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-    if grey.min() == grey.max():  # rare, and the only case in which a mask can have got lost
-        stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if stored is not None and (message := _lost(stored)):
-            raise BadInputError(f"{path}: {message}; a mask holds 0 and 255 in 8-bit grey")
-    return grey
-
-
-def _lost(stored: npt.NDArray[Any]) -> str:
-    """Why a mask that decodes to one grey value is not of one value; empty when it is.
-
-    Args:
-        stored: (H, W) or (H, W, channels), as the file has it.
-    """
-    if stored.shape[2:] == (4,) and stored[..., 3].min() != stored[..., 3].max():
-        return "the mask lies in the alpha channel, which is not read"
-    if stored.dtype != np.uint8 and stored.min() != stored.max():
-        return f"the largest value is {stored.max()} in a file of {8 * stored.dtype.itemsize} bits a value"
-    return ""
+def _size_problem(pair: Pair, image_hw: tuple[int, int], mask: npt.NDArray[np.uint8]) -> str:
+    return (
+        f"{pair.name}: the image is {image_hw[0]}x{image_hw[1]} (height x width) and its mask "
+        f"{mask.shape[0]}x{mask.shape[1]}; they must be equal"
+    )
 
 
 def _image_stem(stem: str, images: dict[str, Path]) -> str:
@@ -139,14 +171,25 @@ def _image_stem(stem: str, images: dict[str, Path]) -> str:
     return stem
 
 
-def _by_stem(folder: Path, problems: list[str]) -> dict[str, Path]:
+def _by_stem(folder: Path, problems: list[str]) -> tuple[dict[str, Path], set[str]]:
+    """Images of a folder by stem, and the stems of what has the name of one and is not a regular file."""
     from vmkla.video.images import IMAGE_SUFFIXES
 
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    irregular: set[str] = set()
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        problems.append(f"{folder} cannot be read: {error.strerror or error}")
+        return found, irregular
+    for path in paths:
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        if reason := why_not_regular(path):
+            problems.append(f"{path} is not read: {reason}")
+            irregular.add(path.stem)
             continue
         if path.stem in found:
             problems.append(f"{found[path.stem]} and {path.name} have the same stem")
         found[path.stem] = path
-    return found
+    return found, irregular - found.keys()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vmkla.data.layouts import UNNAMED, DataSet, divided, open_layout
 from vmkla.data.pairs import pair_folders
+from vmkla.data.rules import ReadRules
 from vmkla.data.sequences import CLINICDB
 from vmkla.data.sources import DataSource
 from vmkla.errors import BadInputError, UsageError
@@ -27,6 +28,7 @@ def open_dataset(
     seed: int = 0,
     split_validation: bool = True,
     problems: list[str] | None = None,
+    reading: ReadRules = ReadRules(),  # noqa: B008 (frozen)
 ) -> DataSet:
     """Find the images that a user means.
 
@@ -37,13 +39,15 @@ def open_dataset(
         seed: of the splits, where the set has none.
         split_validation: split a validation set off the training set where there is none.
         problems: takes what is wrong with sets that are split; None raises instead.
+        reading: how its files are read.
     Returns:
         Its sets. No image is read: what is wrong with one shows when it is.
     Raises:
-        UsageError: the recipe is unknown, or has no folder.
+        UsageError: the recipe is unknown, or has no folder, or masks are declared where there are no mask
+            files.
         BadInputError: the folder or file is not there, or has another layout.
     """
-    data_set = _open(text, root, seed, problems)
+    data_set = _open(text, root, seed, problems).read_by(reading)
     return data_set.with_validation(seed=seed, problems=problems) if split_validation else data_set
 
 

@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.data.rules import ReadRules
 from vmkla.data.sequences import rule_for
 from vmkla.errors import BadInputError
+from vmkla.files import read_regular
 from vmkla.preprocess import PreprocessSpec
 
 SHOWN_PROBLEMS = 20
 """A message lists so many problems and counts the rest."""
 PAIRS, SLICES, VOLUMES, PACKED = "pairs", "slices", "volumes", "packed"
 """What a source holds: image and mask files, Synapse's ``.npz`` or ``.npy.h5``, or part of a packed file."""
+_LONGEST_LIST_BYTES = 64 << 20
 PACK_SUFFIX = ".vmkpack"
 
 
@@ -33,6 +36,7 @@ class DataSource:
         kind: ``PAIRS``, ``SLICES``, ``VOLUMES`` or ``PACKED``.
         part: of a packed file, for instance ``"train"`` or ``"test/Kvasir"``; empty for all of it.
         rule: how names tell sequences, see ``vmkla.data.sequences``; the folder's name may call for one.
+        reading: how its files are read; for ``PAIRS``.
     """
 
     folder: Path
@@ -41,6 +45,7 @@ class DataSource:
     kind: str = PAIRS
     part: str = ""
     rule: str = ""
+    reading: ReadRules = ReadRules()
 
     def __post_init__(self) -> None:
         if self.kind == PAIRS and self.folder.suffix == PACK_SUFFIX and self.folder.is_file():
@@ -64,6 +69,8 @@ class DataSource:
         if self.stems is not None:
             digest = hashlib.sha256("\n".join(self.stems).encode(errors="surrogateescape")).hexdigest()
             text += f" ({len(self.stems)} images, {digest[:8]})"
+        for name, value in self.reading.of_masks.items():
+            text += f" {name}={value}"
         return text
 
 
@@ -77,6 +84,7 @@ class Pair:
         stem: name of the image within its source.
         group: sequence or patient that it belongs to; empty when that cannot be told.
         member: which image of the file, where a file holds several.
+        reading: how the two files are read.
         read: decodes it.
     """
 
@@ -86,6 +94,7 @@ class Pair:
     stem: str
     group: str = ""
     member: str = ""
+    reading: ReadRules = field(default=ReadRules(), compare=False)
     read: Callable[[Pair], Sample] = field(kw_only=True, compare=False, repr=False)
 
     @property
@@ -126,10 +135,14 @@ def chosen_stems(source: DataSource, present: Sequence[str], problems: list[str]
 
 def _read_split(path: Path, problems: list[str]) -> list[str]:
     try:
-        stems = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular(path, limit_bytes=_LONGEST_LIST_BYTES).decode("utf-8-sig")
+    except BadInputError as error:
+        problems.append(f"{path} cannot be read as a list of stems: {error.message}")
+        return []
+    except UnicodeDecodeError as error:
         problems.append(f"{path} cannot be read as a list of stems: {error}")
         return []
+    stems = [line.strip() for line in text.splitlines() if line.strip()]
     if not stems:
         problems.append(f"{path} lists no stem")
     doubled = sorted(stem for stem, count in Counter(stems).items() if count > 1)

@@ -15,6 +15,7 @@ from vmkla.bounded import DAMAGED, Archive
 from vmkla.data.sequences import sequence_of
 from vmkla.data.sources import SLICES, DataSource, Pair, Sample, chosen_stems
 from vmkla.errors import BadInputError
+from vmkla.files import why_not_regular
 from vmkla.imports import require
 
 SLICE_SUFFIX, VOLUME_SUFFIX = ".npz", ".npy.h5"
@@ -27,14 +28,21 @@ CLASSES = 9
 def synapse_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
     """The slices of a folder of ``.npz`` files, or those of its volumes in order."""
     suffix = SLICE_SUFFIX if source.kind == SLICES else VOLUME_SUFFIX
-    files = {
-        path.name.removesuffix(suffix): path
-        for path in sorted(source.folder.iterdir() if source.folder.is_dir() else ())
-        if path.name.endswith(suffix) and not path.name.startswith(".")
-    }
-    if not files:
+    files = {}
+    irregular = set()
+    for path in sorted(source.folder.iterdir() if source.folder.is_dir() else ()):
+        if not path.name.endswith(suffix) or path.name.startswith("."):
+            continue
+        if reason := why_not_regular(path):
+            problems.append(f"{path} is not read: {reason}")
+            irregular.add(path.name.removesuffix(suffix))
+        else:
+            files[path.name.removesuffix(suffix)] = path
+    if not files and not irregular:
         problems.append(f"{source.folder} holds no file *{suffix}")
     for stem in chosen_stems(source, sorted(files), problems):
+        if stem in irregular:
+            continue  # named already
         if stem not in files:
             problems.append(f"{source.split or source} lists {stem!r}, and {source.folder} lacks it")
         elif source.kind == SLICES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class EvalOptions:
     Attributes:
         out_dir: folder of the outputs.
         data, split: what the images are called in the report.
+        declared: what was declared of the masks, see ``ReadRules.of_masks``.
         volumes: samples of one group are the slices of one volume.
         threshold, roi, resamples, seed: as of ``evaluate``.
         html: write ``report.html``, which needs matplotlib.
@@ -36,6 +37,7 @@ class EvalOptions:
     out_dir: Path
     data: str = ""
     split: str = ""
+    declared: Mapping[str, str] = field(default_factory=dict)
     volumes: bool = False
     threshold: float | None = None
     roi: str | Rect | None = None
@@ -106,6 +108,7 @@ def _document(runner: Runner, options: EvalOptions, figures: Mapping[str, Any]) 
         "vmkla_version": __version__,
         "data": options.data,
         "split": options.split,
+        **options.declared,
         "roi": roi if isinstance(roi, str) else ",".join(map(str, roi)),
         "model": describe_model(runner),
         "runtime": describe_runtime(runner),

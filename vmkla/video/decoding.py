@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vmkla.errors import BadInputError
+from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.video.frames import Frame, Problem, VideoTraits
 from vmkla.video.interlace import (
     PROBE_FRAMES,
@@ -23,7 +24,7 @@ from vmkla.video.interlace import (
 )
 from vmkla.video.media_errors import reading_errors
 from vmkla.video.rgb import RgbConverter
-from vmkla.video.streams import OpenVideo, exact
+from vmkla.video.streams import OpenVideo, exact, limit_pixels
 from vmkla.video.timestamps import Timeline
 
 _PROBLEMS_KEPT = 20
@@ -54,16 +55,25 @@ class VideoSource:
         path: the file.
         track: number of the video track, from 1; None takes the largest.
         deinterlace: ``"auto"`` finds out whether the frames are interlaced; ``"yes"`` and ``"no"`` settle it.
+        max_megapixels: larger frames are not decoded.
     Raises:
-        BadInputError: it is missing, or no video that can be read.
+        BadInputError: it is missing, no video that can be read, or its frames are too large.
         UsageError: there is no such track, or ``deinterlace`` is none of the three.
     """
 
     kind: Literal["video"] = "video"
 
-    def __init__(self, path: Path, *, track: int | None = None, deinterlace: Deinterlace = "auto") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        track: int | None = None,
+        deinterlace: Deinterlace = "auto",
+        max_megapixels: float = MAX_MEGAPIXELS,
+    ) -> None:
         check_deinterlace(deinterlace)
         self.path = path
+        self._max_megapixels = max_megapixels
         self._wanted_track, self._wanted_fields = track, deinterlace
         self._problems: list[Problem] = []
         self._combed: list[Problem] = []
@@ -185,7 +195,13 @@ class VideoSource:
         self._conclude(index, timeline)
 
     def _open(self) -> OpenVideo:
-        return OpenVideo(self.path, track=self._wanted_track)
+        video = OpenVideo(self.path, track=self._wanted_track)
+        try:
+            limit_pixels(video.stream, str(self.path), self._max_megapixels)
+        except BadInputError:
+            video.close()
+            raise
+        return video
 
     def _votes(self) -> FieldVotes:
         """Look through the first frames, until enough of them agree."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmkla.names import Names, digest_or_none, joint_digest, pseudonyms, without_folder
-from vmkla.video.frames import Source
+from vmkla.video.frames import Problem, Source
 from vmkla.video.sources import ImageItem, ImageSource
 
 
@@ -57,7 +57,10 @@ def name_source(source: Source, *, anonymous: bool) -> NamedSource:
     for item, name in zip(source.items, names, strict=True):
         shown |= dict.fromkeys((str(item.path), str(item.path.resolve()), item.name), name)
     shown |= dict.fromkeys((str(path), str(path.resolve())), label)
-    renamed = ImageSource(path, ())
+    left_out = [
+        Problem(f"not a file {number}", problem.what) for number, problem in enumerate(source.left_out, 1)
+    ]
+    renamed = ImageSource(path, (), left_out=left_out, max_megapixels=source.max_megapixels)
     renamed.items = tuple(
         ImageItem(item.path, name) for item, name in zip(source.items, names, strict=True)
     )  # in the order of their own names, as they were taken

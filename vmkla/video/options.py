@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Literal, get_args
 
 from vmkla.errors import UsageError
+from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
 from vmkla.preprocess import PreprocessSpec, Rect
 from vmkla.video.interlace import Deinterlace, check_deinterlace
 from vmkla.video.overlay import OVERLAY_STYLES, OverlayStyle
+
+ImageFormat = Literal["png", "jpg"]
 
 
 def check_drawing(threshold: float | None, overlay: str, alpha: float | None, roi: str | Rect | None) -> None:
@@ -50,6 +54,8 @@ class SegmentOptions:
         stride: segment every Nth frame, the first included. A video's other frames are written without
             anything drawn; a folder's other images are passed over.
         roi: field of view, in place of the model's own: ``"auto"``, ``"none"`` or a ``Rect``.
+        image_format: of the overlays of images, ``"png"`` or ``"jpg"`` (quality 95). Masks are PNG files.
+        max_megapixels: larger images and frames are not decoded.
         resume: go on with an interrupted run over images in the same ``out_dir``.
         exist_ok: replace the outputs of an earlier run in ``out_dir``.
         anonymous: call every source and image by the first digits of its sha256; see ``name_source``.
@@ -64,6 +70,8 @@ class SegmentOptions:
     save_masks: bool = False
     stride: int = 1
     roi: str | Rect | None = None
+    image_format: ImageFormat = "png"
+    max_megapixels: float = MAX_MEGAPIXELS
     resume: bool = False
     exist_ok: bool = False
     anonymous: bool = False
@@ -75,6 +83,12 @@ class SegmentOptions:
         if self.stride < 1:
             raise UsageError(f"stride is {self.stride}, expected at least 1 (every frame)")
         check_deinterlace(self.deinterlace)
+        check_max_megapixels(self.max_megapixels)
+        if self.image_format not in get_args(ImageFormat):
+            raise UsageError(
+                f"the image format {self.image_format!r} is not known",
+                hint=f"Choose one of: {', '.join(get_args(ImageFormat))}",
+            )
 
 
 @dataclass(frozen=True)

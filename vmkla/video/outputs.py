@@ -84,21 +84,30 @@ def search_exclusions(out_dir: Path) -> tuple[Path, Path]:
     return out_dir / OVERLAY_FOLDER, out_dir / MASK_FOLDER
 
 
-def check_image_names(items: Collection[ImageItem], out_dir: Path) -> None:
+def check_image_names(items: Collection[ImageItem], out_dir: Path, *, suffix: str = ".png") -> None:
     """Refuse images whose outputs would have one name, or would replace an image of the source.
 
+    Args:
+        items: the images.
+        out_dir: the run's folder.
+        suffix: of the overlays; masks are PNG files.
     Raises:
         BadInputError: with both names.
     """
     first: dict[str, ImageItem] = {}
     for item in items:
-        other = first.setdefault(item.output_name, item)
+        other = first.setdefault(item.output_name(suffix), item)
         if other is not item:
             raise BadInputError(
-                f"{other.name} and {item.name} would both be written to {OVERLAY_FOLDER}/{item.output_name}",
+                f"{other.name} and {item.name} would both be written to "
+                f"{OVERLAY_FOLDER}/{item.output_name(suffix)}",
                 hint="Rename one of them, or segment them in two runs.",
             )
-    written = {(folder / name).resolve() for folder in search_exclusions(out_dir) for name in first}
+    written = {
+        (out_dir / name).resolve()
+        for item in items
+        for name in (f"{OVERLAY_FOLDER}/{item.output_name(suffix)}", f"{MASK_FOLDER}/{item.output_name()}")
+    }
     for item in items:
         if item.path.resolve() in written:
             raise BadInputError(
@@ -196,8 +205,10 @@ def _kept_rows(
         index, item = wanted[row["name"]]
         if row["segmented"] != (index % settings["stride"] == 0):
             continue  # images came or went meanwhile, and now the stride takes others
-        folders = (OVERLAY_FOLDER, MASK_FOLDER) if save_masks else (OVERLAY_FOLDER,)
-        if not row["segmented"] or all((out_dir / folder / item.output_name).is_file() for folder in folders):
+        pictures = [f"{OVERLAY_FOLDER}/{item.output_name('.' + settings['image_format'])}"]
+        if save_masks:
+            pictures.append(f"{MASK_FOLDER}/{item.output_name()}")
+        if not row["segmented"] or all((out_dir / picture).is_file() for picture in pictures):
             kept[item.name] = {**row, "index": index}
     return kept
 

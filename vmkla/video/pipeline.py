@@ -40,9 +40,9 @@ def segment(
 ) -> SegmentReport:
     """Segment a video, an image, a folder or a glob of images.
 
-    Writes ``overlay.mp4`` for a video, ``overlay/<name>.png`` for images, ``masks/`` when asked (0 and 255;
-    with several classes the class's number), ``frames.jsonl`` and ``report.json`` into ``options.out_dir``.
-    Files have temporary names until they are whole.
+    Writes ``overlay.mp4`` for a video, ``overlay/<name>.png`` or ``.jpg`` for images, ``masks/`` when asked
+    (0 and 255; with several classes the class's number), ``frames.jsonl`` and ``report.json`` into
+    ``options.out_dir``. Files have temporary names until they are whole.
 
     With the field of view ``"auto"`` a video has one, found once: the union over the first eight of every
     fifth frame that show one. An image has its own.
@@ -76,6 +76,7 @@ def segment(
             exclude=search_exclusions(options.out_dir),
             track=options.track,
             deinterlace=options.deinterlace,
+            max_megapixels=options.max_megapixels,
         )
         named = name_source(found, anonymous=options.anonymous)
     with named.names.in_errors() if named.anonymous else contextlib.nullcontext():
@@ -91,7 +92,12 @@ def _segment(
 ) -> SegmentReport:
     source = named.source
     if isinstance(source, ImageSource):
-        check_image_names(source.items, options.out_dir)
+        check_image_names(source.items, options.out_dir, suffix=f".{options.image_format}")
+    elif options.image_format != "png":
+        raise UsageError(
+            f"the image format is for overlays of images, and {source.path} is a video",
+            hint="Leave --image-format out: a video gives overlay.mp4.",
+        )
     elif options.resume:
         raise UsageError(
             "--continue goes on with a folder of images; a video is segmented from its first frame",
@@ -133,6 +139,7 @@ def _plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Plan:
         "alpha": options.alpha,
         "save_masks": options.save_masks,
         "stride": options.stride,
+        "image_format": options.image_format,
         "roi": roi if isinstance(roi, str) else list(roi),
         "anonymous": options.anonymous,
     }

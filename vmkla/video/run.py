@@ -28,7 +28,8 @@ from vmkla.video.view import Views
 from vmkla.video.writer import FrameWriter, Inferred, Kept
 
 _QUEUE_FRAMES = 3
-_DECODER_JOIN_S = 10.0
+_DECODER_JOIN_S, _DECODER_JOIN_CANCELLED_S = 10.0, 0.2
+"""How long the decoder may take to close its file. Whoever stops a run does not wait for a large image."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Run:
         file_hash = FileHash(self._source.path) if self._source.path.is_file() and not known else None
         if file_hash is not None:
             file_hash.start()
+        self._writer.cancelled = cancel.is_set
         began = time.perf_counter()
         error = _first(None, lambda: self._work(progress, cancel))
         self._outputs.reserve.release()  # on a full disk this is the space that closing lives on
@@ -116,7 +118,7 @@ class Run:
             self._decoded.close()
             self._inferred.finish()
             self._writer.join()
-            decoder.join(_DECODER_JOIN_S)
+            decoder.join(_DECODER_JOIN_CANCELLED_S if cancel.is_set() else _DECODER_JOIN_S)
         if self._writer.error is not None:
             raise self._writer.error
 
@@ -274,4 +276,5 @@ def _what_is_missing(source: Source, writer: FrameWriter) -> str:
         return f"{source.path} is not whole: {'; '.join(parts)}"
     first = source.problems[0]
     others = f" and {len(source.problems) - 1} more" if len(source.problems) > 1 else ""
-    return f"{len(source.problems)} of {source.total} images cannot be read: {first.where}{others}"
+    named = source.named if isinstance(source, ImageSource) else source.total
+    return f"{len(source.problems)} of {named} images cannot be read: {first.where}{others}"

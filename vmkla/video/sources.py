@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from vmkla.errors import BadInputError, UsageError
+from vmkla.files import why_not_regular
+from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.safe_text import redact
 from vmkla.video.decoding import VideoSource
 from vmkla.video.frames import Frame, Problem, Source, VideoTraits
@@ -46,10 +48,9 @@ class ImageItem:
     path: Path
     name: str
 
-    @property
-    def output_name(self) -> str:
-        """The same relative path as a PNG: ``a/b.jpg`` becomes ``a/b.png``."""
-        return str(PurePosixPath(self.name).with_suffix(".png"))
+    def output_name(self, suffix: str = ".png") -> str:
+        """The same relative path with another suffix: ``a/b.jpg`` becomes ``a/b.png``."""
+        return str(PurePosixPath(self.name).with_suffix(suffix))
 
 
 class ImageSource:
@@ -60,14 +61,25 @@ class ImageSource:
     Args:
         path: the file, or the folder that names are relative to.
         items: the images.
+        left_out: what has the name of an image and is not a regular file.
+        max_megapixels: larger images are not decoded.
     """
 
     kind: Literal["images"] = "images"
 
-    def __init__(self, path: Path, items: Iterable[ImageItem]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        items: Iterable[ImageItem],
+        *,
+        left_out: Iterable[Problem] = (),
+        max_megapixels: float = MAX_MEGAPIXELS,
+    ) -> None:
         self.path = path
         self.items = tuple(sorted(items, key=lambda item: _natural_key(item.name)))
-        self._problems: list[Problem] = []
+        self.left_out = tuple(sorted(left_out, key=lambda problem: _natural_key(problem.where)))
+        self.max_megapixels = max_megapixels
+        self._problems = list(self.left_out)
 
     @property
     def total(self) -> int | None:
@@ -75,8 +87,13 @@ class ImageSource:
         return len(self.items)
 
     @property
+    def named(self) -> int:
+        """How many names of images there are, those of what is not a regular file included."""
+        return len(self.items) + len(self.left_out)
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
-        """Images that the last pass could not read."""
+        """What is not a regular file, and images that the last pass could not read."""
         return tuple(self._problems)
 
     def frames(
@@ -89,23 +106,26 @@ class ImageSource:
         Raises:
             BadInputError: the only image, or every one of them, cannot be read.
         """
-        self._problems = []
+        self._problems = list(self.left_out)
+        read = 0
         for index, item in enumerate(self.items):
             try:
-                data = read_bytes(item.path)
+                data = read_bytes(item.path, max_megapixels=self.max_megapixels)
                 sha256 = hashlib.sha256(data).hexdigest()
                 if skip is not None and skip(index, item, sha256):
+                    read += 1
                     continue
-                rgb = decode_image(data, name=str(item.path))
+                rgb = decode_image(data, name=str(item.path), max_megapixels=self.max_megapixels)
             except BadInputError as error:
-                if len(self.items) == 1:
+                if len(self.items) == 1 and not self.left_out:
                     raise
                 self._problems.append(Problem(item.name, error.message))
                 continue
+            read += 1
             yield Frame(index=index, rgb=rgb, name=item.name, sha256=sha256)
-        if len(self._problems) == len(self.items):
+        if not read:
             raise BadInputError(
-                f"none of the {len(self.items)} images of {self.path} can be read; the first: "
+                f"none of the {len(self._problems)} images of {self.path} can be read; the first: "
                 f"{self._problems[0].what}"
             )
 
@@ -116,6 +136,7 @@ def open_source(
     exclude: Collection[Path] = (),
     track: int | None = None,
     deinterlace: Deinterlace = "auto",
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Source:
     """Find out what a user's word for a source means.
 
@@ -127,18 +148,25 @@ def open_source(
             are left out) or a glob of images (``**`` crosses folders).
         exclude: folders that are left out of a search: the run's own output.
         track, deinterlace: how a video is read, see ``VideoSource``.
+        max_megapixels: larger images and frames are not decoded.
     Raises:
         UsageError: a live source, or another address; a video track of images.
         BadInputError: it is missing, unreadable (a folder: any part of it), or holds no image.
     """
     text = str(spec)
-    source = _open(text, exclude, track, deinterlace)
+    source = _open(text, exclude, track, deinterlace, max_megapixels)
     if track is not None and isinstance(source, ImageSource):
         raise UsageError(f"video track {track} was asked for, but {text} is images, no video")
     return source
 
 
-def _open(text: str, exclude: Collection[Path], track: int | None, deinterlace: Deinterlace) -> Source:
+def _open(
+    text: str,
+    exclude: Collection[Path],
+    track: int | None,
+    deinterlace: Deinterlace,
+    max_megapixels: float,
+) -> Source:
     if is_live_address(text):
         shown = parse_address(text).shown
         raise UsageError(
@@ -155,14 +183,14 @@ def _open(text: str, exclude: Collection[Path], track: int | None, deinterlace: 
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         if glob.has_magic(text):
-            return _open_glob(text, exclude)
+            return _open_glob(text, exclude, max_megapixels)
         if isinstance(error, FileNotFoundError):
             raise BadInputError(
                 f"there is no file or folder {text}", hint=f"Looked from {Path.cwd()}; check the name."
             ) from error
         raise BadInputError(f"{text!r} cannot be read: {error}") from error
     if stat.S_ISDIR(mode):
-        return _open_folder(path, exclude)
+        return _open_folder(path, exclude, max_megapixels)
     if stat.S_ISCHR(mode):
         raise UsageError(f"{text} is a device, but no camera (/dev/video0 and on)")
     if stat.S_ISFIFO(mode):
@@ -179,13 +207,13 @@ def _open(text: str, exclude: Collection[Path], track: int | None, deinterlace: 
         raise BadInputError(f"{text} cannot be read: {error.strerror or error}") from error
     suffix = path.suffix.lower()
     if suffix not in _MOTION_JPEG_SUFFIXES and (looks_like_image(head) or suffix in IMAGE_SUFFIXES):
-        return ImageSource(path, [ImageItem(path, path.name)])
-    return VideoSource(path, track=track, deinterlace=deinterlace)
+        return ImageSource(path, [ImageItem(path, path.name)], max_megapixels=max_megapixels)
+    return VideoSource(path, track=track, deinterlace=deinterlace, max_megapixels=max_megapixels)
 
 
-def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
+def _open_folder(folder: Path, exclude: Collection[Path], max_megapixels: float) -> ImageSource:
     excluded = {path.resolve() for path in exclude}
-    items = []
+    found = []
     for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if Path(parent).resolve() in excluded:
@@ -194,13 +222,33 @@ def _open_folder(folder: Path, exclude: Collection[Path]) -> ImageSource:
         for name in names:
             path = Path(parent, name)
             if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES:
-                items.append(ImageItem(path, path.relative_to(folder).as_posix()))
-    if not items:
+                found.append(ImageItem(path, path.relative_to(folder).as_posix()))
+    if not found:
         raise BadInputError(
             f"the folder {folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})",
             hint="For a video, give the file itself: vmkla infer --video FILE",
         )
-    return ImageSource(folder, items)
+    return _regular(folder, found, max_megapixels)
+
+
+def _regular(base: Path, found: Iterable[ImageItem], max_megapixels: float) -> ImageSource:
+    """The regular files among some paths; the others are listed.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    items, left_out = [], []
+    for item in found:
+        if reason := why_not_regular(item.path):
+            left_out.append(Problem(item.name, f"not read: {reason}"))
+        else:
+            items.append(item)
+    if not items:
+        raise BadInputError(
+            f"{base} holds {len(left_out)} names of images, none of them a regular file; the first: "
+            f"{left_out[0].where}: {left_out[0].what}"
+        )
+    return ImageSource(base, items, left_out=left_out, max_megapixels=max_megapixels)
 
 
 def _refuse_folder(error: OSError) -> None:
@@ -211,7 +259,7 @@ def _refuse_folder(error: OSError) -> None:
     ) from error
 
 
-def _open_glob(pattern: str, exclude: Collection[Path]) -> ImageSource:
+def _open_glob(pattern: str, exclude: Collection[Path], max_megapixels: float) -> ImageSource:
     base = Path(pattern)
     if ".." in pattern[min(pattern.index(sign) for sign in "*?[" if sign in pattern) :]:
         raise UsageError(
@@ -220,18 +268,38 @@ def _open_glob(pattern: str, exclude: Collection[Path]) -> ImageSource:
     while glob.has_magic(str(base)):
         base = base.parent
     excluded = {path.resolve() for path in exclude}
-    matches = [path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file()]
-    items = [
+    matches = [path for path in _matches(Path(pattern)) if not path.is_dir()]
+    found = [
         ImageItem(path, path.relative_to(base).as_posix())
         for path in matches
-        if path.suffix.lower() in IMAGE_SUFFIXES and excluded.isdisjoint(path.resolve().parents)
+        if path.suffix.lower() in IMAGE_SUFFIXES and excluded.isdisjoint(_folders_above(path))
     ]
-    if not items:
-        found = "matches nothing" if not matches else f"matches {len(matches)} files, none of them an image"
+    if not found:
+        seen = "matches nothing" if not matches else f"matches {len(matches)} files, none of them an image"
         raise BadInputError(
-            f"the pattern {pattern} {found}", hint="For a video, give the file: vmkla infer --video FILE"
+            f"the pattern {pattern} {seen}", hint="For a video, give the file: vmkla infer --video FILE"
         )
-    return ImageSource(base, items)
+    return _regular(base, found, max_megapixels)
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """As ``glob.glob``, but ``**`` crosses no link: among links that lead back it would never end."""
+    if "**" not in pattern.parts:
+        return [Path(match) for match in glob.glob(str(pattern))]
+    at = pattern.parts.index("**")
+    above, below = Path(*pattern.parts[:at]), pattern.parts[at + 1 :] or ("*",)
+    found: dict[Path, None] = {}
+    for top in glob.glob(str(above)):
+        for folder, names, _ in os.walk(top):
+            names[:] = [name for name in names if not name.startswith(".")]
+            found.update(dict.fromkeys(_matches(Path(glob.escape(folder), *below))))
+    return list(found)
+
+
+def _folders_above(path: Path) -> tuple[Path, ...]:
+    """The resolved folders that a path lies in; the path itself may be a link to itself."""
+    parent = path.parent.resolve()
+    return (parent, *parent.parents)
 
 
 def _natural_key(name: str) -> list[list[tuple[int, int, str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -133,6 +134,30 @@ class OpenVideo:
             duration_s = Fraction(self.container.duration, av.time_base)
         rate = _rate(stream)
         return max(1, round(duration_s * rate)) if duration_s and rate else None
+
+
+def limit_pixels(stream: Any, name: str, max_megapixels: float) -> None:
+    """Refuse frames that are too large, before the decoder takes memory for one.
+
+    A frame that grows beyond the limit later on is a packet that cannot be decoded.
+
+    Args:
+        stream: PyAV's, before its first packet is decoded.
+        name: what the message calls it.
+        max_megapixels: largest frame.
+    Raises:
+        BadInputError: the stream's frames are larger.
+    """
+    context = stream.codec_context
+    megapixels = context.width * context.height / 1e6
+    if megapixels > max_megapixels:
+        raise BadInputError(
+            f"{name} has frames of {context.width}x{context.height} (width x height, {megapixels:.4g} "
+            f"megapixels), expected at most {max_megapixels:g} megapixels",
+            hint="Scale it down, or allow more memory and time with: --max-megapixels "
+            f"{math.ceil(megapixels)}",
+        )
+    context.options = {**context.options, "max_pixels": str(int(max_megapixels * 1e6))}
 
 
 def decoded_frames(container: Any, stream: Any, lose: Callable[[str, str], None]) -> Iterator[Any]:

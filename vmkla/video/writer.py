@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vmkla.preprocess import Rect
 from vmkla.video.findings import Findings, find
 from vmkla.video.frames import Frame, VideoTraits
-from vmkla.video.images import write_png
+from vmkla.video.images import LARGE_PX, write_jpeg, write_png
 from vmkla.video.letterbox import letterbox
 from vmkla.video.options import SegmentOptions
 from vmkla.video.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, OutputFolder
@@ -87,6 +87,7 @@ class FrameWriter:
         self.seen: set[str] = set()  # images that have a row of this run or a confirmed one
         self.video: VideoSink | None = None
         self.error: BaseException | None = None
+        self.cancelled: Callable[[], bool] = lambda: False
 
     def start(self) -> None:
         """Begin taking frames."""
@@ -133,15 +134,27 @@ class FrameWriter:
         self.counts.segmented += kept.segmented
         self.counts.with_finding += kept.found
 
+    def _given_up(self, frame: Frame) -> bool:
+        """A large image takes seconds in each step: when the run is stopped, it is left for another run."""
+        return (
+            frame.traits is None and frame.rgb.shape[0] * frame.rgb.shape[1] > LARGE_PX and self.cancelled()
+        )
+
     def _write(self, item: Inferred) -> None:
         frame, watch = item.frame, Stopwatch()
+        if self._given_up(frame):
+            return
         latency_ms = dict(item.latency_ms)
         shown, findings = frame.rgb, None
         if item.probability is not None:
             findings = find(item.probability, item.rect, frame.rgb.shape[:2], self._threshold)
             latency_ms["postprocess"] = watch.lap_ms()
+            if self._given_up(frame):
+                return
             shown = draw(frame.rgb, findings, self._options.overlay, self._options.alpha)
             latency_ms["overlay"] = watch.lap_ms()
+            if self._given_up(frame):
+                return
         paths = self._write_pictures(frame, shown, findings)
         latency_ms["write"] = watch.lap_ms()
         latency_ms["total"] = sum(latency_ms.values())
@@ -177,9 +190,12 @@ class FrameWriter:
                 )
             self.video.write(self._fitted(shown, frame.traits), frame.pts)
         elif findings is not None:
-            paths["overlay"] = f"{OVERLAY_FOLDER}/{PurePosixPath(frame.name).with_suffix('.png')}"
+            suffix, write = (
+                (".jpg", write_jpeg) if self._options.image_format == "jpg" else (".png", write_png)
+            )
+            paths["overlay"] = f"{OVERLAY_FOLDER}/{PurePosixPath(frame.name).with_suffix(suffix)}"
             with output_errors(folder / paths["overlay"]):
-                write_png(folder / paths["overlay"], shown)
+                write(folder / paths["overlay"], shown)
         return paths
 
     def _fitted(self, shown: npt.NDArray[np.uint8], traits: VideoTraits) -> npt.NDArray[np.uint8]:
