@@ -6,6 +6,7 @@ import os
 import random
 import struct
 import sys
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -92,6 +93,17 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         file.truncate(300 << 30)
     with pytest.raises(MalformedError, match="larger than 65,536 bytes"):
         read_file(path, 65536)
+
+
+def test_a_small_file_takes_little_memory_whatever_its_kind_may_take(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * 10)
+    tracemalloc.start()
+    try:
+        read_file(path, 8 << 30)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import stat
 import struct
 import threading
@@ -53,10 +54,10 @@ def read_file(path: Path, size_max_bytes: int) -> bytes:
     """
     _check_regular(path)
     with path.open("rb") as file:
-        data = file.read(size_max_bytes + 1)
-    if len(data) > size_max_bytes:
-        raise MalformedError(f"it is larger than {size_max_bytes:,} bytes")
-    return data
+        size = os.fstat(file.fileno()).st_size
+        if size > size_max_bytes:
+            raise MalformedError(f"it is larger than {size_max_bytes:,} bytes")
+        return file.read(size)  # a read takes memory for all that it may return
 
 
 def parse_json(text: str | bytes, size_max_bytes: int) -> Any:
