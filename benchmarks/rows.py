@@ -17,7 +17,7 @@ from unet import UNet, UNetConfig, load_unet
 
 from vmkla.config import PRESETS, get_preset
 from vmkla.data import AugmentConfig, DataSource, iter_samples
-from vmkla.engines.bench import cpu_name
+from vmkla.engines.cpu import cpu_name
 from vmkla.engines.torch_runner import TorchRunner
 from vmkla.errors import UsageError
 from vmkla.evaluation import evaluate

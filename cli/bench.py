@@ -206,7 +206,7 @@ def _machine() -> dict[str, Any]:
     import os
     import platform
 
-    from vmkla.engines.bench import cpu_flags, cpu_name, kernel_instruction_set
+    from vmkla.engines.cpu import cpu_flags, cpu_name, kernel_instruction_set
 
     return {
         "cpu": cpu_name(),

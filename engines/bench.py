@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,16 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.errors import MissingDependencyError, UsageError, VmklaError
-from vmkla.native import find_library
+from vmkla.engines.cpu import cpu_flags, cpu_name, kernel_instruction_set
+from vmkla.errors import UsageError, VmklaError
 from vmkla.preprocess import field_of_view, prepare, restore
 from vmkla.runner import Runner
-
-_CPU_FLAGS = (
-    "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
-    "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "asimdhp", "asimddp", "sve", "bf16", "i8mm",
-)  # fmt: skip
-"""Flags of /proc/cpuinfo that decide how fast dense arithmetic can be."""
 
 
 @dataclass(frozen=True)
@@ -172,44 +164,3 @@ def peak_memory_bytes() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise VmklaError("/proc/self/status has no line VmHWM, so the peak of memory is unknown")
-
-
-def kernel_instruction_set() -> str:
-    """What vmkla's CPU kernels picked on this machine: ``avx512``, ``avx2``, ``neon`` or ``baseline``.
-
-    Raises:
-        MissingDependencyError: the library is not there, or is of another version.
-    """
-    path = find_library()
-    try:
-        name = ctypes.CDLL(str(path)).vmkla_cpu_instruction_set
-    except (OSError, AttributeError) as error:
-        raise MissingDependencyError(
-            f"the compiled library {path} cannot be used: {error}",
-            hint="Run: pip install --force-reinstall vmkla   (from a checkout: pip install .)",
-        ) from error
-    name.restype = ctypes.c_char_p
-    return str(name().decode())
-
-
-def cpu_name() -> str:
-    """The processor's name; its architecture where it has none."""
-    names = [value for key, value in _cpuinfo() if key in ("model name", "CPU part")]
-    return names[0] if names else platform.machine()
-
-
-def cpu_flags() -> tuple[str, ...]:
-    """The processor's instruction sets that matter here."""
-    present = {flag for key, value in _cpuinfo() if key in ("flags", "Features") for flag in value.split()}
-    return tuple(flag for flag in _CPU_FLAGS if flag in present)
-
-
-def _cpuinfo() -> list[tuple[str, str]]:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return []
-    return [
-        (key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines) if value
-    ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from vmkla import __version__, weights
 from vmkla.engines import custom_ops
-from vmkla.engines.bench import cpu_name, kernel_instruction_set
+from vmkla.engines.cpu import cpu_name, kernel_instruction_set
 from vmkla.engines.tensorrt.api import Messages, load_api
 from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
 from vmkla.engines.tensorrt.memory import install_command, open_cuda

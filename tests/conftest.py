@@ -114,3 +114,11 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(network(), path, training={"image_size_hw": [HEIGHT, WIDTH], "roi": "none"})
     return path
+
+
+@pytest.fixture(scope="session")
+def other_cpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``other_cpus.run`` runs Python with as another CPU: built once, in about five seconds."""
+    import other_cpus
+
+    return other_cpus.build(tmp_path_factory.mktemp("other-cpus") / "copies")

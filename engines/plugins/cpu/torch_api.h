@@ -8,6 +8,7 @@
 // Raised with every change to a signature below; vmkla/ops/native.py checks it.
 VMKLA_API int vmkla_cpu_api_version();
 VMKLA_API const char* vmkla_cpu_instruction_set();
+VMKLA_API const char* vmkla_cpu_features();  // those of x86-64, with spaces between; empty on other machines
 VMKLA_API int vmkla_cpu_set_instruction_set(const char* name);  // 1 when this machine can run it
 VMKLA_API float vmkla_cpu_exp2_loop(const float* x, int64_t count, int64_t repeats);
 VMKLA_API float vmkla_cpu_recurrence_loop(const float* x, int64_t count, int64_t repeats);
