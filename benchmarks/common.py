@@ -66,6 +66,14 @@ def apart(function: Callable[..., T], *args: object) -> T:
         return pool.submit(function, *args).result()
 
 
+def replace_section(path: Path, title: str, text: str) -> None:
+    """Put a section, from its ``## title`` on, in the place of the one of that title; else at the end."""
+    before, heading, after = path.read_text(encoding="utf-8").partition(f"\n## {title}\n")
+    _, next_heading, rest = after.partition("\n## ")
+    kept = f"{next_heading}{rest}" if heading and next_heading else ""
+    path.write_text(f"{before.rstrip()}\n\n{text.strip()}\n{kept}", encoding="utf-8")
+
+
 @contextmanager
 def exported(preset: str, *, size: int = SIZE, custom_nodes: bool = True) -> Iterator[Path]:
     """A preset with random weights, exported for fixed batch 1: speed does not depend on the weights."""

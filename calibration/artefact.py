@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from vmkla.calibration.equalise import Divisors, equalise
 from vmkla.calibration.insertion import Range, insert
-from vmkla.calibration.layers import Layer, Target, find_layers
+from vmkla.calibration.layers import WEIGHT_LEVELS, Layer, Target, find_layers
+from vmkla.engines.cpu import VNNI
 from vmkla.engines.model_file import open_model
 from vmkla.engines.onnx_file import with_metadata
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
@@ -28,6 +29,7 @@ class Artefact:
 
     Attributes:
         path: where it is.
+        target: what will run a file that is made of it.
         sha256: of its bytes.
         metadata: what it says of itself.
         model: the graph.
@@ -35,10 +37,20 @@ class Artefact:
     """
 
     path: Path
+    target: Target
     sha256: str
     metadata: ArtefactMetadata
     model: onnx.ModelProto
     layers: tuple[Layer, ...]
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """What the metadata of a file made of it state of its integers, and of the CPUs that may run it."""
+        return {
+            "target": self.target,
+            "weight_levels": WEIGHT_LEVELS[self.target],
+            "requires": VNNI if self.target == "cpu-vnni" else None,
+        }
 
     @property
     def batch(self) -> int | None:
@@ -55,6 +67,7 @@ class Artefact:
         divisors: Divisors | None = None,
         gates: Mapping[str, Any] | None = None,
         calibration: Mapping[str, Any] | None = None,
+        self_test: Mapping[str, Any] | None = None,
     ) -> None:
         """Write a file in which some of the layers multiply integers.
 
@@ -63,12 +76,16 @@ class Artefact:
             ranges: by ``Layer.key``; of activations that are divided already.
             path: the file; it appears whole or not at all.
             divisors: of the layers that have any.
-            gates, calibration: for its metadata.
+            gates, calibration, self_test: for its metadata; ``form`` is added to ``calibration``.
         """
         model, layers = equalise(self.model, layers, divisors or {})
         made = insert(model, layers, ranges)
         metadata = dataclasses.replace(
-            self.metadata, precision="int8", gates=dict(gates or {}), calibration=dict(calibration or {})
+            self.metadata,
+            precision="int8",
+            gates=dict(gates or {}),
+            calibration={**self.form, **(calibration or {})},
+            self_test=None if self_test is None else dict(self_test),
         )
         with written_whole(path, private=False) as file:
             file.write(with_metadata(made.SerializeToString(), metadata.to_props()))
@@ -105,7 +122,7 @@ def open_artefact(path: Path, target: Target, precision: Precision) -> Artefact:
     layers = find_layers(model, target)
     if not layers:
         raise UsageError(f"{path} has no multiplication that can be quantized for {target}")
-    return Artefact(path, file.sha256, metadata, model, layers)
+    return Artefact(path, target, file.sha256, metadata, model, layers)
 
 
 def open_half(path: Path, single: Artefact) -> Artefact:

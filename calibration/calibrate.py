@@ -34,6 +34,7 @@ from vmkla.errors import BadInputError, GateError, MissingDependencyError
 from vmkla.files import file_sha256, make_folder, written_whole
 from vmkla.names import Names, given_names
 from vmkla.runner import Runner
+from vmkla.self_test import known_output
 
 SENSITIVITY_FRAMES = 16
 """Of the check frames, spread over them: each group is run on all of these."""
@@ -179,15 +180,11 @@ class _Run:
             )
         verified = None if found is None else _lasting(found.verdict)
         layers = self._layers(frozenset(kept))
-        self.goal.quantized(
-            layers,
-            self.ranges,
-            candidate,
-            divisors=self.divisors,
-            gates=verified or {"skipped": True},
-            calibration=facts,
-        )
-        timed = self._timed(candidate) if request.target == "cpu" else None
+        gates = verified or {"skipped": True}
+        self._write(layers, candidate, gates=gates, calibration=facts)
+        answer = self._self_test(candidate)
+        self._write(layers, candidate, gates=gates, calibration=facts, self_test=answer)
+        timed = self._timed(candidate) if request.target != "tensorrt" else None
         with written_whole(request.output, private=False) as file:
             file.write(candidate.read_bytes())
         report = CalibrateReport(
@@ -275,8 +272,19 @@ class _Run:
     def _layers(self, put_back: frozenset[str]) -> list[Layer]:
         return [layer for layer in self.goal.layers if layer.group not in put_back]
 
+    def _write(self, layers: Sequence[Layer], path: Path, **facts: Any) -> None:
+        self.goal.quantized(layers, self.ranges, path, divisors=self.divisors, **facts)
+
+    def _self_test(self, path: Path) -> dict[str, Any]:
+        """The file's own answer to the self-test's pictures: the float32 file's would hide saturation."""
+        runner = self._open(path)
+        try:
+            return known_output(runner)
+        finally:
+            runner.close()
+
     def _judge(self, put_back: frozenset[str], path: Path) -> VerifyReport:
-        self.goal.quantized(self._layers(put_back), self.ranges, path, divisors=self.divisors)
+        self._write(self._layers(put_back), path)
         candidate = self._open(path)
         try:
             verdict = verify_runners(self.reference, candidate, self._samples(), gates_of(self.request))
@@ -319,7 +327,7 @@ class _Run:
         put_back = () if found is None else found.put_back
         layers = self._layers(frozenset(back.group for back in put_back))
         return {
-            "target": self.request.target,
+            **self.goal.form,
             "method": self.request.method,
             "percentile": self.request.percentile if self.request.method == "percentile" else None,
             "data": {**self.frames.to_dict(), "checked_on": len(self.check_frames)},

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.calibration.insertion import LEVELS
 from vmkla.calibration.layers import Layer, value_types, weight_rows, weight_values
 from vmkla.imports import require
 
@@ -55,22 +56,25 @@ def find_divisors(
         largest, weight = _floored(channels[layer.activation]), weight_rows(model, layer)
         divisors = largest**SHARE / _floored(np.abs(weight).max(axis=1)) ** (1.0 - SHARE)
         divisors = (divisors / np.exp(np.log(divisors).mean())).astype(np.float32)
-        after = predicted_error(largest / divisors, weight * divisors[:, None])
-        if after < WORTH * predicted_error(largest, weight):
+        after = predicted_error(largest / divisors, weight * divisors[:, None], layer.levels)
+        if after < WORTH * predicted_error(largest, weight, layer.levels):
             found[layer.key] = divisors
     return found
 
 
-def predicted_error(largest: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]) -> float:
+def predicted_error(
+    largest: npt.NDArray[np.float32], weight: npt.NDArray[np.float32], levels: int = LEVELS
+) -> float:
     """Root of the summed squares that rounding adds to a product's results, up to a constant.
 
     Args:
         largest: (channels,) magnitudes of an activation, which is rounded by the step of the largest.
         weight: (channels, results), of which each column is rounded by the step of its largest.
+        levels: steps from 0 to that; an activation has ``LEVELS``.
     """
     of_activation = float(largest.max()) ** 2 * float((weight**2).sum())
     of_weight = MEAN_SQUARE * float((largest**2).sum()) * float((np.abs(weight).max(axis=0) ** 2).sum())
-    return float(np.sqrt(of_activation + of_weight))
+    return float(np.sqrt(of_activation + of_weight * (LEVELS / levels) ** 2))
 
 
 def equalise(

@@ -27,7 +27,7 @@ Range = tuple[float, float]
 """Smallest and largest value of an activation that is to be told apart."""
 
 LEVELS = 127
-"""Symmetric: -127 to 127, and 0 for 0."""
+"""Of activations. Symmetric: -127 to 127, and 0 for 0; a weight has its layer's ``levels``."""
 
 _AXES = (1, 0, 2, 3)
 """The axis attribute of the pairs of one value, from the first on; 1 is the default."""
@@ -83,7 +83,7 @@ class _Writer:
         """Name of the layer's activation, quantized and dequantized for it alone."""
         result = f"{layer.key}/activation"
         scale, zero, quantized = (f"{result}.{part}" for part in ("scale", "zero_point", "int8"))
-        self._constant(scale, self._scale(*limits, self._dtype(layer)))
+        self._constant(scale, self._scale(*limits, LEVELS, self._dtype(layer)))
         self._constant(zero, np.zeros((), np.int8))
         # Equal nodes are merged when ONNX Runtime loads a file, and a value that is quantized for two
         # products leaves both float32. With one scale the axis has no meaning: it tells the nodes apart.
@@ -101,9 +101,9 @@ class _Writer:
             values = weight_values(self._model, layer.weight)
             others = tuple(axis for axis in range(values.ndim) if axis != layer.axis)
             limits = np.abs(values).max(axis=others)
-            scales = np.array([self._scale(-limit, limit, dtype) for limit in limits], dtype)
+            scales = np.array([self._scale(-limit, limit, layer.levels, dtype) for limit in limits], dtype)
             spread = np.expand_dims(scales.astype(np.float32), others)
-            integers = np.clip(np.rint(values / spread), -LEVELS, LEVELS).astype(np.int8)
+            integers = np.clip(np.rint(values / spread), -layer.levels, layer.levels).astype(np.int8)
             name = f"{layer.weight}.int8"
             self._constant(name, integers)
             self._constant(f"{name}.scale", scales)
@@ -158,10 +158,10 @@ class _Writer:
         half = self._types[layer.weight] == self._onnx.TensorProto.FLOAT16
         return np.dtype(np.float16 if half else np.float32)
 
-    def _scale(self, low: float, high: float, dtype: Any) -> npt.NDArray[Any]:
+    def _scale(self, low: float, high: float, most: int, dtype: Any) -> npt.NDArray[Any]:
         """Value of one step, () of dtype; ONNX Runtime's arithmetic."""
         limits = np.array(low, np.float32), np.array(high, np.float32)
-        levels = np.array(-LEVELS, np.int8), np.array(LEVELS, np.int8)
+        levels = np.array(-most, np.int8), np.array(most, np.int8)
         _, scale = self._arithmetic.compute_scale_zp(*limits, *levels, symmetric=True)
         smallest = np.finfo(dtype).smallest_normal
         return np.asarray(np.maximum(np.asarray(scale, np.float32), smallest), dtype)

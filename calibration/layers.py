@@ -16,10 +16,17 @@ from vmkla.imports import require
 if TYPE_CHECKING:
     import onnx
 
-Target = Literal["cpu", "tensorrt"]
-TARGETS: tuple[Target, ...] = ("cpu", "tensorrt")
+Target = Literal["cpu", "cpu-vnni", "tensorrt"]
+TARGETS: tuple[Target, ...] = ("cpu", "cpu-vnni", "tensorrt")
 
-KINDS: dict[Target, tuple[str, ...]] = {"cpu": ("MatMul",), "tensorrt": ("MatMul", "Gemm", "Conv")}
+WEIGHT_LEVELS: dict[Target, int] = {"cpu": 64, "cpu-vnni": 127, "tensorrt": 127}
+"""Largest integer of a weight. Without VNNI an x86-64 CPU adds pairs of products in 16 bits, and ONNX Runtime
+makes activations unsigned there: 255 x 64 x 2 = 32640 fits, 255 x 65 x 2 = 33150 would saturate."""
+KINDS: dict[Target, tuple[str, ...]] = {
+    "cpu": ("MatMul",),
+    "cpu-vnni": ("MatMul",),
+    "tensorrt": ("MatMul", "Gemm", "Conv"),
+}
 """ONNX Runtime multiplies integers in a convolution or a Gemm only when its bias is quantized as well, which
 TensorRT refuses. Without that it would dequantize and compute in float32, slower than before."""
 
@@ -27,7 +34,7 @@ MIN_ROWS = 16
 """Of a product, for each frame. Below that (the channel attention has one) quantizing costs what it saves."""
 MIN_CHANNELS = 16
 """Results of a convolution; integer kernels work on 16 and more at once."""
-MIN_INPUTS: dict[Target, int] = {"cpu": 64, "tensorrt": 16}
+MIN_INPUTS: dict[Target, int] = {"cpu": 64, "cpu-vnni": 64, "tensorrt": 16}
 """Values that are summed up in a product. On a CPU fewer are over before their quantization is paid for."""
 
 _GROUPS = tuple(
@@ -48,6 +55,7 @@ class Layer:
         weight: the initializer, or what a Cast makes of one.
         axis: of the weight, along which the results lie.
         group: what is quantized or put back as one.
+        levels: largest integer of the weight.
     """
 
     key: str
@@ -57,6 +65,7 @@ class Layer:
     weight: str
     axis: int
     group: str
+    levels: int
 
 
 def find_layers(model: onnx.ModelProto, target: Target) -> tuple[Layer, ...]:
@@ -94,8 +103,9 @@ def find_layers(model: onnx.ModelProto, target: Target) -> tuple[Layer, ...]:
         if node.op_type == "MatMul" and len(shape) != 2:
             continue
         key = weight if uses[weight] == 1 else f"{weight}#{uses[weight]}"
+        group = group_of(scope_of(node.name))
         layers.append(
-            Layer(key, index, node.op_type, node.input[0], weight, axis, group_of(scope_of(node.name)))
+            Layer(key, index, node.op_type, node.input[0], weight, axis, group, WEIGHT_LEVELS[target])
         )
     return tuple(layers)
 

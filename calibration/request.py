@@ -9,8 +9,9 @@ from vmkla.calibration.layers import Target
 from vmkla.calibration.ranges import PERCENTILE, Method
 from vmkla.calibration.reader import MIN_FRAMES
 from vmkla.data.rules import ReadRules
+from vmkla.engines.cpu import missing_for_int8
 from vmkla.engines.gates import ClinicalGates, read_gates
-from vmkla.errors import BadInputError, UsageError
+from vmkla.errors import BadInputError, MissingDependencyError, UsageError
 
 FRAMES, CHECK_FRAMES = 128, 256
 """Frames that are taken, where there are so many, to calibrate and to check with: 64 are too few to see a
@@ -24,7 +25,8 @@ class CalibrateRequest:
     Attributes:
         model: a shipped model's name, or a float32 file of ``vmkla export``.
         data: videos, images, folders or patterns to measure ranges on.
-        target: what will run the result.
+        target: what will run the result: ``cpu`` is any, with weights of 7 bits; ``cpu-vnni`` has VNNI, and
+            weights of 8 bits.
         output: the file to write.
         half: of ``tensorrt``: the same network's half-precision file, which the result is made of; None looks
             for ``NAME.fp16.onnx`` beside ``NAME.onnx``.
@@ -70,6 +72,7 @@ def check_request(request: CalibrateRequest) -> None:
     Raises:
         UsageError: a value that makes no sense.
         BadInputError: the output is a folder, or the gates would be loosened.
+        MissingDependencyError: this CPU cannot check what is made for ``cpu-vnni``.
     """
     if not request.data:
         raise UsageError("there is no data to calibrate with", hint="Give some with: --data DIR")
@@ -84,6 +87,11 @@ def check_request(request: CalibrateRequest) -> None:
         raise UsageError(f"the percentile is {request.percentile}, expected a number from 0 to 100")
     if request.half is not None and request.target != "tensorrt":
         raise UsageError("a half-precision file goes with the target tensorrt alone")
+    if request.target == "cpu-vnni" and (missing := missing_for_int8()) is not None:
+        raise MissingDependencyError(
+            f"this CPU has no {missing.upper()}, so a file for --target cpu-vnni cannot be checked here",
+            hint="Use --target cpu, whose file runs on every CPU, or a machine with VNNI.",
+        )
     if request.output.is_dir():
         raise BadInputError(f"{request.output} is a folder, expected the name of a file to write")
     if request.max_dice_drop is not None:

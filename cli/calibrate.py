@@ -29,6 +29,7 @@ class CalibrationTarget(str, Enum):
     """What will run the result."""
 
     cpu = "cpu"
+    cpu_vnni = "cpu-vnni"
     tensorrt = "tensorrt"
 
 
@@ -49,7 +50,10 @@ def calibrate(
         list[str],
         typer.Option("--data", metavar="WHAT", help="Video, images or labelled folder; may be repeated."),
     ],
-    target: Annotated[CalibrationTarget, typer.Option("--target", help="What will run the result.")],
+    target: Annotated[
+        CalibrationTarget,
+        typer.Option("--target", help="What will run the result: any CPU, one with VNNI, or TensorRT."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .onnx file to write.")],
     half: Annotated[
         Path | None,

@@ -11,7 +11,7 @@ from vmkla.native import find_library
 VNNI = "vnni"
 """Instruction set that adds products of 8-bit integers in 32 bits: AVX-512 VNNI or AVX-VNNI."""
 
-_FLAGS = (
+FLAGS = (
     "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512_vnni",
     "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8",
     "asimd", "asimdhp", "asimddp", "sve", "bf16", "i8mm",
@@ -39,11 +39,11 @@ def cpu_flags() -> tuple[str, ...]:
         present = set(_from_library("vmkla_cpu_features").split())
     else:
         present = {flag for key, value in _cpuinfo() if key == "Features" for flag in value.split()}
-    return tuple(flag for flag in _FLAGS if flag in present)
+    return tuple(flag for flag in FLAGS if flag in present)
 
 
 def missing_for_int8() -> str | None:
-    """The instruction set without which products of two full 8-bit integers go wrong here, ``vnni``, or None.
+    """The instruction set that this CPU lacks for products of two full 8-bit integers, ``vnni``, or None.
 
     x86-64 without VNNI adds two such products in 16 bits, which saturates (up to 255 x 127 x 2 = 64770).
     ONNX Runtime prefers AVX-512 to AVX-VNNI, so that AVX-512 needs a VNNI of its own. On aarch64 its kernels

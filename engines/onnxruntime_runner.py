@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.engines import custom_ops
+from vmkla.engines.cpu import VNNI, missing_for_int8
 from vmkla.engines.frames import check_frames, network_input
 from vmkla.engines.model_file import ModelFile, open_model
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, VmklaError
@@ -37,7 +38,7 @@ class OnnxRuntimeRunner:
     Raises:
         BadInputError: the file is missing, cut off or not ONNX.
         ArtefactMismatchError: the file is not one of vmkla's, is damaged (see ``open_model``), or is not for
-            this onnxruntime.
+            this onnxruntime or this CPU.
         MissingDependencyError: the kernels cannot be had.
     """
 
@@ -54,6 +55,7 @@ class OnnxRuntimeRunner:
         ort = require("onnxruntime", extra=None, purpose="the ONNX Runtime runner")
         model = open_model(path)
         metadata = model.metadata
+        _refuse_other_cpu(metadata, path)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
@@ -125,6 +127,22 @@ class OnnxRuntimeRunner:
     def close(self) -> None:
         """Release the session; a second call does nothing."""
         self._session = None
+
+
+def _refuse_other_cpu(metadata: ArtefactMetadata, path: Path) -> None:
+    """Refuse a file whose products would saturate here: what was verified is not what it would compute.
+
+    ONNX Runtime's precise mode would compute it right, but only in sessions that ask for it, and a file of
+    before there was a choice may have been verified where its products saturated.
+    """
+    required = metadata.requires
+    if required is None or (required == VNNI and missing_for_int8() is None):
+        return
+    raise ArtefactMismatchError(
+        f"{path} is an INT8 file for CPUs with {required.upper()}, which this CPU has not: 8-bit products "
+        "saturate and give wrong masks",
+        hint=f"Run: vmkla calibrate MODEL.onnx --data DIR --target cpu --output {path.name}",
+    )
 
 
 def _spec_of(session: object, model: ModelFile, runtime: str, kernels: Kernels) -> RunnerSpec:

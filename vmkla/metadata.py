@@ -44,7 +44,8 @@ class ArtefactMetadata:
         input_type: type and layout of the input ``frames``; ``uint8`` in files of before there was a choice.
         profile: smallest, usual and largest batch that an engine is built for, of a file with a dynamic
             batch; None when nobody said, or when the batch is fixed.
-        calibration: of an ``int8`` file, how it was made; empty for others.
+        calibration: of an ``int8`` file, how it was made, and the instruction set that it ``requires``; empty
+            for others.
         self_test: the network's answer to the picture of ``vmkla.self_test``; None when nobody wrote it down.
         vmkla_version: version that wrote the file.
     """
@@ -63,6 +64,18 @@ class ArtefactMetadata:
     calibration: dict[str, Any] = field(default_factory=dict)
     self_test: dict[str, Any] | None = None
     vmkla_version: str = __version__
+
+    @property
+    def requires(self) -> str | None:
+        """Instruction set that a CPU must have for the file's 8-bit products, such as ``vnni``; or None.
+
+        An INT8 file for a CPU without this fact is of before there was a choice: its weights have 8 bits.
+        What is made for TensorRT multiplies in float32 on a CPU.
+        """
+        if self.precision != "int8" or self.calibration.get("target") == "tensorrt":
+            return None
+        required = self.calibration.get("requires", "vnni")
+        return None if required is None else str(required)
 
     @property
     def verified(self) -> bool:

@@ -22,8 +22,14 @@ GRID = 8
 PICTURE = 1
 """Version of the picture, raised when its pixels change."""
 TOLERANCES = {"fp32": 0.01, "fp16": 0.03, "int8": 0.15}
-"""Largest difference of a cell by the file's precision. Runtimes and devices differ by less than a third of
-it; another file, or the other picture's answer, by 0.3 and more."""
+"""Largest difference of a cell by the file's precision; ``int8`` is for engines, and for files that carry the
+float32 file's answer. Runtimes and devices differ by less than a third of it; another file, or the other
+picture's answer, by 0.3 and more."""
+INT8_LARGEST, INT8_MEAN = 0.005, 1.2e-4
+"""Largest and mean difference of the cells from an INT8 file's own answer, on a CPU. The integers are exact.
+A rounding that falls the other way in other float kernels changes many in the layers behind it: 0.0011 and
+5e-5 at most, over ``nano``, ``small`` and ``tiny``, AVX2 and AVX-512, function bodies, and graphs that are
+not optimized. Products that saturate give 2.7e-4 on average and more."""
 _RANGE_SLACK = 1e-3
 _DIGITS = 5
 
@@ -89,10 +95,13 @@ def check_probability(probability: Floats, runner: Runner) -> None:
 def known_output(runner: Runner) -> dict[str, Any]:
     """What the network says of the self-test's pictures, as plain values for a file's metadata.
 
+    With them goes the precision that gave the answer.
+
     Raises:
         VmklaError: what it says is no probability.
     """
-    return {"picture": PICTURE, "grids": np.round(_answer(runner), _DIGITS).astype(float).tolist()}
+    grids = np.round(_answer(runner), _DIGITS).astype(float).tolist()
+    return {"picture": PICTURE, "precision": runner.spec.metadata.precision, "grids": grids}
 
 
 def check_self_test(runner: Runner, known: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -125,15 +134,27 @@ def check_self_test(runner: Runner, known: dict[str, Any] | None = None) -> dict
             f"{runner.spec.path} has self-test answers of shape {wanted.shape}, expected {seen.shape}",
             hint="Run: vmkla export again",
         )
-    tolerance = TOLERANCES.get(runner.spec.metadata.precision, max(TOLERANCES.values()))
-    difference = float(np.abs(seen - wanted).max())
-    if not difference <= tolerance:
-        raise VmklaError(
-            f"the self-test failed: on a picture with a known answer the network is off by {difference:.3f}, "
-            f"expected at most {tolerance:g}",
-            hint=f"Check the file and the device: vmkla verify {runner.spec.path}",
-        )
+    _compare(np.abs(seen - wanted), expected, runner)
     return expected
+
+
+def _compare(differences: Floats, expected: dict[str, Any], runner: Runner) -> None:
+    """Raise when the cells differ by more than the precision and the device explain."""
+    spec = runner.spec
+    tolerance, limit = TOLERANCES.get(spec.metadata.precision, max(TOLERANCES.values())), float("inf")
+    if expected.get("precision") == "int8" and spec.device == "cpu":
+        tolerance, limit = INT8_LARGEST, INT8_MEAN
+    largest, mean = float(differences.max()), float(differences.mean())
+    if largest <= tolerance and mean <= limit:
+        return
+    seen, most = f"off by {largest:.3f}", f"{tolerance:g}"
+    if largest <= tolerance:
+        seen, most = f"off by {mean:.1e} on average", f"{limit:g}: its 8-bit products may saturate"
+    raise VmklaError(
+        f"the self-test failed: on a picture with a known answer the network is {seen}, "
+        f"expected at most {most}",
+        hint=f"Check the file and the device: vmkla verify {spec.path}",
+    )
 
 
 def _answer(runner: Runner) -> Floats:

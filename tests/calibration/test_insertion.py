@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
 from exported_models import exported, frames
+from extreme_products import integer_products
 from onnx import TensorProto, numpy_helper
 from small_graphs import SIDE, small_graph, small_weights
 
@@ -35,10 +34,11 @@ def activations(model: onnx.ModelProto, names: list[str]) -> dict[str, npt.NDArr
     return {name: seen[name].astype(np.float32) for name in names}
 
 
-def test_scales_and_integers_are_what_numpy_computes() -> None:
+@pytest.mark.parametrize(("target", "levels"), [("cpu", 64), ("cpu-vnni", 127), ("tensorrt", 127)])
+def test_scales_and_integers_are_what_numpy_computes(target: Target, levels: int) -> None:
     """The whole chain once more from the definition: range -> scale -> integers -> products."""
     model = small_graph(small_weights())
-    layers = find_layers(model, "cpu")
+    layers = [layer for layer in find_layers(model, target) if layer.key in ("one.w", "two.w", "three.w")]
     values = activations(model, [layer.activation for layer in layers])
     ranges = {
         layer.key: (float(values[layer.activation].min()), float(values[layer.activation].max()))
@@ -52,12 +52,12 @@ def test_scales_and_integers_are_what_numpy_computes() -> None:
         np.testing.assert_allclose(
             stored[f"{layer.key}/activation.scale"], max(-low, high) / 127, rtol=1e-6, err_msg=layer.key
         )
-        scales = np.abs(weight).max(axis=0) / 127  # one for each column: each result
+        scales = np.abs(weight).max(axis=0) / levels  # one for each column: each result
         np.testing.assert_allclose(stored[f"{layer.weight}.int8.scale"], scales, rtol=1e-6)
         integers = stored[f"{layer.weight}.int8"]
-        assert integers.dtype == np.int8 and integers.min() >= -127
+        assert integers.dtype == np.int8 and integers.min() >= -levels
         np.testing.assert_array_equal(integers, np.rint(weight / stored[f"{layer.weight}.int8.scale"]))
-        assert (np.abs(integers).max(axis=0) == 127).all()
+        assert (np.abs(integers).max(axis=0) == levels).all()
         for name in (f"{layer.key}/activation.zero_point", f"{layer.weight}.int8.zero_point"):
             assert not stored[name].any() and stored[name].dtype == np.int8
 
@@ -197,22 +197,6 @@ def test_a_bias_does_not_keep_a_product_from_its_integers() -> None:
     assert not set(biased.values()) & set(after)
 
 
-def integer_products(model: onnx.ModelProto) -> int:
-    """Products that ONNX Runtime does in integers."""
-    import tempfile
-
-    from vmkla.engines import custom_ops
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimized.onnx"
-        options = ort.SessionOptions()
-        options.optimized_model_filepath = str(path)
-        options.log_severity_level = 3
-        custom_ops.register(options)
-        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return sum(node.op_type == "MatMulIntegerToFloat" for node in onnx.load(str(path)).graph.node)
-
-
 def test_kan_layers_are_two_products_with_scales_of_their_own(network: onnx.ModelProto) -> None:
     layers = [layer for layer in find_layers(network, "tensorrt") if "query_key" in layer.group]
     assert {layer.key.split(".")[-2] for layer in layers} == {"base", "spline"}
@@ -225,5 +209,5 @@ def test_groups() -> None:
     kan = "decoder.stages.0.blocks.0.main.mixer.query_key"
     assert group_of(f"{kan}.hidden.base") == kan
     assert group_of("encoder.patch_embed") == "encoder.patch_embed"
-    layers = [Layer(name, 0, "MatMul", "x", name, 1, name[0]) for name in ("b1", "a1", "b2")]
+    layers = [Layer(name, 0, "MatMul", "x", name, 1, name[0], 64) for name in ("b1", "a1", "b2")]
     assert groups_of(layers) == ("b", "a")

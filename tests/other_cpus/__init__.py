@@ -45,12 +45,14 @@ class Profile:
 
     Attributes:
         name: what tests call it.
+        label: what tables call it.
         hidden: CPUID bits that it lacks.
         flags: alternatives, each the flags of /proc/cpuinfo without which this machine cannot be one.
         switches: environment variables by which torch and its libraries lack the same.
     """
 
     name: str
+    label: str
     hidden: tuple[Row, ...]
     flags: tuple[frozenset[str], ...]
     switches: tuple[tuple[str, str], ...] = ()
@@ -67,12 +69,19 @@ PROFILES = {
     for profile in (
         Profile(
             "avx2",
+            "AVX2 by hiding the others",
             (*_AMX_AND_LATER, _AVX512),
             (_AVX2_FLAGS,),
             (("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2")),
         ),
-        Profile("avx512", _AMX_AND_LATER, (_AVX512_FLAGS,), (("ONEDNN_MAX_CPU_ISA", "AVX512_CORE"),)),
-        Profile("vnni", (), (_AVX512_FLAGS | {"avx512_vnni"}, _AVX2_FLAGS | {"avx_vnni"})),
+        Profile(
+            "avx512",
+            "AVX-512 by hiding VNNI",
+            _AMX_AND_LATER,
+            (_AVX512_FLAGS,),
+            (("ONEDNN_MAX_CPU_ISA", "AVX512_CORE"),),
+        ),
+        Profile("vnni", "VNNI", (), (_AVX512_FLAGS | {"avx512_vnni"}, _AVX2_FLAGS | {"avx_vnni"})),
     )
 }
 
@@ -136,3 +145,17 @@ def _flags() -> frozenset[str]:
         if line.startswith("flags"):
             return frozenset(line.partition(":")[2].split())
     return frozenset()
+
+
+def ask_for_precise_mode() -> None:
+    """Let all later sessions of this process take ONNX Runtime's slower products, exact on every CPU."""
+    import onnxruntime
+
+    plain = onnxruntime.SessionOptions
+
+    def options() -> onnxruntime.SessionOptions:
+        made = plain()
+        made.add_session_config_entry("session.x64quantprecision", "1")
+        return made
+
+    onnxruntime.SessionOptions = options
