@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from typing import Any
 
@@ -101,6 +102,34 @@ def test_an_output_that_is_stuck_is_refused(nano: Runner) -> None:
 def test_small_differences_pass(nano: Runner) -> None:
     assert check_self_test(Changed(nano, lambda p: p * np.float32(0.995)))
     assert TOLERANCES["fp32"] < TOLERANCES["fp16"] < TOLERANCES["int8"]
+
+
+@pytest.mark.parametrize(
+    ("change", "device", "words"),
+    [
+        (3e-5, "cpu", ""),
+        (2e-4, "cpu", "on average, expected at most 0.00012: its 8-bit products may saturate"),
+        (2e-2, "cpu", "off by 0.020, expected at most 0.005"),
+        (2e-2, "cuda:0", ""),  # an engine rounds in places of its own
+    ],
+)
+def test_an_int8_files_own_answer_is_compared_closely(
+    nano: Runner, change: float, device: str, words: str
+) -> None:
+    """Against the float32 file's answer, all of these pass."""
+    from_float32 = nano.spec.metadata.self_test
+    assert from_float32 is not None
+    for own in (False, True):
+        known = {**from_float32, "precision": "int8" if own else "fp32"}
+        changed = Changed(nano, lambda p: p + np.float32(change) * np.sign(0.5 - p))
+        metadata = dataclasses.replace(nano.spec.metadata, precision="int8", self_test=known)
+        changed.spec = dataclasses.replace(nano.spec, metadata=metadata, device=device)
+        if own and words:
+            with pytest.raises(VmklaError) as caught:
+                check_self_test(changed)
+            assert words in caught.value.message
+        else:
+            assert check_self_test(changed) == known
 
 
 def test_without_an_answer_the_first_one_is_kept() -> None:

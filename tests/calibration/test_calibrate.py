@@ -16,10 +16,18 @@ from small_graphs import SIDE, small_weights, write_small
 
 from vmkla.calibration.calibrate import CalibrateReport, calibrate
 from vmkla.calibration.request import CalibrateRequest
+from vmkla.engines.cpu import missing_for_int8
 from vmkla.engines.onnx_file import read_outline
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
-from vmkla.errors import ArtefactMismatchError, BadInputError, GateError, UsageError
+from vmkla.errors import (
+    ArtefactMismatchError,
+    BadInputError,
+    GateError,
+    MissingDependencyError,
+    UsageError,
+)
 from vmkla.metadata import ArtefactMetadata
+from vmkla.self_test import check_self_test
 
 Images = Callable[..., Path]
 Lines = list[str]
@@ -65,6 +73,8 @@ def test_a_file_is_quantized_checked_and_says_how(
     assert metadata.calibration == report.calibration
     assert metadata.calibration["data"]["frames"] == 40 and metadata.calibration["data"]["held_out"]
     assert (metadata.calibration["layers"], metadata.calibration["put_back"]) == (3, [])
+    assert (metadata.calibration["target"], metadata.calibration["weight_levels"]) == ("cpu", 64)
+    assert metadata.requires is None
     assert (
         metadata.calibration["source_sha256"] == OnnxRuntimeRunner(small, warn_unverified=False).spec.sha256
     )
@@ -78,6 +88,46 @@ def test_a_file_is_quantized_checked_and_says_how(
     )
     error = np.abs(before - after)
     assert 0 < error.mean() < 5e-3  # quantized, and right
+
+
+@pytest.mark.parametrize("skip_gates", [False, True])
+def test_the_file_has_a_self_test_of_its_own(
+    small: Path, request_for: Callable[..., CalibrateRequest], skip_gates: bool
+) -> None:
+    """The float32 file's answer would need a tolerance that hides saturation."""
+    other = onnx.load(str(small))
+    answered = dataclasses.replace(metadata_of(small), self_test={"picture": 1, "grids": [[[[0.5]]]]})
+    onnx.helper.set_model_props(other, answered.to_props())
+    small.write_bytes(other.SerializeToString())
+    run(request_for(small, skip_gates=skip_gates, measure_sensitivity=False))
+    runner = OnnxRuntimeRunner(request_for(small).output, threads=2, warn_unverified=False)
+    known = runner.spec.metadata.self_test
+    assert known is not None and known["precision"] == "int8" and check_self_test(runner) == known
+
+
+@pytest.mark.hardware
+def test_a_file_for_vnni_has_all_eight_bits(
+    small: Path, request_for: Callable[..., CalibrateRequest]
+) -> None:
+    if missing_for_int8() is not None:
+        pytest.skip("this CPU has no VNNI")
+    report, _ = run(request_for(small, target="cpu-vnni", measure_sensitivity=False))
+    assert report.milliseconds is not None
+    assert (report.calibration["weight_levels"], report.calibration["requires"]) == (127, "vnni")
+    assert metadata_of(report.path).requires == "vnni"
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(str(report.path)).graph.initializer}
+    assert np.abs(stored["one.w.int8"].astype(int)).max() == 127
+
+
+def test_a_cpu_without_vnni_cannot_check_a_file_for_it(
+    small: Path, request_for: Callable[..., CalibrateRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmkla.calibration.request.missing_for_int8", lambda: "vnni")
+    request = request_for(small, target="cpu-vnni")
+    with pytest.raises(MissingDependencyError, match="this CPU has no VNNI") as caught:
+        run(request)
+    assert "--target cpu," in str(caught.value) and not request.out.exists()
+    run(request_for(small, skip_gates=True, measure_sensitivity=False))  # for every CPU
 
 
 def test_the_outlier_layer_is_put_back(tmp_path: Path, request_for: Callable[..., CalibrateRequest]) -> None:

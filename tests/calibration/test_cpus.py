@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import other_cpus
 import pytest
 from small_graphs import small_weights, write_small
@@ -13,6 +15,9 @@ from small_videos import write_video
 
 from vmkla.calibration.artefact import open_artefact
 from vmkla.calibration.layers import Target
+from vmkla.engines import onnxruntime_runner
+from vmkla.errors import ArtefactMismatchError
+from vmkla.metadata import ArtefactMetadata
 from vmkla.self_test import INT8_MEAN
 
 TESTS = Path(__file__).parents[1]
@@ -57,6 +62,34 @@ def test_a_session_that_saturates_fails_the_self_test(
     assert seen["exact"] == "True"
     assert "8-bit products may saturate" in seen["by default"] or "off by 0." in seen["by default"]
     assert seen["mean"] > 2 * INT8_MEAN
+
+
+@pytest.mark.parametrize(
+    ("facts", "refused"),
+    [
+        ({"requires": None}, False),
+        ({"requires": "vnni"}, True),
+        ({"requires": "amx9"}, True),  # of a later version
+        ({"target": "cpu"}, True),  # of before there was a choice: 8 bits
+        ({"target": "tensorrt"}, False),  # multiplies in float32 on a CPU
+        ({}, True),
+    ],
+)
+def test_which_files_need_vnni(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any], refused: bool
+) -> None:
+    model = onnx.load(str(quantized(tmp_path, "cpu")))
+    metadata = ArtefactMetadata.from_props({p.key: p.value for p in model.metadata_props}, path="")
+    path = tmp_path / "changed.onnx"
+    onnx.helper.set_model_props(model, dataclasses.replace(metadata, calibration=facts).to_props())
+    path.write_bytes(model.SerializeToString())
+    monkeypatch.setattr(onnxruntime_runner, "missing_for_int8", lambda: "vnni")
+    if not refused:
+        onnxruntime_runner.OnnxRuntimeRunner(path, threads=1, warn_unverified=False).close()
+        return
+    with pytest.raises(ArtefactMismatchError, match="this CPU has not") as caught:
+        onnxruntime_runner.OnnxRuntimeRunner(path, threads=1)
+    assert "--target cpu " in str(caught.value)
 
 
 @pytest.mark.hardware
