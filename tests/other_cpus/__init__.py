@@ -90,12 +90,10 @@ def build(folder: Path) -> Path:
     """Make the copies; about five seconds.
 
     Args:
-        folder: a new folder. In a process that runs as another CPU itself, that one's copies are used.
+        folder: a new folder, which may be moved later.
     Returns:
-        What ``environment`` takes.
+        The folder.
     """
-    if FOLDER in os.environ:
-        return Path(os.environ[FOLDER])
     folder.mkdir(parents=True)
     library = folder / "cpuid.so"
     subprocess.run(["gcc", "-O1", "-fPIC", "-shared", "-o", library, HERE / "cpuid.c"], check=True)
