@@ -15,7 +15,7 @@ from typing import Any
 
 from vmkla import __version__, weights
 from vmkla.engines import custom_ops
-from vmkla.engines.cpu import cpu_name, kernel_instruction_set
+from vmkla.engines.cpu import cpu_name, kernel_instruction_set, missing_for_int8
 from vmkla.engines.tensorrt.api import Messages, load_api
 from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
 from vmkla.engines.tensorrt.memory import install_command, open_cuda
@@ -84,6 +84,7 @@ def diagnose() -> Diagnosis:
             _attempt("library", LIBRARY, "TensorRT", _tensorrt_library),
             *_backends(),
             _attempt("runtime", "onnxruntime", "vmkla infer", _onnxruntime),
+            _attempt("runtime", "INT8 on this CPU", "vmkla calibrate", _int8),
             _attempt("runtime", "torch", "parity checks, training", _torch),
             _attempt("runtime", "tensorrt", "engines", _tensorrt),
             _attempt("runtime", "tensorrt-rtx", "engines", _tensorrt_rtx),
@@ -170,6 +171,14 @@ def _onnxruntime() -> str:
     custom_ops.register(options)
     providers = ", ".join(ort.get_available_providers())
     return f"{ort.__version__} with vmkla's kernels; providers {providers}"
+
+
+def _int8() -> str:
+    if (missing := missing_for_int8()) is not None:
+        return (
+            f"no {missing.upper()}: runs files of `vmkla calibrate --target cpu`, refuses those of cpu-vnni"
+        )
+    return "runs files of `vmkla calibrate --target cpu` and cpu-vnni"
 
 
 def _torch() -> str:

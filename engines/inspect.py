@@ -73,6 +73,7 @@ def _network_facts(metadata: ArtefactMetadata) -> dict[str, Any]:
         "verified": metadata.verified,
         "vmkla_version": metadata.vmkla_version,
         "precision": metadata.precision,
+        "requires": metadata.requires,
         "input_type": metadata.input_type,
         "profile": None if metadata.profile is None else list(metadata.profile),
         "model_config": metadata.model_config,

@@ -32,7 +32,7 @@ def test_the_result_is_taken_by_inspect_and_infer(
     assert done.json["gates"]["passed"] is True and done.json["calibration"]["layers"] == 3
     assert set(done.json["latency_ms"]) == {"before", "after"} and len(done.json["sensitivity"]) == 3
     facts = vmkla("inspect", done.json["path"], "--json").json
-    assert (facts["precision"], facts["verified"]) == ("int8", True)
+    assert (facts["precision"], facts["verified"], facts["requires"]) == ("int8", True, None)
     ran = vmkla("infer", "--video", clip, "--model", done.json["path"], "--out", tmp_path / "ran", "--json")
     assert ran.status == 0, ran.stderr
     assert ran.json["warnings"] == []

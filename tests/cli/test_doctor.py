@@ -38,6 +38,15 @@ def test_what_is_here_works(vmkla: Any) -> None:
     assert "with vmkla's kernels" in findings(document, "runtime")["onnxruntime"]["detail"]
 
 
+@pytest.mark.parametrize(("missing", "words"), [(None, "and cpu-vnni"), ("vnni", "no VNNI: ")])
+def test_which_int8_files_run(
+    vmkla: Any, monkeypatch: pytest.MonkeyPatch, missing: str | None, words: str
+) -> None:
+    monkeypatch.setattr(doctor, "missing_for_int8", lambda: missing)
+    finding = findings(vmkla("doctor", "--json").json, "runtime")["INT8 on this CPU"]
+    assert finding["works"] and words in finding["detail"] and "--target cpu" in finding["detail"]
+
+
 def test_every_missing_package_has_its_command() -> None:
     missing = [f for f in doctor.diagnose().findings if f.group == "package" and not f.works]
     assert missing, "the tests install no CUDA package, so some are missing"
