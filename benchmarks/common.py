@@ -66,6 +66,13 @@ def apart(function: Callable[..., T], *args: object) -> T:
         return pool.submit(function, *args).result()
 
 
+def section(path: Path, title: str) -> str:
+    """A section of a file, with its ``## title``; empty when there is none."""
+    _, heading, after = path.read_text(encoding="utf-8").partition(f"\n## {title}\n")
+    text, _, _ = after.partition("\n## ")
+    return f"{heading}{text}".strip()
+
+
 def replace_section(path: Path, title: str, text: str) -> None:
     """Put a section, from its ``## title`` on, in the place of the one of that title; else at the end."""
     before, heading, after = path.read_text(encoding="utf-8").partition(f"\n## {title}\n")

@@ -1,39 +1,45 @@
-"""INT8 against float32 on this CPU: speed, size and Dice; writes ``benchmarks/int8.md``.
+"""INT8 against float32 on each kind of CPU that this one can be: speed, size and Dice.
 
     python benchmarks/int8.py --data DIR [--check DIR] [--test NAME=DIR:LIST ...] [--out FILE]
 
+Writes ``benchmarks/int8.md``. Files are calibrated on the CPU as it is and measured as each kind of CPU, see
+``tests/other_cpus``.
 ``small`` has random weights: speed and size do not depend on them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
-import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from common import Table, apart, exported
 from cpu import machine
+from int8_measure import THREADS, measured_as, other_cpus
 
 from vmkla import weights
 from vmkla.calibration.calibrate import CalibrateReport, calibrate
-from vmkla.calibration.request import CalibrateRequest
-from vmkla.data import DataSource, iter_samples
-from vmkla.engines.clinical import verify_runners
-from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.calibration.layers import Target
+from vmkla.calibration.request import FRAMES, CalibrateRequest
 
-THREADS = 2
-REPEATS = 60
-SPEED = ("preset", "float32 ms", "int8 ms", "times as fast", "MB", "of float32 MB", "layers", "put back")
-
-DICE = ("set", "images", "Dice float32", "Dice int8", "mean drop", "worst drop", "all gates")
+TARGETS: tuple[Target, ...] = ("cpu", "cpu-vnni")
+FILES = ("preset", "target", "MB", "of float32 MB", "layers", "put back", "made in s", "memory GB")
+DICE = ("set", "images", "target", "CPU", "Dice float32", "Dice int8", "mean drop", "worst drop", "all gates")
+REFUSED = "refused"
 
 
 def made(
-    model: Path, data: tuple[str, ...], check: tuple[str, ...], folder: Path, trained: bool
+    model: Path,
+    target: Target,
+    data: tuple[str, ...],
+    check: tuple[str, ...],
+    frames: int,
+    folder: Path,
+    trained: bool,
 ) -> tuple[CalibrateReport, float, float]:
     """Calibrate a file in this process.
 
@@ -44,8 +50,9 @@ def made(
         model=str(model),
         data=data,
         check=check,
-        target="cpu",
-        output=folder / "int8.onnx",
+        frames=frames,
+        target=target,
+        output=folder / f"{target}.onnx",
         out=folder / "out",
         threads=THREADS,
         measure_sensitivity=trained,
@@ -53,21 +60,6 @@ def made(
     start = time.perf_counter()
     report = calibrate(request, print)
     return report, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
-def alternating_ms(paths: tuple[Path, Path]) -> tuple[float, float]:
-    """Median of a frame by each file, run in turns so that both see the same load."""
-    runners = [OnnxRuntimeRunner(path, threads=THREADS, warn_unverified=False) for path in paths]
-    spec = runners[0].spec
-    frame = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, 3), dtype=np.uint8)
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(REPEATS):
-        for runner, seen in zip(runners, seconds, strict=True):
-            start = time.perf_counter()
-            runner.infer(frame)
-            seen.append(time.perf_counter() - start)
-    before, after = (1e3 * statistics.median(values[3:]) for values in seconds)
-    return before, after
 
 
 def float32_bytes(path: Path) -> int:
@@ -86,44 +78,64 @@ def main() -> None:
     parser.add_argument("--data", action="append", required=True)
     parser.add_argument("--check", action="append", default=[])
     parser.add_argument("--test", action="append", default=[], metavar="NAME=DIR:LIST")
+    parser.add_argument("--frames", type=int, default=FRAMES, help="to calibrate with")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("int8.md"))
     arguments = parser.parse_args()
-    speed = Table("One frame, batch 1, 2 threads", SPEED)
-    cost = Table("Calibration, 2 threads", ("preset", "frames", "s", "largest memory GB"))
+    if not (profiles := other_cpus.available()):
+        parser.error("the kinds of CPU are those of x86-64 with AVX2 and more")
+    targets = TARGETS if profiles[-1].name == "vnni" else TARGETS[:1]
+    parts = [f"{profile.described}: {what}" for profile in profiles for what in ("float32", "int8", "times")]
+    speed = Table("One frame, batch 1, 2 threads: ms, and times as fast", ("preset", "target", *parts))
+    files = Table(f"The files, and what making them takes with {arguments.frames} frames", FILES)
     dice = Table("Shipped nano on test sets, against their masks", DICE)
     about = machine(THREADS)
     with tempfile.TemporaryDirectory() as text, exported("small") as small:
+        copies = other_cpus.build(Path(text) / "copies")
         for preset, model in (("small", small), ("nano", weights.resolve("nano", ".onnx"))):
-            folder = Path(text) / preset
             trained = preset == "nano"
-            report, seconds, memory = apart(
-                made, model, tuple(arguments.data), tuple(arguments.check), folder, trained
-            )
-            before, after = alternating_ms((model, report.path))
-            share = report.size_bytes / float32_bytes(model)
-            facts = report.calibration
-            put_back = ", ".join(back["group"] for back in facts["put_back"]) or "-"
-            layers = f"{facts['layers']} of {facts['of_layers']}"
-            megabytes = report.size_bytes / 1e6
-            speed.add(preset, before, after, before / after, megabytes, share, layers, put_back)
-            cost.add(preset, facts["data"]["frames"], seconds, memory)
-            for test in arguments.test if trained else ():
-                name, _, source = test.partition("=")
-                reference, candidate = (
-                    OnnxRuntimeRunner(path, threads=THREADS) for path in (model, report.path)
-                )
-                seen = verify_runners(reference, candidate, iter_samples([DataSource.parse(source)]))
-                found = seen.figures["dice"]
-                dice.add(
-                    name,
-                    seen.figures["frames"],
-                    *(f"{found[part]:.4f}" for part in ("reference", "candidate", "mean_drop", "worst_drop")),
-                    "passed" if seen.passed else "; ".join(seen.failures),
-                )
-    lines = ["# INT8 on a CPU", "", *about]
-    for table in (speed, cost, dice):
+            tests = arguments.test if trained else []
+            for target in targets:
+                folder = Path(text) / preset / target
+                report, seconds, memory = apart(
+                    made, model, target, tuple(arguments.data), tuple(arguments.check), arguments.frames,
+                    folder, trained,
+                )  # fmt: skip
+                share = report.size_bytes / float32_bytes(model)
+                facts = report.calibration
+                put_back = ", ".join(back["group"] for back in facts["put_back"]) or "-"
+                layers = f"{facts['layers']} of {facts['of_layers']}"
+                megabytes = report.size_bytes / 1e6
+                files.add(preset, target, megabytes, share, layers, put_back, seconds, memory)
+                cells: list[Any] = []
+                for profile in profiles:
+                    if target == "cpu-vnni" and profile.name != "vnni":
+                        cells += [REFUSED, REFUSED, REFUSED]
+                        continue
+                    found = measured_as(profile, copies, model, report.path, tests)
+                    before, after = found["ms"]
+                    cells += [before, after, before / after]
+                    for name, seen in found["sets"].items():
+                        add_dice(dice, name, target, profile.described, seen)
+                speed.add(preset, target, *cells)
+                print(speed.markdown().splitlines()[-1], flush=True)
+    speed.notes += [other_cpus.EXPLANATION]
+    lines = ["# INT8 on a CPU", "", *about, f"- load average after the run: {os.getloadavg()[0]:.2f}"]
+    for table in (speed, files, dice):
         lines += ["", table.markdown()]
     arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def add_dice(table: Table, name: str, target: Target, cpu: str, seen: dict[str, Any]) -> None:
+    """Add a row of a test set."""
+    found = seen["figures"]["dice"]
+    table.add(
+        name,
+        seen["figures"]["frames"],
+        target,
+        cpu,
+        *(f"{found[part]:.4f}" for part in ("reference", "candidate", "mean_drop", "worst_drop")),
+        "; ".join(seen["failures"]) or "passed",
+    )
 
 
 if __name__ == "__main__":

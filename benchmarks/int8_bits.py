@@ -9,19 +9,14 @@ Quantizes all of shipped ``nano``, and runs each file as each kind of CPU that t
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import Table, replace_section
 from cpu import machine
+from int8_measure import THREADS, measured_as, other_cpus
 
 from vmkla import weights
 from vmkla.calibration.artefact import open_artefact
@@ -30,16 +25,7 @@ from vmkla.calibration.equalise import equalise, find_divisors
 from vmkla.calibration.layers import Target
 from vmkla.calibration.ranges import measure
 from vmkla.calibration.reader import FrameSet, read_frames
-from vmkla.data import DataSource, iter_samples
-from vmkla.engines import onnxruntime_runner
-from vmkla.engines.clinical import verify_runners
-from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-import other_cpus
-
-THREADS = 2
-REPEATS = 60
 TITLE = "Bits of a weight"
 COLUMNS = (
     "CPU", "weights", "set", "mean drop", "worst drop", "probability error, mean", "largest",
@@ -66,70 +52,41 @@ def quantized(target: Target, frames: FrameSet, folder: Path) -> Path:
     return path
 
 
-def judge(path: Path, tests: list[str], every: int, *, precise: bool) -> dict[str, Any]:
-    """Measure a file in this process, whatever CPU it runs as."""
-    onnxruntime_runner.missing_for_int8 = lambda: None  # what is refused is what is measured here
-    reference = OnnxRuntimeRunner(weights.resolve("nano", ".onnx"), threads=THREADS)
-    if precise:
-        other_cpus.ask_for_precise_mode()
-    candidate = OnnxRuntimeRunner(path, threads=THREADS, warn_unverified=False)
-    sets = {}
-    for test in tests:
-        name, _, what = test.partition("=")
-        report = verify_runners(reference, candidate, list(iter_samples([DataSource.parse(what)]))[::every])
-        sets[f"{name}, {report.figures['frames']}"] = report.figures
-    spec = reference.spec
-    frame = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, 3), dtype=np.uint8)
-    seconds: list[list[float]] = [[], []]
-    for _ in range(REPEATS):
-        for runner, seen in zip((reference, candidate), seconds, strict=True):
-            begun = time.perf_counter()
-            runner.infer(frame)
-            seen.append(time.perf_counter() - begun)
-    return {"sets": sets, "ms": [1e3 * statistics.median(values[3:]) for values in seconds]}
-
-
 def main() -> None:
     """Measure and write the section."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", action="append", metavar="DIR:LIST")
+    parser.add_argument("--data", action="append", required=True, metavar="DIR:LIST")
     parser.add_argument("--test", action="append", required=True, metavar="NAME=DIR:LIST")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th test image")
     parser.add_argument("--frames", type=int, default=128)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("int8_choices.md"))
-    parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--precise", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.judge is not None:
-        print(json.dumps(judge(arguments.judge, arguments.test, arguments.every, precise=arguments.precise)))
-        return
+    if not (profiles := other_cpus.available()):
+        parser.error("the kinds of CPU are those of x86-64 with AVX2 and more")
     about = machine(THREADS)
     table = Table(TITLE, COLUMNS)
-    preprocess = open_artefact(weights.resolve("nano", ".onnx"), "cpu", "fp32").metadata.preprocess
+    nano = weights.resolve("nano", ".onnx")
+    preprocess = open_artefact(nano, "cpu", "fp32").metadata.preprocess
     frames = read_frames(arguments.data, preprocess, count=arguments.frames, check_count=0)
     with tempfile.TemporaryDirectory() as text:
         copies = other_cpus.build(Path(text) / "copies")
-        files = {target: quantized(target, frames, Path(text)) for target in ("cpu", "cpu-vnni")}
-        for profile in other_cpus.PROFILES.values():
-            for variant, target, precise in VARIANTS if profile.runs_here() else ():
-                command = [sys.executable, __file__, "--judge", files[target], "--every", arguments.every]
-                command += [word for test in arguments.test for word in ("--test", test)]
-                command += ["--precise"] if precise else []
-                done = subprocess.run(
-                    [str(word) for word in command],
-                    env=other_cpus.environment(profile.name, copies) | {"OMP_NUM_THREADS": str(THREADS)},
-                    stdout=subprocess.PIPE, text=True, check=True,
+        files = {target: quantized(target, frames, Path(text)) for _, target, _ in VARIANTS}
+        for profile in profiles:
+            for variant, target, precise in VARIANTS:
+                found = measured_as(
+                    profile, copies, nano, files[target], arguments.test,
+                    every=arguments.every, precise=precise,
                 )  # fmt: skip
-                found = json.loads(done.stdout.splitlines()[-1])
                 before, after = found["ms"]
                 for name, seen in found["sets"].items():
-                    dice, error = seen["dice"], seen["probability_error"]
+                    figures = seen["figures"]
+                    dice, error = figures["dice"], figures["probability_error"]
                     table.add(
-                        profile.label,
+                        profile.described,
                         variant,
-                        name,
+                        f"{name}, {figures['frames']}",
                         f"{dice['mean_drop']:.4f}",
                         f"{dice['worst_drop']:.3f}",
                         f"{error['mean']:.1e}",
@@ -143,9 +100,11 @@ def main() -> None:
         *about,
         f"- load average after the run: {os.getloadavg()[0]:.2f}",
         "",
-        f"Written by `benchmarks/int8_bits.py --every {arguments.every}`; everything is quantized, nothing "
-        "put back. The kinds of CPU are this one with instruction sets hidden from ONNX Runtime and from "
-        "vmkla's kernels. `--target cpu` takes 7 bits, `--target cpu-vnni` 8.",
+        f"Written by `benchmarks/int8_bits.py --frames {arguments.frames} --every {arguments.every}`; "
+        "everything is quantized, nothing put back. " + other_cpus.EXPLANATION,
+        "",
+        "`--target cpu` takes 7 bits: without VNNI they are faster than the precise mode and compute what "
+        "they compute with VNNI, and they lose no more than 8. `--target cpu-vnni` takes 8.",
     ]
     replace_section(arguments.out, TITLE, table.markdown())
 

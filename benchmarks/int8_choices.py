@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
-from common import Table
+from common import Table, replace_section, section
 from cpu import machine
+from int8_bits import TITLE as BITS
 
 from vmkla import weights
 from vmkla.calibration.artefact import Artefact, open_artefact
@@ -129,7 +130,7 @@ class Bench:
                 weight, x = weight_rows(model, layer), values[layer.activation]
                 x = x.reshape(-1, x.shape[-1])
                 step = max(map(abs, ranges[layer.key])) / LEVELS
-                error = x @ weight - _rounded(x, step) @ _rounded(weight, np.abs(weight).max(axis=0) / LEVELS)
+                error = x @ weight - _rounded(x, step) @ _rounded_weight(weight, layer.levels)
                 sums[layer.key] = sums[layer.key] + error.mean(axis=0) / len(frames)
         return {model.graph.node[layer.node].name: np.float32(sums[layer.key]) for layer in layers}
 
@@ -138,9 +139,13 @@ def _open(path: Path) -> OnnxRuntimeRunner:
     return OnnxRuntimeRunner(path, threads=THREADS, warn_unverified=False)
 
 
-def _rounded(values: Values, step: float | Values) -> Values:
+def _rounded_weight(weight: Values, levels: int) -> Values:
+    return _rounded(weight, np.abs(weight).max(axis=0) / levels, levels)
+
+
+def _rounded(values: Values, step: float | Values, levels: int = LEVELS) -> Values:
     steps = np.maximum(step, np.finfo(np.float32).tiny)
-    return np.asarray(np.clip(np.rint(values / steps), -LEVELS, LEVELS) * steps, np.float32)
+    return np.asarray(np.clip(np.rint(values / steps), -levels, levels) * steps, np.float32)
 
 
 def _watched(
@@ -240,10 +245,12 @@ def tails(bench: Bench, table: Table) -> None:
         silu, bases = silu[chosen], bases[chosen]
         of_base, of_spline = weight_rows(model, base), weight_rows(model, spline)
         expected = silu @ of_base + bases @ of_spline
-        one = _product(np.concatenate([silu, bases], axis=1), np.concatenate([of_base, of_spline]))
-        two = _product(silu, of_base) + _product(bases, of_spline)
+        levels = base.levels
+        one = _product(np.concatenate([silu, bases], axis=1), np.concatenate([of_base, of_spline]), levels)
+        two = _product(silu, of_base, levels) + _product(bases, of_spline, levels)
         divisors = bench.divisors.get(base.key, np.ones(silu.shape[1], np.float32))
-        divided = _product(silu / divisors, of_base * divisors[:, None]) + _product(bases, of_spline)
+        divided = _product(silu / divisors, of_base * divisors[:, None], levels)
+        divided = divided + _product(bases, of_spline, levels)
         errors = [np.linalg.norm(y - expected) / np.linalg.norm(expected) for y in (one, two, divided)]
         table.add(
             base.key.partition(".main.")[0].removeprefix("decoder.") + "." + base.key.split(".")[-3],
@@ -254,10 +261,9 @@ def tails(bench: Bench, table: Table) -> None:
         )
 
 
-def _product(x: Values, weight: Values) -> Values:
+def _product(x: Values, weight: Values, levels: int) -> Values:
     """As integers do it: one scale for all of x, one for each column of the weight."""
-    steps = np.abs(weight).max(axis=0) / LEVELS
-    return np.asarray(_rounded(x, float(np.abs(x).max()) / LEVELS) @ _rounded(weight, steps))
+    return np.asarray(_rounded(x, float(np.abs(x).max()) / LEVELS) @ _rounded_weight(weight, levels))
 
 
 def _frames(pairs: Sequence[Pair]) -> list[VerifyFrame]:
@@ -298,7 +304,8 @@ def main() -> None:
         for chosen in ({}, divisors):
             variant(bench, choices, "percentile", chosen, corrected=True)
     choices.notes += [
-        f"Ranges of {len(frames.frames)} frames. Over 0.1: images whose Dice drops by more. Lost over 1 %: "
+        f"Ranges of {len(frames.frames)} frames, weights of {source.layers[0].levels} levels. "
+        "Over 0.1: images whose Dice drops by more. Lost over 1 %: "
         "lesions larger than 1 % of the image that float32 finds and INT8 does not. Put back: groups of "
         "layers that the search leaves in float32 until every gate holds on the held-out frames.",
         "",
@@ -312,7 +319,10 @@ def main() -> None:
     ]
     lines = ["# What INT8's choices are worth on nano", "", *machine(THREADS)]
     lines += ["", "Written by `benchmarks/int8_choices.py`.", "", choices.markdown(), "", kan.markdown()]
+    kept = section(arguments.out, BITS) if arguments.out.exists() else ""
     arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if kept:
+        replace_section(arguments.out, BITS, kept)
 
 
 if __name__ == "__main__":

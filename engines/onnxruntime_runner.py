@@ -15,6 +15,7 @@ from vmkla.engines.frames import check_frames, network_input
 from vmkla.engines.model_file import ModelFile, open_model
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, VmklaError
 from vmkla.imports import require
+from vmkla.metadata import ArtefactMetadata
 from vmkla.runner import RunnerSpec
 
 logger = logging.getLogger(__name__)

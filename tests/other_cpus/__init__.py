@@ -47,6 +47,7 @@ class Profile:
         name: what tests call it.
         label: what tables call it.
         hidden: CPUID bits that it lacks.
+        without: flags of /proc/cpuinfo that it lacks.
         flags: alternatives, each the flags of /proc/cpuinfo without which this machine cannot be one.
         switches: environment variables by which torch and its libraries lack the same.
     """
@@ -54,8 +55,14 @@ class Profile:
     name: str
     label: str
     hidden: tuple[Row, ...]
+    without: frozenset[str]
     flags: tuple[frozenset[str], ...]
     switches: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def described(self) -> str:
+        """The label, and whether instruction sets are hidden on this CPU to be one."""
+        return f"{self.label}, the others hidden" if self.without & _flags() else self.label
 
     def runs_here(self) -> bool:
         """This CPU has all that the profile leaves."""
@@ -69,21 +76,40 @@ PROFILES = {
     for profile in (
         Profile(
             "avx2",
-            "AVX2 by hiding the others",
+            "AVX2",
             (*_AMX_AND_LATER, _AVX512),
+            frozenset({"avx512f", "avx_vnni"}),
             (_AVX2_FLAGS,),
             (("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2")),
         ),
         Profile(
             "avx512",
-            "AVX-512 by hiding VNNI",
+            "AVX-512",
             _AMX_AND_LATER,
+            frozenset({"avx512_vnni", "avx_vnni"}),
             (_AVX512_FLAGS,),
             (("ONEDNN_MAX_CPU_ISA", "AVX512_CORE"),),
         ),
-        Profile("vnni", "VNNI", (), (_AVX512_FLAGS | {"avx512_vnni"}, _AVX2_FLAGS | {"avx_vnni"})),
+        Profile(
+            "vnni",
+            "VNNI",
+            (),
+            frozenset(),
+            (_AVX512_FLAGS | {"avx512_vnni"}, _AVX2_FLAGS | {"avx_vnni"}),
+        ),
     )
 }
+
+
+EXPLANATION = (
+    "Where others are hidden, this CPU has more instruction sets, which ONNX Runtime and vmkla's kernels "
+    "were kept from seeing (`tests/other_cpus`): the code is an older CPU's, caches and clock are not."
+)
+
+
+def available() -> list[Profile]:
+    """The profiles that this CPU can stand in for."""
+    return [profile for profile in PROFILES.values() if profile.runs_here()]
 
 
 def build(folder: Path) -> Path:
