@@ -229,7 +229,7 @@ class _Run:
             "data": self.frames.sha256,
             "method": request.method,
             "percentile": request.percentile if request.method == "percentile" else None,
-            "target": request.target,
+            **source.form,
         }
         cache = CalibrationCache(request.out, facts)
         given: dict[str, Any] = {

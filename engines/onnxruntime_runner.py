@@ -140,8 +140,8 @@ def _refuse_other_cpu(metadata: ArtefactMetadata, path: Path) -> None:
     if required is None or (required == VNNI and missing_for_int8() is None):
         return
     raise ArtefactMismatchError(
-        f"{path} is an INT8 file for CPUs with {required.upper()}, which this CPU has not: 8-bit products "
-        "saturate and give wrong masks",
+        f"{path} is an INT8 file for CPUs with {required.upper()}, which this CPU lacks: its 8-bit products "
+        "would saturate and give wrong masks",
         hint=f"Run: vmkla calibrate MODEL.onnx --data DIR --target cpu --output {path.name}",
     )
 
