@@ -19,12 +19,12 @@ from typing import Any
 
 from common import Table, apart, exported
 from cpu import machine
-from int8_measure import THREADS, measured_as, other_cpus
+from int8_measure import BUSY, THREADS, measured_as, other_cpus
 
 from vmkla import weights
 from vmkla.calibration.calibrate import CalibrateReport, calibrate
 from vmkla.calibration.layers import Target
-from vmkla.calibration.request import FRAMES, CalibrateRequest
+from vmkla.calibration.request import CHECK_FRAMES, FRAMES, CalibrateRequest
 
 TARGETS: tuple[Target, ...] = ("cpu", "cpu-vnni")
 FILES = ("preset", "target", "MB", "of float32 MB", "layers", "put back", "made in s", "memory GB")
@@ -37,7 +37,7 @@ def made(
     target: Target,
     data: tuple[str, ...],
     check: tuple[str, ...],
-    frames: int,
+    frames: tuple[int, int],
     folder: Path,
     trained: bool,
 ) -> tuple[CalibrateReport, float, float]:
@@ -50,7 +50,8 @@ def made(
         model=str(model),
         data=data,
         check=check,
-        frames=frames,
+        frames=frames[0],
+        check_frames=frames[1],
         target=target,
         output=folder / f"{target}.onnx",
         out=folder / "out",
@@ -79,13 +80,17 @@ def main() -> None:
     parser.add_argument("--check", action="append", default=[])
     parser.add_argument("--test", action="append", default=[], metavar="NAME=DIR:LIST")
     parser.add_argument("--frames", type=int, default=FRAMES, help="to calibrate with")
+    parser.add_argument("--check-frames", type=int, default=CHECK_FRAMES, help="to check the result with")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th test image")
+    parser.add_argument("--busy", action="store_true", help=BUSY)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("int8.md"))
     arguments = parser.parse_args()
     if not (profiles := other_cpus.available()):
         parser.error("the kinds of CPU are those of x86-64 with AVX2 and more")
     targets = TARGETS if profiles[-1].name == "vnni" else TARGETS[:1]
     parts = [f"{profile.described}: {what}" for profile in profiles for what in ("float32", "int8", "times")]
-    speed = Table("One frame, batch 1, 2 threads: ms, and times as fast", ("preset", "target", *parts))
+    how = "1 thread, processor time" if arguments.busy else f"{THREADS} threads"
+    speed = Table(f"One frame, batch 1, {how}: ms, and times as fast", ("preset", "target", *parts))
     files = Table(f"The files, and what making them takes with {arguments.frames} frames", FILES)
     dice = Table("Shipped nano on test sets, against their masks", DICE)
     about = machine(THREADS)
@@ -96,10 +101,17 @@ def main() -> None:
             tests = arguments.test if trained else []
             for target in targets:
                 folder = Path(text) / preset / target
+                counts = (arguments.frames, arguments.check_frames)
                 report, seconds, memory = apart(
-                    made, model, target, tuple(arguments.data), tuple(arguments.check), arguments.frames,
-                    folder, trained,
-                )  # fmt: skip
+                    made,
+                    model,
+                    target,
+                    tuple(arguments.data),
+                    tuple(arguments.check),
+                    counts,
+                    folder,
+                    trained,
+                )
                 share = report.size_bytes / float32_bytes(model)
                 facts = report.calibration
                 put_back = ", ".join(back["group"] for back in facts["put_back"]) or "-"
@@ -111,14 +123,16 @@ def main() -> None:
                     if target == "cpu-vnni" and profile.name != "vnni":
                         cells += [REFUSED, REFUSED, REFUSED]
                         continue
-                    found = measured_as(profile, copies, model, report.path, tests)
+                    found = measured_as(
+                        profile, copies, model, report.path, tests, every=arguments.every, busy=arguments.busy
+                    )
                     before, after = found["ms"]
                     cells += [before, after, before / after]
                     for name, seen in found["sets"].items():
                         add_dice(dice, name, target, profile.described, seen)
                 speed.add(preset, target, *cells)
                 print(speed.markdown().splitlines()[-1], flush=True)
-    speed.notes += [other_cpus.EXPLANATION]
+    speed.notes += [other_cpus.EXPLANATION, "", "cpu-vnni is refused without VNNI (status 6)."]
     lines = ["# INT8 on a CPU", "", *about, f"- load average after the run: {os.getloadavg()[0]:.2f}"]
     for table in (speed, files, dice):
         lines += ["", table.markdown()]

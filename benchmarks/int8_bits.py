@@ -16,7 +16,7 @@ from typing import Any
 
 from common import Table, replace_section
 from cpu import machine
-from int8_measure import THREADS, measured_as, other_cpus
+from int8_measure import BUSY, THREADS, measured_as, other_cpus
 
 from vmkla import weights
 from vmkla.calibration.artefact import open_artefact
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--test", action="append", required=True, metavar="NAME=DIR:LIST")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th test image")
     parser.add_argument("--frames", type=int, default=128)
+    parser.add_argument("--busy", action="store_true", help=BUSY)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("int8_choices.md"))
     arguments = parser.parse_args()
     if not (profiles := other_cpus.available()):
@@ -77,7 +78,7 @@ def main() -> None:
             for variant, target, precise in VARIANTS:
                 found = measured_as(
                     profile, copies, nano, files[target], arguments.test,
-                    every=arguments.every, precise=precise,
+                    every=arguments.every, precise=precise, busy=arguments.busy,
                 )  # fmt: skip
                 before, after = found["ms"]
                 for name, seen in found["sets"].items():
@@ -100,7 +101,8 @@ def main() -> None:
         *about,
         f"- load average after the run: {os.getloadavg()[0]:.2f}",
         "",
-        f"Written by `benchmarks/int8_bits.py --frames {arguments.frames} --every {arguments.every}`; "
+        f"Written by `benchmarks/int8_bits.py --frames {arguments.frames} --every {arguments.every}"
+        f"{' --busy' if arguments.busy else ''}`; "
         "everything is quantized, nothing put back. " + other_cpus.EXPLANATION,
         "",
         "`--target cpu` takes 7 bits: without VNNI they are faster than the precise mode and compute what "
