@@ -226,7 +226,9 @@ def infer(
     what: str | NamedSource = spec
     if anonymous:
         with given_names([spec]).in_errors():
-            exclude = [RUNS] if out is None else search_exclusions(out)
+            # Earlier runs are no part of a source that they lie in; one of them may be the source itself.
+            inside = RUNS.resolve() in (Path(spec).resolve(), *Path(spec).resolve().parents)
+            exclude = search_exclusions(out) if out is not None else [] if inside else [RUNS]
             found = open_source(
                 spec,
                 exclude=exclude,

@@ -92,3 +92,18 @@ def test_gstreamer_as_opencv_was_built() -> None:
         with pytest.raises(MissingDependencyError, match="GStreamer") as caught:
             camera.prepare()
         assert caught.value.hint is not None
+
+
+def test_opencv_logs_nothing_about_a_pipeline(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its warnings quote what it was given; this reader warns about every name."""
+    before = cv2.utils.logging.getLogLevel()
+    try:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_WARNING)
+        cv2.VideoCapture().open("a pipeline", cv2.CAP_IMAGES, [])
+        assert "WARN" in capfd.readouterr().err
+        address = LiveAddress("gst", "rtspsrc user-pw=s3cret", "gst:rtspsrc")
+        with pytest.raises(CameraError):
+            next(iter(OpenCvCamera(address, context(), backend=cv2.CAP_IMAGES).shots()))
+        assert not capfd.readouterr().err
+    finally:
+        cv2.utils.logging.setLogLevel(before)

@@ -77,6 +77,8 @@ class OpenCvCamera:
     def _open(self) -> cv2.VideoCapture:
         if self._address.kind == "v4l2" and not os.path.exists(self._address.target):
             raise CameraError(f"there is no device {self._address}", cause="the device is not there")
+        if self._address.kind == "gst":  # what OpenCV logs on stderr quotes the pipeline, passwords and all
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         device = cv2.VideoCapture()
         self._device = device
         if not device.open(self._address.target, self._backend_number(), self._wishes()):
