@@ -118,7 +118,7 @@ def test_twenty_seconds_of_inference_are_silent_and_the_switch_is_why(tmp_path: 
         + ("--frames", "2", "--allow-few", "--no-sensitivity", "--skip-gates"),
         ("build", "nano", "--output", "out/model.plan"),
         ("verify", "nano", "nano", "--kernels-b", "bodies", "--source", "clip.mp4", "--out", "out"),
-        ("inspect", "nano", "--complexity"),
+        ("inspect", "nano"),
         ("bench", "--model", "nano", "--iterations", "2", "--warmup", "1"),
         ("doctor",),
         ("sample", "out/rendered.mp4", "--frames", "2"),
