@@ -237,3 +237,15 @@ def test_files_are_closed(tmp_path: Path) -> None:
         with pytest.raises(MalformedError):
             Archive(tmp_path / "b.zip")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_reading_a_short_file_takes_little_memory(tmp_path: Path) -> None:
+    """However large a file of its kind may be: a machine with less memory reads it too."""
+    path = tmp_path / "short"
+    path.write_bytes(b"content")
+    tracemalloc.start()
+    try:
+        assert read_file(path, 8 << 30) == b"content"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
