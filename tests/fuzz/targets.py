@@ -283,7 +283,6 @@ def _read_manifest(path: Path, out: Path) -> None:
 def _manifests(folder: Path) -> list[Seed]:
     from small_engines import properties
 
-    from vmkla.engines.gates import ClinicalGates
     from vmkla.engines.tensorrt.manifest import (
         BuildSettings,
         EngineManifest,
@@ -294,14 +293,30 @@ def _manifests(folder: Path) -> list[Seed]:
     )
 
     manifest = EngineManifest(
-        "tensorrt", "10.3.0.26", "e" * 64, 9, OnnxFacts("model.onnx", "a" * 64, 1234), "b" * 64,
-        Profile(1, 2, 4), properties(), PluginFacts("libvmkla_tensorrt.so", "c" * 64, "1"),
-        GpuFacts("Orin", "8.7", 16),
-        "12.6", "R36.4.3", BuildSettings(2 << 30, 4, "timings", True), {"passed": True, "frames": 3},
-    )  # fmt: skip
+        runtime="tensorrt",
+        runtime_version="10.3.0.26",
+        engine_sha256="e" * 64,
+        engine_bytes=9,
+        onnx=OnnxFacts("model.onnx", "a" * 64, 1234),
+        weights_sha256="b" * 64,
+        profile=Profile(1, 2, 4),
+        metadata=properties(),
+        plugin=PluginFacts("libvmkla_tensorrt.so", "c" * 64, "1"),
+        gpu=GpuFacts("Orin", "8.7", 16),
+        cuda_version="12.6",
+        driver_version="R36.4.3",
+        settings=BuildSettings(2 << 30, 4, "timings", True),
+        gates={"passed": True, "frames": 3},
+    )
+    limits = {
+        "max_mean_dice_drop": 0.001,
+        "max_worst_dice_drop": 0.01,
+        "max_lost_lesion": 1e-4,
+        "max_error": 1e-6,
+    }
     return [
         (".json", json.dumps(manifest.to_dict()).encode()),
-        (".gates", json.dumps(ClinicalGates().to_dict()).encode()),
+        (".gates", json.dumps(limits).encode()),
     ]
 
 
