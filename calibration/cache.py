@@ -23,6 +23,9 @@ FORMAT = 2
 """Of the files; another one is left alone."""
 _FILE_MAX_BYTES = 64 << 20
 
+CACHED = ("collected-*.npz", "ranges-*.json", "divisors-*.npz")
+"""Patterns of the files."""
+
 
 @dataclass(frozen=True)
 class CalibrationCache:

@@ -16,7 +16,7 @@ from vmkla import weights
 from vmkla.calibration import ranges as activation_ranges
 from vmkla.calibration import sensitivity
 from vmkla.calibration.artefact import open_artefact, open_half
-from vmkla.calibration.cache import CalibrationCache
+from vmkla.calibration.cache import CACHED, CalibrationCache
 from vmkla.calibration.channels import measure_channels
 from vmkla.calibration.equalise import Divisors, equalise, find_divisors
 from vmkla.calibration.insertion import Range
@@ -31,7 +31,8 @@ from vmkla.engines.clinical import VerifyReport, verify_runners
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.verify import gates_record
 from vmkla.errors import BadInputError, GateError, MissingDependencyError
-from vmkla.files import file_sha256, make_folder, written_whole
+from vmkla.files import file_sha256, written_whole
+from vmkla.folders import locked_folder
 from vmkla.names import Names, given_names
 from vmkla.runner import Runner
 from vmkla.self_test import known_output
@@ -40,6 +41,8 @@ SENSITIVITY_FRAMES = 16
 """Of the check frames, spread over them: each group is run on all of these."""
 TIMED = 15
 """Frames by which both files are timed, in turns."""
+OUTPUTS = ("report.json", "sensitivity.md", "sensitivity.png", *CACHED)
+"""What a calibration writes into its folder."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +96,20 @@ def calibrate(
         progress: told while ranges and sensitivities are measured.
     Raises:
         GateError: no choice of layers passes; nothing is written.
+        UsageError: another run is active in the request's folder.
         VmklaError: a file or the data is not what it must be.
     """
     check_request(request)
-    run = _Run(request, say, progress)
-    if not request.anonymous:
-        return run.report()
-    run.names = given_names((*request.data, *request.check), "the data")
-    try:
-        return run.report()
-    except Exception:
-        with run.names.in_errors():  # by then it is known what the names stand for
-            raise
+    with locked_folder(request.out, OUTPUTS):
+        run = _Run(request, say, progress)
+        if not request.anonymous:
+            return run.report()
+        run.names = given_names((*request.data, *request.check), "the data")
+        try:
+            return run.report()
+        except Exception:
+            with run.names.in_errors():  # by then it is known what the names stand for
+                raise
 
 
 @dataclass
@@ -169,7 +174,6 @@ class _Run:
             groups = len(groups_of(self.goal.layers))
             found = search(lambda: self._ranked(folder), groups, lambda back: self._judge(back, candidate))
             kept = tuple(back.group for back in found.put_back)
-        make_folder(request.out)
         self._write_sensitivity(kept)
         facts = self._facts(found)
         if found is not None and not found.verdict.passed:

@@ -20,8 +20,8 @@ from vmkla.cli.options import (
     Runtime,
     RuntimeOption,
     Threads,
-    numbered,
     parse_size,
+    run_folder,
 )
 from vmkla.errors import GateError, UsageError
 
@@ -151,6 +151,7 @@ def _conform(
     window = WindowScreen() if display else None
 
     from vmkla.files import written_whole
+    from vmkla.folders import locked_folder
     from vmkla.video.live.conformance.check import ConformancePlan, run_conformance
     from vmkla.video.live.conformance.page import conformance_page
     from vmkla.video.live.options import LiveOptions
@@ -158,22 +159,23 @@ def _conform(
     from vmkla.video.options import stop_on_signals
 
     times = ConformancePlan(**{name: value for name, value in plan.items() if value is not None})
-    out_dir = out if out is not None else numbered(CONFORMANCE_RUNS)
-    with stop_on_signals() as cancel:
-        document = run_conformance(
-            load,
-            parse_address(source),
-            LiveOptions(out_dir=out_dir, loop=True),
-            cancel,
-            plan=times,
-            machine=_machine(),
-            window=window,
-            progress=lambda phase: say(f"conformance: {phase}", quiet=quiet),
-        )
-    with written_whole(out_dir / CONFORMANCE_JSON) as file:
-        file.write(json_format.dumps(document, indent=1, ensure_ascii=False).encode())
-    with written_whole(out_dir / CONFORMANCE_PAGE) as file:
-        file.write(conformance_page(document).encode())
+    with run_folder(out, CONFORMANCE_RUNS, again=False) as out_dir:
+        with stop_on_signals() as cancel:
+            document = run_conformance(
+                load,
+                parse_address(source),
+                LiveOptions(out_dir=out_dir, loop=True),
+                cancel,
+                plan=times,
+                machine=_machine(),
+                window=window,
+                progress=lambda phase: say(f"conformance: {phase}", quiet=quiet),
+            )
+        with locked_folder(out_dir, (CONFORMANCE_JSON, CONFORMANCE_PAGE)):
+            with written_whole(out_dir / CONFORMANCE_JSON) as file:
+                file.write(json_format.dumps(document, indent=1, ensure_ascii=False).encode())
+            with written_whole(out_dir / CONFORMANCE_PAGE) as file:
+                file.write(conformance_page(document).encode())
     document["out_dir"] = str(out_dir)  # for what is printed; a report names no folder
     return document
 

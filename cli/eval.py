@@ -22,9 +22,8 @@ from vmkla.cli.options import (
     Runtime,
     RuntimeOption,
     Threads,
-    latest,
-    numbered,
     read_rules,
+    run_folder,
 )
 from vmkla.errors import BadInputError, UsageError
 from vmkla.limits import MAX_MEGAPIXELS
@@ -114,20 +113,24 @@ def evaluate(
             )
         name = Path(runner.spec.path).stem
         volumes = data_set.volumes and part == Split.test.value
-        options = EvalOptions(
-            out_dir=out or (latest if exist_ok else numbered)(Path("runs/eval") / name),
-            data=named.label,
-            split=part,
-            declared=reading.of_masks,
-            volumes=volumes,
-            threshold=threshold,
-            roi=wanted_roi,
-            html=html,
-            exist_ok=exist_ok,
-        )
         say(f"{named.label if anonymous else data}: {total} image{'s' * (total != 1)} ({part})", quiet=quiet)
         hidden = named.names.in_errors() if anonymous else contextlib.nullcontext()
-        with hidden, progress_bar("judging", "images", quiet=quiet) as bar:
+        with (
+            hidden,
+            run_folder(out, Path("runs/eval") / name, again=exist_ok) as out_dir,
+            progress_bar("judging", "images", quiet=quiet) as bar,
+        ):
+            options = EvalOptions(
+                out_dir=out_dir,
+                data=named.label,
+                split=part,
+                declared=reading.of_masks,
+                volumes=volumes,
+                threshold=threshold,
+                roi=wanted_roi,
+                html=html,
+                exist_ok=exist_ok,
+            )
             document = run_evaluation(
                 runner,
                 {label: iter_pairs(of_set) for label, of_set in named.sets.items()},
@@ -139,11 +142,11 @@ def evaluate(
     for warning in document["warnings"]:
         say(f"note: {warning}", quiet=quiet)
     if json:
-        print_json({"out_dir": str(options.out_dir), **document})
+        print_json({"out_dir": str(out_dir), **document})
         return
     print_tables(tables(document))
     for label, file in document["outputs"].items():
-        print_line(f"{label + ':':10} {options.out_dir / file}")
+        print_line(f"{label + ':':10} {out_dir / file}")
 
 
 def choose_part(

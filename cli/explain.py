@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar
-from vmkla.cli.options import Anonymous, Json, MaxMegapixels, Quiet, latest, numbered
+from vmkla.cli.options import Anonymous, Json, MaxMegapixels, Quiet, run_folder
 from vmkla.errors import BadInputError, DegradedError, UsageError
+from vmkla.folders import is_empty
 from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
 
 
@@ -61,25 +62,26 @@ def explain(
     blocks = [BlockName.parse(name) for name in names]
     first = weights.resolve(model, ".safetensors")
     files = [first, against] if against else [first] * len(blocks)
-    folder = out or (latest if exist_ok else numbered)(Path("runs/explain") / first.stem)
-    if not exist_ok and folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"{folder} is not empty", hint="Add --exist-ok, or choose another folder.")
     check_max_megapixels(max_megapixels)
-    with given_names([source]).in_errors() if anonymous else contextlib.nullcontext():
-        found = open_source(source, exclude=[folder / OVERLAY_FOLDER], max_megapixels=max_megapixels)
-        if not isinstance(found, ImageSource):
-            raise BadInputError(
-                f"{source} is a video, expected images", hint="Write its frames as images first."
-            )
-        named = name_source(found, anonymous=anonymous)
-    images = named.source
-    assert isinstance(images, ImageSource)
-    panels = [
-        Panel(file, blocks[min(number, len(blocks) - 1)], device=device) for number, file in enumerate(files)
-    ]
-    hidden = named.names.in_errors() if anonymous else contextlib.nullcontext()
-    with hidden, progress_bar("explaining", "images", quiet=quiet) as bar:
-        done = run_explain(panels, images, folder, bar)
+    with run_folder(out, Path("runs/explain") / first.stem, again=exist_ok) as folder:
+        if not exist_ok and not is_empty(folder):
+            raise UsageError(f"{folder} is not empty", hint="Add --exist-ok, or choose another folder.")
+        with given_names([source]).in_errors() if anonymous else contextlib.nullcontext():
+            found = open_source(source, exclude=[folder / OVERLAY_FOLDER], max_megapixels=max_megapixels)
+            if not isinstance(found, ImageSource):
+                raise BadInputError(
+                    f"{source} is a video, expected images", hint="Write its frames as images first."
+                )
+            named = name_source(found, anonymous=anonymous)
+        images = named.source
+        assert isinstance(images, ImageSource)
+        panels = [
+            Panel(file, blocks[min(number, len(blocks) - 1)], device=device)
+            for number, file in enumerate(files)
+        ]
+        hidden = named.names.in_errors() if anonymous else contextlib.nullcontext()
+        with hidden, progress_bar("explaining", "images", quiet=quiet) as bar:
+            done = run_explain(panels, images, folder, bar)
     if json:
         print_json({"out_dir": str(folder), "images": [dataclasses.asdict(each) for each in done]})
     else:

@@ -25,8 +25,7 @@ from vmkla.cli.options import (
     Runtime,
     RuntimeOption,
     Threads,
-    latest,
-    numbered,
+    run_folder,
 )
 from vmkla.cli.usage import EACH_SOURCE, check_source
 from vmkla.errors import DegradedError, StoppedError, UsageError
@@ -238,40 +237,38 @@ def infer(
             )
             what = name_source(found, anonymous=True)
     name = _name_of(spec) if isinstance(what, str) else what.label
-    folder = RUNS / name
-    options = SegmentOptions(
-        out_dir=out or (latest(folder) if resume or exist_ok else numbered(folder)),
-        threshold=threshold,
-        overlay=overlay.value,
-        alpha=alpha,
-        save_masks=save_masks,
-        stride=stride,
-        roi=None if roi is None else parse_roi(roi),
-        image_format=image_format.value,
-        max_megapixels=max_megapixels,
-        resume=resume,
-        exist_ok=exist_ok,
-        anonymous=anonymous,
-        track=track,
-        deinterlace=deinterlace.value,
-    )
-    runner = load_runner(model, runtime.value, device, threads=threads, plugin=plugin)
-    try:
-        with stop_on_signals() as cancel, progress_bar("segmenting", "frames", quiet=quiet) as bar:
+    with run_folder(out, RUNS / name, again=resume or exist_ok) as out_dir:
+        options = SegmentOptions(
+            out_dir=out_dir,
+            threshold=threshold,
+            overlay=overlay.value,
+            alpha=alpha,
+            save_masks=save_masks,
+            stride=stride,
+            roi=None if roi is None else parse_roi(roi),
+            resume=resume,
+            exist_ok=exist_ok,
+            anonymous=anonymous,
+            track=track,
+            deinterlace=deinterlace.value,
+        )
+        runner = load_runner(model, runtime.value, device, threads=threads, plugin=plugin)
+        try:
+            with stop_on_signals() as cancel, progress_bar("segmenting", "frames", quiet=quiet) as bar:
 
-            def show(progress: Progress) -> None:
-                if bar is not None:
-                    bar(progress.done, progress.total, f"{progress.findings} with a finding")
+                def show(progress: Progress) -> None:
+                    if bar is not None:
+                        bar(progress.done, progress.total, f"{progress.findings} with a finding")
 
-            report = segment(runner, what, options, show, cancel).to_dict()
-    except (DegradedError, StoppedError):
-        # What was written is worth its results; main() then prints the message and ends with its status.
-        written = json_format.loads((options.out_dir / "report.json").read_text(encoding="utf-8"))
-        _print_results(written, options.out_dir, json=json, quiet=quiet)
-        raise
-    finally:
-        runner.close()
-    _print_results(report, options.out_dir, json=json, quiet=quiet)
+                report = segment(runner, what, options, show, cancel).to_dict()
+        except (DegradedError, StoppedError):
+            # What was written is worth its results; main() then prints the message and ends with its status.
+            written = json_format.loads((out_dir / "report.json").read_text(encoding="utf-8"))
+            _print_results(written, out_dir, json=json, quiet=quiet)
+            raise
+        finally:
+            runner.close()
+    _print_results(report, out_dir, json=json, quiet=quiet)
 
 
 def _one_source(videos: Sequence[str], sources: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmkla.cli.console import print_json, print_line, say
-from vmkla.cli.options import latest, numbered
+from vmkla.cli.options import run_folder
 from vmkla.errors import DegradedError, StoppedError, UsageError
 
 if TYPE_CHECKING:
@@ -117,20 +117,21 @@ def run_live_command(
     address, names = addresses.parse_address(spec), Names({})
     if anonymous:
         address, names = addresses.anonymous(address)
-    folder = out if out is not None else _default_folder(address, runs, exist_ok=exist_ok)
-    options = _options(flags, settings, folder, exist_ok=exist_ok)
-    screen = WindowScreen() if flags.display else None
-    say(f"live: {address}, {'q or Esc in the window' if flags.display else 'Ctrl-C'} ends it", quiet=quiet)
-    try:
-        with names.in_errors(), stop_on_signals() as cancel:
-            report = run_live(
-                load, address, options, cancel, screen=screen, say=lambda text: say(text, quiet=quiet)
-            ).to_dict()
-    except (DegradedError, StoppedError):
-        # What was shown is worth its figures; main() then prints the message and ends with its status.
-        written = folder / "report.json"
-        _print_results(json_format.loads(written.read_text(encoding="utf-8")), folder, json=json, quiet=quiet)
-        raise
+    with run_folder(out, _default_folder(address, runs), again=exist_ok) as folder:
+        options = _options(flags, settings, folder, exist_ok=exist_ok)
+        screen = WindowScreen() if flags.display else None
+        ends = "q or Esc in the window" if flags.display else "Ctrl-C"
+        say(f"live: {address}, {ends} ends it", quiet=quiet)
+        try:
+            with names.in_errors(), stop_on_signals() as cancel:
+                report = run_live(
+                    load, address, options, cancel, screen=screen, say=lambda text: say(text, quiet=quiet)
+                ).to_dict()
+        except (DegradedError, StoppedError):
+            # What was shown is worth its figures; main() then prints the message and ends with its status.
+            written = json_format.loads((folder / "report.json").read_text(encoding="utf-8"))
+            _print_results(written, folder, json=json, quiet=quiet)
+            raise
     _print_results(report, folder, json=json, quiet=quiet)
 
 
@@ -179,11 +180,10 @@ def _rect(text: str) -> Rect:
         ) from error
 
 
-def _default_folder(address: LiveAddress, runs: Path, *, exist_ok: bool) -> Path:
+def _default_folder(address: LiveAddress, runs: Path) -> Path:
     """Named after a file, or after the kind of the camera: an address may hold a password."""
     name = Path(address.name).stem if address.kind in ("file", "pipe") else f"live-{address.kind}"
-    folder = runs / (name or "live")
-    return latest(folder) if exist_ok else numbered(folder)
+    return runs / (name or "live")
 
 
 def _print_results(report: dict[str, Any], folder: Path, *, json: bool, quiet: bool) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.errors import UsageError
+from vmkla.folders import latest_folder, new_folder
 
 if TYPE_CHECKING:
     from vmkla.data.rules import ReadRules
@@ -139,19 +142,23 @@ def read_rules(
     )
 
 
-def latest(folder: Path) -> Path:
-    """The last of ``<name>``, ``<name>-2``, ``<name>-3``, ... that stands; ``<name>`` when none does."""
-    number, found = 2, folder
-    while (candidate := folder.with_name(f"{folder.name}-{number}")).exists():
-        number, found = number + 1, candidate
-    return found
+@contextlib.contextmanager
+def run_folder(out: Path | None, default: Path, *, again: bool, private: bool = True) -> Iterator[Path]:
+    """The folder that a run writes to.
 
-
-def numbered(folder: Path) -> Path:
-    """The folder itself when nothing stands there, else the first free of ``<name>-2``, ``<name>-3``, ..."""
-    if not folder.exists():
-        return folder
-    number = 2
-    while (candidate := folder.with_name(f"{folder.name}-{number}")).exists():
-        number += 1
-    return candidate
+    Args:
+        out: what ``--out`` says.
+        default: without it, a folder of this name or the same with a number.
+        again: take the last one of these, to go on with it or to replace it; else a new one is made at once,
+            so that no other run takes it, and removed when the run leaves it empty.
+        private: see ``vmkla.files.make_folder``.
+    """
+    if out is not None or again:
+        yield out or latest_folder(default)
+        return
+    made = new_folder(default, private=private)
+    try:
+        yield made
+    finally:
+        with contextlib.suppress(OSError):  # it holds outputs
+            made.rmdir()

@@ -18,10 +18,9 @@ from vmkla.cli.options import (
     MaxMegapixels,
     Quiet,
     Threads,
-    latest,
-    numbered,
     parse_size,
     read_rules,
+    run_folder,
 )
 from vmkla.errors import UsageError
 from vmkla.limits import MAX_MEGAPIXELS
@@ -145,7 +144,7 @@ def train(
     reading = read_rules(max_megapixels, mask_values, mask_orientation)
     train_sources, val_sources, class_names = _sources(data or [], val or [], root, split_seed, reading)
     config = TrainConfig(
-        out_dir=out or (latest if resume else numbered)(Path("runs/train") / model),
+        out_dir=Path("runs/train") / model,
         data=train_sources,
         val=val_sources,
         model=get_preset(
@@ -185,7 +184,11 @@ def train(
         tensorboard=tensorboard,
     )
     quiet = quiet or ranks.rank > 0
-    with progress_bar("training", "steps", quiet=quiet) as bar:
+    with (
+        run_folder(out, config.out_dir, again=resume, private=False) as folder,
+        progress_bar("training", "steps", quiet=quiet) as bar,
+    ):
+        config = dataclasses.replace(config, out_dir=folder)
 
         def show_step(step: StepReport) -> None:
             if bar is not None:

@@ -21,9 +21,8 @@ from vmkla.cli.options import (
     Quiet,
     Runtime,
     Threads,
-    latest,
-    numbered,
     read_rules,
+    run_folder,
 )
 from vmkla.errors import GateError, UsageError
 from vmkla.limits import MAX_MEGAPIXELS
@@ -131,18 +130,14 @@ def verify(
                 reference = SavingReference(reference, save)
             candidate_name = second or ""
         candidate = loaded(candidate_name, runtime_b, device_b, kernels_b)
-        options = VerifyOptions(
-            out_dir=out or (latest if exist_ok else numbered)(Path("runs/verify") / _stem(candidate)),
-            gates=limits,
-            locate=locate,
-            html=html,
-            exist_ok=exist_ok,
-        )
-        with progress_bar("comparing", "frames", quiet=quiet) as bar:
+        with (
+            run_folder(out, Path("runs/verify") / _stem(candidate), again=exist_ok) as out_dir,
+            progress_bar("comparing", "frames", quiet=quiet) as bar,
+        ):
             document = run_verify(
                 reference,
                 candidate,
-                options,
+                VerifyOptions(out_dir, limits, locate, html, exist_ok),
                 problems=None if inputs is None else inputs.problems,
                 progress=None if bar is None else lambda done: bar(done, total or None),
             )
@@ -157,17 +152,17 @@ def verify(
     for warning in document["warnings"]:
         say(f"note: {warning}", quiet=quiet)
     if json:
-        print_json({"out_dir": str(options.out_dir), **document})
+        print_json({"out_dir": str(out_dir), **document})
     else:
         print_tables(verify_tables(document))
         for label, file in document["outputs"].items():
-            print_line(f"{label + ':':10} {options.out_dir / file}")
+            print_line(f"{label + ':':10} {out_dir / file}")
     if not document["passed"]:
         place = document["parting"]
         where = "" if place is None else f"; the graphs part at {place['node']}"
         raise GateError(
             f"{candidate_name} is refused: {'; '.join(document['failures'])}{where}",
-            hint=f"See {options.out_dir / document['outputs'].get('page', document['outputs']['report'])}",
+            hint=f"See {out_dir / document['outputs'].get('page', document['outputs']['report'])}",
         )
 
 

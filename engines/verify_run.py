@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ from vmkla.engines.locate import Parting, locate
 from vmkla.engines.onnxruntime_runner import Kernels
 from vmkla.engines.verify_page import verify_page
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError
-from vmkla.files import write_atomically
+from vmkla.files import output_errors, write_atomically
+from vmkla.folders import locked_folder
 from vmkla.runner import Runner, RunnerSpec
-from vmkla.video.sinks import output_errors, to_json
+from vmkla.video.sinks import to_json
 
 REPORT, PAGE = "report.json", "verify.html"
 SHOWN_FRAMES = 12
@@ -64,7 +64,8 @@ def run_verify(
         it was not looked for or is nowhere), ``unreadable``, ``warnings``, ``outputs``, ``vmkla_version``.
         Nothing is raised when a gate does not hold.
     Raises:
-        UsageError: the folder is taken, or there are no two ONNX files to locate in.
+        UsageError: the folder is taken, or another run is active there, or there are no two ONNX files to
+            locate in.
         BadInputError: the frames are wrong, or the outputs cannot be written.
     """
     taken = [name for name in (REPORT, PAGE) if (options.out_dir / name).exists()]
@@ -73,6 +74,17 @@ def run_verify(
             f"{options.out_dir} holds outputs already: {', '.join(taken)}",
             hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
         )
+    with locked_folder(options.out_dir, (REPORT, PAGE)):
+        return _compare(reference, candidate, options, problems, progress)
+
+
+def _compare(
+    reference: Reference,
+    candidate: Runner,
+    options: VerifyOptions,
+    problems: list[str] | None,
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
     if options.locate:
         _onnx_side(reference.spec)
         _onnx_side(candidate.spec)
@@ -143,15 +155,8 @@ def _unreadable(problems: list[str] | None) -> list[str]:
 
 
 def _write(document: dict[str, Any], report: VerifyReport, options: VerifyOptions) -> None:
-    made = not options.out_dir.exists()
-    try:
-        with output_errors(options.out_dir):
-            if options.html:
-                page = verify_page(document, report.shown)
-                write_atomically(options.out_dir / PAGE, page.encode("utf-8", "backslashreplace"))
-            write_atomically(options.out_dir / REPORT, to_json(document, indent=2))
-    except BaseException:
-        if made:
-            with contextlib.suppress(OSError):  # it was not made, or holds a file that was finished
-                options.out_dir.rmdir()
-        raise
+    with output_errors(options.out_dir):
+        if options.html:
+            page = verify_page(document, report.shown)
+            write_atomically(options.out_dir / PAGE, page.encode("utf-8", "backslashreplace"))
+        write_atomically(options.out_dir / REPORT, to_json(document, indent=2))

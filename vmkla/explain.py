@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
+from vmkla.errors import ArtefactMismatchError, UsageError
+from vmkla.files import output_errors
+from vmkla.folders import locked_folder
 from vmkla.imports import require
 from vmkla.preprocess import field_of_view, prepare, restore
 from vmkla.video.findings import Findings, find
@@ -153,21 +155,21 @@ def explain(
         out_dir: gets ``overlay/`` with the pictures, which keep the images' relative names.
         on_image: called with images done, images in all, and the image's name.
     Raises:
+        UsageError: another run is active in ``out_dir``.
         BadInputError: no image can be read, two would share a picture, or a picture cannot be written.
     """
     check_image_names(images.items, out_dir)
     done: list[Explained] = []
-    for frame in images.frames():
-        views = [panel(frame.rgb) for panel in panels]
-        picture = (out_dir / OVERLAY_FOLDER / frame.name).with_suffix(".png")
-        try:
-            write_png(picture, side_by_side(frame.rgb, views))
-        except OSError as error:
-            raise BadInputError(f"{picture} cannot be written: {error.strerror or error}") from error
-        facts = tuple({"block": view.title, "heat_in_mark": view.heat_in_mark} for view in views)
-        done.append(Explained(frame.name, picture, facts))
-        if on_image is not None:
-            on_image(len(done), images.total, frame.name)
+    with locked_folder(out_dir, (OVERLAY_FOLDER,)):
+        for frame in images.frames():
+            views = [panel(frame.rgb) for panel in panels]
+            picture = (out_dir / OVERLAY_FOLDER / frame.name).with_suffix(".png")
+            with output_errors(picture):
+                write_png(picture, side_by_side(frame.rgb, views))
+            facts = tuple({"block": view.title, "heat_in_mark": view.heat_in_mark} for view in views)
+            done.append(Explained(frame.name, picture, facts))
+            if on_image is not None:
+                on_image(len(done), images.total, frame.name)
     return done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -11,6 +12,32 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vmkla.errors import BadInputError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a disk, or of a user's share of it, that is full."""
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn a failure to write ``path`` into a message.
+
+    Raises:
+        BadInputError: the disk is full, or the place cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not error.errno or error.errno not in errno.errorcode:  # not of the disk: see ``media_errors``
+            raise
+        hint = "Give another folder: --out DIR"
+        if error.errno in FULL:
+            hint = f"Free some space there, or give another folder: --out DIR (disk of {path.parent})"
+        elif error.errno == errno.EFBIG:
+            hint = (
+                "The disk's format or a limit of this account allows no larger file. Use another: --out DIR"
+            )
+        raise BadInputError(f"cannot write {path}: {os.strerror(error.errno)}", hint=hint) from error
+
 
 PARTIAL_NAME = ".vmkla.partial"
 """What a file is called while it is being written; a folder has one writer at a time."""
@@ -84,14 +111,13 @@ def written_whole(path: Path, *, private: bool = True) -> Iterator[BinaryIO]:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        make_folder(path.parent, private=private)
-        with open(create_file(partial, private=private), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be written: {error.strerror or error}") from error
+        with output_errors(path):
+            make_folder(path.parent, private=private)
+            with open(create_file(partial, private=private), "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
     finally:
         with contextlib.suppress(OSError):  # nothing to remove, or the folder itself is no folder
             partial.unlink()

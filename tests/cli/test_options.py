@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmkla.cli.console import print_json, progress_bar
-from vmkla.cli.options import latest, numbered, parse_size
+from vmkla.cli.options import parse_size, run_folder
 from vmkla.errors import UsageError
 
 
@@ -36,15 +36,22 @@ def test_senseless_sizes(text: str) -> None:
         parse_size(text, flag="--size")
 
 
-def test_numbering_never_meets_a_folder_that_stands(tmp_path: Path) -> None:
-    folder = tmp_path / "clip"
-    assert latest(folder) == folder
-    made = []
-    for _ in range(4):
-        made.append(numbered(folder))
-        made[-1].mkdir()
-        assert latest(folder) == made[-1]
-    assert [path.name for path in made] == ["clip", "clip-2", "clip-3", "clip-4"]
+def test_the_folder_of_a_run(tmp_path: Path) -> None:
+    default = tmp_path / "runs" / "clip"
+    with run_folder(tmp_path / "mine", default, again=False) as folder:
+        assert folder == tmp_path / "mine" and not folder.exists()
+    with run_folder(None, default, again=True) as folder:
+        assert folder == default and not folder.exists()
+    for name in ("clip", "clip-2"):
+        with run_folder(None, default, again=False) as folder:
+            assert folder == default.with_name(name) and folder.is_dir()
+            (folder / "report.json").write_bytes(b"{}")
+    with pytest.raises(ZeroDivisionError), run_folder(None, default, again=False) as folder:
+        assert folder.name == "clip-3"
+        raise ZeroDivisionError
+    assert not folder.exists()  # nothing was written
+    with run_folder(None, default, again=True) as folder:
+        assert folder.name == "clip-2"
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:

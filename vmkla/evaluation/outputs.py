@@ -13,9 +13,10 @@ from typing import Any
 from vmkla.errors import UsageError
 from vmkla.evaluation.judge import ImageResult
 from vmkla.evaluation.summary import size_of
-from vmkla.files import make_folder, write_atomically
+from vmkla.files import output_errors, write_atomically
+from vmkla.folders import locked_folder
 from vmkla.metrics import MEASURES
-from vmkla.video.sinks import output_errors, to_json
+from vmkla.video.sinks import to_json
 
 REPORT, ROWS, PAGE = "report.json", "per_image.csv", "report.html"
 _FILES = (REPORT, ROWS, PAGE)
@@ -23,10 +24,11 @@ _FILES = (REPORT, ROWS, PAGE)
 
 @contextlib.contextmanager
 def output_folder(path: Path, *, exist_ok: bool) -> Iterator[None]:
-    """A folder to write to; within it, a failure leaves none behind that was made here.
+    """A folder to write to, which no other run writes to meanwhile.
 
     Raises:
-        UsageError: it holds an evaluation already, and ``exist_ok`` is not set.
+        UsageError: it holds an evaluation already, and ``exist_ok`` is not set, or another run is active
+            there.
         BadInputError: it cannot be made.
     """
     taken = [name for name in _FILES if (path / name).exists()]
@@ -35,16 +37,8 @@ def output_folder(path: Path, *, exist_ok: bool) -> Iterator[None]:
             f"{path} holds outputs already: {', '.join(taken)}",
             hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
         )
-    made = not path.exists()
-    with output_errors(path):
-        make_folder(path)
-    try:
+    with locked_folder(path, _FILES):
         yield
-    except BaseException:
-        if made:
-            with contextlib.suppress(OSError):  # it holds a file that was finished
-                path.rmdir()
-        raise
 
 
 def write_outputs(

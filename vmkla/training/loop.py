@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from vmkla.data.arrays import LabelledArrays, TrainLoader, loader_threads
 from vmkla.errors import StoppedError, VmklaError
+from vmkla.folders import locked_folder
 from vmkla.training.allocation import keep_freed_memory
 from vmkla.training.averaging import WeightAverage
 from vmkla.training.config import EpochReport, StepReport, TrainConfig, TrainResult
@@ -22,7 +24,15 @@ from vmkla.training.processes import Processes
 from vmkla.training.progress import Progress
 from vmkla.training.ranks import Ranks
 from vmkla.training.records import Board
-from vmkla.training.run_folder import LAST, STATE, save_bad_batch, summarise, write_epoch
+from vmkla.training.run_folder import (
+    LAST,
+    OUTPUTS,
+    STATE,
+    save_bad_batch,
+    summarise,
+    write_config,
+    write_epoch,
+)
 from vmkla.training.schedules import learning_rate
 from vmkla.training.start import Network, Start, prepare
 from vmkla.training.state import save_state
@@ -78,7 +88,7 @@ def train(
     Raises:
         BadInputError: data are missing or wrong (all problems are named at once), or files cannot be
             read or written.
-        UsageError: the folder holds another run.
+        UsageError: the folder holds another run, or one is active there.
         StoppedError: SIGINT or SIGTERM; the state was saved.
         VmklaError: the loss is not finite, and the batch was saved to ``bad_batch.npz``; or another
             process of the run has failed.
@@ -89,14 +99,20 @@ def train(
             torch.set_num_threads(config.threads)
         keep_freed_memory()
         processes = Processes(ranks or Ranks(), config.device)
-        with deterministic(config.deterministic, processes.device), processes:
+        with deterministic(config.deterministic, processes.device), processes, ExitStack() as stack:
             watchers = Watchers(on_epoch, on_step, on_message or logger.info)
             if not processes.first:
                 watchers = Watchers()
+            processes.together(lambda: stack.enter_context(_folder(config, processes)))
             start = processes.together(lambda: prepare(config, network, processes, watchers.say))
             return _Run(config, start, processes, watchers).go()
     finally:
         torch.set_num_threads(threads_before)
+
+
+def _folder(config: TrainConfig, processes: Processes) -> AbstractContextManager[None]:
+    """The run's folder, locked by the process that writes to it."""
+    return locked_folder(config.out_dir, OUTPUTS, private=False) if processes.first else nullcontext()
 
 
 class _Run:
@@ -144,6 +160,9 @@ class _Run:
     def go(self) -> TrainResult:
         """Run until the epochs are done or the time is up."""
         config = self.config
+        self.processes.together(lambda: write_config(config) if self.processes.first else None)
+        if self.at.epoch == config.epochs:
+            self.watchers.say(f"nothing to do: all {config.epochs} epochs are finished")
         try:
             with self.flag:
                 while self.at.epoch < config.epochs:

@@ -12,43 +12,47 @@ from torch import nn
 
 from vmkla.data.arrays import LabelledArrays
 from vmkla.data.naming import without_folders
-from vmkla.errors import BadInputError, UsageError
-from vmkla.files import make_folder, written_whole
+from vmkla.errors import UsageError
+from vmkla.files import written_whole
 from vmkla.preprocess import PreprocessSpec
 from vmkla.training.checkpoints import save_weights
 from vmkla.training.config import EpochReport, TrainConfig
 from vmkla.training.records import draw_curves, write_metrics
 from vmkla.training.state import load_state
 
-STATE, BEST, LAST = "state.pt", "best.safetensors", "last.safetensors"
+CONFIG, STATE, BEST, LAST = "config.json", "state.pt", "best.safetensors", "last.safetensors"
+METRICS, CURVES = "metrics.csv", "curves.png"
+OUTPUTS = (CONFIG, STATE, BEST, LAST, METRICS, CURVES, "bad_batch*.npz")
+"""Files of a run."""
 
 
-def open_folder(config: TrainConfig, *, write: bool) -> dict[str, Any] | None:
-    """Make the folder and write ``config.json``; with ``config.resume``, read the state to go on from.
+def read_folder(config: TrainConfig) -> dict[str, Any] | None:
+    """The state to go on from; None for a new run.
 
-    Args:
-        config: of the run.
-        write: false for a process that only reads.
     Raises:
-        UsageError: the folder holds a run, and it is not to be resumed, or the run had other settings.
-        BadInputError: there is no run to resume, or the folder cannot be written.
+        UsageError: the folder holds a run, and it is not to be resumed, or the run had other settings or is
+            beyond ``config.epochs``.
+        BadInputError: there is no run to resume.
     """
-    out_dir = config.out_dir
-    state = load_state(out_dir / STATE, config) if config.resume else None
-    if not write:
-        return state
-    if state is None and (out_dir / STATE).exists():
+    path = config.out_dir / STATE
+    if config.resume:
+        return load_state(path, config)
+    if path.exists():
         raise UsageError(
-            f"{out_dir} holds a run already ({STATE})",
+            f"{config.out_dir} holds a run already ({STATE})",
             hint="Add --resume to go on with it, or choose another folder.",
         )
-    try:
-        make_folder(out_dir, private=False)  # for the weights; the other files are closed
-    except OSError as error:
-        raise BadInputError(f"{out_dir} cannot be made: {error.strerror or error}") from error
-    with written_whole(out_dir / "config.json") as file:
+    return None
+
+
+def write_config(config: TrainConfig) -> None:
+    """Write ``config.json``.
+
+    Raises:
+        BadInputError: it cannot be written.
+    """
+    with written_whole(config.out_dir / CONFIG) as file:
         file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
-    return state
 
 
 def save_bad_batch(path: Path, batch: LabelledArrays) -> None:
@@ -81,9 +85,9 @@ def write_epoch(
             class_names=config.names_of_classes,
             threshold=config.threshold,
         )
-    write_metrics(out_dir / "metrics.csv", history)
+    write_metrics(out_dir / METRICS, history)
     if config.curves:
-        draw_curves(out_dir / "curves.png", history)
+        draw_curves(out_dir / CURVES, history)
 
 
 def summarise(

@@ -17,7 +17,7 @@ from vmkla.ops import backends
 from vmkla.training.checkpoints import description_of, load_weights
 from vmkla.training.config import TrainConfig
 from vmkla.training.processes import Processes
-from vmkla.training.run_folder import open_folder
+from vmkla.training.run_folder import read_folder
 from vmkla.training.sets import load_sets
 
 Network = Callable[[TrainConfig], nn.Module]
@@ -42,7 +42,7 @@ class Start:
 def prepare(
     config: TrainConfig, network: Network | None, processes: Processes, say: Callable[[str], None]
 ) -> Start:
-    """Make the network, open the folder, read the images. Talks to no other process.
+    """Make the network, read the state and the images. Talks to no other process, and writes nothing.
 
     Raises:
         UsageError: the folder, the batch, the classes or the weights do not fit the configuration.
@@ -60,7 +60,7 @@ def prepare(
     memory = torch.channels_last if config.channels_last else torch.preserve_format
     model = _initial_model(config, network, say)
     model = model.to(processes.device, memory_format=memory)  # type: ignore[call-overload]
-    state = open_folder(config, write=processes.first)
+    state = read_folder(config)
     train_set, val_set = load_sets(config, say)
     _check_classes(config, train_set, val_set)
     if state is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -25,11 +25,32 @@ def save_state(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
     Raises:
         BadInputError: it cannot be written.
     """
-    try:
-        with written_whole(path, private=False) as file:
-            torch.save({"format": FORMAT, "config": config.to_dict(), **state}, file)
-    except RuntimeError as error:  # torch's own for a disk that is full
-        raise BadInputError(f"{path} cannot be written: {error}") from error
+    with written_whole(path, private=False) as file:
+        kept = _FirstError(file)
+        try:
+            torch.save({"format": FORMAT, "config": config.to_dict(), **state}, kept)
+        except RuntimeError:  # torch's own for whatever the file raised
+            if kept.error is None:
+                raise
+            raise kept.error from None
+
+
+class _FirstError:
+    """A file that keeps its first error: torch replaces it by one that does not name the full disk."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
@@ -37,7 +58,7 @@ def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
 
     Raises:
         BadInputError: the file is missing or damaged.
-        UsageError: it belongs to a run with another configuration.
+        UsageError: it belongs to a run with another configuration, or to one with more epochs.
     """
     if not path.is_file():
         raise BadInputError(
@@ -48,6 +69,7 @@ def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
             archive.check()  # torch does not
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         then: dict[str, Any] = dict(state["config"])
+        done = int(state["progress"]["epoch"])
         if state["format"] != FORMAT:
             raise ValueError(f"layout {state['format']!r}, expected {FORMAT!r}")
     except Exception as error:  # torch.load raises a dozen kinds for a damaged file
@@ -68,5 +90,11 @@ def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
         raise UsageError(
             "the run to go on with was started with other settings:\n" + "\n".join(changed),
             hint="Repeat the settings of then, or start a new run in another folder.",
+        )
+    if done > config.epochs:
+        raise UsageError(
+            f"there is nothing to do: the run in {path.parent} has finished {done} epochs, "
+            f"and {config.epochs} are asked for",
+            hint=f"Give more with --epochs, or use its weights: {path.parent / 'best.safetensors'}",
         )
     return state

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import UsageError
-from vmkla.files import make_folder
+from vmkla.files import make_folder, output_errors
 from vmkla.video.clip_tables import LENGTH, Tables, make_tables
 from vmkla.video.frames import VideoTraits
 from vmkla.video.images import write_png
-from vmkla.video.sinks import VideoSink, output_errors
+from vmkla.video.sinks import VideoSink
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +11,13 @@ from typing import Any
 import av.error
 import av.logging
 
+from vmkla import files
 from vmkla.errors import BadInputError, VmklaError
 from vmkla.safe_text import escape
 
 MEDIA_ERRORS: tuple[type[Exception], ...] = (av.error.FFmpegError, OSError, EOFError)
 """What PyAV raises for a file or a codec, as opposed to a mistake in the call."""
 _REFUSED: tuple[type[Exception], ...] = (*MEDIA_ERRORS, ValueError)
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _UNKNOWN = re.compile(r"Video: none(?: \(([^/)\n]{1,16}) / (0x[0-9A-Fa-f]{1,8})\))?")
 
 
@@ -61,20 +59,9 @@ def output_errors(path: Path, what: str = "") -> Iterator[None]:
         BadInputError: the disk is full, the place cannot be written to, or FFmpeg does not write this.
     """
     try:
-        yield
+        with files.output_errors(path):
+            yield
     except MEDIA_ERRORS as error:
-        number = getattr(error, "errno", None)
-        if isinstance(error, OSError) and number in errno.errorcode:
-            hint = "Give another folder: --out DIR"
-            if number in FULL_DISK:
-                hint = f"Free some space there, or give another folder: --out DIR (disk of {path.parent})"
-            elif number == errno.EFBIG:
-                hint = (
-                    "The disk's format or a limit of this account allows no larger file. "
-                    "Use another: --out DIR"
-                )
-            text = f"cannot write {path}: {os.strerror(error.errno or 0)}"
-            raise BadInputError(text, hint=hint) from error
         raise BadInputError(f"cannot write {path}: {what or 'FFmpeg'}: {reason(error)}") from error
 
 

@@ -1,8 +1,7 @@
-"""The folder of a run: made, checked, picked up again, and left without half-written files."""
+"""The folder of a run: checked, picked up again, and left without half-written files."""
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -11,14 +10,17 @@ from typing import Any
 
 from vmkla.bounded import MalformedError, parse_json, parse_names, read_file
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
-from vmkla.files import make_folder, write_atomically
-from vmkla.video.sinks import DiskReserve, JsonlSink, output_errors, partial_rows, to_json
+from vmkla.files import output_errors, write_atomically
+from vmkla.folders import RESERVE
+from vmkla.video.sinks import DiskReserve, JsonlSink, partial_rows, to_json
 from vmkla.video.sources import ImageItem
 
 OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER = "overlay.mp4", "overlay", "masks"
-ROWS, REPORT, SETTINGS, RESERVE = "frames.jsonl", "report.json", ".settings.json", ".reserve.partial"
+ROWS, REPORT, SETTINGS = "frames.jsonl", "report.json", ".settings.json"
 _SETTINGS_MAX_BYTES, _ROW_MAX_BYTES = 1 << 20, 4 << 20
-_TAKEN = (OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER, ROWS, REPORT, SETTINGS)
+_TAKEN = (OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER, ROWS, REPORT)
+WHOLE = (OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER, REPORT, SETTINGS)
+"""What of a killed run is worth nothing under its temporary name; its rows are, to ``resume``."""
 
 Row = dict[str, Any]
 
@@ -32,14 +34,12 @@ class OutputFolder:
         rows: ``frames.jsonl`` being written.
         reserve: disk space for closing.
         kept: rows of an earlier, interrupted run by image name, outputs present.
-        made: this run made the folder.
     """
 
     path: Path
     rows: JsonlSink
     reserve: DiskReserve
     kept: dict[str, Row] = field(default_factory=dict)
-    made: bool = False
 
     def discard(self) -> None:
         """Remove what ``open_outputs`` made: the run never had a frame. An earlier run's frames stay."""
@@ -49,9 +49,6 @@ class OutputFolder:
             return
         self.rows.close(keep=False)
         (self.path / SETTINGS).unlink(missing_ok=True)
-        if self.made:
-            with contextlib.suppress(OSError):  # somebody put something there meanwhile
-                self.path.rmdir()
 
     def close_rows(self, *, dropped: Collection[str] = ()) -> None:
         """Give ``frames.jsonl`` its name; after a resumed run, with one row an image and in order.
@@ -124,10 +121,10 @@ def open_outputs(
     exist_ok: bool,
     save_masks: bool,
 ) -> OutputFolder:
-    """Make or take over the folder of a run.
+    """Begin the outputs of a run.
 
     Args:
-        out_dir: the folder.
+        out_dir: the folder, which this run has locked.
         settings: everything that decides what the outputs hold; an interrupted run goes on only with
             equal ones.
         images: the source's images; None for a video.
@@ -140,27 +137,19 @@ def open_outputs(
         ArtefactMismatchError: the interrupted run had other settings.
         BadInputError: the folder cannot be written to.
     """
-    made = not out_dir.exists()
     kept: dict[str, Row] = {}
-    if not made and out_dir.is_dir():
-        taken = [name for name in _TAKEN if (out_dir / name).exists()]
-        if resume and (out_dir / SETTINGS).exists():
-            kept = _kept_rows(out_dir, settings, images or (), save_masks)
-        elif taken and not exist_ok:
-            raise UsageError(
-                f"{out_dir} holds outputs already: {', '.join(name for name in taken if name[0] != '.')}",
-                hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
-            )
-        elif taken:
-            _remove_earlier(out_dir)
+    taken = [name for name in _TAKEN if (out_dir / name).exists()]
+    if resume and (out_dir / SETTINGS).exists():
+        kept = _kept_rows(out_dir, settings, images or (), save_masks)
+    elif taken and not exist_ok:
+        raise UsageError(
+            f"{out_dir} holds outputs already: {', '.join(taken)}",
+            hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
+        )
+    else:
+        _remove_earlier(out_dir)
     with output_errors(out_dir):
-        make_folder(out_dir)
-        try:
-            reserve = DiskReserve(out_dir / RESERVE)
-        except OSError:
-            if made:
-                out_dir.rmdir()
-            raise
+        reserve = DiskReserve(out_dir / RESERVE)
     try:
         if kept:  # they may stand in the file that is begun anew below; an end at any moment loses none
             _write_rows(out_dir / ROWS, kept.values())
@@ -175,7 +164,7 @@ def open_outputs(
     except BaseException:
         reserve.release()
         raise
-    return OutputFolder(out_dir, rows, reserve, kept, made)
+    return OutputFolder(out_dir, rows, reserve, kept)
 
 
 def _kept_rows(

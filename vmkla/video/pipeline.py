@@ -15,12 +15,13 @@ from pathlib import Path
 
 from vmkla import __version__
 from vmkla.errors import BadInputError, UsageError
+from vmkla.folders import locked_folder
 from vmkla.preprocess import PreprocessSpec, Rect, union, visible_field
 from vmkla.runner import Runner, check_one_by_one
 from vmkla.video.decoding import VideoSource
 from vmkla.video.naming import NamedSource, name_source
 from vmkla.video.options import Cancellation, Progress, SegmentOptions
-from vmkla.video.outputs import OVERLAY_VIDEO, check_image_names, open_outputs, search_exclusions
+from vmkla.video.outputs import OVERLAY_VIDEO, WHOLE, check_image_names, open_outputs, search_exclusions
 from vmkla.video.report import SegmentReport, model_warnings
 from vmkla.video.run import Plan, Run
 from vmkla.video.sources import ImageSource, open_source
@@ -108,15 +109,16 @@ def _segment(
             f"the output would replace the input {source.path}", hint="Give another folder: --out DIR"
         )
     plan = _plan(runner, named, options)
-    outputs = open_outputs(
-        options.out_dir,
-        {**plan.settings, "source": named.place},
-        images=source.items if isinstance(source, ImageSource) else None,
-        resume=options.resume,
-        exist_ok=options.exist_ok,
-        save_masks=options.save_masks,
-    )
-    return Run(runner, source, options, plan, outputs).go(progress, cancel)
+    with locked_folder(options.out_dir, WHOLE):
+        outputs = open_outputs(
+            options.out_dir,
+            {**plan.settings, "source": named.place},
+            images=source.items if isinstance(source, ImageSource) else None,
+            resume=options.resume,
+            exist_ok=options.exist_ok,
+            save_masks=options.save_masks,
+        )
+        return Run(runner, source, options, plan, outputs).go(progress, cancel)
 
 
 def _plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Plan:

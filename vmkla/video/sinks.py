@@ -14,13 +14,11 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.files import create_file
+from vmkla.files import FULL, create_file
 from vmkla.safe_text import printable_json
 from vmkla.video.frames import VideoTraits
 from vmkla.video.h264 import H264Encoder
-from vmkla.video.media_errors import FULL_DISK, output_errors
-
-__all__ = ["DiskReserve", "JsonlSink", "VideoSink", "output_errors", "partial_rows", "to_json"]
+from vmkla.video.media_errors import output_errors
 
 _RESERVE_BYTES = 4 << 20  # the index of an MP4 takes about 16 bytes a frame: an hour at 30 fps is 1.7 MB
 _PRESET, _CRF = "superfast", "18"
@@ -44,7 +42,7 @@ class DiskReserve:
                 try:
                     os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
                 except OSError as error:
-                    if error.errno in (*FULL_DISK, errno.EFBIG):
+                    if error.errno in (*FULL, errno.EFBIG):
                         raise
                     file.write(bytes(_RESERVE_BYTES))  # a file system that cannot allocate ahead
         except OSError:
@@ -75,7 +73,7 @@ class _OutputFile:
             try:
                 view = view[os.write(self._fd, view) :]
             except OSError as error:
-                if error.errno not in FULL_DISK or self._reserve is None or not self._reserve.release():
+                if error.errno not in FULL or self._reserve is None or not self._reserve.release():
                     self.error = error
                     raise
                 self.full = error

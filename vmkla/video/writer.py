@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.files import output_errors
 from vmkla.preprocess import Rect
 from vmkla.video.findings import Findings, find
 from vmkla.video.frames import Frame, VideoTraits
@@ -20,7 +21,7 @@ from vmkla.video.options import SegmentOptions
 from vmkla.video.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, OutputFolder
 from vmkla.video.overlay import draw
 from vmkla.video.report import Counts, Latencies
-from vmkla.video.sinks import VideoSink, output_errors
+from vmkla.video.sinks import VideoSink
 from vmkla.video.stages import Channel, ChannelClosedError, Stopwatch
 
 

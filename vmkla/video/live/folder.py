@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vmkla.errors import UsageError
-from vmkla.files import make_folder, write_atomically
-from vmkla.video.sinks import DiskReserve, output_errors, to_json
+from vmkla.files import output_errors, write_atomically
+from vmkla.folders import RESERVE
+from vmkla.video.sinks import DiskReserve, to_json
 
 EVENTS, REPORT, FRAMES, RECORDING = "events.jsonl", "report.json", "frames.jsonl", "recording"
-_RESERVE = ".reserve.partial"
-_REPLACED = (REPORT, EVENTS, FRAMES)
+REPLACED = (REPORT, EVENTS, FRAMES)
 
 
 @dataclass
@@ -23,12 +22,10 @@ class LiveFolder:
 
     Attributes:
         path: the folder.
-        made: this run made it.
         full: there was no space for a reserve: the disk is full from the start.
     """
 
     path: Path
-    made: bool
     full: bool = False
     _reserve: DiskReserve | None = field(default=None, repr=False)
 
@@ -57,41 +54,33 @@ class LiveFolder:
     def discard(self) -> None:
         """Remove what ``open_folder`` made: the run did not begin."""
         self.release()
-        if self.made:
-            for name in _REPLACED:
-                (self.path / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # somebody put something there meanwhile
-                self.path.rmdir()
+        for name in REPLACED:
+            (self.path / name).unlink(missing_ok=True)
 
 
 def open_folder(path: Path, *, exist_ok: bool) -> LiveFolder:
-    """Make or take over the folder of a live run.
+    """Take over the folder of a live run.
 
     Args:
-        path: the folder.
+        path: the folder, which this run has locked.
         exist_ok: replace the log and the report of an earlier run. Its recordings stay in any case, and new
             ones get the numbers after theirs.
     Raises:
         UsageError: it holds an earlier run, and ``exist_ok`` is not set.
         BadInputError: it cannot be written to.
     """
-    made = not path.exists()
-    if path.is_dir():
-        taken = [name for name in (*_REPLACED, RECORDING) if (path / name).exists()]
-        if taken and not exist_ok:
-            raise UsageError(
-                f"{path} holds outputs already: {', '.join(taken)}",
-                hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
-            )
+    taken = [name for name in (*REPLACED, RECORDING) if (path / name).exists()]
+    if taken and not exist_ok:
+        raise UsageError(
+            f"{path} holds outputs already: {', '.join(taken)}",
+            hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
+        )
     with output_errors(path):
-        make_folder(path)
-        for name in _REPLACED:
+        for name in REPLACED:
             (path / name).unlink(missing_ok=True)
         try:
-            return LiveFolder(path, made, _reserve=DiskReserve(path / _RESERVE))
+            return LiveFolder(path, _reserve=DiskReserve(path / RESERVE))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                if made:
-                    path.rmdir()
                 raise
-            return LiveFolder(path, made, full=True)  # the picture matters more than the report
+            return LiveFolder(path, full=True)  # the picture matters more than the report

@@ -10,8 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from vmkla.files import create_file
-from vmkla.video.sinks import output_errors
+from vmkla.files import create_file, output_errors
 
 _WAITING_MAX = 10_000
 """Lines that may wait for a disk that hangs; beyond, they are counted and not kept."""

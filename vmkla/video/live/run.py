@@ -15,11 +15,12 @@ from dataclasses import replace
 from typing import Protocol
 
 from vmkla.errors import DegradedError, StoppedError, UsageError, VmklaError
+from vmkla.folders import locked_folder
 from vmkla.names import Names
 from vmkla.runner import Runner
 from vmkla.video.live.describe import names_in, plain_settings
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.folder import EVENTS, FRAMES, RECORDING, LiveFolder, open_folder
+from vmkla.video.live.folder import EVENTS, FRAMES, RECORDING, REPLACED, LiveFolder, open_folder
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.live_ai import LiveAi
@@ -89,6 +90,7 @@ def run_live(
     with contextlib.ExitStack() as stack:
         if screen is not None:
             stack.push(contextlib.closing(screen))
+        stack.enter_context(locked_folder(options.out_dir, REPLACED))
         folder = open_folder(options.out_dir, exist_ok=options.exist_ok)
         try:
             if screen is None:

@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import MissingDependencyError
-from vmkla.files import create_file
+from vmkla.files import create_file, output_errors
 from vmkla.video.live.lines import LineLog
 from vmkla.video.live.markers.marker_board import Marker
 from vmkla.video.live.picture import LivePicture, LiveStatus
 from vmkla.video.live.status_strip import DisplayBuffer
-from vmkla.video.sinks import output_errors
 
 Image = npt.NDArray[np.uint8]
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmkla.errors import BadInputError
-from vmkla.files import make_folder
-from vmkla.video.sinks import output_errors
+from vmkla.files import make_folder, output_errors
 
 MIN_FREE_BYTES = 1 << 30
 """Space that recording leaves: for the run's log and report, and for whoever else writes to that disk."""
