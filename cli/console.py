@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
+import os
+import select
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +30,97 @@ class ProgressCallback(Protocol):
     def __call__(self, done: int, total: int | None, note: str = "") -> None: ...
 
 
+class _Sink(io.RawIOBase):
+    """A descriptor to write to that never fails: after its first error, what comes is dropped.
+
+    Attributes:
+        error: the first error; None when there was none.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """See ``io.RawIOBase``."""
+        while self.error is None:
+            try:
+                return os.write(self._descriptor, data)
+            except BlockingIOError:  # another program that has this terminal open made it so
+                waiting = select.poll()
+                waiting.register(self._descriptor, select.POLLOUT)
+                waiting.poll()
+            except OSError as error:
+                self.error = error
+        return memoryview(data).nbytes
+
+    def writable(self) -> bool:
+        """See ``io.RawIOBase``."""
+        return True
+
+    def fileno(self) -> int:
+        """See ``io.RawIOBase``."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """See ``io.RawIOBase``."""
+        return os.isatty(self._descriptor)
+
+
+class SafeStreams:
+    """Standard streams whose failure ends no run: replaces ``sys.stdout`` and ``sys.stderr``.
+
+    A stream that is closed writes to nowhere. A character that the stream's encoding does not have is
+    escaped. After an error (the reader of a pipe has gone, the disk is full) the rest is dropped, and the
+    command goes on to its end.
+    """
+
+    def __init__(self) -> None:
+        for descriptor in range(3):
+            _hold_descriptor(descriptor)
+        self._stdout = _Sink(_descriptor(sys.stdout, 1))
+        sys.stdout = _text(self._stdout, sys.stdout, lines=self._stdout.isatty())
+        sys.stderr = _text(_Sink(_descriptor(sys.stderr, 2)), sys.stderr, lines=True)
+
+    def status(self, status: int) -> int:
+        """The exit status of a command whose own is ``status``, after the last of its output.
+
+        A command that did its work ends with 141 (128 + SIGPIPE) when the reader of its results left before
+        the last of them, and with 3 when they could not be written for another reason.
+        """
+        sys.stdout.flush()
+        error = self._stdout.error
+        if error is None:
+            return status
+        if error.errno == errno.EPIPE:
+            return status or 128 + signal.SIGPIPE
+        say(f"vmkla: cannot write the results to the standard output: {error.strerror}")
+        return status or 3
+
+
+def _hold_descriptor(descriptor: int) -> None:
+    """Where a standard descriptor is closed, the next file would get its number, and what is printed."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, descriptor)
+        if nowhere != descriptor:
+            os.close(nowhere)
+
+
+def _descriptor(stream: Any, number: int) -> int:
+    """Python has no stream where the descriptor was closed; another file may have its number by now."""
+    return number if stream is not None else os.open(os.devnull, os.O_WRONLY)
+
+
+def _text(sink: _Sink, stream: Any, *, lines: bool) -> io.TextIOWrapper:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return io.TextIOWrapper(
+        io.BufferedWriter(sink), encoding=encoding, errors="backslashreplace", line_buffering=lines
+    )
+
+
 def say(message: str, *, quiet: bool = False) -> None:
     """A line for a person, on stderr."""
     if not quiet:
@@ -37,8 +133,17 @@ def print_line(text: str = "") -> None:
 
 
 def print_json(document: Any) -> None:
-    """The one JSON document of ``--json``, on stdout. NaN and infinity become null."""
-    print(printable_json(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)))
+    """The one JSON document of ``--json``, on stdout. NaN and infinity become null.
+
+    Characters that stdout cannot have, and names that are no valid Unicode, are escaped as JSON does it.
+    """
+    plain = _plain(document)
+    text = printable_json(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False))
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(plain, indent=2, allow_nan=False)
+    print(text)
 
 
 def print_tables(tables: Iterable[Table]) -> None:

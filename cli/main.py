@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sys
 import traceback
@@ -17,7 +16,7 @@ from vmkla import __version__
 from vmkla.cli.bench import bench
 from vmkla.cli.build import build
 from vmkla.cli.calibrate import calibrate
-from vmkla.cli.console import say
+from vmkla.cli.console import SafeStreams, say
 from vmkla.cli.data import data
 from vmkla.cli.doctor import doctor
 from vmkla.cli.eval import evaluate
@@ -86,17 +85,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with command.make_context("vmkla", arguments) as context:
             status = command.invoke(context)
-        sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         say("vmkla: interrupted")
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader of stdout has gone (`vmkla ... | head`): nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     except VmklaError as error:
         if debug:
             _print_traceback()
@@ -144,6 +138,7 @@ def _terminate(signum: int, _: FrameType | None) -> NoReturn:
 
 def run() -> None:
     """Entry point of the installed ``vmkla`` script."""
+    streams = SafeStreams()
     signal.signal(signal.SIGTERM, _terminate)
     log_printable()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(streams.status(main(sys.argv[1:])))

@@ -22,6 +22,13 @@ VMKLA = str(Path(sys.executable).with_name("vmkla"))
 IN_USE = f"is in use by another run, process {os.getpid()}"
 
 
+OUTPUTS = ["frames.jsonl", "overlay.mp4", "report.json"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -56,7 +63,7 @@ def test_three_exams_of_one_name_started_together(tiny_onnx: Path, tmp_path: Pat
         rows = [json.loads(line) for line in (folder / "frames.jsonl").read_text().splitlines()]
         assert [row["index"] for row in rows] == list(range(frames))
         assert report["counts"]["frames"] == frames == count_frames(folder / "overlay.mp4")
-        assert sorted(path.name for path in folder.iterdir()) == ["frames.jsonl", "overlay.mp4", "report.json"]
+        assert names(folder) == OUTPUTS
 
 
 @pytest.mark.parametrize("flag", [(), ("--exist-ok",)], ids=str)
@@ -96,7 +103,7 @@ def test_no_other_command_does_either(
         assert [path.name for path in out.iterdir()] == [LOCK]
 
 
-def test_a_killed_run_hinders_nobody_and_its_left_overs_go(tiny_onnx: Path, clip: Path, tmp_path: Path) -> None:
+def test_a_killed_run_hinders_nobody_and_its_rest_goes(tiny_onnx: Path, clip: Path, tmp_path: Path) -> None:
     """Killed between its first row and its end, while its video waits under a temporary name."""
     out = tmp_path / "out"
     given = ("infer", "--video", clip, "--model", tiny_onnx, "--out", out)
@@ -112,7 +119,7 @@ def test_a_killed_run_hinders_nobody_and_its_left_overs_go(tiny_onnx: Path, clip
     assert {LOCK, ".reserve.partial", ".overlay.partial.mp4", ".frames.partial.jsonl"} <= left
     again = subprocess.run([VMKLA, *map(str, given)], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["frames.jsonl", "overlay.mp4", "report.json"]
+    assert names(out) == OUTPUTS
     assert count_frames(out / "overlay.mp4") == 6
 
 
@@ -125,4 +132,4 @@ def test_settings_of_a_dead_run_over_images_hinder_no_video(
         (out / name).write_bytes(b"{}")
     done = vmkla("infer", "--video", clip, "--model", tiny_onnx, "--out", out)
     assert done.status == 0, done.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["frames.jsonl", "overlay.mp4", "report.json"]
+    assert names(out) == OUTPUTS

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -339,3 +340,49 @@ def test_handlers_are_put_back(config: TrainConfig) -> None:
     result: TrainResult = train(dataclasses.replace(config, epochs=1))
     assert result.finished
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_run_with_more_epochs_than_asked_for_is_refused_and_left_alone(config: TrainConfig) -> None:
+    config = dataclasses.replace(config, t_max_epochs=2)
+    assert train(config).epochs_done == 3
+    before = {path: path.read_bytes() for path in config.out_dir.iterdir() if path.is_file()}
+    with pytest.raises(UsageError, match="has finished 3 epochs, and 2 are asked for") as caught:
+        train(dataclasses.replace(config, resume=True, epochs=2))
+    assert "--epochs" in str(caught.value.hint)
+    assert {path: path.read_bytes() for path in config.out_dir.iterdir() if path.is_file()} == before
+    said: list[str] = []
+    result = train(dataclasses.replace(config, resume=True), on_message=said.append)
+    assert result.finished and result.epochs_done == 3
+    assert said[-1] == "nothing to do: all 3 epochs are finished"
+
+
+@pytest.mark.parametrize("change", [{"data": (DataSource(Path("missing")),)}, {"batch_size": 1000}], ids=str)
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_start_that_fails_leaves_nothing(config: TrainConfig, change: dict[str, Any], exists: bool) -> None:
+    """Images that are missing, or too few for one batch."""
+    if exists:
+        config.out_dir.mkdir(parents=True)
+    with pytest.raises(VmklaError):
+        train(dataclasses.replace(config, **change))
+    assert config.out_dir.exists() is exists
+    assert not exists or list(config.out_dir.iterdir()) == []
+
+
+def test_a_disk_that_is_full_at_the_state_keeps_the_earlier_one(config: TrainConfig) -> None:
+    """The next state's temporary file is the system's own full disk."""
+    config = dataclasses.replace(config, t_max_epochs=2)
+    train(dataclasses.replace(config, epochs=1))
+    path = config.out_dir / STATE
+    before = path.read_bytes()
+    partial = path.with_name(f".{STATE}.{os.getpid()}.part")
+
+    def fill(_: StepReport) -> None:
+        if not partial.is_symlink():
+            partial.symlink_to("/dev/full")
+
+    with pytest.raises(BadInputError) as caught:
+        train(dataclasses.replace(config, resume=True), on_step=fill)
+    assert caught.value.message == f"cannot write {path}: No space left on device"
+    assert "Free some space" in str(caught.value.hint) and caught.value.exit_status == 3
+    assert path.read_bytes() == before and not partial.exists()
+    assert train(dataclasses.replace(config, resume=True)).finished

@@ -1,0 +1,183 @@
+"""How many CPUs this process may use, by its affinity and by the quotas of its control groups.
+
+Every thread count that nobody asked for follows from ``cpu_budget``. A container with ``--cpus=1`` on a large
+machine has a quota and sees all cores: a thread for each would use the quota up in the first part of each
+period, and the whole process, the display included, would then be stopped until the next one.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc/self")
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+"""Variables by which OpenMP (torch), OpenBLAS (NumPy), MKL and OpenCV take a number of threads."""
+
+
+@dataclass(frozen=True)
+class CpuBudget:
+    """What this process may use.
+
+    Attributes:
+        cpus: logical CPUs that it may run on at one time, at least 1: those of its affinity, and no more than
+            its quota. A quota is rounded down, since one thread more would have all stopped in each period.
+        threads: for arithmetic, at least 1: physical cores of the affinity, and no more than the quota.
+        quota: CPU seconds a second, the lowest of all its control groups; None without one.
+        limited: it is fewer than the machine has.
+    """
+
+    cpus: int
+    threads: int
+    quota: float | None
+    limited: bool
+
+
+@functools.cache
+def cpu_budget() -> CpuBudget:
+    """The budget of this process, read once."""
+    return read_budget(os.sched_getaffinity(0), os.cpu_count() or 1)
+
+
+def read_budget(
+    affinity: set[int], present: int, *, proc: Path = _PROC, topology: Path = _TOPOLOGY
+) -> CpuBudget:
+    """Read a budget.
+
+    Args:
+        affinity: numbers of the CPUs that the process may run on.
+        present: how many the machine has.
+        proc: its folder in ``/proc``: ``cgroup`` names its control groups, ``mountinfo`` where they are.
+        topology: has a folder for each CPU.
+    """
+    quota = _quota(proc)
+    most = math.inf if quota is None else max(1, math.floor(quota + 1e-6))
+    cpus = int(min(len(affinity), most))
+    threads = int(min(_physical_cores(affinity, topology), most))
+    return CpuBudget(cpus, threads, quota, limited=len(affinity) < present or most < len(affinity))
+
+
+def runtime_threads(asked: int | None) -> int:
+    """What ONNX Runtime is to be told: threads that were asked for, else 0 for its own choice.
+
+    Its own choice, one thread bound to each physical core of the machine, is right where nothing is limited.
+    """
+    budget = cpu_budget()
+    return asked or (budget.threads if budget.limited else 0)
+
+
+def torch_threads(asked: int | None, own: int) -> int:
+    """Threads for torch: as asked for, else its own choice, within the affinity and the quota."""
+    budget = cpu_budget()
+    return asked or (min(own, budget.threads) if budget.limited else own)
+
+
+def codec_threads(most: int) -> int:
+    """Threads for a decoder or an encoder that is worth ``most``; FFmpeg's own choice is one per CPU."""
+    return min(most, cpu_budget().cpus)
+
+
+def limit_libraries(environment: MutableMapping[str, str], budget: CpuBudget) -> None:
+    """Have libraries that are loaded later, and those of child processes, keep to a quota.
+
+    They know the affinity themselves; a variable that is set already stays.
+    """
+    if budget.quota is not None and budget.limited:
+        for name in _LIBRARIES:
+            environment.setdefault(name, str(budget.threads))
+
+
+def _physical_cores(affinity: set[int], topology: Path) -> int:
+    """Cores of these CPUs; hyperthreads of one core count once, as ONNX Runtime counts."""
+    cores = set()
+    for cpu in affinity:
+        folder = topology / f"cpu{cpu}" / "topology"
+        cores.add(_text(folder / "core_cpus_list") or _text(folder / "thread_siblings_list") or str(cpu))
+    return len(cores)
+
+
+def _quota(proc: Path) -> float | None:
+    """CPUs of the tightest quota, of this process's groups and all above them; None without one."""
+    quotas = []
+    mounts = list(_mounts(proc))
+    for line in _text(proc / "cgroup").splitlines():
+        number, controllers, path = (*line.split(":", 2), "", "")[:3]
+        kind = "cgroup2" if number == "0" and not controllers else "cgroup"
+        if kind == "cgroup" and "cpu" not in controllers.split(","):
+            continue
+        for mount in mounts:
+            if mount.kind == kind and (kind == "cgroup2" or "cpu" in mount.options):
+                read = _quota_v2 if kind == "cgroup2" else _quota_v1
+                quotas += [quota for folder in mount.folders(path) if (quota := read(folder)) is not None]
+    return min(quotas, default=None)
+
+
+@dataclass(frozen=True)
+class _Mount:
+    """A hierarchy of control groups.
+
+    Attributes:
+        kind: ``cgroup2`` or ``cgroup`` (version 1).
+        root: group that ``point`` shows; a container sees its own under a path of the host.
+        point: folder.
+        options: of version 1 the controllers.
+    """
+
+    kind: str
+    root: str
+    point: Path
+    options: frozenset[str]
+
+    def folders(self, group: str) -> Iterator[Path]:
+        """Of the group and those above it, up to the mount point."""
+        inside = Path(group)
+        if inside.is_relative_to(self.root):
+            inside = inside.relative_to(self.root)
+        parts = [part for part in inside.parts if part not in ("/", "..")]
+        folder = self.point.joinpath(*parts)
+        if not folder.is_dir():  # the path is the host's, and the mount shows this process's own group
+            folder = self.point
+        yield folder
+        while folder != self.point:
+            folder = folder.parent
+            yield folder
+
+
+def _mounts(proc: Path) -> Iterator[_Mount]:
+    """From lines such as ``36 25 0:31 /root /point rw,noexec shared:9 - cgroup cgroup rw,cpu,cpuacct``."""
+    for line in _text(proc / "mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        before, after = left.split(), right.split()
+        if len(before) >= 5 and len(after) >= 3 and after[0] in ("cgroup", "cgroup2"):
+            root, point = (
+                re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), text) for text in before[3:5]
+            )
+            yield _Mount(after[0], root, Path(point), frozenset(after[2].split(",")))
+
+
+def _quota_v2(folder: Path) -> float | None:
+    return _ratio(*(_text(folder / "cpu.max").split() + ["", ""])[:2])
+
+
+def _quota_v1(folder: Path) -> float | None:
+    return _ratio(_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us"))
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    """Quota by period, both microseconds; None for ``max``, -1 and what is no number."""
+    if quota.isdecimal() and period.isdecimal() and int(quota) > 0 and int(period) > 0:
+        return int(quota) / int(period)
+    return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
