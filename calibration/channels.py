@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from vmkla.calibration.layers import Layer, weight_rows
 from vmkla.calibration.ranges import Progress
+from vmkla.cpus import runtime_threads
 from vmkla.engines import custom_ops
 from vmkla.engines.frames import network_input
 from vmkla.imports import require
@@ -82,7 +83,6 @@ def _session(model: onnx.ModelProto, threads: int | None) -> Any:
     ort = require("onnxruntime", extra=None, purpose="vmkla calibrate")
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = runtime_threads(threads)
     custom_ops.register(options)
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from vmkla.bounded import DAMAGED, parse_json
 from vmkla.calibration.insertion import Range
 from vmkla.calibration.layers import Layer
+from vmkla.cpus import runtime_threads
 from vmkla.engines import custom_ops
 from vmkla.engines.frames import network_input
 from vmkla.errors import BadInputError
@@ -129,8 +130,7 @@ def _calibrator(
         def create_inference_session(self) -> None:
             session_options = ort.SessionOptions()
             session_options.log_severity_level = 3
-            if threads is not None:
-                session_options.intra_op_num_threads = threads
+            session_options.intra_op_num_threads = runtime_threads(threads)
             custom_ops.register(session_options)
             self.infer_session = ort.InferenceSession(
                 self.augmented_model_path, session_options, providers=["CPUExecutionProvider"]

@@ -122,7 +122,9 @@ def bench(
     print_line(f"{report.path} on {report.runtime}, {report.device}, kernels {report.kernels}")
     for note in report.notes:
         print_line(note)
-    print_line(f"{report.cpu}, {report.cores} cores, threads {report.threads or 'as the runtime chooses'}")
+    quota = "" if report.quota is None else f" (quota {report.quota:g})"
+    threads_used = "" if report.threads is None else f", {report.threads} threads"
+    print_line(f"{report.cpu}, {report.cores} cores{quota}{threads_used}")
     print_line(
         f"kernels use {report.kernel_instruction_set or '-'}; the CPU has {' '.join(report.cpu_flags)}"
     )
@@ -208,11 +210,14 @@ def _machine() -> dict[str, Any]:
     import os
     import platform
 
+    from vmkla.cpus import cpu_budget
     from vmkla.engines.cpu import cpu_flags, cpu_name, kernel_instruction_set
 
+    budget = cpu_budget()
     return {
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": budget.cpus,
+        "CPU quota": budget.quota,
         "instruction sets": list(cpu_flags()),
         "kernels use": kernel_instruction_set(),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",

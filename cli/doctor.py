@@ -15,7 +15,8 @@ def doctor(json: Json = False) -> None:
         print_json(diagnosis.to_dict())
         return
     print_line(f"vmkla {diagnosis.vmkla}, Python {diagnosis.python}, {diagnosis.platform}")
-    print_line(f"{diagnosis.cpu}, {diagnosis.cores} cores")
+    quota = "" if diagnosis.quota is None else f" (quota {diagnosis.quota:g})"
+    print_line(f"{diagnosis.cpu}, {diagnosis.cores} cores{quota}")
     group = ""
     for finding in diagnosis.findings:
         if finding.group != group:

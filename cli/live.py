@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json as json_format
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -70,17 +69,18 @@ def live_loader(
 ) -> Callable[[], Runner]:
     """What the worker process loads the model with.
 
-    Without ``threads`` a CPU runtime gets all cores but one: the last one is the picture's.
+    Without ``threads`` a CPU runtime gets all CPUs of this process but one: the last one is the picture's.
 
     Raises:
         BadInputError: there is no such model.
     """
     from vmkla import weights
+    from vmkla.cpus import cpu_budget
     from vmkla.engines import load_runner
 
     path = weights.resolve(model, ".safetensors" if runtime == "torch" else ".onnx")
     if threads is None and path.suffix != ".plan":
-        threads = max(1, len(os.sched_getaffinity(0)) - 1)
+        threads = max(1, cpu_budget().cpus - 1)
     return functools.partial(load_runner, model, runtime, device, threads=threads, plugin=plugin)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import traceback
@@ -28,6 +29,7 @@ from vmkla.cli.sample import sample
 from vmkla.cli.train import train
 from vmkla.cli.usage import usage_hint
 from vmkla.cli.verify import verify
+from vmkla.cpus import cpu_budget, limit_libraries
 from vmkla.errors import VmklaError
 from vmkla.safe_text import log_printable
 
@@ -139,6 +141,7 @@ def _terminate(signum: int, _: FrameType | None) -> NoReturn:
 def run() -> None:
     """Entry point of the installed ``vmkla`` script."""
     streams = SafeStreams()
+    limit_libraries(os.environ, cpu_budget())
     signal.signal(signal.SIGTERM, _terminate)
     log_printable()
     sys.exit(streams.status(main(sys.argv[1:])))

@@ -75,7 +75,10 @@ Anonymous = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all cores.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads; default: one per core, within the quota."),
+]
 RuntimeOption = Annotated[Runtime, typer.Option("--runtime", help="What runs the network.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda:0; default: the runtime's own.")]
 

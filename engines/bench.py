@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.cpus import cpu_budget
 from vmkla.engines.cpu import cpu_flags, cpu_name, kernel_instruction_set
 from vmkla.errors import UsageError, VmklaError
 from vmkla.preprocess import field_of_view, prepare, restore
@@ -48,8 +48,9 @@ class BenchReport:
         kernel_instruction_set: what vmkla's kernels picked; None when they are not in use.
         cpu: name of the processor.
         cpu_flags: its instruction sets that matter here.
-        cores: CPUs that this process may use.
-        threads: that were asked for; None left the runtime its choice.
+        cores: CPUs that this process may use, within its affinity and quota.
+        quota: CPUs, by its control groups; None without one.
+        threads: of a runtime on the CPU; None on a GPU.
         runner, runtime, device, kernels, notes, path, sha256: what was measured.
     """
 
@@ -64,6 +65,7 @@ class BenchReport:
     cpu: str
     cpu_flags: tuple[str, ...]
     cores: int
+    quota: float | None
     threads: int | None
     runner: str
     runtime: str
@@ -94,7 +96,7 @@ def benchmark(
         frames: (H, W, 3) uint8 RGB each, all of one size, taken in turn; at least one.
         warmup: batches that are not counted.
         iterations: batches that are, at least 1.
-        threads: what the runner was loaded with, for the report.
+        threads: what the runner was loaded with; None for its own choice.
         progress: called with the number of each finished batch, from 1, warm-up included.
     Raises:
         UsageError: there is nothing to measure.
@@ -132,6 +134,7 @@ def benchmark(
         if progress is not None:
             progress(i + 1)
     height, width = frames[0].shape[:2]
+    budget = cpu_budget()
     return BenchReport(
         latency_ms={stage: Latency.of(samples) for stage, samples in times_ms.items()},
         fps=batch * iterations / (sum(times_ms["whole"]) / 1e3),
@@ -143,8 +146,9 @@ def benchmark(
         kernel_instruction_set=kernel_instruction_set() if runner.spec.kernels == "native" else None,
         cpu=cpu_name(),
         cpu_flags=cpu_flags(),
-        cores=len(os.sched_getaffinity(0)),
-        threads=threads,
+        cores=budget.cpus,
+        quota=budget.quota,
+        threads=budget.threads if threads is None and runner.spec.device == "cpu" else threads,
         runner=runner.name,
         runtime=runner.spec.runtime,
         device=runner.spec.device,

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import importlib
 import importlib.metadata
-import os
 import platform
 import re
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmkla import __version__, weights
+from vmkla.cpus import cpu_budget
 from vmkla.engines import custom_ops
 from vmkla.engines.cpu import cpu_name, kernel_instruction_set, missing_for_int8
 from vmkla.engines.tensorrt.api import Messages, load_api
@@ -54,7 +54,8 @@ class Diagnosis:
 
     Attributes:
         vmkla, python, platform, cpu: versions and names.
-        cores: CPUs that this process may use.
+        cores: CPUs that this process may use, within its affinity and quota.
+        quota: CPUs, by its control groups; None without one.
         findings: in the order in which they are best read.
     """
 
@@ -63,6 +64,7 @@ class Diagnosis:
     platform: str
     cpu: str
     cores: int
+    quota: float | None
     findings: tuple[Finding, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,12 +74,14 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at everything. Never fails: what cannot be had is a finding."""
+    budget = cpu_budget()
     return Diagnosis(
         vmkla=__version__,
         python=platform.python_version(),
         platform=platform.platform(),
         cpu=cpu_name(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=budget.cpus,
+        quota=budget.quota,
         findings=(
             *_packages(),
             _attempt("library", CPU_LIBRARY, "fast ops on the CPU", _native_library),

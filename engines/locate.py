@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.cpus import runtime_threads
 from vmkla.engines import custom_ops
 from vmkla.engines.frames import network_input
 from vmkla.engines.model_file import open_model
@@ -104,6 +105,7 @@ class OnnxSide:
         del graph.output[kept:]
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = runtime_threads(None)
         if self._kernels == "native":
             custom_ops.register(options)
         try:

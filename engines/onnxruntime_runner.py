@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.cpus import runtime_threads
 from vmkla.engines import custom_ops
 from vmkla.engines.cpu import VNNI, missing_for_int8
 from vmkla.engines.frames import check_frames, network_input
@@ -32,7 +33,8 @@ class OnnxRuntimeRunner:
 
     Args:
         path: a file that ``vmkla export`` wrote.
-        threads: CPU threads; None takes one per physical core, ONNX Runtime's own choice.
+        threads: CPU threads; None takes one per physical core, within the affinity and the quota of this
+            process.
         kernels: ``native`` runs the custom nodes with vmkla's kernels, and is an error where they
             cannot be had; ``bodies`` runs the function bodies in the file.
         warn_unverified: log a warning when the file's own check was skipped.
@@ -59,8 +61,7 @@ class OnnxRuntimeRunner:
         _refuse_other_cpu(metadata, path)
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options.intra_op_num_threads = runtime_threads(threads)
         options.inter_op_num_threads = 1
         # Workers spin while a frame is computed, which is faster, and not between frames, when the
         # decoder and the encoder of a video want the cores.

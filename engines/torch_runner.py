@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.cpus import torch_threads
 from vmkla.engines.frames import check_frames
 from vmkla.errors import ArtefactMismatchError, VmklaError
 from vmkla.imports import require
@@ -27,7 +28,8 @@ class TorchRunner:
         path: where the weights are from, for messages.
         sha256: hash of that file; empty when there is none.
         device: ``"cpu"`` or ``"cuda:0"``.
-        threads: CPU threads of torch, for the whole process; None leaves them.
+        threads: CPU threads of torch, for the whole process; None leaves them, within the affinity and the
+            quota of this process.
         notes: what else there is to state about it, for people.
     Raises:
         MissingDependencyError: torch, or the device, is not here.
@@ -49,8 +51,7 @@ class TorchRunner:
         torch = require("torch", extra="train", purpose="the PyTorch runner")
         serving = require("vmkla.models.serving", extra="train", purpose="the PyTorch runner")
         serving.check_device(device)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(torch_threads(threads, torch.get_num_threads()))
         self._torch = torch
         self._module: Any = serving.FramesToProbability(model, model.config.num_classes).eval().to(device)
         self._spec = RunnerSpec(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.cpus import runtime_threads
 from vmkla.engines import custom_ops
 from vmkla.engines.frames import network_input
 from vmkla.errors import VmklaError
@@ -101,6 +102,7 @@ def measure(
     _watch(wide, watched)
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = runtime_threads(None)
     custom_ops.register(options)
     session = ort.InferenceSession(wide.SerializeToString(), options, providers=["CPUExecutionProvider"])
     results = [_result(i) for i in range(len(watched))]

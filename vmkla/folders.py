@@ -126,7 +126,8 @@ def _acquire(path: Path) -> int | None:
         try:
             lock = os.open(path / LOCK, flags, 0o666)
         except OSError as error:
-            return _without_lock(path, error)
+            _warn_without_lock(path, error)
+            return None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_named(lock, path / LOCK):  # its last holder removed it just now
@@ -145,10 +146,11 @@ def _acquire(path: Path) -> int | None:
             ) from error
         except OSError as error:
             os.close(lock)
-            return _without_lock(path, error)
+            _warn_without_lock(path, error)
+            return None
 
 
-def _without_lock(path: Path, error: OSError) -> None:
+def _warn_without_lock(path: Path, error: OSError) -> None:
     if error.errno not in _NO_LOCKS:
         raise error
     logger.warning("%s cannot be locked (%s): do not start a second run there", path, error.strerror)

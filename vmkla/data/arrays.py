@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.cpus import cpu_budget
 from vmkla.data.augment import AugmentConfig, augment
 from vmkla.data.sources import Sample
 from vmkla.errors import BadInputError
@@ -99,7 +99,7 @@ def loader_threads(device: str, processes: int = 1) -> int:
         device: kind of device that trains, ``"cpu"`` or ``"cuda"``.
         processes: training processes, which share the machine's cores.
     """
-    return 1 if device == "cpu" else max(1, min(8, (os.cpu_count() or 1) // processes))
+    return 1 if device == "cpu" else max(1, min(8, cpu_budget().cpus // processes))
 
 
 class TrainLoader:

@@ -49,7 +49,7 @@ class TrainConfig:
         ce_weight, dice_weight: the two parts of the loss, cross-entropy (binary for one class) and Dice.
         augment: strengths of the augmentation; the paper's are flips, rotation and crop.
         seed: of the weights, the order, the augmentation and the rendered frames.
-        threads: CPU threads for torch; None leaves torch's own choice.
+        threads: CPU threads for torch; None leaves torch's own choice, within the quota of this process.
         backend: of the ops, see ``vmkla.ops``.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for autocast in the network, the latter with a
             scaled loss; the scan, weights, loss and validation stay float32.

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
+from vmkla.cpus import torch_threads
 from vmkla.data.arrays import LabelledArrays, TrainLoader, loader_threads
 from vmkla.errors import StoppedError, VmklaError
 from vmkla.folders import locked_folder
@@ -95,8 +96,7 @@ def train(
     """
     threads_before = torch.get_num_threads()
     try:
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        torch.set_num_threads(torch_threads(config.threads, threads_before))
         keep_freed_memory()
         processes = Processes(ranks or Ranks(), config.device)
         with deterministic(config.deterministic, processes.device), processes, ExitStack() as stack:

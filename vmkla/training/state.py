@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -28,7 +28,7 @@ def save_state(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
     with written_whole(path, private=False) as file:
         kept = _FirstError(file)
         try:
-            torch.save({"format": FORMAT, "config": config.to_dict(), **state}, kept)
+            torch.save({"format": FORMAT, "config": config.to_dict(), **state}, cast(BinaryIO, kept))
         except RuntimeError:  # torch's own for whatever the file raised
             if kept.error is None:
                 raise

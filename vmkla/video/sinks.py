@@ -14,6 +14,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.cpus import codec_threads
 from vmkla.files import FULL, create_file
 from vmkla.safe_text import printable_json
 from vmkla.video.frames import VideoTraits
@@ -114,7 +115,7 @@ class VideoSink:
         self.written = 0
         self._closed = self._broken = False
         self.frame_hw, self.traits = frame_hw, traits
-        threads = 2 if frame_hw[0] * frame_hw[1] >= _THREADS_FROM_PX else 1
+        threads = codec_threads(2 if frame_hw[0] * frame_hw[1] >= _THREADS_FROM_PX else 1)
         self._encoder = H264Encoder(traits, frame_hw, preset=_PRESET, crf=_CRF, threads=threads)
         self.size_hw = self._encoder.size_hw
         with output_errors(path):

@@ -12,6 +12,7 @@ from typing import Any
 import av
 import av.error
 
+from vmkla.cpus import codec_threads
 from vmkla.errors import BadInputError
 from vmkla.video.extent import Extent, read_extent
 from vmkla.video.media_errors import MEDIA_ERRORS, reading_errors, reason, unknown_codec
@@ -77,7 +78,7 @@ class OpenVideo:
             self.has_audio = bool(self.container.streams.audio)
             # Frame threads would report an error frames later than where it is, or lose whole frames to it.
             stream.thread_type = "SLICE"
-            stream.codec_context.thread_count = 2
+            stream.codec_context.thread_count = codec_threads(2)
             self.rate = _rate(stream) or Fraction(25)
             self.source_base = Fraction(stream.time_base.numerator, stream.time_base.denominator)
             self.time_base = written_base(self.source_base)

@@ -13,6 +13,7 @@ from typing import Any
 import av
 import av.error
 
+from vmkla.cpus import codec_threads
 from vmkla.errors import BadInputError
 from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.cameras import CameraContext, CameraError, Shot, stream_facts
@@ -143,7 +144,7 @@ class StreamCamera:
         stream = choose_track(tracks, shown, container_format=container_format).stream
         # Frame threads would hold back one picture each.
         stream.thread_type = "SLICE"
-        stream.codec_context.thread_count = 2
+        stream.codec_context.thread_count = codec_threads(2)
         self._facts = stream_facts(stream)
         to_rgb = RgbConverter()
         backlog = Backlog()
