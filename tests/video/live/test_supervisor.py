@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from vmkla.errors import VmklaError
 from vmkla.preprocess import Rect
 from vmkla.self_test import known_output
 from vmkla.video.live.link.ring import FrameRing
+from vmkla.video.live.network.generation import Generation
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits, WorkerOptions
 from vmkla.video.live.network.temporal import TemporalOptions
 from vmkla.video.live.picture import AiState, LivePicture, LiveResult
@@ -416,6 +420,7 @@ import sys, time
 sys.path[:0] = {path!r}
 from live_workers import CommandedRunner
 from vmkla.video.live.link.ring import FrameRing
+from vmkla.video.live.network.generation import Generation
 from vmkla.video.live.network.supervisor import Supervisor, WorkerOptions
 
 class Log:
@@ -470,3 +475,50 @@ def test_the_real_network() -> None:
 def test_the_real_network_killed_a_hundred_times_in_a_row() -> None:
     with live(functools.partial(load_runner, "nano", threads=1)) as show:
         kill_in_a_row(show, 100)
+
+
+@contextlib.contextmanager
+def free_descriptors(count: int) -> Iterator[None]:
+    """Within it, the system gives this process so many more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    limit = sorted(set(range(1024)) - used)[count]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_worker_that_cannot_be_started_keeps_no_descriptor() -> None:
+    """Whichever of them is the one that the system refuses."""
+    ring = FrameRing(slots=4)
+    resource_tracker.ensure_running()
+    for count in range(64):
+        before = os.listdir("/proc/self/fd")
+        try:
+            with free_descriptors(count), contextlib.closing(ring.subscribe()) as reader:
+                generation = Generation(CommandedRunner, WorkerOptions(), reader)
+        except OSError as error:
+            assert error.errno == errno.EMFILE
+        else:
+            generation.kill()
+            break
+        ring.publish(LivePicture(1, time.monotonic(), np.zeros((8, 8, 3), np.uint8)))  # closes what left
+        assert os.listdir("/proc/self/fd") == before, count
+    assert 8 < count < 63
+    ring.close()
+
+
+def test_too_many_open_files_are_a_message_and_a_retry() -> None:
+    with live() as show:
+        show.wait(AiState.ON)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # none, and those that are open stay
+        try:
+            os.kill(show.pid(), signal.SIGKILL)
+            show.wait_for(lambda: show.log.details("worker fault").count("too many open files") > 2)
+            assert show.supervisor.state == (AiState.OFF, "too many open files")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        show.wait(AiState.ON)

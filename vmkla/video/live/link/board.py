@@ -28,8 +28,12 @@ class Board:
     """
 
     def __init__(self, capacity_bytes: int) -> None:
-        self._slots = SharedSlots(_SLOTS, capacity_bytes)
         self._waker = Waker()
+        try:
+            self._slots = SharedSlots(_SLOTS, capacity_bytes)
+        except BaseException:
+            self._waker.close()
+            raise
         self._seen = 0
         self.torn = 0
 

@@ -185,7 +185,11 @@ class FrameRing:
                     self._wakers = tuple(other for other in self._wakers if other is not waker)
                     self._retired.append(waker)
 
-        reader = RingReader(self._slots.reader(), waker, leave)
+        try:
+            reader = RingReader(self._slots.reader(), waker, leave)
+        except BaseException:
+            waker.close()
+            raise
         with self._changing:
             self._wakers += (waker,)
         return reader

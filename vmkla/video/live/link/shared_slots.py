@@ -88,12 +88,18 @@ class SharedSlots:
         self._stride_bytes = -(-slot_bytes // _PAGE_BYTES) * _PAGE_BYTES
         self._content_at = -(-(_PAGE_BYTES + slots * _HEAD_BYTES) // _PAGE_BYTES) * _PAGE_BYTES
         size_bytes = self._content_at + slots * self._stride_bytes
-        if create:
-            os.ftruncate(fd, size_bytes)
-            # A process that cuts the file short would end every other that touches it.
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-        memory = mmap.mmap(fd, size_bytes, access=access)
+        try:
+            if create:
+                os.ftruncate(fd, size_bytes)
+                # A process that cuts the file short would end every other that touches it.
+                fcntl.fcntl(
+                    fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+                )
+            memory = mmap.mmap(fd, size_bytes, access=access)
+        except BaseException:
+            os.close(fd)
+            raise
         self._bytes: Bytes | None = np.frombuffer(memory, np.uint8)
         self._words: memoryview | None = memoryview(memory)[: self._content_at].cast("Q")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -36,22 +37,22 @@ class Generation:
     def __init__(self, load: Callable[[], Runner], options: WorkerOptions, pictures: RingReader) -> None:
         self.started_s = time.monotonic()
         self.pulse = Pulse(at_s=self.started_s)
-        self._results = Board(RESULT_BYTES)
-        self._heartbeat = Board(PULSE_BYTES)
-        self._about = Board(ABOUT_BYTES)
-        self._control = Board(CONTROL_BYTES)
-        boards = (self._results, self._heartbeat, self._about, self._control)
-        self._process = multiprocessing.get_context("spawn").Process(
-            target=work,
-            args=(load, options, pictures, *boards, os.getpid()),
-            name="vmkla-worker",
-            daemon=True,
-        )
-        try:
+        with contextlib.ExitStack() as stack:
+
+            def board(capacity_bytes: int) -> Board:
+                return stack.enter_context(contextlib.closing(Board(capacity_bytes)))
+
+            self._results, self._heartbeat = board(RESULT_BYTES), board(PULSE_BYTES)
+            self._about, self._control = board(ABOUT_BYTES), board(CONTROL_BYTES)
+            boards = (self._results, self._heartbeat, self._about, self._control)
+            self._process = multiprocessing.get_context("spawn").Process(
+                target=work,
+                args=(load, options, pictures, *boards, os.getpid()),
+                name="vmkla-worker",
+                daemon=True,
+            )
             self._process.start()
-        except BaseException:
-            self._close_boards()
-            raise
+            self._boards = stack.pop_all()
 
     @property
     def pid(self) -> int | None:
@@ -115,9 +116,5 @@ class Generation:
         self._process.kill()
         self._process.join(_REAP_S)
         gone = not self._process.is_alive()
-        self._close_boards()
+        self._boards.close()
         return gone
-
-    def _close_boards(self) -> None:
-        for board in (self._results, self._heartbeat, self._about, self._control):
-            board.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import threading
 import time
 from collections import Counter
@@ -148,15 +149,16 @@ class Supervisor:
         if state is AiState.STARTING:
             reason = "loading the model"
         self._judge(state, reason)
-        # A place in the ring of its own: it does not begin with what its predecessor left unread.
-        with contextlib.closing(self._pictures.subscribe()) as reader:
+        with contextlib.ExitStack() as stack:
             try:
+                # A place in the ring of its own: it does not begin with what its predecessor left unread.
+                reader = stack.enter_context(contextlib.closing(self._pictures.subscribe()))
                 options = replace(self._options, known_output=self._about.get("known_output"))
                 self._generation = generation = Generation(self._load, options, reader)
                 self._events.add("worker started", pid=generation.pid)
                 fault = self._watch(generation, (state, reason))
             except Exception as error:  # ours, or of what was handed to us: the picture goes on without
-                fault = Fault("worker cannot be run", f"{type(error).__name__}: {error}")
+                fault = Fault(_cause(error), f"{type(error).__name__}: {error}")
             if fault is not None:
                 self._give_up(fault)
             self._kill()
@@ -239,3 +241,10 @@ class Supervisor:
         generation, self._generation = self._generation, None
         if generation is not None and not generation.kill():
             self._events.add("worker fault", "process does not end", pid=generation.pid)
+
+
+def _cause(error: Exception) -> str:
+    """Why no worker could be started, in a few words."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many open files"
+    return "worker cannot be run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
 import threading
@@ -168,27 +169,29 @@ class Recorder:
 
     def _start_process(self) -> None:
         context = multiprocessing.get_context("spawn")
-        theirs, ours = context.Pipe(duplex=False)
-        status = Board(STATUS_BYTES)
-        assignment = Assignment(
-            folder=self.folder,
-            hide=self._options.hide,
-            segment_s=self._options.segment_s,
-            min_free_bytes=self._options.min_free_bytes,
-            sync_s=self._options.sync_s,
-            readers=self._readers,
-            status=status,
-            control=theirs,
-            counts=self._counts,
-        )
-        # A daemon is sent SIGTERM when this process ends without ``close``, and then finishes its segments.
-        process = context.Process(
-            target=record_pictures, args=(assignment,), name="vmkla-recorder", daemon=True
-        )
-        try:
-            process.start()
-        finally:
-            theirs.close()
+        with contextlib.ExitStack() as stack:  # what was opened is closed when it cannot be started
+            theirs, ours = context.Pipe(duplex=False)
+            with theirs:
+                stack.enter_context(ours)
+                status = stack.enter_context(contextlib.closing(Board(STATUS_BYTES)))
+                assignment = Assignment(
+                    folder=self.folder,
+                    hide=self._options.hide,
+                    segment_s=self._options.segment_s,
+                    min_free_bytes=self._options.min_free_bytes,
+                    sync_s=self._options.sync_s,
+                    readers=self._readers,
+                    status=status,
+                    control=theirs,
+                    counts=self._counts,
+                )
+                # A daemon is sent SIGTERM when this process ends without ``close``, and then finishes its
+                # segments.
+                process = context.Process(
+                    target=record_pictures, args=(assignment,), name="vmkla-recorder", daemon=True
+                )
+                process.start()
+            stack.pop_all()
         if self._status is not None:
             self._status.close()
         self._process, self._status, self._control = process, status, ours
