@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 from vmkla.errors import BadInputError
 
+PARTIAL_NAME = ".vmkla.partial"
+"""What a file is called while it is being written; a folder has one writer at a time."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says of a disk, or of a user's share of it, that is full."""
 
@@ -38,9 +41,6 @@ def output_errors(path: Path) -> Iterator[None]:
             )
         raise BadInputError(f"cannot write {path}: {os.strerror(error.errno)}", hint=hint) from error
 
-
-PARTIAL_NAME = ".vmkla.partial"
-"""What a file is called while it is being written; a folder has one writer at a time."""
 
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 

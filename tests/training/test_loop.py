@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 import math
-import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from unittest import mock
 
 import numpy as np
@@ -24,11 +26,13 @@ from tiny_runs import TINY, assert_same_state, interrupt_at, state_of
 from vmkla.data.augment import AugmentConfig
 from vmkla.data.sources import DataSource
 from vmkla.errors import BadInputError, StoppedError, UsageError, VmklaError
+from vmkla.files import output_errors
 from vmkla.training import Ranks, StepReport, TrainConfig, TrainResult, train
 from vmkla.training.checkpoints import load_weights
 from vmkla.training.processes import Processes
 from vmkla.training.run_folder import BEST, LAST, STATE
 from vmkla.training.start import prepare
+from vmkla.training.state import save_state
 from vmkla.training.steps import Stepper
 
 
@@ -368,21 +372,34 @@ def test_a_start_that_fails_leaves_nothing(config: TrainConfig, change: dict[str
     assert not exists or list(config.out_dir.iterdir()) == []
 
 
-def test_a_disk_that_is_full_at_the_state_keeps_the_earlier_one(config: TrainConfig) -> None:
-    """The next state's temporary file is the system's own full disk."""
-    config = dataclasses.replace(config, t_max_epochs=2)
+def test_a_state_that_the_disk_refuses_keeps_the_earlier_one(config: TrainConfig) -> None:
+    """The system refuses its second half, as a full disk does; torch has its own words for that."""
+    config = dataclasses.replace(config, t_max_epochs=2, save_minutes=1e-9)
     train(dataclasses.replace(config, epochs=1))
     path = config.out_dir / STATE
     before = path.read_bytes()
-    partial = path.with_name(f".{STATE}.{os.getpid()}.part")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill(_: StepReport) -> None:
-        if not partial.is_symlink():
-            partial.symlink_to("/dev/full")
+    def refuse(_: StepReport) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
 
-    with pytest.raises(BadInputError) as caught:
-        train(dataclasses.replace(config, resume=True), on_step=fill)
-    assert caught.value.message == f"cannot write {path}: No space left on device"
-    assert "Free some space" in str(caught.value.hint) and caught.value.exit_status == 3
-    assert path.read_bytes() == before and not partial.exists()
+    try:
+        with pytest.raises(BadInputError) as caught:
+            train(dataclasses.replace(config, resume=True), on_step=refuse)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.message == f"cannot write {path}: File too large"
+    assert path.read_bytes() == before and not list(path.parent.glob(".*"))
     assert train(dataclasses.replace(config, resume=True)).finished
+
+
+def test_a_full_disk_at_the_state_is_called_so(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def on_a_full_disk(path: Path) -> Iterator[BinaryIO]:
+        with output_errors(path), open("/dev/full", "wb") as file:
+            yield file
+
+    monkeypatch.setattr("vmkla.training.state.written_whole", on_a_full_disk)
+    with pytest.raises(BadInputError, match="state.pt: No space left on device") as caught:
+        save_state(config.out_dir / STATE, {"model": torch.zeros(100_000)}, config)
+    assert "Free some space" in str(caught.value.hint) and caught.value.exit_status == 3
