@@ -26,3 +26,6 @@ def doctor(json: Json = False) -> None:
         print_line(f"  {'ok' if finding.works else '--':2}  {finding.name:20} {finding.detail}")
         if finding.fix:
             print_line(f"      {'':20} for {finding.needed_for}: {finding.fix}")
+    missing = ", ".join(finding.name for finding in diagnosis.missing)
+    print_line()
+    print_line(f"CPU inference: {f'not ready, without {missing}' if missing else 'ready'}")

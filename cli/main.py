@@ -31,10 +31,13 @@ from vmkla.cli.usage import usage_hint
 from vmkla.cli.verify import verify
 from vmkla.cpus import cpu_budget, limit_libraries
 from vmkla.errors import VmklaError
+from vmkla.imports import import_failure
 from vmkla.safe_text import log_printable
 
 # Typer 0.20 and later carry a click of their own; either way this is what its usage errors derive from.
 _CliError: Any = typer.BadParameter.__mro__[2]
+
+_SEE_WHERE = "Run it again with --debug to see where."
 
 app = typer.Typer(
     help="Polyp segmentation with VMKLA-UNet: train, export, infer. Research use, not a medical device.",
@@ -93,7 +96,8 @@ def main(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         say("vmkla: interrupted")
         return 128 + signal.SIGINT
-    except VmklaError as error:
+    except (VmklaError, ImportError) as caught:
+        error = caught if isinstance(caught, VmklaError) else _missing(caught, arguments)
         if debug:
             _print_traceback()
         say(f"vmkla: {error.message}")
@@ -113,8 +117,15 @@ def main(arguments: Sequence[str]) -> int:
             _print_traceback()
         else:
             say(f"vmkla: unexpected {type(error).__name__}: {_first_line(error)}")
-            say("  Run it again with --debug to see where.")
+            say(f"  {_SEE_WHERE}")
         return 1
+
+
+def _missing(error: ImportError, arguments: Sequence[str]) -> VmklaError:
+    """A package that cannot be imported; an import that fails within vmkla is a fault of vmkla's own."""
+    if not error.name or error.name.partition(".")[0] == "vmkla":
+        return VmklaError(f"unexpected {type(error).__name__}: {_first_line(error)}", hint=_SEE_WHERE)
+    return import_failure(error, purpose=f"vmkla {next(iter(arguments), '')}".strip())
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:

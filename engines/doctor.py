@@ -26,6 +26,35 @@ from vmkla.native import CPU_LIBRARY, find_library
 
 REINSTALL = "pip install --force-reinstall vmkla"
 
+_DEVELOPERS = "dev"
+_PURPOSES = {
+    "": "every command",
+    "train": "vmkla train",
+    "export": "vmkla export",
+    "calibrate": "vmkla calibrate",
+    "cuda": "the mamba_ssm backend",
+    "tensorrt": "TensorRT",
+    "jetson": "TensorRT on Jetson",
+    "monitor": "the monitor page of live mode",
+    "rtx": "TensorRT-RTX",
+}
+"""Extras to what they serve."""
+_MODULES = {
+    "opencv-python": "cv2",
+    "pillow": "PIL",
+    "ImageHash": "imagehash",
+    "cuda-python": "cuda",
+    "tensorrt-rtx-cu13": "tensorrt_rtx",
+}
+"""Packages whose module has another name."""
+_OPENCV = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+"""Any of these brings cv2; those without windows serve everything but --display."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -38,6 +67,7 @@ class Finding:
         detail: its version or what it said; where it does not work, why.
         needed_for: what it serves.
         fix: the command that brings it; None when nothing is to be done.
+        base: inference on the CPU needs it.
     """
 
     group: str
@@ -46,6 +76,7 @@ class Finding:
     detail: str
     needed_for: str
     fix: str | None = None
+    base: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,9 +98,14 @@ class Diagnosis:
     quota: float | None
     findings: tuple[Finding, ...]
 
+    @property
+    def missing(self) -> tuple[Finding, ...]:
+        """What inference on the CPU lacks; nothing when it is ready."""
+        return tuple(finding for finding in self.findings if finding.base and not finding.works)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "cpu_inference_ready": not self.missing}
 
 
 def diagnose() -> Diagnosis:
@@ -84,10 +120,10 @@ def diagnose() -> Diagnosis:
         quota=budget.quota,
         findings=(
             *_packages(),
-            _attempt("library", CPU_LIBRARY, "fast ops on the CPU", _native_library),
+            _attempt("library", CPU_LIBRARY, "fast ops on the CPU", _native_library, base=True),
             _attempt("library", LIBRARY, "TensorRT", _tensorrt_library),
             *_backends(),
-            _attempt("runtime", "onnxruntime", "vmkla infer", _onnxruntime),
+            _attempt("runtime", "onnxruntime", "vmkla infer", _onnxruntime, base=True),
             _attempt("runtime", "INT8 on this CPU", "vmkla calibrate", _int8),
             _attempt("runtime", "torch", "parity checks, training", _torch),
             _attempt("runtime", "tensorrt", "engines", _tensorrt),
@@ -99,48 +135,59 @@ def diagnose() -> Diagnosis:
     )
 
 
-def _attempt(group: str, name: str, needed_for: str, look: Callable[[], str]) -> Finding:
+def _attempt(
+    group: str, name: str, needed_for: str, look: Callable[[], str], *, base: bool = False
+) -> Finding:
     """The finding of a function that returns a detail or raises why there is none."""
     try:
-        return Finding(group, name, True, look(), needed_for)
+        return Finding(group, name, True, look(), needed_for, base=base)
     except VmklaError as error:
-        return Finding(
-            group, name, False, error.message, needed_for, (error.hint or "").removeprefix("Run: ") or None
-        )
+        fix = (error.hint or "").removeprefix("Run: ") or None
+        return Finding(group, name, False, error.message, needed_for, fix, base)
     except Exception as error:  # a broken package may raise anything at its import
-        return Finding(group, name, False, f"{type(error).__name__}: {error}", needed_for)
+        return Finding(group, name, False, f"{type(error).__name__}: {error}", needed_for, base=base)
 
 
 def _packages() -> list[Finding]:
-    """Every package that vmkla's own metadata names, with its version here."""
-    purposes = {
-        "": "every command",
-        "train": "vmkla train",
-        "export": "vmkla export",
-        "cuda": "the mamba_ssm backend",
-        "tensorrt": "TensorRT",
-        "jetson": "TensorRT on Jetson",
-        "rtx": "TensorRT-RTX",
-        "dev": "the tests",
-    }
+    """Every package that vmkla's own metadata name, developers' tools excepted: installed, and importable."""
     wanted: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("vmkla") or []:
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
-        if name is not None and name[0] != "vmkla":
+        if name is not None and name[0] != "vmkla" and (extra is None or extra[1] != _DEVELOPERS):
             wanted.setdefault(name[0], []).append(extra[1] if extra else "")
-    findings = []
-    for package, extras in wanted.items():
-        needed_for = ", ".join(purposes.get(extra, extra) for extra in extras)
-        fix = f"pip install 'vmkla[{extras[0]}]'" if extras[0] else REINSTALL
-        if package == "cuda-python":
-            fix = install_command()
+    return [_package(name, extras) for name, extras in wanted.items()]
+
+
+def _package(name: str, extras: list[str]) -> Finding:
+    """Whether a package can be imported that these extras need; the extra "" is the base install."""
+    needed_for = ", ".join(_PURPOSES.get(extra, extra) for extra in extras)
+    fix = f"pip install 'vmkla[{extras[0]}]'" if extras[0] else REINSTALL
+    if name == "cuda-python":
+        fix = install_command()
+    alike = _OPENCV if name == "opencv-python" else (name,)
+    versions = {one: version for one in alike if (version := _version(one))}
+    if not versions:
+        return Finding("package", name, False, "not installed", needed_for, fix, base="" in extras)
+    detail = ", ".join(version if one == name else f"{one} {version}" for one, version in versions.items())
+    module = _MODULES.get(name, name.replace("-", "_"))
+
+    def look() -> str:
         try:
-            version = importlib.metadata.version(package)
-            findings.append(Finding("package", package, True, version, needed_for))
-        except importlib.metadata.PackageNotFoundError:
-            findings.append(Finding("package", package, False, "not installed", needed_for, fix))
-    return findings
+            require(module, extra=extras[0] or None, purpose=needed_for)
+        except MissingDependencyError as error:
+            why = f"{detail} is installed and cannot be imported: {error.__cause__}"
+            raise MissingDependencyError(why, hint=error.hint) from error
+        return detail
+
+    return _attempt("package", name, needed_for, look, base="" in extras)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _native_library() -> str:
@@ -193,7 +240,8 @@ def _torch() -> str:
 def _weights() -> list[Finding]:
     files = sorted({*weights.shipped(".onnx").values(), *weights.shipped(".safetensors").values()})
     if not files:
-        return [Finding("weights", "none", False, "no weights are installed", "models by name", REINSTALL)]
+        detail = "no weights are installed"
+        return [Finding("weights", "shipped weights", False, detail, "models by name", REINSTALL, base=True)]
     return [
         Finding("weights", path.name, True, f"{path.stat().st_size / 1e6:.1f} MB", "models by name")
         for path in files

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import warnings
 from typing import Any
 
 from vmkla.errors import MissingDependencyError
+
+OPENCV_PACKAGES = "libgl1 libglib2.0-0"
+"""Of Debian and Ubuntu: what opencv-python needs, and opencv-python-headless does not."""
+
+_LIBRARY = re.compile(r"([^\s/]+\.so[.\d]*): cannot open shared object file")
 
 _SWITCH = "ORT_DISABLE_TELEMETRY"
 _BRING_ONNXRUNTIME = frozenset(("onnxruntime", "onnx", "onnxscript", "onnx_ir", "torch"))
@@ -35,11 +41,33 @@ def require(module: str, *, extra: str | None, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        wanted = f"'vmkla[{extra}]'" if extra else f"--force-reinstall {module}"
-        raise MissingDependencyError(
-            f"{purpose} needs the package {module!r}, which cannot be imported here: {error}",
-            hint=f"Run: pip install {wanted}",
-        ) from error
+        raise import_failure(error, module=module, extra=extra, purpose=purpose) from error
+
+
+def import_failure(
+    error: ImportError, *, purpose: str, module: str | None = None, extra: str | None = None
+) -> MissingDependencyError:
+    """What a failed import means to a user.
+
+    Args:
+        error: what the import raised; a package that ``module`` imports may be the cause.
+        purpose, module, extra: see ``require``; without a module, the one that could not be imported.
+    """
+    failed = (error.name or "").partition(".")[0]
+    library = _LIBRARY.search(str(error))
+    if failed == "cv2":
+        why = f"the system's library {library[1]} is missing" if library is not None else str(error)
+        system = f"apt-get install {OPENCV_PACKAGES}" if library is not None else "pip install opencv-python"
+        return MissingDependencyError(
+            f"{purpose} needs OpenCV, which cannot be imported here: {why}",
+            hint=f"Run: {system}   (or, without windows: pip uninstall opencv-python, then pip install "
+            "opencv-python-headless)",
+        )
+    wanted = f"'vmkla[{extra}]'" if extra else f"--force-reinstall {module or failed}"
+    return MissingDependencyError(
+        f"{purpose} needs the package {module or failed!r}, which cannot be imported here: {error}",
+        hint=f"Run: pip install {wanted}",
+    )
 
 
 def _keep_onnxruntime_quiet() -> None:

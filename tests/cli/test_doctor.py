@@ -55,6 +55,36 @@ def test_every_missing_package_has_its_command() -> None:
         assert finding.needed_for
 
 
+def test_it_ends_with_a_verdict(vmkla: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = vmkla("doctor")
+    assert done.stdout.splitlines()[-1] == "CPU inference: ready"
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr("vmkla.weights.shipped", lambda suffix: {})
+    done = vmkla("doctor")
+    assert done.status == 0
+    assert done.stdout.splitlines()[-1] == "CPU inference: not ready, without av, shipped weights"
+
+
+def test_either_opencv_counts_and_developers_tools_do_not(
+    vmkla: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version
+
+    def headless(name: str) -> str:
+        if name == "opencv-python":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "4.12.0.88" if name == "opencv-python-headless" else version(name)
+
+    monkeypatch.setattr("importlib.metadata.version", headless)
+    document = vmkla("doctor", "--json").json
+    packages = findings(document, "package")
+    assert packages["opencv-python"]["works"]
+    assert packages["opencv-python"]["detail"] == "opencv-python-headless 4.12.0.88"
+    assert not {"pytest", "ruff", "mypy", "polygraphy", "selenium"} & set(packages)
+    assert {"numpy", "torch", "onnx", "starlette"} <= set(packages)
+    assert document["cpu_inference_ready"] is True
+
+
 def test_nothing_missing_makes_it_fail(vmkla: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a cart with a broken library: no torch, no onnxruntime, no compiled kernels."""
     for module in ("torch", "onnxruntime"):
