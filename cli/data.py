@@ -16,6 +16,7 @@ from vmkla.cli.options import (
     MaskValues,
     MaxMegapixels,
     Quiet,
+    command,
     parse_size,
     read_rules,
 )
@@ -37,7 +38,7 @@ Root = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Folder
 SplitSeed = Annotated[int, typer.Option("--split-seed", help="Of the splits, where the set has none.")]
 
 
-@data.command("check")
+@command(data, "check")
 def check(
     data: DataOption,
     root: Root = None,
@@ -70,7 +71,7 @@ def check(
         )
 
 
-@data.command("pack")
+@command(data, "pack")
 def pack(
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write, *.vmkpack.")],

@@ -25,6 +25,7 @@ from vmkla.cli.explain import explain
 from vmkla.cli.export import export
 from vmkla.cli.infer import infer
 from vmkla.cli.inspect import inspect
+from vmkla.cli.options import command
 from vmkla.cli.sample import sample
 from vmkla.cli.train import train
 from vmkla.cli.usage import usage_hint
@@ -48,12 +49,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order in which a user meets them; `eval` as a function's name would hide Python's own.
-app.command("infer")(infer)
-app.command("train")(train)
-app.command("eval")(evaluate)
+command(app, "infer")(infer)
+command(app, "train")(train)
+command(app, "eval")(evaluate)
 app.add_typer(data, name="data")
-for command in (explain, export, calibrate, build, verify, inspect, bench, doctor, sample):
-    app.command(command.__name__)(command)
+for function in (explain, export, calibrate, build, verify, inspect, bench, doctor, sample):
+    command(app, function.__name__)(function)
 
 
 def _print_version(wanted: bool) -> None:
@@ -86,10 +87,10 @@ def main(arguments: Sequence[str]) -> int:
         6 artefact and machine do not match; 7 done but degraded; 130 after SIGINT.
     """
     arguments, debug = _take_debug(arguments)
-    command = typer.main.get_command(app)
+    root = typer.main.get_command(app)
     try:
-        with command.make_context("vmkla", arguments) as context:
-            status = command.invoke(context)
+        with root.make_context("vmkla", arguments) as context:
+            status = root.invoke(context)
         return status if isinstance(status, int) else 0
     except typer.Exit as stop:
         return stop.exit_code

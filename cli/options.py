@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -16,6 +17,8 @@ from vmkla.folders import latest_folder, new_folder
 
 if TYPE_CHECKING:
     from vmkla.data.rules import ReadRules
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 LONGEST_NUMBER = 100
 """Digits."""
@@ -109,6 +112,17 @@ Plugin = Annotated[
         help="Of a TensorRT engine: the plugin library that it was built with; default: the installed one.",
     ),
 ]
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Function], Function]:
+    """Add a command; the list of commands shows the whole first sentence of its docstring, wrapped."""
+
+    def add(function: Function) -> Function:
+        sentence = re.match(r"(?:.|\n)+?\.(?=\s|$)", inspect.cleandoc(function.__doc__ or ""))
+        app.command(name, short_help=sentence[0] if sentence else None)(function)
+        return function
+
+    return add
 
 
 def is_number(text: str) -> bool:

@@ -49,6 +49,19 @@ def test_each_command_explains_itself(vmkla: Any, command: str) -> None:
     assert done.status == 0 and done.stdout.startswith(f"Usage: vmkla {command} ") and "--json" in done.stdout
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_no_summary_is_cut_off(vmkla: Any, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
+    for arguments, sentence in (
+        ((), "Compare two artefacts or runtimes on the same frames, and refuse what loses too much."),
+        (("data",), "Turn a set into one file that a training machine reads fast, without OpenCV."),
+    ):
+        shown = vmkla(*arguments, "--help").stdout
+        assert "..." not in shown.partition("Commands:")[2] and sentence in " ".join(shown.split())
+        assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_version(vmkla: Any) -> None:
     done = vmkla("--version")
     assert (done.status, done.stdout, done.stderr) == (0, f"vmkla {__version__}\n", "")
