@@ -270,6 +270,10 @@ class _Run:
     def _open(self, path: Path) -> Runner:
         return OnnxRuntimeRunner(path, threads=self.request.threads, warn_unverified=False)
 
+    def _show_checked(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress(done, len(self.check_pairs or self.check_frames), "checking")
+
     def _samples(self) -> Iterable[Any]:
         return self.check_frames if not self.check_pairs else _Samples(self.check_pairs)
 
@@ -291,7 +295,13 @@ class _Run:
         self._write(self._layers(put_back), path)
         candidate = self._open(path)
         try:
-            verdict = verify_runners(self.reference, candidate, self._samples(), gates_of(self.request))
+            verdict = verify_runners(
+                self.reference,
+                candidate,
+                self._samples(),
+                gates_of(self.request),
+                progress=self._show_checked,
+            )
         finally:
             candidate.close()
         outcome = "passed" if verdict.passed else "; ".join(verdict.failures)

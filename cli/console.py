@@ -10,8 +10,11 @@ import os
 import select
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 118
 """Columns of the tables where stdout is no terminal."""
+_LINE_EVERY_S = 30.0
 
 
 class ProgressCallback(Protocol):
@@ -180,12 +184,81 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@dataclass
+class _Pace:
+    """How far the work is, and how long the rest takes at its pace; another total is another piece of it."""
+
+    done: int = 0
+    total: int | None = None
+    note: str = ""
+    first: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+
+    def update(self, done: int, total: int | None, note: str) -> bool:
+        """Take down where it is; gives whether this is another piece."""
+        other = total != self.total or done < self.done
+        if other:
+            self.first, self.began_s = done, time.monotonic()
+        self.done, self.total, self.note = done, total, note
+        return other
+
+    def line(self, title: str, unit: str) -> str:
+        """One line for a person."""
+        spent_s = time.monotonic() - self.began_s
+        parts = [f"{title}: {self.done}{'' if self.total is None else f' of {self.total}'} {unit}", self.note]
+        if self.total is not None and self.done > self.first:
+            left_s = spent_s * (self.total - self.done) / (self.done - self.first)
+            parts.append(f"about {_duration(left_s)} left")
+        else:
+            parts.append(f"{_duration(spent_s)} so far")
+        return ", ".join(part for part in parts if part)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 @contextmanager
-def progress_bar(title: str, unit: str, *, quiet: bool) -> Iterator[ProgressCallback | None]:
-    """A progress bar on stderr, or None where nobody would see it."""
-    if quiet or not sys.stderr.isatty():
+def progress_bar(
+    title: str, unit: str, *, quiet: bool, every_s: float = _LINE_EVERY_S
+) -> Iterator[ProgressCallback | None]:
+    """Progress on stderr: a bar on a terminal, else a line every half minute; None when ``quiet``.
+
+    Both show how long the rest takes, of work that comes in pieces that of the piece.
+    """
+    if quiet:
         yield None
-        return
+    elif not sys.stderr.isatty():
+        with _progress_lines(title, unit, every_s) as update:
+            yield update
+    else:
+        with _terminal_bar(title, unit) as update:
+            yield update
+
+
+@contextmanager
+def _progress_lines(title: str, unit: str, every_s: float) -> Iterator[ProgressCallback]:
+    pace, ended = _Pace(), threading.Event()
+
+    def tell() -> None:  # from a thread of its own: one step may take longer than the time between lines
+        while not ended.wait(every_s):
+            say(pace.line(title, unit))
+
+    def update(done: int, total: int | None, note: str = "") -> None:
+        pace.update(done, total, note)
+
+    thread = threading.Thread(target=tell, name="vmkla-progress", daemon=True)
+    thread.start()
+    try:
+        yield update
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def _terminal_bar(title: str, unit: str) -> Iterator[ProgressCallback]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -196,10 +269,13 @@ def progress_bar(title: str, unit: str, *, quiet: bool) -> Iterator[ProgressCall
         TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
+    pace = _Pace()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None, rate="")
 
         def update(done: int, total: int | None, note: str = "") -> None:
+            if pace.update(done, total, note):
+                bar.reset(task, total=total)
             speed = bar.tasks[task].speed
             rate = "" if speed is None else f"{speed:.1f} {unit}/s"
             bar.update(task, completed=done, total=total, rate=f"{rate} {escape(note)}".strip())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmkla.cli.console import print_json, print_line, say
+from vmkla.cli.console import print_json, print_line, progress_bar, say
 from vmkla.cli.options import Json, Quiet, is_number, parse_size
 from vmkla.errors import UsageError
 
@@ -103,7 +103,8 @@ def export(
         skip_gates=skip_gates,
         half_storage=half_storage,
     )
-    report = export_request(request, lambda line: say(line, quiet=quiet))
+    with progress_bar("exporting", "steps", quiet=quiet) as bar:
+        report = export_request(request, lambda line: say(line, quiet=quiet), bar)
     if precision is Precision.fp16 and frames is None and not skip_gates:
         say(
             "warning: half precision was proven over rendered frames alone; export again with --frames, "

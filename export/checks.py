@@ -33,6 +33,35 @@ if TYPE_CHECKING:
 KERNELS: tuple[Kernels, ...] = ("native", "bodies")
 
 
+OnStep = Callable[[int, int | None, str], None]
+"""Called with the number of finished steps, how many there are, and the name of the one that begins."""
+
+
+class Steps:
+    """Counts the steps of an export, which take about the same time each.
+
+    Args:
+        total: how many there are.
+        tell: see ``OnStep``; None for nobody.
+    """
+
+    def __init__(self, total: int, tell: OnStep | None) -> None:
+        self._total, self._tell, self._begun = total, tell, 0
+
+    def begin(self, name: str) -> None:
+        """The next step begins, and the one before it has ended."""
+        if self._tell is not None:
+            self._tell(self._begun, self._total, name)
+        self._begun += 1
+
+
+def step_count(precision: str, *, checked: bool) -> int:
+    """Steps of an export: tracing, and each check."""
+    if precision != "fp16":
+        return 1 + len(KERNELS) * checked
+    return 2 + (2 + 2 * len(KERNELS)) * checked  # range; arithmetic, rounding and file, see ``check_file``
+
+
 @dataclass(frozen=True)
 class Checked:
     """Outcome of all checks of a file.
@@ -85,6 +114,7 @@ def check_file(
     *,
     rendered: bool,
     say: Callable[[str], None],
+    begin: Callable[[str], None],
 ) -> Checked:
     """Hold a file against the network in PyTorch in float32.
 
@@ -106,10 +136,12 @@ def check_file(
         frames: (n, height, width, 3) uint8 RGB, preprocessed.
         rendered: for the record, whether they were.
         say: called with a line for each check.
+        begin: called with the name of each check.
     """
     half = form.precision == "fp16"
     measured = None
     if half:
+        begin("measuring ranges")
         measured = ranges.measure(
             proto,
             frames,
@@ -122,6 +154,7 @@ def check_file(
     pairs: list[tuple[Comparison, Gates]] = []
 
     def hold(reference: Runner, candidate: Runner, gates: Gates) -> None:
+        begin(f"checking {candidate.name}")
         gates = gates.without_masks() if metadata.random_weights else gates
         comparison = _compare(reference, candidate, frames, gates)
         pairs.append((comparison, gates))

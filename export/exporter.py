@@ -88,6 +88,7 @@ def export_onnx(
     skip_gates: bool = False,
     half_storage: bool = False,
     progress: Callable[[str], None] | None = None,
+    on_step: checks.OnStep | None = None,
 ) -> ExportReport:
     """Write a network as one ONNX file, and check the file before it gets its name.
 
@@ -112,6 +113,7 @@ def export_onnx(
         skip_gates: do not check; the file says that it is unverified.
         half_storage: store the weights of a float32 graph as float16 (see ``storage``), rounded first.
         progress: called with a line at each step.
+        on_step: called as each step begins with the number of finished ones, how many there are, and a name.
     Returns:
         What was written.
     Raises:
@@ -123,6 +125,7 @@ def export_onnx(
         MissingDependencyError: a package that export needs is absent.
     """
     say = progress or logger.info
+    begin = checks.Steps(checks.step_count(precision, checked=not skip_gates), on_step).begin
     _check_arguments(model, spec, batch, class_names, threshold, frames)
     if output.suffix != ".onnx":
         raise UsageError(
@@ -141,6 +144,7 @@ def export_onnx(
     shown = rendered_frames(spec) if frames is None else frames
     form = GraphForm(spec.height, spec.width, batch, precision, input_type)
     if precision == "fp16":
+        begin("looking for large values")
         beyond = half.scans_beyond_half(model, shown)
         form = dataclasses.replace(form, wide_scans=tuple(beyond))
         say(half.describe_wide(beyond))
@@ -158,6 +162,7 @@ def export_onnx(
         profile=form.profile,
     )
     say(f"tracing {model.config.name} at {spec.height}x{spec.width} in {precision}")
+    begin("tracing")
     proto = tracing.build_onnx(model, form)
     if half_storage:
         storage.store_half(proto)
@@ -166,7 +171,7 @@ def export_onnx(
         _write(proto, metadata, partial)
         if not skip_gates:
             checked = checks.check_file(
-                partial, proto, model, form, metadata, shown, rendered=frames is None, say=say
+                partial, proto, model, form, metadata, shown, rendered=frames is None, say=say, begin=begin
             )
             checks.refuse_failures(output, checked)
             answer = checks.self_test_answer(partial)

@@ -11,6 +11,7 @@ from vmkla import weights
 from vmkla.config import PRESETS, get_preset
 from vmkla.engines.check_frames import source_frames
 from vmkla.errors import UsageError
+from vmkla.export.checks import OnStep
 from vmkla.export.exporter import ExportReport, export_onnx
 from vmkla.export.form import Batch
 from vmkla.imports import require
@@ -58,7 +59,11 @@ class ExportRequest:
     seed: int = 0
 
 
-def export_request(request: ExportRequest, progress: Callable[[str], None] | None = None) -> ExportReport:
+def export_request(
+    request: ExportRequest,
+    progress: Callable[[str], None] | None = None,
+    on_step: OnStep | None = None,
+) -> ExportReport:
     """Find the weights, make the frames, export.
 
     Raises:
@@ -86,6 +91,7 @@ def export_request(request: ExportRequest, progress: Callable[[str], None] | Non
         skip_gates=request.skip_gates,
         half_storage=request.half_storage,
         progress=progress,
+        on_step=on_step,
     )
 
 

@@ -27,7 +27,7 @@ from vmkla.engines.tensorrt.manifest import (
     manifest_path,
     write_manifest,
 )
-from vmkla.engines.tensorrt.monitor import BuildProgress, Phases, make_monitor, run_cancellable
+from vmkla.engines.tensorrt.monitor import SCALE, BuildProgress, Phases, make_monitor, run_cancellable
 from vmkla.engines.tensorrt.network import (
     INPUT,
     check_custom_layers,
@@ -135,6 +135,8 @@ def build_engine(
     started = time.monotonic()
     serialized = _build(api, builder, network, config, messages, progress, say)
     seconds = time.monotonic() - started
+    if progress is not None:
+        progress(SCALE, SCALE, "checking")
     settings = BuildSettings(
         workspace_bytes=request.workspace_bytes,
         optimization_level=request.optimization_level,

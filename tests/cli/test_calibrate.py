@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,21 @@ def test_what_people_read(vmkla: Any, tmp_path: Path, small: Path) -> None:
     assert "layers: 2 of 3 in int8" in done.stdout and "check: passed" in done.stdout
     assert "in higher precision: two, because of" in done.stdout
     assert "held" not in done.stdout and "frames to calibrate with" in done.stderr
+
+
+def test_progress_of_every_phase(vmkla: Any, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int | None, str]] = []
+
+    @contextlib.contextmanager
+    def bar(*_: Any, **__: Any) -> Iterator[Any]:
+        yield lambda done, total, note="": seen.append((done, total, note))
+
+    monkeypatch.setattr("vmkla.cli.calibrate.progress_bar", bar)
+    assert vmkla(*arguments(small)).status == 0
+    for phase in ("measuring channels", "measuring ranges", "checking"):
+        steps = [(done, total) for done, total, note in seen if note == phase]
+        assert steps and steps[-1][0] == steps[-1][1], phase
+    assert len([1 for _, _, note in seen if note == "checking"]) > 10
 
 
 def test_no_gate_passes(vmkla: Any, small: Path) -> None:

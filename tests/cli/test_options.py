@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import pty
 import re
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmkla.cli.console import print_json, progress_bar
+from vmkla.cli.console import _Pace, print_json, progress_bar
 from vmkla.cli.options import parse_size, run_folder
 from vmkla.errors import UsageError
 
@@ -65,11 +67,48 @@ def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
-@pytest.mark.parametrize("quiet", [True, False])
-def test_no_progress_without_a_terminal(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress_bar("segmenting", "frames", quiet=quiet) as bar:
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("segmenting", "frames", quiet=True, every_s=0.001) as bar:
         assert bar is None
+    with progress_bar("segmenting", "frames", quiet=False) as bar:  # a short run prints none
+        assert bar is not None
+        bar(1, 2)
     assert capsys.readouterr() == ("", "")
+    lines: list[str] = []
+
+    def line(expected: str) -> None:
+        """Wait for it: lines come from a thread of their own, also while a step takes long."""
+        until_s = time.monotonic() + 20
+        while not any(re.fullmatch(expected, one) for one in lines):
+            assert time.monotonic() < until_s, lines
+            lines.extend(capsys.readouterr().err.splitlines())
+        lines.clear()
+
+    with progress_bar("calibrating", "steps", quiet=False, every_s=0.005) as bar:
+        assert bar is not None
+        line(r"calibrating: 0 steps, \d+ s so far")
+        bar(1, 10, "measuring ranges")
+        line(r"calibrating: 1 of 10 steps, measuring ranges, \d+ s so far")
+        bar(2, 10, "measuring ranges")
+        line(r"calibrating: 2 of 10 steps, measuring ranges, about \d+ s left")
+        bar(1, 3, "checking")  # other work, whose pace is not known yet
+        line(r"calibrating: 1 of 3 steps, checking, \d+ s so far")
+
+
+def test_the_estimate_is_of_the_present_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("vmkla.cli.console.time.monotonic", lambda: now_s[0])
+    pace = _Pace()
+    pace.update(0, 12, "")
+    now_s[0] += 60.0
+    pace.update(2, 12, "")
+    assert pace.line("building", "steps") == "building: 2 of 12 steps, about 5 min 0 s left"
+    pace.update(5, 40, "kernels")  # another piece, taken up at its fifth step
+    now_s[0] += 10.0
+    pace.update(10, 40, "kernels")
+    assert pace.line("building", "steps") == "building: 10 of 40 steps, kernels, about 1 min 0 s left"
+    pace.update(40, 40, "kernels")
+    assert pace.line("building", "steps").endswith("about 0 s left")
 
 
 def test_progress_goes_to_the_terminal_on_stderr(
@@ -85,7 +124,10 @@ def test_progress_goes_to_the_terminal_on_stderr(
             bar(3, 7, "2 with a finding")
         with progress_bar("segmenting", "frames", quiet=True) as silent:
             assert silent is None
-    shown = os.read(master, 65536).decode()
+    shown = ""
+    with contextlib.suppress(OSError):  # what a terminal gives when nobody writes to it any more
+        while more := os.read(master, 65536):
+            shown += more.decode()
     os.close(master)
     assert "segmenting" in shown and "3/7" in shown and "2 with a finding" in shown
     assert capsys.readouterr().out == ""

@@ -287,6 +287,20 @@ def test_skipped_gates_are_written_down_and_warned_of(
     assert "never verified" in caplog.text
 
 
+@pytest.mark.parametrize("changes", [{}, {"precision": "fp16"}, {"skip_gates": True}], ids=str)
+def test_every_step_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """The last one begins when one is left: what progress says of the end is true."""
+    exported(changes.get("precision", "fp32"))  # by the real exporter; its trace is taken again
+    monkeypatch.setattr(tracing, "trace", lambda model, form: traced(model.config, form))
+    seen: list[tuple[int, int | None, str]] = []
+    export(tmp_path / "model.onnx", on_step=lambda *step: seen.append(step), **changes)
+    assert [done for done, _, _ in seen] == list(range(len(seen)))
+    assert {total for _, total, _ in seen} == {len(seen)}
+    assert "tracing" in {name for _, _, name in seen}
+
+
 def test_the_model_is_not_changed(tmp_path: Path, no_tracing: None) -> None:
     before = weights_sha256(network())
     report = export(tmp_path / "model.onnx", half_storage=True, skip_gates=True)
