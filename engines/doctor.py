@@ -32,6 +32,7 @@ _PURPOSES = {
     "train": "vmkla train",
     "export": "vmkla export",
     "calibrate": "vmkla calibrate",
+    "report": "report.html of vmkla eval",
     "cuda": "the mamba_ssm backend",
     "tensorrt": "TensorRT",
     "jetson": "TensorRT on Jetson",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +227,29 @@ def test_threshold_and_field_of_view_reach_the_judge(
     assert strict["per_image"]["sensitivity"] < plain["per_image"]["sensitivity"]
     assert (plain["roi"], cut["roi"]) == ("none", "0,0,32,48")
     assert cut["per_image"]["dice"] != plain["per_image"]["dice"]
+
+
+WITHOUT = """
+import sys
+for name in sys.argv[1].split(","):
+    sys.modules[name] = None
+from vmkla.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_the_page_needs_matplotlib_and_no_torch(tiny_onnx: Path, folder: Path, tmp_path: Path) -> None:
+    """As after ``pip install 'vmkla[report]'``, and as in the base install."""
+
+    def run(absent: str, *more: str) -> subprocess.CompletedProcess[str]:
+        given = ["eval", "--model", tiny_onnx, "--data", folder, "--out", tmp_path / "out", *more]
+        command = [sys.executable, "-c", WITHOUT, absent, *map(str, given)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    absent = "torch,onnx,safetensors,h5py,imagehash,monai,scipy,captum"
+    done = run(f"{absent},matplotlib")
+    assert done.returncode == 4 and "pip install 'vmkla[report]'" in done.stderr
+    assert not (tmp_path / "out").exists()
+    done = run(absent)
+    assert done.returncode == 0, done.stderr
+    assert "data:image/png" in (tmp_path / "out/report.html").read_text(encoding="utf-8")

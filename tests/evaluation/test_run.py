@@ -171,13 +171,14 @@ def test_a_missing_package_is_said_before_the_first_image(
     def never(*_: Any) -> None:
         raise AssertionError("an image was judged")
 
-    for module, options in (
-        ("matplotlib", EvalOptions(out_dir=tmp_path / "out")),
-        ("monai.metrics.utils", EvalOptions(out_dir=tmp_path / "out", html=False, volumes=True)),
+    volumes = EvalOptions(out_dir=tmp_path / "out", html=False, volumes=True)
+    for module, options, extra in (
+        ("matplotlib", EvalOptions(out_dir=tmp_path / "out"), "report"),
+        ("monai.metrics.utils", volumes, "train"),
     ):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
             with pytest.raises(MissingDependencyError, match=module) as caught:
                 run_evaluation(RedRunner(48, 64), {"": images()}, options, never)
-            assert "vmkla[train]" in str(caught.value)
+            assert f"vmkla[{extra}]" in str(caught.value)
     assert not (tmp_path / "out").exists()

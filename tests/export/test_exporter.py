@@ -287,7 +287,11 @@ def test_skipped_gates_are_written_down_and_warned_of(
     assert "never verified" in caplog.text
 
 
-@pytest.mark.parametrize("changes", [{}, {"precision": "fp16"}, {"skip_gates": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"skip_gates": True}, pytest.param({"precision": "fp16"}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_every_step_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:

@@ -129,7 +129,7 @@ def _key(values: dict[str, Any], measure: str) -> str:
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     """A figure and its axes, inches; without pyplot and its global state."""
-    require("matplotlib", extra="train", purpose="report.html")
+    require("matplotlib", extra="report", purpose="report.html")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -70,7 +70,7 @@ def run_evaluation(
     """
     check_threshold(options.threshold, runner.spec)
     if options.html:
-        require("matplotlib", extra="train", purpose="report.html (leave it out with --no-html)")
+        require("matplotlib", extra="report", purpose="report.html (leave it out with --no-html)")
     if options.volumes:
         require("monai.metrics.utils", extra="train", purpose="HD95 of volumes")
     results: list[ImageResult] = []
