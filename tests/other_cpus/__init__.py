@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from other_cpus.copies import copy_onnxruntime, copy_patched
 
@@ -173,11 +174,13 @@ def _flags() -> frozenset[str]:
 
 def ask_for_precise_mode() -> None:
     """Let all later sessions of this process take ONNX Runtime's slower products, exact on every CPU."""
-    import onnxruntime
+    from vmkla.imports import require
+
+    onnxruntime = require("onnxruntime", extra=None, purpose="an exact session")
 
     plain = onnxruntime.SessionOptions
 
-    def options() -> onnxruntime.SessionOptions:
+    def options() -> Any:
         made = plain()
         made.add_session_config_entry("session.x64quantprecision", "1")
         return made
