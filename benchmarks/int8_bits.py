@@ -42,7 +42,7 @@ def quantized(target: Target, frames: FrameSet, folder: Path) -> Path:
     """Shipped ``nano`` with everything quantized for a target."""
     source = open_artefact(weights.resolve("nano", ".onnx"), target, "fp32")
     given: dict[str, Any] = {"input_type": "uint8", "batch": None, "threads": THREADS}
-    channels = measure_channels(source.path, source.layers, frames.frames, **given)
+    channels = measure_channels(source.model, source.layers, frames.frames, **given)
     divisors = find_divisors(source.model, source.layers, channels)
     model, layers = equalise(source.model, source.layers, divisors)
     equalised, path = folder / "equalised.onnx", folder / f"{target}.onnx"
