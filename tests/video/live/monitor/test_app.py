@@ -142,6 +142,18 @@ def test_nothing_that_is_asked_comes_back(client: Client) -> None:
     assert client.status()["live"]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("header", ["Content-Length: 1000000000", "Transfer-Encoding: chunked"])
+def test_a_body_is_not_read(guarded: Client, method: str, header: str) -> None:
+    with socket.create_connection(guarded.address, timeout=20) as connection:
+        connection.sendall(f"{method} / HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n".encode())
+        answer = b""
+        while piece := connection.recv(4096):  # it ends, though the body never does
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"it has a body" in answer
+    assert all(f"\r\n{name}: {value}\r\n".encode() in answer for name, value in SECURITY.items())
+
+
 def test_a_request_of_very_many_lines_is_refused_unread(guarded: Client) -> None:
     bearer = f"Authorization: Bearer {TOKEN}".encode()
     head, end = b"GET /status.json HTTP/1.1\r\nHost: localhost\r\n", b"Connection: close\r\n\r\n"

@@ -101,13 +101,17 @@ class Guard:
             return
         # Before the turn, so cheap whatever a stranger sends.
         headers = Headers(scope=scope)
+        host = parse_host(headers.get("host", ""))
+        if host is None or _has_body(headers):
+            await _malformed()(scope, receive, send)
+            return
         given = self._token_in_address(scope)
         scope[HAS_TOKEN] = given or self._has_token(headers)
         pace = self._holders if scope[HAS_TOKEN] else self._others
         turn = await _unless_gone(pace.turn(), receive)
         if turn is None:
             return
-        answer: Application | None = self._refusal(scope, headers) if turn else _busy()
+        answer: Application | None = self._refusal(scope, headers, host) if turn else _busy()
         if answer is None and given:
             answer = self._exchange()
         # Starlette routes by this path as well. The one in its `request.url` can come from the Host header.
@@ -115,13 +119,10 @@ class Guard:
             answer = _ask_for_token(scope)
         await (answer or self._app)(scope, receive, send)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+    def _refusal(self, scope: Scope, headers: Headers, host: str) -> Response | None:
         """The answer to what nobody may ask; None for all else."""
         from starlette.responses import PlainTextResponse
 
-        host = parse_host(headers.get("host", ""))
-        if host is None:
-            return PlainTextResponse("The Host header is malformed.\n", 400, {"Connection": "close"})
         if scope["method"] not in ("GET", "HEAD"):
             return PlainTextResponse("This page can only be read.\n", 405, {"Allow": "GET, HEAD"})
         if not self._access.host_allowed(host):
@@ -172,7 +173,18 @@ async def _unless_gone(turn: Coroutine[Any, Any, bool], receive: Receive) -> boo
 
 async def _goodbye(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
-        pass  # a body, which nobody wants
+        pass
+
+
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _malformed() -> Response:
+    from starlette.responses import PlainTextResponse
+
+    text = "The request is malformed: its Host is none, or it has a body.\n"
+    return PlainTextResponse(text, 400, {"Connection": "close"})
 
 
 def _busy() -> Response:
