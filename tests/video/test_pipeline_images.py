@@ -216,6 +216,35 @@ class TestContinue:
         changed = next(row for row in rows(out) if row["name"] == NAMES[1])
         assert changed["area_px"] == 0
 
+    @pytest.mark.parametrize(
+        "change", [{"name": ["a"]}, {"name": None}, {"sha256": 7}, {"segmented": "yes"}, {"segmented": {}}]
+    )
+    def test_a_row_of_other_types_is_no_row(
+        self, folder: Path, make_runner: Any, tmp_path: Path, change: dict[str, Any]
+    ) -> None:
+        out = tmp_path / "out"
+        options = SegmentOptions(out, resume=True)
+        segment(make_runner(), folder, options)
+        first, *others = rows(out)
+        text = "".join(json.dumps(row) + "\n" for row in ({**first, **change}, *others))
+        (out / "frames.jsonl").write_text(text, encoding="utf-8")
+        runner = make_runner()
+        segment(runner, folder, options)
+        assert runner.calls == 1 and len(rows(out)) == len(others) + 1
+
+    @pytest.mark.parametrize("name", ["a\0b", "../kept.png", "/" + "x" * 300])
+    def test_a_row_removes_only_pictures_of_its_run(
+        self, folder: Path, make_runner: Any, tmp_path: Path, name: str
+    ) -> None:
+        out, other = tmp_path / "out", tmp_path / "kept.png"
+        segment(make_runner(), folder, SegmentOptions(out))
+        other.write_bytes(b"of somebody else")
+        (out / "frames.jsonl").write_text(
+            json.dumps({**rows(out)[0], "overlay": name}) + "\n", encoding="utf-8"
+        )
+        segment(make_runner(), folder, SegmentOptions(out, exist_ok=True))
+        assert other.exists() and len(rows(out)) == len(NAMES)
+
     def test_a_second_interruption_loses_nothing(
         self, folder: Path, make_runner: Any, tmp_path: Path
     ) -> None:

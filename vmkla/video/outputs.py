@@ -21,6 +21,7 @@ _SETTINGS_MAX_BYTES, _ROW_MAX_BYTES = 1 << 20, 4 << 20
 _TAKEN = (OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER, ROWS, REPORT)
 WHOLE = (OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER, REPORT, SETTINGS)
 """What of a killed run is worth nothing under its temporary name; its rows are, to ``resume``."""
+_ROW_TYPES = {"name": str, "sha256": str, "segmented": bool}
 
 Row = dict[str, Any]
 
@@ -208,7 +209,7 @@ def _write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _read_rows(path: Path) -> list[Row]:
-    """Whole rows of a file; a line that a kill tore is left out."""
+    """Whole rows of a file; a line that a kill tore, or that is no row, is left out."""
     rows = []
     try:
         lines = path.read_bytes().split(b"\n")
@@ -219,7 +220,7 @@ def _read_rows(path: Path) -> list[Row]:
             row = parse_json(line, _ROW_MAX_BYTES)
         except MalformedError:
             continue
-        if isinstance(row, dict) and {"name", "sha256", "segmented"} <= row.keys():
+        if isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in _ROW_TYPES.items()):
             rows.append(row)
     return rows
 
@@ -247,6 +248,8 @@ def _remove_pictures(out_dir: Path, line: bytes) -> None:
     except (ValueError, AttributeError, TypeError):
         return  # a torn line names nothing
     for name in names:
+        if "\0" in str(name):
+            continue
         picture = (out_dir / str(name)).resolve()
         if out_dir.resolve() in picture.parents and picture.is_file():
             picture.unlink()
