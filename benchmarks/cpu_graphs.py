@@ -6,51 +6,82 @@ import json
 import statistics
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import SIZE, Table, apart, exported, median_ms
+from other_cpu import children_as, kinds
 
 DENSE = {"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Conv", "FusedConv"}
 RUNS = 30
 GOALS = {"small": 1.7, "nano": 2.5}
+AS_AVX2 = (
+    "avx2: the same CPU with AVX-512 hidden from ONNX Runtime, OpenVINO and vmkla (tests/other_cpus): the\n"
+    "code that a CPU without AVX-512 runs, at this CPU's speed."
+)
 
 
 def measure(threads: int) -> list[Table]:
-    """Latency beside OpenVINO, and where the time goes."""
-    latency = Table(
-        f"One frame, {SIZE}x{SIZE}, batch 1, FP32, {threads} threads",
-        ("preset", "runtime", "median ms"),
-        notes=[
-            "OpenVINO gets the same exported file with the function bodies written into the graph.",
-            "The last row of each preset is the same file with every scan left out (its input passed on).",
-        ],
-    )
-    ratio = Table(
-        "Kernel time in ONNX Runtime, ms per frame (medians of its own profile)",
-        ("preset", "all kernels", "MatMul + Gemm + Conv", "ratio", "goal at most"),
-    )
-    where = Table("Where the rest goes, ms per frame", ("preset", "op", "kernels per frame", "ms"))
-    for preset in ("small", "nano"):
-        with exported(preset) as path:
-            frame = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
-            latency.add(
-                preset, "ONNX Runtime, vmkla kernels", apart(ort_latency, path, frame, threads, "native")
-            )
-            latency.add(
-                preset, "ONNX Runtime, function bodies", apart(ort_latency, path, frame, threads, "bodies")
-            )
-            latency.add(preset, "OpenVINO, same file", apart(openvino_latency, path, frame, threads))
-            stripped = without_scans(path)
-            latency.add(preset, "OpenVINO, scans left out", apart(openvino_latency, stripped, frame, threads))
-            per_op = apart(profile, path, frame, threads)
-        total = sum(ms for _, ms in per_op.values())
-        dense = sum(ms for op, (_, ms) in per_op.items() if op in DENSE)
-        ratio.add(preset, total, dense, total / dense, GOALS[preset])
-        for op, (count, ms) in sorted(per_op.items(), key=lambda item: -item[1][1])[:14]:
-            where.add(preset, op, f"{count:.0f}", ms)
+    """Latency beside OpenVINO, and where the time goes: as this CPU, and as one without AVX-512."""
+    with kinds() as sets:
+        latency = Table(
+            f"One frame, {SIZE}x{SIZE}, batch 1, FP32, {threads} threads",
+            ("preset", "runtime", *(f"{kind}, median ms" for kind in sets)),
+            notes=[
+                "OpenVINO gets the same exported file with the function bodies written into the graph.",
+                "The last row of each preset is the same file with every scan left out (input passed on).",
+                *([AS_AVX2] if len(sets) > 1 else []),
+            ],
+        )
+        ratio = Table(
+            "Kernel time in ONNX Runtime, ms per frame (medians of its own profile)",
+            (
+                "preset", "instruction sets", "all kernels", "MatMul + Gemm + Conv", "ratio", "goal at most",
+                "scans", "scans over MatMul + Gemm + Conv",
+            ),
+        )  # fmt: skip
+        where = Table(
+            "Where the rest goes, ms per frame",
+            ("preset", "op", "kernels per frame", *(f"{kind} ms" for kind in sets)),
+        )
+        for preset in GOALS:
+            with exported(preset) as path:
+                _measure_preset(preset, path, threads, sets, (latency, ratio, where))
     return [latency, ratio, where]
+
+
+def _measure_preset(
+    preset: str, path: Path, threads: int, sets: Mapping[str, Path | None], tables: tuple[Table, Table, Table]
+) -> None:
+    latency, ratio, where = tables
+    frame = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
+    stripped = without_scans(path)
+    runs: dict[str, tuple[Callable[..., float | str], tuple[object, ...]]] = {
+        "ONNX Runtime, vmkla kernels": (ort_latency, (path, frame, threads, "native")),
+        "ONNX Runtime, function bodies": (ort_latency, (path, frame, threads, "bodies")),
+        "OpenVINO, same file": (openvino_latency, (path, frame, threads)),
+        "OpenVINO, scans left out": (openvino_latency, (stripped, frame, threads)),
+    }
+    for runtime, (function, arguments) in runs.items():
+        cells: list[float | str] = []
+        for kind, copies in sets.items():
+            with children_as(kind, copies):
+                cells.append(apart(function, *arguments))
+        latency.add(preset, runtime, *cells)
+    per_kind: dict[str, dict[str, tuple[float, float]]] = {}
+    for kind, copies in sets.items():
+        with children_as(kind, copies):
+            per_kind[kind] = apart(profile, path, frame, threads)
+        total = sum(ms for _, ms in per_kind[kind].values())
+        dense = sum(ms for op, (_, ms) in per_kind[kind].items() if op in DENSE)
+        scans = per_kind[kind]["SelectiveScan2d"][1]
+        goal = GOALS[preset] if copies is None else "-"
+        ratio.add(preset, kind, total, dense, total / dense, goal, scans, scans / dense)
+    own = next(iter(per_kind.values()))
+    for op, (count, _) in sorted(own.items(), key=lambda item: -item[1][1])[:14]:
+        where.add(preset, op, f"{count:.0f}", *(per_op[op][1] for per_op in per_kind.values()))
 
 
 def ort_latency(path: Path, frame: Any, threads: int, kernels: str) -> float:

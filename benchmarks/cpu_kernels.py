@@ -32,10 +32,20 @@ def scan_inputs(side: int, d: int, rank: int) -> list[Tensor]:
 
 
 def measure_scan(threads: int) -> list[Table]:
-    """One scan of every stage of ``small`` at 256x256."""
+    """One scan of every stage of ``small`` at 256x256, on each of this CPU's instruction sets."""
     torch.set_num_threads(threads)
+    before = native().instruction_set
+    tables = []
+    for name in ("avx512", "avx2", "neon"):
+        if native().set_instruction_set(name):
+            tables.append(_scans(threads))
+    native().set_instruction_set(before)
+    return tables
+
+
+def _scans(threads: int) -> Table:
     table = Table(
-        f"The scan kernel of `small`, {threads} threads",
+        f"The scan kernel of `small`, {native().instruction_set}, {threads} threads",
         ("stage", "scan ms", "exponentials ms", "ratio", "recurrence ms", "ratio", "scans per frame"),
         notes=[
             "Exponentials: 4 H W d n of them at the speed of a bare vector loop over the same polynomial",
@@ -64,7 +74,7 @@ def measure_scan(threads: int) -> list[Table]:
     scan, exponentials, floor = totals
     depths = sum(config.encoder_depths)
     table.add("whole frame", scan, exponentials, scan / exponentials, floor, scan / floor, depths)
-    return [table]
+    return table
 
 
 def measure_reference_frame(threads: int) -> list[Table]:

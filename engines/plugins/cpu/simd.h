@@ -49,15 +49,8 @@ struct Lanes {
   VMKLA_HD static V bits(I i) { return reinterpret_cast<V>(i); }
   VMKLA_HD static I bits(V v) { return reinterpret_cast<I>(v); }
 
-  // The intrinsics fuse this product even where c is one too: in a recurrence, the chain of the states is then one
-  // instruction long. -ffp-contract=fast, set for these files, gives the other sets their instruction.
-#if defined(__AVX512F__)
-  VMKLA_HD static V fma(V a, V b, V c) { return V(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c))); }
-#elif defined(__AVX2__)
-  VMKLA_HD static V fma(V a, V b, V c) { return V(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c))); }
-#else
+  // -ffp-contract=fast, set for these files, turns this into one instruction where the set has it.
   VMKLA_HD static V fma(V a, V b, V c) { return a * b + c; }
-#endif
   VMKLA_HD static V abs(V v) { return bits(bits(v) & 0x7fffffff); }
   VMKLA_HD static V select(I mask, V where_set, V elsewhere) {
     return bits((bits(where_set) & mask) | (bits(elsewhere) & ~mask));
