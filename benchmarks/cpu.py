@@ -1,9 +1,10 @@
 """Measure vmkla on this CPU and write the tables of benchmarks/cpu.md.
 
-    python benchmarks/cpu.py                      # everything, about ten minutes on two cores
+    python benchmarks/cpu.py                      # everything, about fifteen minutes on two cores
     python benchmarks/cpu.py --only graphs scan   # parts
 
 Medians of one run on a machine that should be doing nothing else. `pip install openvino` adds its rows.
+A CPU with AVX-512 also gets a column as a CPU without it (``other_cpu.py``).
 """
 
 from __future__ import annotations
