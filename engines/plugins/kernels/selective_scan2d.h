@@ -41,7 +41,11 @@ template <class L, bool kInRange = false>
 VMKLA_HD typename L::V next_state(typename L::V h, typename L::V delta, typename L::V A_log2e, typename L::V delta_u,
                                   typename L::V B) {
   const typename L::V exponent = delta * A_log2e;
-  return L::fma(kInRange ? exp2_in_range<L>(exponent) : exp2<L>(exponent), h, delta_u * B);
+  if constexpr (kInRange) {  // a lane type with its own exp2 need not have what exp2_in_range takes
+    return L::fma(exp2_in_range<L>(exponent), h, delta_u * B);
+  } else {
+    return L::fma(exp2<L>(exponent), h, delta_u * B);
+  }
 }
 
 }  // namespace VMKLA_KERNELS_NAMESPACE
