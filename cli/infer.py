@@ -246,6 +246,8 @@ def infer(
             save_masks=save_masks,
             stride=stride,
             roi=None if roi is None else parse_roi(roi),
+            image_format=image_format.value,
+            max_megapixels=max_megapixels,
             resume=resume,
             exist_ok=exist_ok,
             anonymous=anonymous,

@@ -395,7 +395,7 @@ def test_a_state_that_the_disk_refuses_keeps_the_earlier_one(config: TrainConfig
 
 def test_a_full_disk_at_the_state_is_called_so(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextlib.contextmanager
-    def on_a_full_disk(path: Path) -> Iterator[BinaryIO]:
+    def on_a_full_disk(path: Path, **_: bool) -> Iterator[BinaryIO]:
         with output_errors(path), open("/dev/full", "wb") as file:
             yield file
 

@@ -67,6 +67,6 @@ def test_other_files_are_not_taken_for_a_state(tmp_path: Path, config: TrainConf
     torch.save({"format": 2, "config": [1, 2]}, path)
     with pytest.raises(BadInputError, match="is not a state"):
         load_state(path, config)
-    torch.save({"format": 2, "config": {}}, path)
+    torch.save({"format": 2, "config": {}, "progress": {"epoch": 0}}, path)
     with pytest.raises(UsageError, match="other settings"):
         load_state(path, config)
