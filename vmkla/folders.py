@@ -124,7 +124,7 @@ def _acquire(path: Path) -> int | None:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
         try:
-            lock = os.open(path / LOCK, flags, 0o666)
+            lock = os.open(path / LOCK, flags, 0o600)
         except OSError as error:
             _warn_without_lock(path, error)
             return None

@@ -83,7 +83,8 @@ def test_a_folder_that_was_there_keeps_its_mode(
 @pytest.mark.slow
 def test_calibration_closes_its_report_and_not_the_model(vmkla: Any, place: Path) -> None:
     flags = ("--frames", "2", "--allow-few", "--no-sensitivity", "--skip-gates", "--out", "made/out")
-    model = ("calibrate", "nano", "--data", "clip.mp4", "--target", "cpu", "--output", "models/int8.onnx")
+    assert vmkla("sample", "views.mp4", "--frames", "8").status == 0
+    model = ("calibrate", "nano", "--data", "views.mp4", "--target", "cpu", "--output", "models/int8.onnx")
     assert vmkla(*model, *flags).status == 0
     assert modes(place / "models") == {".": 0o777, "int8.onnx": 0o666}
     made = modes(place / "made")

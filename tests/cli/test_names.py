@@ -246,7 +246,8 @@ def test_anonymous_explanations(vmkla: Any, patient: Path, tiny_weights: Path) -
 
 @pytest.mark.slow
 def test_an_anonymous_calibration_and_the_model_that_it_writes(vmkla: Any, patient: Path) -> None:
-    data = ("--data", patient / f"{FORENAME}.mp4", "--data", patient / "images")
+    assert vmkla("sample", patient / f"{FORENAME}-views.mp4", "--frames", "8").status == 0
+    data = ("--data", patient / f"{FORENAME}-views.mp4", "--data", patient / "images")
     flags = (
         "--allow-few",
         "--no-sensitivity",

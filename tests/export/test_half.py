@@ -291,7 +291,9 @@ def test_tensorrt_rtx_builds_it_strongly_typed(fp16_onnx: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("clip", [False, True], ids=["rendered", "clip"])
+@pytest.mark.parametrize(
+    "clip", [False, pytest.param(True, marks=pytest.mark.long)], ids=["rendered", "clip"]
+)
 def test_the_documented_command_exports_nano(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], clip: bool
 ) -> None:

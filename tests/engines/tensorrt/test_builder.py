@@ -460,7 +460,10 @@ def test_frames_of_ones_own_are_what_it_runs(tmp_path: Path, output: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "scan"),
-    [("fp32", "encoder.stages.3.blocks.0.scan"), ("fp16", "encoder.stages.2.blocks.1.scan")],
+    [
+        pytest.param("fp32", "encoder.stages.3.blocks.0.scan", marks=pytest.mark.long),
+        ("fp16", "encoder.stages.2.blocks.1.scan"),
+    ],
 )
 def test_an_exchanged_route_in_a_deep_scan_of_nano_is_refused(
     tmp_path: Path, output: Path, precision: str, scan: str
@@ -507,7 +510,10 @@ def test_the_shipped_nano_becomes_an_engine_for_every_target(output: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "input_type"), [("fp16", "uint8"), ("fp32", "float")])
+@pytest.mark.parametrize(
+    ("precision", "input_type"),
+    [("fp16", "uint8"), pytest.param("fp32", "float", marks=pytest.mark.long)],
+)
 def test_nano_as_it_is_exported(tmp_path: Path, output: Path, precision: str, input_type: str) -> None:
     model = tmp_path / "nano.onnx"
     options = ("--precision", precision, "--input", input_type, "--batch", "1,2,4", "--quiet")

@@ -124,7 +124,8 @@ class Watch:
         self._asked = 0  # number of the last self-test that was asked for
         self._asked_s: float | None = None  # when, while its answer is missing
         self._seen_s: float | None = None  # capture time of the newest picture at the last tick
-        self._resumed_s = 0.0  # capture time of the first picture after a gap
+        self._resumed_s = 0.0  # when pictures were to be covered from: a gap's end, or when it was ready
+        self._gap_ended_s = 0.0  # capture time of the first picture after a gap
         self._uncovered_s: float | None = None  # the last time that a picture was not covered
         self._lag: tuple[AiState, str] | None = None  # said until pictures are covered again
         self._was_on = False
@@ -216,13 +217,13 @@ class Watch:
         if newest is None:
             return AiState.STARTING, "no picture yet"
         if self._seen_s is not None and newest[1] - self._seen_s > limits.max_staleness_s:
-            self._resumed_s = newest[1]
+            self._resumed_s = self._gap_ended_s = newest[1]
         self._seen_s = newest[1]
         behind_s = newest[1] - (self.result.captured_s if self.result else float("-inf"))
         if behind_s > limits.max_staleness_s:
             self._uncovered_s = now_s
             # The first inference after a gap may take long; the next ones may not.
-            went_on = self.result is not None and self.result.captured_s > self._resumed_s
+            went_on = self.result is not None and self.result.captured_s > self._gap_ended_s
             if went_on and newest[1] - self._resumed_s > limits.max_staleness_s:
                 self._lag = (AiState.OFF, TOO_SLOW)
             elif self._lag is None:
