@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ KEPT = ("PATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 """All that a traced process inherits: CI and a dozen variables like it keep onnxruntime's telemetry off."""
 
 _CALL = re.compile(r"^\d+ +(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)")
+_UNFINISHED = " <unfinished ...>"
+_RESUMED = re.compile(r"^\d+ +<\.\.\. \w+ resumed>(?P<rest>.*)$")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _DIRECTORY = re.compile(r"^(?:AT_FDCWD|\d+)<(?P<path>[^>]*)>")
 _ADDRESS = re.compile(r'inet_addr\("(?P<v4>[^"]+)"\)|inet_pton\(AF_INET6, "(?P<v6>[^"]+)"')
@@ -116,7 +118,7 @@ def trace(
         text=True, errors="replace", check=False, timeout=timeout_s,
     )  # fmt: skip
     spoken, made = [], set()
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in whole_calls(log.read_text(encoding="utf-8", errors="replace").splitlines()):
         match = _CALL.match(line)
         if match is None:
             continue
@@ -126,6 +128,21 @@ def trace(
         elif (path := _made(name, text, match["result"], folder)) is not None:
             made.add(path)
     return Traced(done.returncode, done.stdout, home, tuple(spoken), frozenset(made))
+
+
+def whole_calls(lines: Iterable[str]) -> Iterator[str]:
+    """Lines of strace's log with each call in one, also where another thread's came in between."""
+    begun: dict[str, str] = {}
+    for line in lines:
+        pid = line.partition(" ")[0]
+        resumed = _RESUMED.match(line)
+        if line.endswith(_UNFINISHED):
+            begun[pid] = line.removesuffix(_UNFINISHED)
+        elif resumed is not None and pid in begun:
+            yield begun.pop(pid) + resumed["rest"]
+        else:
+            yield line
+    yield from (f"{line}) = ?" for line in begun.values())  # ended in the middle of it
 
 
 def _beyond_this_machine(arguments: str) -> bool:
