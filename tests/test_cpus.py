@@ -167,7 +167,7 @@ print(limited, count() - before)
 
 def test_onnxruntime_gets_no_thread_beyond_the_quota(tiny_onnx: Path) -> None:
     """The calling thread is one of its threads, so one of four means three more."""
-    command = [sys.executable, "-c", THREADS, str(tiny_onnx)]
+    command = [sys.executable, "-I", "-c", THREADS, str(tiny_onnx)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["0", "3"]
 

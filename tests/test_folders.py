@@ -34,7 +34,7 @@ with locked_folder(Path(sys.argv[1])):
 @contextmanager
 def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lock until its stdin ends."""
-    command = [sys.executable, "-c", HOLD, str(folder)]
+    command = [sys.executable, "-I", "-c", HOLD, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "locked\n"
         try:
@@ -104,7 +104,10 @@ def test_a_lock_whose_file_was_just_removed_does_not_count(
 @contextmanager
 def holder_refused(folder: Path) -> Iterator[None]:
     done = subprocess.run(
-        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        [sys.executable, "-I", "-c", HOLD, str(folder)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
     )
     assert b"in use by another run" in done.stderr and done.stdout == b""
     yield

@@ -15,7 +15,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python without the switch; CI keeps the telemetry of these short processes off."""
     kept = {name: value for name, value in os.environ.items() if name != SWITCH}
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-I", "-c", code],
         env=kept | {"CI": "1"} | environment,
         capture_output=True,
         text=True,

@@ -94,6 +94,6 @@ def test_log_messages_are_printable_too() -> None:
         "logging.getLogger('x').info('not shown')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stderr == "a\\x1b[2J\\nb rtsp://***@h/\n" and not done.stdout

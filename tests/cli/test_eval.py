@@ -243,7 +243,7 @@ def test_the_page_needs_matplotlib_and_no_torch(tiny_onnx: Path, folder: Path, t
 
     def run(absent: str, *more: str) -> subprocess.CompletedProcess[str]:
         given = ["eval", "--model", tiny_onnx, "--data", folder, "--out", tmp_path / "out", *more]
-        command = [sys.executable, "-c", WITHOUT, absent, *map(str, given)]
+        command = [sys.executable, "-I", "-c", WITHOUT, absent, *map(str, given)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
     absent = "torch,onnx,safetensors,h5py,imagehash,monai,scipy,captum"

@@ -77,7 +77,7 @@ def test_a_command_names_the_packages(without_libgl: dict[str, str], tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_doctor_imports_what_it_judges(without_libgl: dict[str, str]) -> None:
+def test_doctor_imports_what_it_judges(without_libgl: dict[str, str], tmp_path: Path) -> None:
     """The package alone: the others take their time."""
     code = """
 from vmkla.engines.doctor import Diagnosis, _package
@@ -87,6 +87,7 @@ print(__import__("json").dumps(Diagnosis("", "", "", "", 1, None, found).to_dict
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=without_libgl,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,

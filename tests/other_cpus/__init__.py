@@ -158,10 +158,11 @@ def environment(profile: str, folder: Path) -> dict[str, str]:
 def run(
     profile: str, folder: Path, *arguments: str | Path, timeout_s: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python with some arguments as another CPU."""
+    """Run Python with some arguments as another CPU, away from the checkout and its half of a package."""
     return subprocess.run(
         [sys.executable, *arguments],
-        env=environment(profile, folder), capture_output=True, text=True, check=False, timeout=timeout_s,
+        cwd=folder, env=environment(profile, folder), capture_output=True, text=True, check=False,
+        timeout=timeout_s,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,14 @@ def install(requirements: list[str], folder: Path) -> None:
 def run_tests(root: Path, folder: Path, *arguments: str) -> str:
     """What pytest prints with the releases in ``folder``; it must pass."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        [
+            sys.executable,
+            str(Path(sysconfig.get_path("scripts")) / "pytest"),
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *arguments,
+        ],
         env=os.environ | {"PYTHONPATH": str(folder)},
         cwd=root,
         capture_output=True,
