@@ -87,7 +87,6 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(PYTEST) $(SPREAD) -m "(not slow or telling) and not quiet"
-	$(PYTEST) -m "telling and quiet"
 
 test-all: install
 	$(PYTEST) $(SPREAD) -m "not slow and not quiet"

@@ -87,7 +87,7 @@ def test_each_route(run: Run, route: int) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     shape=st.tuples(
         st.integers(1, 2),

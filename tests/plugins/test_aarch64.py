@@ -140,7 +140,13 @@ FAULTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(name, marks=[] if name in ("neon-max", "route-order") else [pytest.mark.long])
+        for name in FAULTS
+    ],
+)
 def test_a_fault_in_the_source_is_seen(root: Path, tmp_path: Path, fault: str) -> None:
     name, right, wrong, check = FAULTS[fault]
     source = tmp_path / "source"

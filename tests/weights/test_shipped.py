@@ -92,6 +92,7 @@ def test_every_frame_of_a_real_withdrawal_is_written(nano: Runner, shared_data: 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.needs_data
 @pytest.mark.parametrize(("name", "floor"), [("kvasir-seg", 0.60), ("cvc-clinicdb", 0.45)])
 def test_unseen_sets_reach_their_floor(nano: Runner, shared_data: Path, name: str, floor: float) -> None:

@@ -11,7 +11,7 @@ from live_clips import write_clip
 from live_harness import Setup
 from live_tests import picture_held
 
-pytestmark = [pytest.mark.slow, pytest.mark.quiet]
+pytestmark = pytest.mark.slow
 
 
 def test_fifty_clients(tmp_path: Path, live_setup: Setup) -> None:

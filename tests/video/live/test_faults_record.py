@@ -9,7 +9,7 @@ import pytest
 from live_harness import Setup
 from live_tests import picture_held
 
-pytestmark = [pytest.mark.slow, pytest.mark.quiet]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.telling
@@ -35,6 +35,7 @@ def test_kill_of_everything(tmp_path: Path, live_setup: Setup) -> None:
     assert more["readable by others"] == []
 
 
+@pytest.mark.quiet  # the encoders and the disk's limit leave little of two cores
 @pytest.mark.skipif(not faults.can_mount(), reason="needs unshare and a mount namespace of its own")
 def test_disk_full(tmp_path: Path, live_setup: Setup) -> None:
     figures = faults.disk_full(tmp_path, live_setup)

@@ -9,7 +9,7 @@ import pytest
 from live_harness import Setup
 from live_tests import picture_held
 
-pytestmark = [pytest.mark.slow, pytest.mark.quiet]
+pytestmark = pytest.mark.slow
 
 
 def test_stalls(tmp_path: Path, live_setup: Setup) -> None:

@@ -14,7 +14,7 @@ from live_figures import Figures
 from live_harness import Setup
 from live_tests import picture_held
 
-pytestmark = [pytest.mark.slow, pytest.mark.quiet]
+pytestmark = pytest.mark.slow
 
 
 def held(figures: Figures) -> None:
