@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +81,32 @@ class TensorRTApi:
                 messages.add(levels[severity], msg)
 
         return KeepingLogger()
+
+    def make_builder(self, logger: Any) -> Any:
+        """An ``IBuilder`` that speaks through a logger of ``make_logger``."""
+        with _no_collection():
+            return self.module.Builder(logger)
+
+    def make_runtime(self, logger: Any) -> Any:
+        """An ``IRuntime`` that speaks through a logger of ``make_logger``."""
+        with _no_collection():
+            return self.module.Runtime(logger)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold Python's garbage collection back.
+
+    The library logs while it holds a lock. A collection in the logger may destroy an older builder, which
+    waits for that lock in the same thread, for ever.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @dataclass

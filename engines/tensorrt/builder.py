@@ -210,7 +210,7 @@ def _heading(api: TensorRTApi, plan: Preflight, gpu: GpuFacts | None) -> str:
 
 def _make_builder(api: TensorRTApi, library_logger: Any, messages: Messages) -> Any:
     try:
-        return api.module.Builder(library_logger)
+        return api.make_builder(library_logger)
     except Exception as error:  # the bindings raise TypeError where the library returns nothing
         raise _failure(
             f"{api.runtime} {api.version_text} makes no builder here: {error}", messages

@@ -20,7 +20,7 @@ def inspect_engine(api: TensorRTApi, plan: Path, messages: Messages) -> tuple[di
     Raises:
         VmklaError: the library does not load the engine.
     """
-    runtime = api.module.Runtime(api.make_logger(messages))
+    runtime = api.make_runtime(api.make_logger(messages))
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
         raise VmklaError(

@@ -57,7 +57,7 @@ class LoadedEngine:
         self.messages = messages
         # The library keeps no reference of its own to a logger or a runtime, and both are used to the end.
         self._logger = api.make_logger(messages)
-        self._runtime: Any = api.module.Runtime(self._logger)
+        self._runtime: Any = api.make_runtime(self._logger)
         self._engine: Any = None
         self.context: Any = None
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -123,11 +124,35 @@ def test_the_librarys_messages_are_kept_by_severity(
 def test_the_library_itself_speaks_to_the_logger(rtx: TensorRTApi) -> None:
     messages = Messages()
     library_logger = rtx.make_logger(messages)
-    builder = rtx.module.Builder(library_logger)
+    builder = rtx.make_builder(library_logger)
     network = builder.create_network(1)
     parser = rtx.module.OnnxParser(network, library_logger)
     assert not parser.parse(b"no model")
     assert any("Failed to parse" in text for text in messages.errors)
+
+
+ALLOCATING = """
+import gc
+from vmkla.engines.tensorrt.api import Messages, load_api
+class Allocating(Messages):
+    def add(self, level, text):
+        kept.extend([] for _ in range(60_000))
+kept = []
+api = load_api("tensorrt-rtx")
+gc.set_threshold(50_000)  # so the collection comes in the logger and nowhere else
+for _ in range(3):
+    cycle = [api.make_builder(api.make_logger(Allocating()))]
+    cycle.append(cycle)
+    del cycle
+print("made")
+"""
+
+
+def test_a_collection_while_a_builder_is_made_destroys_no_other(rtx: TensorRTApi) -> None:
+    """It would wait for a lock that its own thread holds."""
+    command = [sys.executable, "-I", "-c", ALLOCATING]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "made\n", done.stderr
 
 
 def test_a_plugin_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

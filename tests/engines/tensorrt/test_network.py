@@ -38,7 +38,7 @@ class Parsed:
 
     def __init__(self, api: TensorRTApi, model: onnx.ModelProto | bytes) -> None:
         self.logger = api.make_logger(Messages())
-        self.builder = api.module.Builder(self.logger)
+        self.builder = api.make_builder(self.logger)
         data = model if isinstance(model, bytes) else model.SerializeToString()
         self.parsed = parse_network(api, self.builder, self.logger, data, PATH)
         self.network = self.parsed.network
