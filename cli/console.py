@@ -139,7 +139,7 @@ def print_line(text: str = "") -> None:
 def print_json(document: Any) -> None:
     """The one JSON document of ``--json``, on stdout. NaN and infinity become null.
 
-    Characters that stdout cannot have, and names that are no valid Unicode, are escaped as JSON does it.
+    Characters that stdout cannot have, and names that are not valid Unicode, are escaped as JSON does it.
     """
     plain = _plain(document)
     text = printable_json(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False))

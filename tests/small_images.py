@@ -38,6 +38,20 @@ def tagged(suffix: str, pixels: npt.NDArray[np.uint8], orientation: int) -> byte
     return buffer.getvalue()
 
 
+def shown_as(stored: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    """What a viewer shows of stored pixels (H, W, 3), by the table of the EXIF standard (tag 0x0112)."""
+    return {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.transpose(1, 0, 2),
+        6: np.rot90(stored, -1),
+        7: stored[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(stored, 1),
+    }[orientation]
+
+
 def black_png(height: int, width: int) -> bytes:
     """A black grey PNG of any size: about a thousandth of its pixels in bytes."""
     packer = zlib.compressobj(1)

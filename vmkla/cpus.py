@@ -170,7 +170,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def _ratio(quota: str, period: str) -> float | None:
-    """Quota by period, both microseconds; None for ``max``, -1 and what is no number."""
+    """Quota by period, both microseconds; None for ``max``, -1 and what is not a number."""
     if quota.isdecimal() and period.isdecimal() and int(quota) > 0 and int(period) > 0:
         return int(quota) / int(period)
     return None

@@ -37,7 +37,7 @@ def from_plain(kind: Any, value: Any, name: str) -> Any:
         return value
     if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not kind:  # not isinstance: True is no number here
+    if type(value) is not kind:  # not isinstance: True is not a number here
         raise TypeError(f"{name} is {value!r:.200}, expected {getattr(kind, '__name__', kind)}")
     return value
 

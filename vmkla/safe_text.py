@@ -41,7 +41,7 @@ def redact(text: str) -> str:
 def escape(text: str) -> str:
     """Write what moves a cursor, starts a terminal's sequence or turns the direction of text as ``\\x1b``.
 
-    A byte of a file name that is no valid Unicode is written alike, so that the result can be encoded.
+    A byte of a file name that is not valid Unicode is written alike, so that the result can be encoded.
     """
     if text.isprintable():
         return text
@@ -70,7 +70,7 @@ def _is_plain(letter: str) -> bool:
 
 
 def _escaped(letter: str) -> str:
-    if "\udc80" <= letter <= "\udcff":  # a byte that is no valid UTF-8, as Python keeps it in a name
+    if "\udc80" <= letter <= "\udcff":  # a byte that is not valid UTF-8, as Python keeps it in a name
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode()
 

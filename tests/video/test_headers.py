@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_images import KINDS, STATED, stating, tagged
+from small_images import KINDS, STATED, shown_as, stating, tagged
 
 from vmkla.errors import BadInputError
 from vmkla.video.headers import HeaderError, looks_like_image, read_header
@@ -40,16 +40,7 @@ def test_the_orientation_of_every_kind(suffix: str, orientation: int) -> None:
     data = tagged(suffix, stored, orientation)
     header = read_header(data)
     assert (header.height, header.width, header.orientation) == (24, 40, orientation)
-    shown = {
-        1: stored,
-        2: stored[:, ::-1],
-        3: stored[::-1, ::-1],
-        4: stored[::-1],
-        5: stored.transpose(1, 0, 2),
-        6: np.rot90(stored, -1),
-        7: stored[::-1, ::-1].transpose(1, 0, 2),
-        8: np.rot90(stored, 1),
-    }[orientation]
+    shown = shown_as(stored, orientation)
     made = decode_image(data, name="x")
     assert made.shape == shown.shape and header.upright_hw == shown.shape[:2]
     assert np.abs(made.astype(int) - shown).max() <= (40 if suffix == ".jpg" else 0)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from small_images import shown_as
 
 from vmkla import files
 from vmkla.errors import BadInputError
@@ -123,16 +124,7 @@ class TestDecode:
         exif = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", 1) + entry + bytes(4)
         plain = encode(".jpg", stored, cv2.IMWRITE_JPEG_QUALITY, 100)
         tagged = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
-        shown = {
-            1: stored,
-            2: stored[:, ::-1],
-            3: stored[::-1, ::-1],
-            4: stored[::-1],
-            5: stored.transpose(1, 0, 2),
-            6: np.rot90(stored, -1),
-            7: stored[::-1, ::-1].transpose(1, 0, 2),
-            8: np.rot90(stored, 1),
-        }[orientation]
+        shown = shown_as(stored, orientation)
         made = decode_image(tagged, name="x")
         assert made.shape == shown.shape
         assert np.abs(made.astype(int) - shown).mean() < 4  # JPEG; a wrong turn is off by tens

@@ -100,7 +100,7 @@ def test_logging_is_left_as_it_was() -> None:
 
 
 def test_videos_are_opened_at_one_door() -> None:
-    """Files in ``streams``, live streams in ``streaming``; a TIFF is no video. What writes says so."""
+    """Files in ``streams``, live streams in ``streaming``; a TIFF is not a video. What writes says so."""
     doors = []
     for folder in ("vmkla", "engines", "cli", "calibration", "export"):
         for path in (ROOT / folder).rglob("*.py"):

@@ -88,7 +88,7 @@ def with_tag(path: Path, tag: bytes, number: int = 1) -> Path:
     for _ in range(number):
         place = data.index(b"avc1", data.index(b"stsd", place + 1))
     data[place : place + 4] = tag
-    # Without the box that describes H.264 nothing else tells what it was.
+    # Without the box that describes H.264 nothing else states what it was.
     data[data.index(b"avcC", place) : data.index(b"avcC", place) + 4] = b"free"
     path.write_bytes(data)
     return path

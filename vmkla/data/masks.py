@@ -207,7 +207,7 @@ def placed(
 
     labelme and CVAT show an image upright and store upright masks; a script that reads with OpenCV's
     ``IMREAD_UNCHANGED`` or Pillow makes masks that lie as the pixels are stored. From orientation 5 on the
-    size tells which, unless the image is square. A mask's own EXIF orientation settles it when it equals the
+    size decides, unless the image is square. A mask's own EXIF orientation settles it when it equals the
     image's: both are then shown turned alike.
 
     Args:

@@ -239,7 +239,7 @@ class JsonlSink:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> bytes:
-    """JSON in UTF-8; what is no valid Unicode, and what a terminal would obey, is escaped."""
+    """JSON in UTF-8; what is not valid Unicode, and what a terminal would obey, is escaped."""
     return printable_json(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)).encode()
 
 

@@ -10,7 +10,7 @@ from vmkla.errors import BadInputError, UsageError
 
 MAX_SIDE_PX = 16384
 """x264's limit, and so that of every frame that is read: nothing larger could be written."""
-_DEFAULT, _ATTACHED_PICTURE = 0x1, 0x400  # FFmpeg's AV_DISPOSITION_*: the cover of a file is no video
+_DEFAULT, _ATTACHED_PICTURE = 0x1, 0x400  # FFmpeg's AV_DISPOSITION_*: the cover of a file is not a video
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def _rtsp(text: str) -> LiveAddress:
         raise _unreadable("it has no host" if not place else "what should be host and port is neither")
     port = match["port"]
     if port is not None and not (port.isascii() and 0 < len(port) <= 5 and 0 < int(port) < 1 << 16):
-        raise _unreadable("its port is no number from 1 to 65535")
+        raise _unreadable("its port is not a number from 1 to 65535")
     target, _, fragment = text.partition("#")
     options = dict(parse_qsl(fragment, keep_blank_values=True))
     if set(options) - {"transport"} or options.get("transport", "tcp") not in ("tcp", "udp"):
