@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import unicodedata
 
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmkla.safe_text import escape, printable, printable_json, redact
+
+LONG = ("a", "-", "a.", "a+", "%", "a:,", "a:/", "a://", "a://b:c@", "token ", 'pw="', "x:y@ ")
+"""What a hostile name may consist of: each is searched in a time that grows with its length alone."""
 
 OBEYED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Categories of characters that a terminal may act on, or that no stream can encode."""
@@ -33,6 +37,16 @@ OBEYED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 )
 def test_what_may_be_a_password_goes(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+@pytest.mark.parametrize("piece", LONG)
+def test_a_megabyte_is_redacted_at_once(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece))
+    began_s = time.process_time()
+    redact(text + "@!")
+    shown = printable(text)
+    assert time.process_time() - began_s < 10  # with a search that backtracks: hours
+    assert len(shown) < 50_000 and shown.endswith("more characters)")
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,18 @@ import re
 import sys
 import unicodedata
 
-_USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*:/+)[^\n]*@")
-"""Greedy: a password may hold an @, a space or a quote itself."""
-_BROKEN_USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@:\[\]'\"]*:(?!\d{1,5}(?:[\s/?#'\",;:).]|$))\S+")
-_WITHOUT_SCHEME = re.compile(r"(?<![\w/:@.-])[\w.%+-]+:(?!/)[^\s@]+@(?=[\w\[])")
-_QUERY = re.compile(r"(?i)\b(?!sample:|v4l2:)([a-z][a-z0-9+.-]*://[^\s?'\"]*\?)[^\s'\"]+")
+# Every repetition is bounded: these search texts of others, and an unbounded one can take quadratic time.
+_SCHEME = r"\b[a-z][a-z0-9+.-]{0,30}:/"
+_USER = re.compile(rf"(?i){_SCHEME}{{1,9}}")
+_BROKEN_USER = re.compile(rf"(?i)({_SCHEME}/)[^\s/@:\[\]'\"]{{0,512}}:(?!\d{{1,5}}(?:[\s/?#'\",;:).]|$))\S+")
+_WITHOUT_SCHEME = re.compile(r"(?<![\w/:@.%+-])[\w.%+-]{1,512}:(?!/)[^\s@]{1,512}@(?=[\w\[])")
+_QUERY = re.compile(rf"(?i)\b(?!sample:|v4l2:)({_SCHEME}/[^\s?'\"]{{0,512}}\?)[^\s'\"]+")
 _ASSIGNED = re.compile(
-    r"(?i)([a-z_-]*(?:pw|pwd|passw(?:or)?d|passphrase|token|secret|user-id)\s*=\s*)"
+    r"(?i)((?:pw|pwd|passw(?:or)?d|passphrase|token|secret|user-id)\s{0,9}=\s{0,9})"
     r"(\"[^\"\n]*\"|'[^'\n]*'|[^\s&;,]+)"
 )
+_LINE_MAX = 20_000
+"""Characters of a line that are printed; no message of vmkla's own comes near."""
 _BREAK = re.compile(r"\n(?!  )")
 _NOT_ASCII = re.compile(r"[^\x20-\x7e\n]")
 
@@ -27,8 +30,8 @@ def redact(text: str) -> str:
     It is for texts that others wrote and that may quote an address; what is known to be an address is read by
     ``parse_address``. Where it is not clear what belongs to a password, too much goes rather than too little.
     """
+    text = "\n".join(map(_without_user, text.split("\n")))
     for pattern, instead in (
-        (_USER, r"\1***@"),
         (_BROKEN_USER, r"\1***"),
         (_WITHOUT_SCHEME, "***@"),
         (_QUERY, r"\1***"),
@@ -36,6 +39,13 @@ def redact(text: str) -> str:
     ):
         text = pattern.sub(instead, text)
     return text
+
+
+def _without_user(line: str) -> str:
+    """Up to the last @ of the line: a password may hold an @, a space or a quote itself."""
+    at = line.rfind("@")
+    found = _USER.search(line, 0, at) if at > 0 else None
+    return line if found is None else f"{line[: found.end()]}***{line[at:]}"
 
 
 def escape(text: str) -> str:
@@ -49,13 +59,18 @@ def escape(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A message as it may be printed: redacted, and escaped but for line breaks.
+    """A message as it may be printed: redacted, and escaped but for line breaks; very long lines are cut.
 
     A break stays where two spaces follow it, as in lists of a message: a name with a break in it cannot
     put a line of its own at the margin.
     """
-    text = _BREAK.sub(r"\\n", redact(text))
+    text = _BREAK.sub(r"\\n", redact("\n".join(map(_shortened, text.split("\n")))))
     return "\n".join(map(escape, text.split("\n")))
+
+
+def _shortened(line: str) -> str:
+    more = len(line) - _LINE_MAX
+    return line if more <= 0 else f"{line[:_LINE_MAX]}... ({more} more characters)"
 
 
 def printable_json(document: str) -> str:
