@@ -12,7 +12,6 @@ import typer
 from vmkla.cli.console import print_json, print_line, progress_bar
 from vmkla.cli.options import Anonymous, Json, MaxMegapixels, Quiet, run_folder
 from vmkla.errors import BadInputError, DegradedError, UsageError
-from vmkla.folders import is_empty
 from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
 
 
@@ -64,8 +63,6 @@ def explain(
     files = [first, against] if against else [first] * len(blocks)
     check_max_megapixels(max_megapixels)
     with run_folder(out, Path("runs/explain") / first.stem, again=exist_ok) as folder:
-        if not exist_ok and not is_empty(folder):
-            raise UsageError(f"{folder} is not empty", hint="Add --exist-ok, or choose another folder.")
         with given_names([source]).in_errors() if anonymous else contextlib.nullcontext():
             found = open_source(source, exclude=[folder / OVERLAY_FOLDER], max_megapixels=max_megapixels)
             if not isinstance(found, ImageSource):
@@ -81,7 +78,7 @@ def explain(
         ]
         hidden = named.names.in_errors() if anonymous else contextlib.nullcontext()
         with hidden, progress_bar("explaining", "images", quiet=quiet) as bar:
-            done = run_explain(panels, images, folder, bar)
+            done = run_explain(panels, images, folder, bar, exist_ok=exist_ok)
     if json:
         print_json({"out_dir": str(folder), "images": [dataclasses.asdict(each) for each in done]})
     else:

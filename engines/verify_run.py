@@ -15,7 +15,7 @@ from vmkla.engines.onnxruntime_runner import Kernels
 from vmkla.engines.verify_page import verify_page
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError
 from vmkla.files import output_errors, write_atomically
-from vmkla.folders import locked_folder
+from vmkla.folders import check_free, locked_folder
 from vmkla.runner import Runner, RunnerSpec
 from vmkla.video.sinks import to_json
 
@@ -68,13 +68,8 @@ def run_verify(
             locate in.
         BadInputError: the frames are wrong, or the outputs cannot be written.
     """
-    taken = [name for name in (REPORT, PAGE) if (options.out_dir / name).exists()]
-    if taken and not options.exist_ok:
-        raise UsageError(
-            f"{options.out_dir} holds outputs already: {', '.join(taken)}",
-            hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
-        )
     with locked_folder(options.out_dir, (REPORT, PAGE)):
+        check_free(options.out_dir, (REPORT, PAGE), exist_ok=options.exist_ok)
         return _compare(reference, candidate, options, problems, progress)
 
 

@@ -113,6 +113,22 @@ def holder_refused(folder: Path) -> Iterator[None]:
     yield
 
 
+def test_without_locks_nothing_of_another_run_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its owner may be writing it at this moment."""
+
+    def absent(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("vmkla.folders.fcntl.flock", absent)
+    partial = tmp_path / ".overlay.partial.mp4"
+    partial.write_bytes(b"frames of another run")
+    with locked_folder(tmp_path, ("overlay.mp4",)):
+        assert partial.exists()
+    assert "cannot be locked" in caplog.text
+
+
 def test_what_a_dead_run_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "overlay/deep").mkdir(parents=True)
     (tmp_path / "other").mkdir()

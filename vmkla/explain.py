@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vmkla.errors import ArtefactMismatchError, UsageError
 from vmkla.files import output_errors
-from vmkla.folders import locked_folder
+from vmkla.folders import is_empty, locked_folder
 from vmkla.imports import require
 from vmkla.preprocess import field_of_view, prepare, restore
 from vmkla.video.findings import Findings, find
@@ -146,6 +146,8 @@ def explain(
     images: ImageSource,
     out_dir: Path,
     on_image: Callable[[int, int | None, str], None] | None = None,
+    *,
+    exist_ok: bool = False,
 ) -> list[Explained]:
     """Write a picture for every image that can be read; ``images.problems`` then names the others.
 
@@ -153,14 +155,17 @@ def explain(
         panels: one or more blocks.
         images: what to explain.
         out_dir: gets ``overlay/`` with the pictures, which keep the images' relative names.
+        exist_ok: write into a folder that holds something.
         on_image: called with images done, images in all, and the image's name.
     Raises:
-        UsageError: another run is active in ``out_dir``.
+        UsageError: another run is active in ``out_dir``, or it is not empty and ``exist_ok`` is not set.
         BadInputError: no image can be read, two would share a picture, or a picture cannot be written.
     """
     check_image_names(images.items, out_dir)
     done: list[Explained] = []
     with locked_folder(out_dir, (OVERLAY_FOLDER,)):
+        if not exist_ok and not is_empty(out_dir):
+            raise UsageError(f"{out_dir} is not empty", hint="Add --exist-ok, or choose another folder.")
         for frame in images.frames():
             views = [panel(frame.rgb) for panel in panels]
             picture = (out_dir / OVERLAY_FOLDER / frame.name).with_suffix(".png")

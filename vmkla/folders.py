@@ -67,7 +67,7 @@ def locked_folder(path: Path, outputs: Collection[str] = (), *, private: bool = 
     Args:
         path: the folder.
         outputs: files (patterns) and folders that the run writes there; what a killed run left of them under
-            temporary names is removed.
+            temporary names is removed, where the lock is held.
         private: see ``make_folder``.
     Raises:
         UsageError: another run is active there.
@@ -81,8 +81,9 @@ def locked_folder(path: Path, outputs: Collection[str] = (), *, private: bool = 
         with output_errors(path):
             lock = _acquire(path)
         try:
-            with output_errors(path):
-                _remove_left_overs(path, outputs)
+            if lock is not None:  # without one, another run may be writing them
+                with output_errors(path):
+                    _remove_left_overs(path, outputs)
             yield
         finally:
             if lock is not None:
@@ -93,6 +94,20 @@ def locked_folder(path: Path, outputs: Collection[str] = (), *, private: bool = 
         if made:
             with contextlib.suppress(OSError):  # it holds outputs
                 path.rmdir()
+
+
+def check_free(path: Path, names: Collection[str], *, exist_ok: bool) -> None:
+    """Refuse a folder that holds outputs of an earlier run; for a run that holds the folder's lock.
+
+    Raises:
+        UsageError: one of the names exists, and ``exist_ok`` is not set.
+    """
+    taken = [name for name in names if (path / name).exists()]
+    if taken and not exist_ok:
+        raise UsageError(
+            f"{path} holds outputs already: {', '.join(taken)}",
+            hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
+        )
 
 
 def is_empty(path: Path) -> bool:

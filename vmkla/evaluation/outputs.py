@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vmkla.errors import UsageError
 from vmkla.evaluation.judge import ImageResult
 from vmkla.evaluation.summary import size_of
 from vmkla.files import output_errors, write_atomically
-from vmkla.folders import locked_folder
+from vmkla.folders import check_free, locked_folder
 from vmkla.metrics import MEASURES
 from vmkla.video.sinks import to_json
 
@@ -31,13 +30,8 @@ def output_folder(path: Path, *, exist_ok: bool) -> Iterator[None]:
             there.
         BadInputError: it cannot be made.
     """
-    taken = [name for name in _FILES if (path / name).exists()]
-    if taken and not exist_ok:
-        raise UsageError(
-            f"{path} holds outputs already: {', '.join(taken)}",
-            hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
-        )
     with locked_folder(path, _FILES):
+        check_free(path, _FILES, exist_ok=exist_ok)
         yield
 
 
