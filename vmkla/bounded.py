@@ -10,7 +10,6 @@ import io
 import json
 import math
 import os
-import stat
 import struct
 import threading
 import tokenize
@@ -18,8 +17,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from vmkla.files import NotRegularError, open_regular, read_whole
 from vmkla.imports import require
 
 DEPTH_MAX = 32
@@ -52,12 +52,10 @@ def read_file(path: Path, size_max_bytes: int) -> bytes:
         OSError: it cannot be read.
         MalformedError: it is larger, or not a regular file.
     """
-    _check_regular(path)
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > size_max_bytes:
+    with _open(path) as file:
+        if os.fstat(file.fileno()).st_size > size_max_bytes:
             raise MalformedError(f"it is larger than {size_max_bytes:,} bytes")
-        return file.read(size)  # a read takes memory for all that it may return
+        return read_whole(file)
 
 
 def parse_json(text: str | bytes, size_max_bytes: int) -> Any:
@@ -141,9 +139,8 @@ class Archive:
     """
 
     def __init__(self, path: Path) -> None:
-        _check_regular(path)
         self._lock = threading.Lock()
-        self._file = _LimitedFile(io.FileIO(path, "r"))
+        self._file = _LimitedFile(_open(path))
         try:
             with _malformed():
                 self._zip = zipfile.ZipFile(self._file)
@@ -249,10 +246,11 @@ def _malformed() -> Iterator[None]:
         raise MalformedError(f"it is damaged or cut off: {error}") from error
 
 
-def _check_regular(path: Path) -> None:
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder fails with an error of its own
-        raise MalformedError("it is not a regular file")
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except NotRegularError as error:
+        raise MalformedError("it is not a regular file") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

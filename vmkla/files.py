@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from vmkla.errors import BadInputError
 
@@ -201,16 +201,56 @@ def read_regular(path: Path, *, limit_bytes: int) -> bytes:
     if reason := why_not_regular(path):
         raise BadInputError(f"{path} cannot be read: {reason}")
     try:
-        # Not blocking, in case a named pipe took the file's place just now.
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise BadInputError(f"{path} cannot be read: it is no longer a regular file")
-            data = file.read(found.st_size + 1) if found.st_size <= limit_bytes else b""
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = read_whole(file) if size <= limit_bytes else b""
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror or error}") from error
-    if found.st_size > limit_bytes:
-        raise BadInputError(f"{path} has {found.st_size} bytes, expected at most {limit_bytes}")
-    if len(data) != found.st_size:
-        raise BadInputError(f"{path} cannot be read: it changed meanwhile, or is no file of a fixed size")
+    if size > limit_bytes:
+        raise BadInputError(f"{path} has {size} bytes, expected at most {limit_bytes}")
     return data
+
+
+class NotRegularError(OSError):
+    """What was to be opened is a named pipe, a socket or a device."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file, or a link to one, to read.
+
+    Raises:
+        NotRegularError: it is another kind, also when it became so just now.
+        OSError: it cannot be opened; a folder is an ``IsADirectoryError``.
+    """
+    _check_regular(path.stat().st_mode)
+    # Not blocking, in case a named pipe took the file's place after the check.
+    file = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb", buffering=0)
+    try:
+        _check_regular(os.fstat(file.fileno()).st_mode)
+    except BaseException:
+        file.close()
+        raise
+    return cast(BinaryIO, file)
+
+
+def read_whole(file: BinaryIO) -> bytes:
+    """All bytes of a regular file.
+
+    Raises:
+        OSError: it cannot be read, or has other bytes than its size says: it changed, or has no fixed size.
+    """
+    size = os.fstat(file.fileno()).st_size
+    parts, left = [], size + 1  # a read takes memory for all that it may return
+    while left and (part := file.read(left)):
+        parts.append(part)
+        left -= len(part)
+    if left != 1:
+        raise OSError(errno.EIO, "it changed meanwhile, or is not a file of a fixed size")
+    return b"".join(parts)
+
+
+def _check_regular(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise NotRegularError(errno.EINVAL, "it is not a regular file")
