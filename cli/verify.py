@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,6 +95,16 @@ def verify(
     from vmkla.engines.verify_run import VerifyOptions, run_verify
 
     _check_usage(second, data, source, save, load)
+    if load is not None:
+        of_frames = {
+            "--root": root,
+            "--split": split,
+            "--mask-values": mask_values,
+            "--mask-orientation": mask_orientation,
+            "--stride": stride != 1,
+            "--anonymous": anonymous,
+        }
+        _refuse_with_load([flag for flag, given in of_frames.items() if given])
     if plugin is not None and not any(_is_engine(model) for model in (first, second or "")):
         raise UsageError("neither model is an engine, and --plugin is of engines", hint="Leave --plugin out.")
     limits = ClinicalGates() if gates is None else read_gates(gates)
@@ -109,7 +120,7 @@ def verify(
     try:
         reference: Reference
         if load is not None:
-            saved = SavedReference(load)
+            saved = SavedReference(load, max_megapixels=max_megapixels)
             reference, total = saved, saved.total
             candidate_name = first
         else:
@@ -194,6 +205,19 @@ def _check_usage(
         raise UsageError(
             f"{'both' if data else 'neither'} of --data and --source given; no frames are taken by default",
             hint="Labelled images: --data DIR. Images or a video without masks: --source WHAT",
+        )
+
+
+def _refuse_with_load(flags: Sequence[str]) -> None:
+    """Refuse flags that shape the frames where a file brings them.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if flags:
+        raise UsageError(
+            f"{flags[0]} shapes the frames, and --load brings them as they were saved",
+            hint=f"Give {flags[0]} with --save.",
         )
 
 

@@ -20,8 +20,9 @@ import numpy.typing as npt
 from vmkla.bounded import Archive, MalformedError, parse_names
 from vmkla.engines.clinical import Reference, identify
 from vmkla.engines.verify_frame import Probability, VerifyFrame
-from vmkla.errors import BadInputError, VmklaError
+from vmkla.errors import ArtefactMismatchError, BadInputError, VmklaError
 from vmkla.files import written_whole
+from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
 from vmkla.metadata import ArtefactMetadata
 from vmkla.plain_values import from_plain
 from vmkla.preprocess import PreprocessSpec
@@ -32,7 +33,6 @@ FORMAT = 1
 _INDEX = "reference.json"
 _PNG_COMPRESSION = 1
 _INDEX_MAX_BYTES, _MEMBER_MAX_BYTES = 64 << 20, 1 << 30
-_PIXELS_MAX = 150_000_000
 _PNG_SIZE = struct.Struct(">12x4sII")  # behind the signature: length, type, width, height
 
 
@@ -119,13 +119,17 @@ class SavedReference:
 
     Args:
         path: the file.
+        max_megapixels: larger images are not decoded.
     Raises:
         BadInputError: it is missing, cut off, or not such a file.
         ArtefactMismatchError: what it states about its model is damaged.
+        UsageError: the limit makes no sense.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> None:
+        check_max_megapixels(max_megapixels)
         self._path = path
+        self._max_megapixels = max_megapixels
         with _opened(path) as archive:
             index = parse_names(archive.read(_INDEX, _INDEX_MAX_BYTES), _INDEX_MAX_BYTES)
             if index["vmkla.reference"] != FORMAT:
@@ -162,12 +166,12 @@ class SavedReference:
         """The frames and answers that were saved.
 
         Raises:
-            BadInputError: the file is damaged.
+            BadInputError: the file is damaged, or an image is larger than the limit.
         """
         for number, entry in enumerate(self._entries):
             with _opened(self._path) as archive:
                 expected = (self.spec.num_classes, self.spec.height, self.spec.width)
-                found = _read(archive, number, entry, expected)
+                found = _read(archive, number, entry, expected, self._max_megapixels)
             yield found
 
 
@@ -196,16 +200,27 @@ def _write(archive: zipfile.ZipFile, number: int, frame: VerifyFrame, probabilit
 
 
 def _read(
-    archive: Archive, number: int, entry: _Entry, shape: tuple[int, ...]
+    archive: Archive, number: int, entry: _Entry, shape: tuple[int, ...], max_megapixels: float
 ) -> tuple[VerifyFrame, Probability]:
     stored = f"{number:06d}"
-    image_rgb = np.ascontiguousarray(_pixels(archive, f"image/{stored}.png", cv2.IMREAD_COLOR)[..., ::-1])
-    mask = _pixels(archive, f"mask/{stored}.png", cv2.IMREAD_GRAYSCALE) if entry.mask else None
+
+    def pixels(folder: str, mode: int) -> npt.NDArray[np.uint8]:
+        return _pixels(archive, f"{folder}/{stored}.png", mode, max_megapixels)
+
+    image_rgb = np.ascontiguousarray(pixels("image", cv2.IMREAD_COLOR)[..., ::-1])
+    mask = pixels("mask", cv2.IMREAD_GRAYSCALE) if entry.mask else None
     if mask is not None and mask.shape != image_rgb.shape[:2]:
         raise MalformedError(f"mask {number} is {mask.shape}, its image {image_rgb.shape[:2]}")
-    prepared = None if entry.prepared is None else PreprocessSpec.from_dict(entry.prepared)
+    prepared = None if entry.prepared is None else _prepared(entry.prepared)
     data = archive.read(f"probability/{stored}.npy", _MEMBER_MAX_BYTES)
     return VerifyFrame(entry.name, image_rgb, mask, prepared), _array(data, shape)
+
+
+def _prepared(values: dict[str, Any]) -> PreprocessSpec:
+    try:
+        return PreprocessSpec.from_dict(values)
+    except VmklaError as error:  # it is meant for what a user gives
+        raise MalformedError(error.message) from error
 
 
 def _array(data: bytes, shape: tuple[int, ...]) -> Probability:
@@ -233,11 +248,17 @@ def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return data.tobytes()
 
 
-def _pixels(archive: Archive, name: str, mode: int) -> npt.NDArray[np.uint8]:
+def _pixels(archive: Archive, name: str, mode: int, max_megapixels: float) -> npt.NDArray[np.uint8]:
     data = archive.read(name, _MEMBER_MAX_BYTES)
     kind, width, height = _PNG_SIZE.unpack_from(data) if len(data) >= _PNG_SIZE.size else (b"", 0, 0)
-    if kind != b"IHDR" or not 0 < width * height <= _PIXELS_MAX:
-        raise MalformedError(f"{name} is not a PNG of at most {_PIXELS_MAX:,} pixels")
+    if kind != b"IHDR" or not width * height:
+        raise MalformedError(f"{name} is not a PNG")
+    if width * height > max_megapixels * 1e6:
+        raise BadInputError(
+            f"{name} in the saved answers is {width}x{height} (width x height), expected at most "
+            f"{max_megapixels:g} megapixels",
+            hint="Allow it: --max-megapixels N",
+        )
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     if pixels is None:
         raise MalformedError(f"{name} cannot be decoded")
@@ -252,7 +273,7 @@ def _opened(path: Path) -> Iterator[Archive]:
             yield archive
     except FileNotFoundError as error:
         raise BadInputError(f"there is no file {path}") from error
-    except BadInputError:
+    except (BadInputError, ArtefactMismatchError):
         raise
     except (OSError, KeyError, TypeError, ValueError, cv2.error) as error:
         raise BadInputError(

@@ -153,6 +153,9 @@ def test_a_file_that_is_not_whole(vmkla: Any, trained: Path, data: Path, tmp_pat
         (["nano", "nano", "--data", "x", "--source", "y"], "both of --data and --source"),
         (["nano", "nano", "--load", "x"], "--load brings the reference"),
         (["nano", "--load", "x", "--data", "y"], "--load brings the reference"),
+        (["nano", "--load", "x", "--anonymous"], "Give --anonymous with --save"),
+        (["nano", "--load", "x", "--stride", "2"], "--stride shapes the frames"),
+        (["nano", "--load", "x", "--mask-values", "1"], "--mask-values shapes the frames"),
         (["nano", "--save", "x"], "neither of --data and --source"),
     ],
 )

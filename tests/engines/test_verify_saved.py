@@ -126,6 +126,21 @@ def read(path: Path) -> None:
         pass
 
 
+def test_the_limit_of_an_image_can_be_raised(tmp_path: Path) -> None:
+    """As where it was saved: what ``--save`` took, ``--load`` must be able to take."""
+    path = tmp_path / "reference.zip"
+    large = frame("large", LESION, LESION)
+    pixels = large.image_rgb.shape[0] * large.image_rgb.shape[1]
+    save_answers(LiveReference(ChannelRunner(RED), [large]), path)
+    assert len(list(SavedReference(path, max_megapixels=pixels / 1e6).answers())) == 1
+    with pytest.raises(BadInputError, match="expected at most .* megapixels") as caught:
+        list(SavedReference(path, max_megapixels=(pixels - 1) / 1e6).answers())
+    assert "--max-megapixels" in (caught.value.hint or "")
+    bomb = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (40000).to_bytes(4, "big") * 2
+    with pytest.raises(BadInputError, match="is 40000x40000 .* at most 150 megapixels"):
+        read(replaced(path, **{"image/000000.png": bomb}))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
 def test_cut_off_files(saved: Path, share: float) -> None:
     data = saved.read_bytes()
@@ -188,7 +203,6 @@ def array(shape: tuple[int, ...], dtype: str = "<f4") -> bytes:
         {"probability/000000.npy": b"\x93NUMPY\x09\x00"},
         {"probability/000000.npy": array((1, 40, 40)).replace(b"}", b"(")},
         {"probability/000000.npy": array((1, 40, 40)).replace(b"{", b"+")},
-        {"image/000000.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (40000).to_bytes(4, "big") * 2},
         {"image/000000.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (40).to_bytes(4, "big") * 2},
         {"reference.json": b"[" * 1_000_000},
         {"reference.json": b" " * (65 << 20)},
@@ -222,6 +236,8 @@ def test_members_that_ask_for_too_much(saved: Path, changed: dict[str, bytes]) -
         lambda i: i["frames"][0].update(name=["x"]),
         lambda i: i["frames"][0].update(mask="yes"),
         lambda i: i["frames"][0].update(prepared={"height": 4}),
+        lambda i: i["frames"][0].update(prepared={"height": -4, "width": 4, "roi": "none"}),
+        lambda i: i["frames"][0].update(prepared={"height": 4, "width": 4, "roi": "bogus"}),
     ],
 )
 def test_an_index_of_other_types(saved: Path, change: Any) -> None:
