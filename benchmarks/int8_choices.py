@@ -36,6 +36,7 @@ from vmkla.data.folder import find_pairs, read_sample
 from vmkla.data.sources import DataSource, Pair
 from vmkla.engines import custom_ops
 from vmkla.engines.clinical import VerifyReport, verify_runners
+from vmkla.engines.onnx_file import with_metadata
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.verify_frame import VerifyFrame
 from vmkla.imports import require
@@ -113,7 +114,8 @@ class Bench:
         if corrected:
             model = onnx.load_model(str(path))
             _add_means(model, self._mean_errors(divisors, ranges))
-            path.write_bytes(model.SerializeToString())
+            props = {entry.key: entry.value for entry in model.metadata_props}
+            path.write_bytes(with_metadata(model.SerializeToString(), props))
         return path
 
     def judged(self, path: Path, frames: Sequence[VerifyFrame]) -> VerifyReport:

@@ -103,7 +103,7 @@ def run_live_command(
         spec: address of the source.
         load: see ``live_loader``.
         flags: see ``LiveFlags``.
-        settings: threshold, overlay, alpha and roi, for ``LiveOptions``.
+        settings: threshold, overlay, alpha, roi and deinterlace, for ``LiveOptions``.
         out: folder of the run; None takes a new one in ``runs``.
         exist_ok, json, quiet, anonymous: as the flags of these names.
         runs: where runs go.

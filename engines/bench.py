@@ -108,6 +108,7 @@ def benchmark(
         )
     batch = runner.spec.batch or 1
     spec = runner.spec.metadata.preprocess
+    flags = cpu_flags()  # before the work: it fails where the library is missing
     times_ms: dict[str, list[float]] = {"whole": [], "prepare": [], "infer": [], "restore": []}
     for i in range(warmup + iterations):
         chosen = [frames[(i * batch + j) % len(frames)] for j in range(batch)]
@@ -145,7 +146,7 @@ def benchmark(
         peak_memory_bytes=peak_memory_bytes(),
         kernel_instruction_set=kernel_instruction_set() if runner.spec.kernels == "native" else None,
         cpu=cpu_name(),
-        cpu_flags=cpu_flags(),
+        cpu_flags=flags,
         cores=budget.cpus,
         quota=budget.quota,
         threads=budget.threads if threads is None and runner.spec.device == "cpu" else threads,

@@ -87,15 +87,6 @@ class OnnxOutline:
     size_bytes: int
 
 
-def read_outline(path: Path) -> OnnxOutline:
-    """Read a file's outline.
-
-    Raises:
-        BadInputError: there is no such file, it is not ONNX, or it ends too early.
-    """
-    return outline_of(read_model(path), path)
-
-
 def read_model(path: Path) -> bytes:
     """Read a model file's bytes.
 

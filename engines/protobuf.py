@@ -103,7 +103,9 @@ class ProtobufReader:
         """One field more."""
         self._left -= 1
         if self._left < 0:
-            raise NotProtobufError("it has more fields than a network needs")
+            raise NotProtobufError(
+                "it has more fields than a network needs, numbers outside raw data included"
+            )
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
         value = shift = 0

@@ -23,7 +23,7 @@ import onnxruntime
 import stand_in_gpu
 
 from vmkla.engines import custom_ops
-from vmkla.engines.onnx_file import read_outline
+from vmkla.engines.onnx_file import outline_of, read_model
 from vmkla.engines.tensorrt.manifest import (
     EngineManifest,
     GpuFacts,
@@ -314,7 +314,7 @@ def write_engine(
     plugins = [] if plugin is None else plugin.read_text(encoding="utf-8").split()
     head = json.dumps({"profile": profile, "plugins": plugins}).encode()
     path.write_bytes(head + b"\n" + onnx.read_bytes())
-    metadata = dict(read_outline(onnx).metadata)
+    metadata = dict(outline_of(read_model(onnx), onnx).metadata)
     facts: dict[str, Any] = {
         "runtime": runtime,
         "runtime_version": module(runtime).__version__,

@@ -17,7 +17,7 @@ from small_graphs import SIDE, small_weights, write_small
 from vmkla.calibration.calibrate import CalibrateReport, calibrate
 from vmkla.calibration.request import CalibrateRequest
 from vmkla.engines.cpu import missing_for_int8
-from vmkla.engines.onnx_file import read_outline
+from vmkla.engines.onnx_file import outline_of, read_model
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.errors import (
     ArtefactMismatchError,
@@ -55,7 +55,7 @@ def request_for(tmp_path: Path, images: Images) -> Callable[..., CalibrateReques
 
 
 def metadata_of(path: Path) -> ArtefactMetadata:
-    return ArtefactMetadata.from_props(read_outline(path).metadata, path=str(path))
+    return ArtefactMetadata.from_props(outline_of(read_model(path), path).metadata, path=str(path))
 
 
 def run(request: CalibrateRequest) -> tuple[CalibrateReport, Lines]:

@@ -32,7 +32,8 @@ from vmkla.engines.onnx_file import (
     CONTENT_SHA256,
     METADATA_SHA256,
     content_sha256,
-    read_outline,
+    outline_of,
+    read_model,
     with_metadata,
 )
 from vmkla.engines.protobuf import encode_field
@@ -175,7 +176,7 @@ def test_a_file_of_a_million_empty_fields_ends_soon(tmp_path: Path) -> None:
     path = tmp_path / "fields.onnx"
     path.write_bytes(b"\x08\x01" * 1_000_001)
     with pytest.raises(BadInputError, match="more fields than"):
-        read_outline(path)
+        outline_of(read_model(path), path)
 
 
 def test_onnxruntimes_own_format_is_not_taken(tmp_path: Path) -> None:

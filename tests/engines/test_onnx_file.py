@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vmkla.engines.onnx_file import read_outline
+from vmkla.engines.onnx_file import outline_of, read_model
 from vmkla.errors import BadInputError
 
 
 def test_outline_is_what_onnx_reads(tiny_onnx: Path) -> None:
-    outline = read_outline(tiny_onnx)
+    outline = outline_of(read_model(tiny_onnx), tiny_onnx)
     model = onnx.load(tiny_onnx)
     assert outline.ir_version == model.ir_version
     assert outline.opsets == {entry.domain: entry.version for entry in model.opset_import}
@@ -42,7 +42,7 @@ def test_a_cut_off_file_is_refused(tiny_onnx: Path, part: float) -> None:
     cut = tiny_onnx.with_name("cut.onnx")
     cut.write_bytes(data[: int(part * len(data))])
     try:
-        outline = read_outline(cut)
+        outline = outline_of(read_model(cut), cut)
     except BadInputError:
         return
     # A cut right behind a whole field leaves a valid message; then what stands behind it is gone.
@@ -55,18 +55,18 @@ def test_noise_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "noise.onnx"
     path.write_bytes(data)
     with pytest.raises(BadInputError):
-        read_outline(path)
+        outline_of(read_model(path), path)
 
 
 def test_text_folder_and_nothing(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(BadInputError, match="there is no file"):
-        read_outline(path)
+        outline_of(read_model(path), path)
     path.write_text("this is not a model\n" * 50)
     with pytest.raises(BadInputError, match="not a whole ONNX file"):
-        read_outline(path)
+        outline_of(read_model(path), path)
     path.write_bytes(b"")
     with pytest.raises(BadInputError, match="empty"):
-        read_outline(path)
+        outline_of(read_model(path), path)
     with pytest.raises(BadInputError, match="folder"):
-        read_outline(tmp_path)
+        outline_of(read_model(tmp_path), tmp_path)

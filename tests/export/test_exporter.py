@@ -15,7 +15,7 @@ from exported_models import HEIGHT, TINY, WIDTH, exported, frames, network, rese
 from tolerances import tol
 
 from vmkla.engines.check_frames import RENDERED_FRAMES
-from vmkla.engines.onnx_file import read_outline
+from vmkla.engines.onnx_file import outline_of, read_model
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.errors import (
     ArtefactMismatchError,
@@ -81,7 +81,7 @@ def test_form_of_the_graph(tiny_onnx: Path) -> None:
 
 def test_graph_has_no_loose_pieces(tiny_onnx: Path) -> None:
     """Norms, GELU and the ops' insides are single nodes; what depends on weights alone is a weight."""
-    nodes = read_outline(tiny_onnx).nodes
+    nodes = outline_of(read_model(tiny_onnx), tiny_onnx).nodes
     loose = {
         "Where",
         "Softplus",
@@ -115,7 +115,7 @@ def test_names_are_readable_and_carry_nothing_of_the_machine(tiny_onnx: Path) ->
 
 
 def test_metadata(tiny_onnx: Path) -> None:
-    metadata = ArtefactMetadata.from_props(read_outline(tiny_onnx).metadata, path="")
+    metadata = ArtefactMetadata.from_props(outline_of(read_model(tiny_onnx), tiny_onnx).metadata, path="")
     assert metadata.verified
     assert metadata.random_weights
     assert metadata.model_config == {**TINY.to_dict(), "encoder_depths": [1] * 4, "decoder_depths": [1] * 4}
@@ -182,7 +182,7 @@ def test_float_frames(tmp_path: Path) -> None:
     """Planes of floats give what uint8 frames give, at any batch; the runner makes them of its frames."""
     path = tmp_path / "float.onnx"
     path.write_bytes(exported(input_type="float32"))
-    outline = read_outline(path)
+    outline = outline_of(read_model(path), path)
     assert [value.to_dict() for value in outline.inputs] == [
         {"name": "frames", "element": "float32", "shape": ["n", 3, HEIGHT, WIDTH]}
     ]

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from small_engines import HEIGHT, WIDTH, small_model
 
-from vmkla.engines.onnx_file import read_outline, without_functions
+from vmkla.engines.onnx_file import outline_of, read_model, without_functions
 from vmkla.engines.tensorrt.api import Messages, TensorRTApi, load_api
 from vmkla.engines.tensorrt.network import (
     PLUGIN_LAYER,
@@ -150,7 +150,7 @@ def test_a_file_without_functions_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(small_model(functions=False).SerializeToString())
     assert without_functions(path.read_bytes()) == path.read_bytes()
-    assert read_outline(path).functions == ()
+    assert outline_of(read_model(path), path).functions == ()
 
 
 @pytest.mark.parametrize("half", [False, True])

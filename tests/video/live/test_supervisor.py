@@ -420,7 +420,6 @@ import sys, time
 sys.path[:0] = {path!r}
 from live_workers import CommandedRunner
 from vmkla.video.live.link.ring import FrameRing
-from vmkla.video.live.network.generation import Generation
 from vmkla.video.live.network.supervisor import Supervisor, WorkerOptions
 
 class Log:

@@ -87,6 +87,7 @@ def test_the_holder_of_the_token_is_answered_in_a_flood(display: Display, reques
     assert max(holder.took_s) < ANSWERED_WITHIN_S
 
 
+@pytest.mark.quiet
 def test_strangers_who_wait_are_sent_away_after_a_second(display: Display) -> None:
     with served(display, TOKEN) as monitor:
         client = Client(monitor.url)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from vmkla.video.live.monitor.pace import Pace
 
 
+@pytest.mark.quiet
 def test_a_rest_allows_a_burst_and_then_the_rate_holds() -> None:
     async def check() -> None:
         pace = Pace(50, burst=5, wait_s=5)
@@ -27,6 +30,7 @@ def test_a_rest_allows_a_burst_and_then_the_rate_holds() -> None:
     asyncio.run(check())
 
 
+@pytest.mark.quiet
 def test_nobody_waits_longer_than_allowed() -> None:
     async def check() -> None:
         pace = Pace(10, burst=1, wait_s=0.35)
