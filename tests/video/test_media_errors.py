@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import struct
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,6 @@ import pytest
 from vmkla.errors import BadInputError, UsageError
 from vmkla.video.frames import VideoTraits
 from vmkla.video.media_errors import output_errors, reading_errors, reason, unknown_codec
-from vmkla.video.rgb import RgbConverter
 from vmkla.video.sinks import VideoSink
 
 FFMPEG_ERRORS = [
@@ -76,12 +78,91 @@ def test_what_the_encoder_refuses_leaves_no_file(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", sorted({"rgb4", "yaf32le"} & set(av.video.format.names)))
-def test_a_pixel_format_without_a_way_to_rgb_is_told(name: str) -> None:
-    """At the second one FFmpeg's own check ends the process."""
-    frame = av.VideoFrame(16, 16, name)
-    with pytest.raises(BadInputError, match=r"a\.mp4: pixels: \w"), reading_errors("a.mp4: pixels"):
-        RgbConverter()(frame)
+USES = {
+    "converter": "from vmkla.video.rgb import RgbConverter; use = lambda frame: RgbConverter()(frame)",
+    "detector": "from vmkla.video.interlace import FieldDetector; use = FieldDetector().see",
+    "deinterlacer": "from vmkla.video.interlace import Deinterlacer; "
+    "use = lambda frame: list(Deinterlacer(None).frames([frame]))",
+}
+USE = """
+import av
+from vmkla.errors import BadInputError
+from vmkla.video.media_errors import reading_errors
+{use}
+try:
+    with reading_errors("a.mp4: pixels"):
+        use(av.VideoFrame(16, 16, {name!r}))
+except BadInputError as error:
+    print(error.message)
+"""
+ABORTING = sorted({"yaf32be", "yaf32le"} & set(av.video.format.names))
+
+
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [("converter", "rgb4"), *((use, name) for use in USES for name in ABORTING)],
+)
+def test_a_pixel_format_without_a_way_to_rgb_is_told(use: str, name: str) -> None:
+    """At grey with alpha in floats FFmpeg's own check ends the process."""
+    script = USE.format(use=USES[use], name=name)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ended by {done.returncode}: {done.stderr[-300:]}"
+    assert re.match(r"a\.mp4: pixels: \w", done.stdout), done.stdout
+
+
+def write_exr_video(path: Path, width: int = 64, height: int = 64) -> None:
+    """A MOV of OpenEXR frames of grey and alpha in floats, which FFmpeg decodes to yaf32le."""
+
+    def attribute(name: str, kind: str, data: bytes) -> bytes:
+        return b"%s\0%s\0%s%s" % (name.encode(), kind.encode(), struct.pack("<i", len(data)), data)
+
+    channels = b"".join(name + b"\0" + struct.pack("<iBxxxii", 2, 0, 1, 1) for name in (b"A", b"Y")) + b"\0"
+    window = struct.pack("<4i", 0, 0, width - 1, height - 1)
+    header = struct.pack("<II", 20000630, 2) + b"".join(
+        attribute(*each)
+        for each in (
+            ("channels", "chlist", channels),
+            ("compression", "compression", b"\0"),
+            ("dataWindow", "box2i", window),
+            ("displayWindow", "box2i", window),
+            ("lineOrder", "lineOrder", b"\0"),
+            ("pixelAspectRatio", "float", struct.pack("<f", 1)),
+            ("screenWindowCenter", "v2f", struct.pack("<2f", 0, 0)),
+            ("screenWindowWidth", "float", struct.pack("<f", 1)),
+        )
+    )
+    header += b"\0"
+    values = np.repeat(np.float32([1, 0.5]), width).tobytes()
+    lines = [struct.pack("<ii", row, len(values)) + values for row in range(height)]
+    first = len(header) + 8 * height
+    places = b"".join(struct.pack("<Q", first + row * len(lines[0])) for row in range(height))
+    image = header + places + b"".join(lines)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("exr", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "gbrapf32le"
+        for index in range(4):
+            packet = av.Packet(image)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 25), True
+            packet.pts = packet.dts = index
+            container.mux(packet)
+
+
+@pytest.mark.parametrize("flags", [(), ("--deinterlace", "yes"), ("--deinterlace", "no")], ids="-".join)
+def test_a_whole_file_of_such_frames_has_status_3(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    write_exr_video(tmp_path / "a.mov")
+    vmkla = Path(sys.executable).with_name("vmkla")
+    done = subprocess.run(
+        [vmkla, "infer", "--video", "a.mov", *flags],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not ABORTING:  # an older FFmpeg decodes it to another format
+        assert done.returncode in (0, 3), done.stderr
+        return
+    assert done.returncode == 3, done.stderr
+    assert re.search(r"a\.mov: exr video: .*yaf32le has no way to RGB", done.stderr)
 
 
 def test_nothing_that_a_terminal_obeys_is_printed() -> None:

@@ -19,6 +19,7 @@ from av.filter import Graph
 
 from vmkla.errors import UsageError
 from vmkla.video.media_errors import MEDIA_ERRORS
+from vmkla.video.rgb import check_pixel_format
 
 Deinterlace = Literal["auto", "no", "yes"]
 DEINTERLACE: tuple[str, ...] = get_args(Deinterlace)
@@ -278,9 +279,14 @@ class _Graph:
         return self._kind is not None and self._kind != _kind(frame)
 
     def begin(self, frame: Any) -> bool:
-        """Make a graph when there is none that the frame fits; True when one was made."""
+        """Make a graph when there is none that the frame fits; True when one was made.
+
+        Raises:
+            ValueError: FFmpeg would end the process at this pixel format.
+        """
         if self._kind == _kind(frame):
             return False
+        check_pixel_format(frame)
         self._kind = _kind(frame)
         self.graph = Graph()
         if hasattr(self.graph, "threads"):  # PyAV 18 and newer; before, as many as there are cores

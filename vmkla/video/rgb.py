@@ -15,8 +15,18 @@ from vmkla.video.frames import ColourMatrix
 _BT709, _UNSPECIFIED, _SMPTE240M, _BT2020 = 1, 2, 7, (9, 10)  # FFmpeg's AVColorSpace
 _FULL_RANGE, _UNSPECIFIED_RANGE = 2, 0  # FFmpeg's AVColorRange
 _HD_HEIGHT_PX = 720
-_ABORTS = "yaf"  # swscale 9 asserts that nobody asks for grey with alpha in floats (32 bits)
+_ABORTS = "yaf"  # swscale asserts that nobody asks for grey with alpha in floats (32 bits)
 _side_data: Any = SideDataContainer  # PyAV's stubs leave its argument out
+
+
+def check_pixel_format(frame: Any) -> None:
+    """Refuse a frame that FFmpeg cannot convert without ending the process, be it to RGB or in a filter graph.
+
+    Raises:
+        ValueError: it is of such a pixel format.
+    """
+    if frame.format.name.startswith(_ABORTS):
+        raise ValueError(f"pixel format {frame.format.name} has no way to RGB")
 
 
 class RgbConverter:
@@ -31,8 +41,7 @@ class RgbConverter:
         Raises:
             ValueError: FFmpeg would end the process at this pixel format.
         """
-        if frame.format.name.startswith(_ABORTS):
-            raise ValueError(f"pixel format {frame.format.name} has no way to RGB")
+        check_pixel_format(frame)
         colorspace = self._colorspace(frame)
         full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
         # PyAV before 17 converts a frame with tags of its own to the wrong range: say it all in the call.

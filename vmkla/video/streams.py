@@ -16,6 +16,7 @@ from vmkla.cpus import codec_threads
 from vmkla.errors import BadInputError
 from vmkla.video.extent import Extent, read_extent
 from vmkla.video.media_errors import MEDIA_ERRORS, reading_errors, reason, unknown_codec
+from vmkla.video.rgb import check_pixel_format
 from vmkla.video.timestamps import Timeline, written_base
 from vmkla.video.tracks import Track, check_size, choose_track, list_tracks
 
@@ -120,11 +121,13 @@ class OpenVideo:
         Yields:
             PyAV's frames, in order of presentation.
         Raises:
-            BadInputError: a frame is wider or taller than 16384, or the decoder cannot be opened.
+            BadInputError: a frame is wider or taller than 16384 or of a pixel format that cannot be
+                converted, or the decoder cannot be opened.
         """
         with reading_errors(self.described("cannot be decoded")):
             for frame in decoded_frames(self.container, self.stream, lose):
                 check_size(str(self.path), (frame.width, frame.height))
+                check_pixel_format(frame)
                 yield frame
 
     def _count_from_duration(self) -> int | None:
