@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_format
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -157,8 +159,13 @@ def infer(
     quiet: Quiet = False,
 ) -> None:
     """Segment a video or images, or show a source live. Writes overlays, masks, and a report."""
+    from vmkla.names import Names, given_names
+
     spec = _one_source(video or [], source or [])
-    check_source(spec, live=live, as_video=bool(video))
+    # A hint quotes the source as a shell does.
+    hidden = given_names([spec]).also({shlex.quote(spec): "the source"}) if anonymous else Names({})
+    with hidden.in_errors():
+        check_source(spec, live=live, as_video=bool(video))
     flags = LiveFlags(
         display=display,
         max_staleness_ms=max_staleness_ms,
@@ -214,7 +221,6 @@ def infer(
         )
 
     from vmkla.engines import load_runner
-    from vmkla.names import given_names
     from vmkla.preprocess import parse_roi
     from vmkla.video.naming import name_source
     from vmkla.video.options import Progress, SegmentOptions, stop_on_signals
@@ -222,9 +228,26 @@ def infer(
     from vmkla.video.pipeline import segment
     from vmkla.video.sources import open_source
 
+    # All values are checked before files are opened, and read for their names.
+    options = SegmentOptions(
+        out_dir=out or RUNS,
+        threshold=threshold,
+        overlay=overlay.value,
+        alpha=alpha,
+        save_masks=save_masks,
+        stride=stride,
+        roi=None if roi is None else parse_roi(roi),
+        image_format=image_format.value,
+        max_megapixels=max_megapixels,
+        resume=resume,
+        exist_ok=exist_ok,
+        anonymous=anonymous,
+        track=track,
+        deinterlace=deinterlace.value,
+    )
     what: str | NamedSource = spec
     if anonymous:
-        with given_names([spec]).in_errors():
+        with hidden.in_errors():
             # Earlier runs are no part of a source that they lie in; one of them may be the source itself.
             inside = RUNS.resolve() in (Path(spec).resolve(), *Path(spec).resolve().parents)
             exclude = search_exclusions(out) if out is not None else [] if inside else [RUNS]
@@ -238,22 +261,7 @@ def infer(
             what = name_source(found, anonymous=True)
     name = _name_of(spec) if isinstance(what, str) else what.label
     with run_folder(out, RUNS / name, again=resume or exist_ok) as out_dir:
-        options = SegmentOptions(
-            out_dir=out_dir,
-            threshold=threshold,
-            overlay=overlay.value,
-            alpha=alpha,
-            save_masks=save_masks,
-            stride=stride,
-            roi=None if roi is None else parse_roi(roi),
-            image_format=image_format.value,
-            max_megapixels=max_megapixels,
-            resume=resume,
-            exist_ok=exist_ok,
-            anonymous=anonymous,
-            track=track,
-            deinterlace=deinterlace.value,
-        )
+        options = dataclasses.replace(options, out_dir=out_dir)
         runner = load_runner(model, runtime.value, device, threads=threads, plugin=plugin)
         try:
             with stop_on_signals() as cancel, progress_bar("segmenting", "frames", quiet=quiet) as bar:

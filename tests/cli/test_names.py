@@ -132,16 +132,41 @@ def test_a_run_with_names_is_not_continued_without(vmkla: Any, patient: Path) ->
         ("--source", f"{FORENAME}-*.none"),
         ("--source", f"images/{FORENAME}-broken.png"),
         ("--video", "notes.mp4"),
+        ("--video", "images"),
+        ("--video", f"{FORENAME}_*.mp4"),
+        ("--source", f"{FORENAME}_*.mp4"),
+        ("--video", f"{FORENAME} o'neil"),
     ],
 )
 def test_an_anonymous_error_names_nothing(vmkla: Any, patient: Path, flag: str, name: str) -> None:
     (patient / "notes.mp4").write_bytes(FORENAME.encode())
+    (patient / f"{FORENAME} o'neil").mkdir()
     for spec in (patient / name, os.path.relpath(patient / name)):
         for live in ((), ("--live",)) if flag == "--video" else ((),):
             done = vmkla("--debug", "infer", flag, spec, "--anonymous", *live)
             assert done.status in (2, 3), done.stderr
             assert "vmkla: " in done.stderr
             assert_no_name(done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("flags", "status"),
+    [
+        (("--max-megapixels", "nan"), 2),
+        (("--max-megapixels", "0"), 2),
+        (("--threshold", "2"), 2),
+        (("--stride", "0"), 2),
+        (("--roi", "1,2"), 2),
+    ],
+)
+def test_values_are_checked_before_files_are_read_for_their_names(
+    vmkla: Any, patient: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, str], status: int
+) -> None:
+    monkeypatch.setattr("vmkla.video.naming.digest_or_none", lambda path: pytest.fail(f"{path} was read"))
+    for source in ("--video", patient / f"{FORENAME}.mp4"), ("--source", patient / "images"):
+        done = vmkla("infer", *source, "--anonymous", *flags)
+        assert done.status == status, done.stderr
+        assert_no_name(done.stdout + done.stderr)
 
 
 @pytest.mark.parametrize("anonymous", [False, True])

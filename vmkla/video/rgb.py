@@ -20,7 +20,7 @@ _side_data: Any = SideDataContainer  # PyAV's stubs leave its argument out
 
 
 def check_pixel_format(frame: Any) -> None:
-    """Refuse a frame that FFmpeg cannot convert without ending the process, be it to RGB or in a filter graph.
+    """Refuse a frame at whose conversion FFmpeg would end the process, to RGB or in a filter graph.
 
     Raises:
         ValueError: it is of such a pixel format.
