@@ -60,6 +60,22 @@ def test_missing_ones_follow_at_the_frame_rate() -> None:
     assert place([None, None]) == ([0, 40], 2, 0)
 
 
+@pytest.mark.parametrize(
+    ("following", "first"), [(10_000, 9960), (40, 0), (60, 20), (100, 60)], ids="next-{}".format
+)
+def test_a_missing_first_one_is_a_frame_before_the_next(following: int, first: int) -> None:
+    """It was put at 0, and the clip began with a pause of ten seconds."""
+    values = [None, following, following + 40]
+    assert place(values) == ([first, following, following + 40], 1, 0)
+
+
+def test_a_missing_first_one_stays_at_zero_or_later() -> None:
+    placed, repaired, jumps = place([None, 20, 60, 100])
+    assert placed == [0, 20, 60, 100] and (repaired, jumps) == (1, 0)
+    placed, repaired, jumps = place([None, -80, -40, 0])
+    assert placed[0] == 0 and placed[2:] == [40, 80] and jumps == 0, "moved to zero as without the first"
+
+
 def test_a_repeated_one_is_placed_between_its_neighbours() -> None:
     assert place([0, 40, 40, 80]) == ([0, 40, 60, 80], 1, 0)
 

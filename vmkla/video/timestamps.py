@@ -19,7 +19,7 @@ _DOUBTED_FRAMES = 10
 class Timeline:
     """Passes good time stamps through untouched and mends the others, counting what it does.
 
-    - A missing one follows the last by the clip's frame duration.
+    - A missing one follows the last by the clip's frame duration; the first one precedes the next by it.
     - A single one out of line (repeated, lower, or higher than the one after it) is placed between its
       neighbours.
     - A step back that the next frame keeps to is a new beginning (a joined recording, a clock that was set):
@@ -56,7 +56,7 @@ class Timeline:
         """
         last = self._last
         if last is None:
-            placed = self._first(pts)
+            placed = self._first(pts, following)
         elif pts is None:
             self.repaired += 1
             placed = last + self.frame_ticks
@@ -90,13 +90,14 @@ class Timeline:
         for item, pts in waiting:
             yield item, self.place(pts)
 
-    def _first(self, pts: int | None) -> int:
-        if pts is None:
-            self.repaired += 1
-            return 0
-        if pts < 0:
-            self.shift = -pts
-        return pts + self.shift
+    def _first(self, pts: int | None, following: int | None) -> int:
+        begins = following if pts is None else pts
+        if begins is not None and begins < 0:
+            self.shift = -begins
+        if pts is not None:
+            return pts + self.shift
+        self.repaired += 1
+        return 0 if following is None else max(0, following + self.shift - self.frame_ticks)
 
     def _return_to_old_clock(self, pts: int, last: int) -> None:
         if self._old_shift is None:
