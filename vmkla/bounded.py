@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from vmkla.files import NotRegularError, open_regular, read_whole
 from vmkla.imports import require
@@ -246,7 +246,7 @@ def _malformed() -> Iterator[None]:
         raise MalformedError(f"it is damaged or cut off: {error}") from error
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.FileIO:
     try:
         return open_regular(path)
     except NotRegularError as error:

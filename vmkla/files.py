@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from vmkla.errors import BadInputError
 
@@ -215,7 +216,7 @@ class NotRegularError(OSError):
     """What was to be opened is a named pipe, a socket or a device."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.FileIO:
     """Open a regular file, or a link to one, to read.
 
     Raises:
@@ -230,10 +231,10 @@ def open_regular(path: Path) -> BinaryIO:
     except BaseException:
         file.close()
         raise
-    return cast(BinaryIO, file)
+    return file
 
 
-def read_whole(file: BinaryIO) -> bytes:
+def read_whole(file: io.FileIO) -> bytes:
     """All bytes of a regular file.
 
     Raises:

@@ -101,6 +101,55 @@ def test_whole_frames_stay_whole(changing: Path, make_runner: Any, tmp_path: Pat
     assert [size["field_of_view"] for size in report["input"]["sizes"]] == [[0, 0, 128, 96], [0, 0, 320, 192]]
 
 
+def joined(write_clip: WriteClip, tmp_path: Path, images: list[Image], bframes: str) -> Path:
+    """Square pixels, then such that are 4/3 as wide as high, in one transport stream of one frame size."""
+    data = b""
+    for name, ratio in (("square.ts", Fraction(1)), ("wide.ts", Fraction(4, 3))):
+
+        def colours(context: Any, ratio: Fraction = ratio) -> None:
+            context.sample_aspect_ratio = ratio
+
+        data += write_clip(name, images, colours=colours, options={"bf": bframes, "crf": "4"}).read_bytes()
+    path = tmp_path / "both.ts"
+    path.write_bytes(data)
+    return path
+
+
+class TestPixelShape:
+    @pytest.mark.parametrize("deinterlace", ["auto", "no", "yes"])
+    @pytest.mark.parametrize("bframes", ["0", "3"])
+    def test_each_frame_has_its_own(
+        self, write_clip: WriteClip, make_frames: Any, tmp_path: Path, bframes: str, deinterlace: Any
+    ) -> None:
+        """It was the decoder's, which is some frames ahead, and looked at only where the size changes."""
+        path = joined(write_clip, tmp_path, make_frames(12, 48, 64), bframes)
+        source = VideoSource(path, deinterlace=deinterlace)
+        found = [frame.traits.sample_aspect_ratio for frame in source.frames() if frame.traits]
+        assert found == [Fraction(1)] * 12 + [Fraction(4, 3)] * 12
+        assert source.ratio_changes == 1 and source.size_changes == 0 and source.problems == ()
+        assert any("shape of the pixels changes once" in note for note in source.notes())
+
+    def test_a_short_first_part(self, write_clip: WriteClip, make_frames: Any, tmp_path: Path) -> None:
+        path = joined(write_clip, tmp_path, make_frames(2, 48, 64), "0")
+        for deinterlace in ("auto", "yes"):
+            frames = list(VideoSource(path, deinterlace=deinterlace).frames())  # type: ignore[arg-type]
+            found = [frame.traits.sample_aspect_ratio for frame in frames if frame.traits]
+            assert found == [Fraction(1)] * 2 + [Fraction(4, 3)] * 2
+
+    def test_the_copy_keeps_the_shape_of_what_is_seen(
+        self, write_clip: WriteClip, make_runner: Any, tmp_path: Path, read_back: ReadBack
+    ) -> None:
+        """The copy has one shape of pixels; frames of another are fitted into it, as are other sizes."""
+        path = joined(write_clip, tmp_path, [np.full((48, 64, 3), 200, np.uint8)] * 4, "0")
+        report = segment(make_runner(roi="none"), str(path), SegmentOptions(tmp_path / "out"))
+        assert report.exit_status == 0 and any("shape of the pixels" in text for text in report.warnings)
+        images, _, traits = read_back(tmp_path / "out" / "overlay.mp4")
+        assert traits["size_wh"] == (64, 48) and traits["sample_aspect_ratio"] in (None, 1)
+        assert len(images) == 8 and images[1][:4].mean() > 150
+        # 64 pixels of 4/3 are 85.3 square ones: fitted into 64 they are 36 lines high.
+        assert images[6][:4].mean() < 40 and images[6][-4:].mean() < 40 and images[6][8:40].mean() > 150
+
+
 class TestLetterbox:
     @pytest.mark.parametrize(
         ("from_hw", "into_hw", "ratio", "place"),

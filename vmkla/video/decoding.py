@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Generator, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +26,7 @@ from vmkla.video.interlace import (
 )
 from vmkla.video.media_errors import reading_errors
 from vmkla.video.rgb import RgbConverter
-from vmkla.video.streams import OpenVideo, exact, limit_pixels
+from vmkla.video.streams import OpenVideo, limit_pixels
 from vmkla.video.timestamps import Timeline
 
 _PROBLEMS_KEPT = 20
@@ -50,6 +52,7 @@ class VideoSource:
         repaired_timestamps: time stamps that were missing or did not rise, and were mended, in the last pass.
         timestamp_jumps: places in the last pass where the time stamps began anew.
         size_changes: places in the last pass where the frame size changes.
+        ratio_changes: places where only the shape of the pixels changes.
 
     Args:
         path: the file.
@@ -79,7 +82,7 @@ class VideoSource:
         self._combed: list[Problem] = []
         self._lost = 0
         self._fields: FieldDecision | None = None
-        self.repaired_timestamps = self.timestamp_jumps = self.size_changes = 0
+        self.repaired_timestamps = self.timestamp_jumps = self.size_changes = self.ratio_changes = 0
         with self._open() as video:
             self._extent = video.extent
             self.codec = video.codec
@@ -144,6 +147,11 @@ class VideoSource:
                 f"the time stamps begin anew {how_often(self.timestamp_jumps)}; each part follows the one "
                 "before it"
             )
+        if self.ratio_changes:
+            notes.append(
+                f"the shape of the pixels changes {how_often(self.ratio_changes)} at the same frame size; a "
+                "copy keeps the first one, and other frames are fitted into it"
+            )
         return notes
 
     def frames(self) -> Generator[Frame, None, None]:
@@ -151,31 +159,34 @@ class VideoSource:
 
         Yields:
             Frames with rising time stamps; mended ones are counted in ``repaired_timestamps``. Their size may
-            change, which is counted in ``size_changes``.
+            change, which is counted in ``size_changes``, and so may the shape of their pixels.
         Raises:
             BadInputError: not one frame decodes, or one is wider or taller than 16384.
         """
         self._problems, self._combed, self._lost = [], [], 0
-        self.repaired_timestamps = self.timestamp_jumps = self.size_changes = 0
+        self.repaired_timestamps = self.timestamp_jumps = self.size_changes = self.ratio_changes = 0
+        ratios: deque[Fraction | None] = deque()  # of frames that were decoded and are still on their way
         with self._open() as video:
             timeline = video.timeline()
             to_rgb = RgbConverter()
             traits: VideoTraits | None = None
             index, size_hw = 0, (0, 0)
-            pairs = self._whole(video)
+            pairs = self._whole(video, ratios)
             timed = timeline.placed(pairs, lambda pair: pair[0].pts, video.source_base)
             for (decoded, whole), pts in timed:
                 with reading_errors(video.described("its pixels cannot be converted")):
                     rgb, swapped, matrix = to_rgb(whole)
-                if traits is None or rgb.shape[:2] != size_hw:
-                    ratio = exact(video.stream.codec_context.sample_aspect_ratio)
-                    upright_ratio = 1 / ratio if ratio and swapped else ratio
-                    if traits is None:
-                        traits = VideoTraits(timeline.time_base, video.rate, upright_ratio, matrix)
-                    else:
-                        self._change_size(index, size_hw, rgb.shape[:2])
-                        traits = dataclasses.replace(traits, sample_aspect_ratio=upright_ratio)
-                    size_hw = (rgb.shape[0], rgb.shape[1])
+                stored = ratios.popleft()
+                ratio = 1 / stored if stored and swapped else stored
+                if traits is None:
+                    traits = VideoTraits(timeline.time_base, video.rate, ratio, matrix)
+                elif rgb.shape[:2] != size_hw:
+                    self._change_size(index, size_hw, rgb.shape[:2])
+                else:
+                    self.ratio_changes += (ratio or 1) != (traits.sample_aspect_ratio or 1)
+                if traits.sample_aspect_ratio != ratio:
+                    traits = dataclasses.replace(traits, sample_aspect_ratio=ratio)
+                size_hw = (rgb.shape[0], rgb.shape[1])
                 yield Frame(
                     index=index,
                     rgb=rgb,
@@ -217,9 +228,15 @@ class VideoSource:
                     break
         return detector.votes
 
-    def _whole(self, video: OpenVideo) -> Iterator[tuple[Any, Any]]:
-        """Pairs of a decoded frame and the same made whole, or left as it is."""
-        decoded = video.frames(self._lose)
+    def _whole(self, video: OpenVideo, ratios: deque[Fraction | None]) -> Iterator[tuple[Any, Any]]:
+        """Pairs of a decoded frame and the same made whole, or left as it is; the ratios go to a queue."""
+
+        def decode() -> Iterator[Any]:
+            for frame, ratio in video.frames_and_ratios(self._lose):
+                ratios.append(ratio)
+                yield frame
+
+        decoded = decode()
         if self.fields.deinterlace:
             with reading_errors(video.described("its fields cannot be separated")):
                 yield from Deinterlacer(self.fields.order).frames(decoded)

@@ -33,6 +33,7 @@ FORMATS = (
 """Containers and streams that hold their pictures themselves. FFmpeg's others include playlists (``hls``,
 ``concat``, ``dash``, ``imf``), session descriptions and scripts, which open other files or the network."""
 _FASTEST = 1000  # frames per second
+_RATIOS_KEPT = 64  # a decoder holds back 16 frames of H.264 and HEVC at most
 _PLAYLIST_SIGNS = (b"#extm3u", b"ffconcat", b"[playlist]", b"[reference]", b"<asx", b"<mpd", b"v=0")
 
 
@@ -114,21 +115,27 @@ class OpenVideo:
         return f"{self.path}: {self.codec} video: {doing}"
 
     def frames(self, lose: Callable[[str, str], None]) -> Iterator[Any]:
+        """The frames of ``frames_and_ratios``, without the ratios."""
+        for frame, _ in self.frames_and_ratios(lose):
+            yield frame
+
+    def frames_and_ratios(self, lose: Callable[[str, str], None]) -> Iterator[tuple[Any, Fraction | None]]:
         """Decode packet by packet; one that cannot be decoded is passed over.
 
         Args:
             lose: told the place and the cause of each loss.
         Yields:
-            PyAV's frames, in order of presentation.
+            PyAV's frames, in order of presentation, and the width over the height of their pixels as stored;
+            None when unknown.
         Raises:
             BadInputError: a frame is wider or taller than 16384 or of a pixel format that cannot be
                 converted, or the decoder cannot be opened.
         """
         with reading_errors(self.described("cannot be decoded")):
-            for frame in decoded_frames(self.container, self.stream, lose):
+            for frame, ratio in decoded_frames(self.container, self.stream, lose):
                 check_size(str(self.path), (frame.width, frame.height))
                 check_pixel_format(frame)
-                yield frame
+                yield frame, ratio
 
     def _count_from_duration(self) -> int | None:
         stream, duration_s = self.stream, None
@@ -164,16 +171,23 @@ def limit_pixels(stream: Any, name: str, max_megapixels: float) -> None:
     context.options = {**context.options, "max_pixels": str(int(max_megapixels * 1e6))}
 
 
-def decoded_frames(container: Any, stream: Any, lose: Callable[[str, str], None]) -> Iterator[Any]:
+def decoded_frames(
+    container: Any, stream: Any, lose: Callable[[str, str], None]
+) -> Iterator[tuple[Any, Fraction | None]]:
     """Decode packet by packet; one that cannot be decoded is passed over.
+
+    PyAV's frames lack the shape of their pixels, and the decoder has that of the packet it read last. It is
+    kept for the frame of that packet, which may come some packets later.
 
     Args:
         container, stream: PyAV's.
         lose: told the place and the cause of each loss.
     Yields:
-        PyAV's frames, in order of presentation.
+        As ``OpenVideo.frames_and_ratios``.
     """
     packets = container.demux(stream)
+    ratios: dict[int, Fraction | None] = {}  # by the packets' time stamps
+    latest: Fraction | None = None
     number = 0
     while True:
         try:
@@ -182,7 +196,8 @@ def decoded_frames(container: Any, stream: Any, lose: Callable[[str, str], None]
             return
         except MEDIA_ERRORS as error:
             lose(f"after packet {number}", f"reading stops: {reason(error)}")
-            yield from _flush(stream, lose)
+            for frame in _flush(stream, lose):
+                yield frame, ratios.pop(frame.pts, latest)
             return
         number += 1
         try:
@@ -190,7 +205,13 @@ def decoded_frames(container: Any, stream: Any, lose: Callable[[str, str], None]
         except MEDIA_ERRORS as error:
             lose(f"packet {number}", f"cannot be decoded: {reason(error)}")
             continue
-        yield from frames
+        latest = exact(stream.codec_context.sample_aspect_ratio)
+        if packet.pts is not None:
+            ratios[packet.pts] = latest
+            if len(ratios) > _RATIOS_KEPT:  # of packets without a frame of that time
+                del ratios[next(iter(ratios))]
+        for frame in frames:
+            yield frame, ratios.pop(frame.pts, latest)
 
 
 def exact(ratio: Any) -> Fraction | None:

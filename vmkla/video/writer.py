@@ -200,12 +200,12 @@ class FrameWriter:
         return paths
 
     def _fitted(self, shown: npt.NDArray[np.uint8], traits: VideoTraits) -> npt.NDArray[np.uint8]:
-        """A frame as the video takes it: of the first one's size."""
+        """A frame as the video takes it: of the first one's size and shape of pixels."""
         assert self.video is not None
-        if shown.shape[:2] == self.video.frame_hw:
+        own, into = traits.sample_aspect_ratio, self.video.traits.sample_aspect_ratio
+        if shown.shape[:2] == self.video.frame_hw and (own or 1) == (into or 1):
             return shown
-        into = self.video.traits.sample_aspect_ratio
-        return letterbox(shown, self.video.frame_hw, traits.sample_aspect_ratio, into)
+        return letterbox(shown, self.video.frame_hw, own, into)
 
     def _row(
         self,
