@@ -136,6 +136,7 @@ class _Run:
             allow_few=request.allow_few,
             anonymous=request.anonymous,
             reading=request.reading,
+            say=self.say,
         )
         self.names = self.names.also(self.frames.shown)
         self._say_frames()
@@ -148,6 +149,7 @@ class _Run:
                 anonymous=request.anonymous,
                 calibrated=self.frames,
                 reading=request.reading,
+                say=self.say,
             )
             self.names = self.names.also(shown)
         self.reference = self._open(self.source.path)
@@ -212,8 +214,6 @@ class _Run:
             f"{len(seen.frames)} frames to calibrate with, sha256 {seen.sha256[:12]}; {seen.duplicates} of "
             f"{seen.seen} were like another one, {len(seen.problems)} could not be read"
         )
-        for problem in seen.problems:
-            self.say(f"  skipped {problem.where}: {problem.what}")
 
     def _refuse_nan(self) -> None:
         """Stop before anything is measured on numbers that are none."""

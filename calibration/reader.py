@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,7 @@ def read_frames(
     allow_few: bool = False,
     anonymous: bool = False,
     reading: ReadRules = ReadRules(),  # noqa: B008 (frozen)
+    say: Callable[[str], None] = lambda _: None,
 ) -> FrameSet:
     """Read frames that are spread over the data, and hold up to a third out to check with.
 
@@ -102,10 +103,11 @@ def read_frames(
         allow_few: take fewer than ``MIN_FRAMES`` and ``MIN_CHECK``.
         anonymous: call every image by the first digits of its file's sha256.
         reading: how files of images and masks are read.
+        say: called with what the user should know of what was read.
     Raises:
         BadInputError: too few distinct frames, too many that cannot be read, or nothing to read at all.
     """
-    reader = _read(data, spec, count + check_count, reading, anonymous=anonymous)
+    reader = _read(data, spec, count + check_count, reading, say, anonymous=anonymous)
     shots = reader.sorted_shots
     _refuse_few(shots, reader, data, check=check_count > 0, allow_few=allow_few)
     spare = max(1, len(shots) // 3)
@@ -160,20 +162,21 @@ def read_check(
     calibrated: FrameSet,
     anonymous: bool = False,
     reading: ReadRules = ReadRules(),  # noqa: B008 (frozen)
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[npt.NDArray[np.uint8], tuple[Pair, ...], Names]:
     """Frames to check with, from data of their own; those like a frame that gave ranges are left out.
 
     Args:
         data, spec, reading: as of ``read_frames``.
         count: frames at most.
-        anonymous: as of ``read_frames``.
+        anonymous, say: as of ``read_frames``.
         calibrated: the frames that gave the ranges.
     Returns:
         As ``FrameSet.check_frames``, ``FrameSet.check_pairs`` and ``FrameSet.shown``.
     Raises:
         BadInputError: there is none, or too many cannot be read.
     """
-    reader = _read(data, spec, count, reading, calibrated, anonymous=anonymous)
+    reader = _read(data, spec, count, reading, say, calibrated, anonymous=anonymous)
     shots = reader.sorted_shots
     shots = [shots[index] for index in _spread(len(shots), min(count, len(shots)))]
     return _stacked(shots, spec), _pairs(shots), reader.shown
@@ -184,6 +187,7 @@ def _read(
     spec: PreprocessSpec,
     count: int,
     reading: ReadRules,
+    say: Callable[[str], None],
     calibrated: FrameSet | None = None,
     *,
     anonymous: bool,
@@ -191,6 +195,10 @@ def _read(
     reader = _Reader(spec, reading, () if calibrated is None else calibrated.frames, anonymous=anonymous)
     for number, text in enumerate(data):
         reader.read(number, text, -(-count // len(data)))
+    for line in [f"note: {note}" for note in reader.notes] + [
+        f"skipped {problem.where}: {problem.what}" for problem in reader.problems
+    ]:
+        say(line)
     if not reader.shots and reader.seen:
         raise BadInputError(
             f"every frame of {' '.join(data)} is like one that the ranges were measured on",
@@ -233,6 +241,7 @@ class _Reader:
             self._views.add(frame)
         self.shots: list[_Shot] = []
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
         self.seen = 0
         self.duplicates = 0
 
@@ -262,6 +271,7 @@ class _Reader:
         self.shown = self.shown.also(named.names)
         if isinstance(source, ImageSource):
             self.problems += source.left_out
+            _check_share(source.left_out, source.named, text)
             items = [(item.name, item.path) for item in source.items]
             self._read_images(number, items, wanted, text)
             return
@@ -273,6 +283,7 @@ class _Reader:
             Problem(f"{named.label}: {problem.where}", self.shown.hide(problem.what))
             for problem in source.problems
         ]
+        self.notes += [f"{named.label}: {self.shown.hide(note)}" for note in source.notes()]
 
     def _read_images(self, number: int, items: Sequence[tuple[str, Any]], wanted: int, text: str) -> None:
         taken, unreadable, tried = 0, [], 0
@@ -290,13 +301,7 @@ class _Reader:
                 continue
             taken += self._take(_Shot((number, index), name, self._prepared(image), pair))
         self.problems += unreadable
-        if len(unreadable) > MAX_UNREADABLE * tried:
-            listed = "\n".join(f"  {problem.where}: {problem.what}" for problem in unreadable[:20])
-            raise BadInputError(
-                f"{len(unreadable)} of {tried} images of {text} cannot be read, allowed are "
-                f"{MAX_UNREADABLE:.0%}:\n{listed}",
-                hint="Fetch them again, or take them out of the folder.",
-            )
+        _check_share(unreadable, tried, text)
 
     def _prepared(self, image_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         return prepare(image_rgb, self._spec, field_of_view(image_rgb, self._spec.roi))
@@ -309,6 +314,16 @@ class _Reader:
             return False
         self.shots.append(shot)
         return True
+
+
+def _check_share(unreadable: Sequence[Problem], of: int, text: str) -> None:
+    if len(unreadable) > MAX_UNREADABLE * of:
+        listed = "\n".join(f"  {problem.where}: {problem.what}" for problem in unreadable[:20])
+        raise BadInputError(
+            f"{len(unreadable)} of {of} images of {text} cannot be read, allowed are {MAX_UNREADABLE:.0%}:\n"
+            f"{listed}",
+            hint="Fetch them again, or take them out of the folder.",
+        )
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar, say
-from vmkla.cli.options import Json, Quiet, is_number
+from vmkla.cli.options import Json, MaxMegapixels, Quiet, is_number
 from vmkla.errors import UsageError
+from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
 
 BODIES = "bodies"
 
@@ -67,6 +68,7 @@ def build(
         str | None,
         typer.Option("--frames", metavar="WHAT", help="Video or images to check with; default: rendered."),
     ] = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     skip_gates: Annotated[
         bool, typer.Option("--skip-gates", help="Do not check; the engine is marked unverified.")
     ] = False,
@@ -77,6 +79,7 @@ def build(
     from vmkla.engines.tensorrt.builder import BuildRequest, build_engine
     from vmkla.engines.tensorrt.manifest import Profile, manifest_path
 
+    check_max_megapixels(max_megapixels)
     batches = None if profile is None else Profile(*_parse_profile(profile))
     request = BuildRequest(
         model=model,
@@ -91,6 +94,7 @@ def build(
         expand_bodies=plugin == BODIES,
         skip_gates=skip_gates,
         frames=frames,
+        max_megapixels=max_megapixels,
     )
     with progress_bar("building", "steps", quiet=quiet) as bar:
         report = build_engine(request, bar, lambda line: say(line, quiet=quiet))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar, say
-from vmkla.cli.options import Json, Quiet, is_number, parse_size
+from vmkla.cli.options import Json, MaxMegapixels, Quiet, is_number, parse_size
 from vmkla.errors import UsageError
+from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
 
 if TYPE_CHECKING:
     from vmkla.export import ExportReport
@@ -68,6 +69,7 @@ def export(
         str | None,
         typer.Option("--frames", metavar="WHAT", help="Video or images to check with; default: rendered."),
     ] = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     roi: Annotated[
         str | None,
         typer.Option("--roi", metavar="auto|none|X,Y,W,H", help="Field of view; default: as trained."),
@@ -88,6 +90,7 @@ def export(
     from vmkla.export.request import ExportRequest, export_request
     from vmkla.preprocess import parse_roi
 
+    check_max_megapixels(max_megapixels)
     request = ExportRequest(
         model=model,
         output=output,
@@ -100,6 +103,7 @@ def export(
         roi=None if roi is None else parse_roi(roi),
         threshold=threshold,
         frames=frames,
+        max_megapixels=max_megapixels,
         skip_gates=skip_gates,
         half_storage=half_storage,
     )

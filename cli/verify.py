@@ -130,8 +130,8 @@ def verify(
             total = inputs.total or 0
             if save is not None and second is None:
                 count = save_answers(reference, save)
-                for problem in inputs.problems:
-                    say(f"note: passed over: {problem}", quiet=quiet)
+                for warning in inputs.warnings:
+                    say(f"note: {warning}", quiet=quiet)
                 if json:
                     print_json({"saved": save, "frames": count, "reference": reference.identity})
                 else:
@@ -149,7 +149,7 @@ def verify(
                 reference,
                 candidate,
                 VerifyOptions(out_dir, limits, locate, html, exist_ok),
-                problems=None if inputs is None else inputs.problems,
+                inputs=inputs,
                 progress=None if bar is None else lambda done: bar(done, total or None),
             )
     except Exception:

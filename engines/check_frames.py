@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
+from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.preprocess import PreprocessSpec, field_of_view, prepare
 
 SOURCE_FRAMES = 16
@@ -15,16 +18,26 @@ RENDERED_FRAMES = 7
 first. In the others it marks 37 to 1765 of 192x192 pixels."""
 
 
-def check_frames_of(source: str | None, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+def check_frames_of(
+    source: str | None,
+    spec: PreprocessSpec,
+    *,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    say: Callable[[str], None] = lambda _: None,
+) -> npt.NDArray[np.uint8]:
     """(n, height, width, 3) uint8 RGB, preprocessed.
 
     Args:
         source: a video, image, folder or pattern; None renders some.
         spec: preprocessing of the model.
+        max_megapixels: larger images and frames are not decoded.
+        say: called with what the user should know of what was read.
     Raises:
         BadInputError: the source cannot be read, or has no frame.
     """
-    return rendered_frames(spec) if source is None else source_frames(source, spec)
+    if source is None:
+        return rendered_frames(spec)
+    return _source_frames(source, spec, max_megapixels, say)
 
 
 def rendered_frames(spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
@@ -38,11 +51,13 @@ def rendered_frames(spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
     return np.stack(frames)
 
 
-def source_frames(source: str, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+def _source_frames(
+    source: str, spec: PreprocessSpec, max_megapixels: float, say: Callable[[str], None]
+) -> npt.NDArray[np.uint8]:
     """Frames of a source, spread over it."""
     from vmkla.video.sources import open_source
 
-    opened = open_source(source)
+    opened = open_source(source, max_megapixels=max_megapixels)
     step = max(1, -(-(opened.total or 1) // SOURCE_FRAMES))
     prepared: list[npt.NDArray[np.uint8]] = []
     for index, frame in enumerate(opened.frames()):
@@ -50,6 +65,10 @@ def source_frames(source: str, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
             prepared.append(prepare(frame.rgb, spec, field_of_view(frame.rgb, spec.roi)))
         if len(prepared) == SOURCE_FRAMES:
             break
+    for problem in opened.problems:
+        say(f"note: passed over: {problem.where}: {problem.what}")
+    for note in opened.notes():
+        say(f"note: {note}")
     if not prepared:
         raise BadInputError(f"{source} has no frame to check with")
     return np.stack(prepared)

@@ -27,23 +27,34 @@ Item = TypeVar("Item")
 class VerifyInputs:
     """Frames of one set, read once.
 
+    Attributes:
+        problems: what could not be read so far.
+        notes: what else the user should know of what was read.
+
     Args:
-        frames: given a list for what cannot be read, reads the rest.
+        frames: given itself for problems and notes, reads the frames.
         total: how many there are; None when only reading tells.
         names: for messages and the report.
     """
 
     def __init__(
-        self, frames: Callable[[list[str]], Iterator[VerifyFrame]], total: int | None, names: Names
+        self, frames: Callable[[VerifyInputs], Iterator[VerifyFrame]], total: int | None, names: Names
     ) -> None:
         self._frames = frames
         self.names = names
         self.total = total
         self.problems: list[str] = []
+        self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[VerifyFrame]:
         self.problems.clear()
-        return self._frames(self.problems)
+        self.notes.clear()
+        return self._frames(self)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Notes and problems as sentences."""
+        return [*self.notes, *(f"passed over: {problem}" for problem in self.problems)]
 
 
 def labelled_inputs(pairs: Sequence[Pair], *, names: Names | None = None, stride: int = 1) -> VerifyInputs:
@@ -60,7 +71,7 @@ def labelled_inputs(pairs: Sequence[Pair], *, names: Names | None = None, stride
         sample = pair.read(pair)
         return VerifyFrame(sample.name, sample.image_rgb, sample.mask, sample.prepared)
 
-    return VerifyInputs(lambda problems: _readable(chosen, read, problems, shown), len(chosen), shown)
+    return VerifyInputs(lambda inputs: _readable(chosen, read, inputs), len(chosen), shown)
 
 
 def unlabelled_inputs(
@@ -84,45 +95,54 @@ def unlabelled_inputs(
     source = named.source
     if isinstance(source, ImageSource):
         items = source.items[::stride]
-        left_out = [f"{problem.where}: {problem.what}" for problem in source.left_out]
+        left_out = [named.names.hide(f"{problem.where}: {problem.what}") for problem in source.left_out]
+        _check_share(left_out, source.named)
 
         def read(item: ImageItem) -> VerifyFrame:
             return VerifyFrame(item.name, read_image(item.path, max_megapixels=max_megapixels))
 
-        def readable(problems: list[str]) -> Iterator[VerifyFrame]:
-            problems.extend(left_out)
-            return _readable(items, read, problems, named.names)
+        def readable(inputs: VerifyInputs) -> Iterator[VerifyFrame]:
+            inputs.problems += left_out
+            return _readable(items, read, inputs)
 
         return VerifyInputs(readable, len(items), named.names)
 
-    def decoded(problems: list[str]) -> Iterator[VerifyFrame]:
+    def decoded(inputs: VerifyInputs) -> Iterator[VerifyFrame]:
         for frame in source.frames():
             if frame.index % stride == 0:
                 yield VerifyFrame(f"{named.label} frame {frame.index}", frame.rgb)
-        problems.extend(named.names.hide(f"{problem.where}: {problem.what}") for problem in source.problems)
+        hide = named.names.hide
+        inputs.problems += [hide(f"{problem.where}: {problem.what}") for problem in source.problems]
+        inputs.notes += [hide(note) for note in source.notes()]
 
     return VerifyInputs(decoded, None, named.names)
 
 
 def _readable(
-    items: Sequence[Item], read: Callable[[Item], VerifyFrame], problems: list[str], names: Names
+    items: Sequence[Item], read: Callable[[Item], VerifyFrame], inputs: VerifyInputs
 ) -> Iterator[VerifyFrame]:
     """What can be read of some images.
 
     Raises:
         BadInputError: more cannot be read than ``MAX_UNREADABLE`` allows.
     """
+    unreadable: list[str] = []
     for item in items:
         try:
             frame = read(item)
         except BadInputError as error:
-            problems.append(names.hide(error.message))
-            if len(problems) > MAX_UNREADABLE * len(items):
-                listed = "\n".join(f"  {problem}" for problem in problems[:SHOWN_PROBLEMS])
-                raise BadInputError(
-                    f"{len(problems)} of {len(items)} images cannot be read, allowed are "
-                    f"{MAX_UNREADABLE:.0%}; those found so far:\n{listed}",
-                    hint="Mend or remove them. For labelled images: vmkla data check --data DIR",
-                ) from error
+            unreadable.append(inputs.names.hide(error.message))
+            inputs.problems.append(unreadable[-1])
+            _check_share(unreadable, len(items))
             continue
         yield frame
+
+
+def _check_share(unreadable: Sequence[str], of: int) -> None:
+    if len(unreadable) > MAX_UNREADABLE * of:
+        listed = "\n".join(f"  {problem}" for problem in unreadable[:SHOWN_PROBLEMS])
+        raise BadInputError(
+            f"{len(unreadable)} of {of} images cannot be read, allowed are {MAX_UNREADABLE:.0%}; those found "
+            f"so far:\n{listed}",
+            hint="Mend or remove them. For labelled images: vmkla data check --data DIR",
+        )

@@ -12,6 +12,7 @@ from vmkla.engines.clinical import Reference, VerifyReport, verify_reference
 from vmkla.engines.gates import ClinicalGates
 from vmkla.engines.locate import Parting, locate
 from vmkla.engines.onnxruntime_runner import Kernels
+from vmkla.engines.verify_inputs import VerifyInputs
 from vmkla.engines.verify_page import verify_page
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError
 from vmkla.files import output_errors, write_atomically
@@ -48,7 +49,7 @@ def run_verify(
     candidate: Runner,
     options: VerifyOptions,
     *,
-    problems: list[str] | None = None,
+    inputs: VerifyInputs | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Compare, and write ``report.json`` and ``verify.html``.
@@ -57,7 +58,7 @@ def run_verify(
         reference: what is right, live or saved.
         candidate: what is to be checked.
         options: how, and where to.
-        problems: what could not be read; filled while frames come.
+        inputs: where the reference's frames come from, for what could not be read; None for saved ones.
         progress: told the number of frames done.
     Returns:
         What ``report.json`` holds: the keys of ``VerifyReport.to_dict``, and ``each``, ``parting`` (None when
@@ -70,14 +71,14 @@ def run_verify(
     """
     with locked_folder(options.out_dir, (REPORT, PAGE)):
         check_free(options.out_dir, (REPORT, PAGE), exist_ok=options.exist_ok)
-        return _compare(reference, candidate, options, problems, progress)
+        return _compare(reference, candidate, options, inputs, progress)
 
 
 def _compare(
     reference: Reference,
     candidate: Runner,
     options: VerifyOptions,
-    problems: list[str] | None,
+    inputs: VerifyInputs | None,
     progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     if options.locate:
@@ -91,8 +92,8 @@ def _compare(
         **report.to_dict(),
         "each": [result.to_dict() for result in report.each],
         "parting": None if parting is None else parting.to_dict(),
-        "unreadable": list(problems or ()),
-        "warnings": [*_warnings(report), *notes, *_unreadable(problems)],
+        "unreadable": [] if inputs is None else list(inputs.problems),
+        "warnings": [*_warnings(report), *notes, *([] if inputs is None else inputs.warnings)],
         "outputs": {"report": REPORT, **({"page": PAGE} if options.html else {})},
     }
     _write(document, report, options)
@@ -143,10 +144,6 @@ def _warnings(report: VerifyReport) -> list[str]:
     elif report.reference["model"]["weights_sha256"] != report.candidate["model"]["weights_sha256"]:
         warnings.append("the two were not made of the same weights")
     return warnings
-
-
-def _unreadable(problems: list[str] | None) -> list[str]:
-    return [f"passed over: {problem}" for problem in problems or ()]
 
 
 def _write(document: dict[str, Any], report: VerifyReport, options: VerifyOptions) -> None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from vmkla import weights
 from vmkla.config import PRESETS, get_preset
-from vmkla.engines.check_frames import source_frames
+from vmkla.engines.check_frames import check_frames_of
 from vmkla.errors import UsageError
 from vmkla.export.checks import OnStep
 from vmkla.export.exporter import ExportReport, export_onnx
 from vmkla.export.form import Batch
 from vmkla.imports import require
+from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.metadata import InputType, Precision
 from vmkla.preprocess import PreprocessSpec, Rect
 
@@ -38,6 +39,7 @@ class ExportRequest:
         roi: field of view; None takes that of the training.
         threshold: None takes that of the weights.
         frames: a video, image, folder or pattern to check with; None renders some.
+        max_megapixels: larger images and frames of these are not decoded.
         skip_gates: do not check.
         half_storage: store the weights of a float32 graph as float16.
         seed: of random weights.
@@ -54,6 +56,7 @@ class ExportRequest:
     roi: str | Rect | None = None
     threshold: float | None = None
     frames: str | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
     skip_gates: bool = False
     half_storage: bool = False
     seed: int = 0
@@ -76,6 +79,11 @@ def export_request(
     height, width = request.size_hw or (trained.height, trained.width)
     loaded.config.check_input(height, width)
     spec = PreprocessSpec(height, width, request.roi or trained.roi)
+    frames = None
+    if request.frames is not None:
+        frames = check_frames_of(
+            request.frames, spec, max_megapixels=request.max_megapixels, say=progress or (lambda _: None)
+        )
     return export_onnx(
         loaded.model,
         spec=spec,
@@ -87,7 +95,7 @@ def export_request(
         threshold=loaded.threshold if request.threshold is None else request.threshold,
         training=training,
         random_weights=request.random_weights,
-        frames=None if request.frames is None else source_frames(request.frames, spec),
+        frames=frames,
         skip_gates=request.skip_gates,
         half_storage=request.half_storage,
         progress=progress,

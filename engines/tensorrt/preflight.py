@@ -16,6 +16,7 @@ from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
 from vmkla.engines.tensorrt.outputs import check_files, check_output_name
 from vmkla.engines.tensorrt.plugins import CREATORS, NAMESPACE, find_plugin
 from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError, UsageError
+from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.metadata import ArtefactMetadata
 
 OLDEST_TENSORRT = (10, 3)
@@ -46,6 +47,7 @@ class BuildRequest:
         expand_bodies: of TensorRT: use the function bodies in the file instead of plugins; slow.
         skip_gates: do not run the engine against ONNX Runtime; the manifest says so.
         frames: a video, image, folder or pattern to run it on; None renders some.
+        max_megapixels: larger images and frames of these are not decoded.
     """
 
     model: str
@@ -60,6 +62,7 @@ class BuildRequest:
     expand_bodies: bool = False
     skip_gates: bool = False
     frames: str | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,8 @@ def preflight(
     check_files(path, request.output, request.timing_cache, plugin)
     check_memory(outline.size_bytes, rtx=api.is_rtx)
     if request.frames is not None:
-        check_frames_of(request.frames, metadata.preprocess)  # a wrong name is told before a long build
+        # A wrong name is told before a long build.
+        check_frames_of(request.frames, metadata.preprocess, max_megapixels=request.max_megapixels)
     return Preflight(
         model=model,
         onnx_name=request.model if request.model in weights.shipped() else path.name,

@@ -16,6 +16,7 @@ from vmkla.engines.tensorrt.preflight import BuildRequest, Preflight
 from vmkla.engines.tensorrt.runner import TensorRTRunner
 from vmkla.engines.verify import check, compare, gates_record
 from vmkla.errors import BadInputError, GateError
+from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.runner import Runner, RunnerSpec
 
 CALLS = 3
@@ -48,7 +49,14 @@ def verify_engine(
         return {"not_run": f"built ahead of time{targets}, where no such GPU was"}
     candidate = TensorRTRunner(draft, plugin=plan.plugin, warn_unverified=False)
     try:
-        return hold_against_onnxruntime(plan, candidate, request.output, say, source=request.frames)
+        return hold_against_onnxruntime(
+            plan,
+            candidate,
+            request.output,
+            say,
+            source=request.frames,
+            max_megapixels=request.max_megapixels,
+        )
     finally:
         candidate.close()
 
@@ -60,6 +68,7 @@ def hold_against_onnxruntime(
     say: Callable[[str], None],
     *,
     source: str | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> dict[str, Any]:
     """Compare a runner with ONNX Runtime on the file that it came from, at each batch size of its profile.
 
@@ -70,7 +79,7 @@ def hold_against_onnxruntime(
         candidate: what is to be checked.
         output: the engine's name to be, for the message.
         say: called with the verdicts.
-        source: frames to compare on, see ``check_frames_of``.
+        source, max_megapixels: frames to compare on, see ``check_frames_of``.
     Returns:
         The manifest's ``gates``.
     Raises:
@@ -78,7 +87,7 @@ def hold_against_onnxruntime(
         BadInputError: the source has no frames.
     """
     metadata = plan.metadata
-    frames = check_frames_of(source, metadata.preprocess)
+    frames = check_frames_of(source, metadata.preprocess, max_megapixels=max_megapixels, say=say)
     if len(frames) % 2 == 0:  # an odd number: two frames a power of two apart in a batch then differ
         frames = frames[:-1]
     gates = ENGINE[metadata.precision]

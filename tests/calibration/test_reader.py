@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_folders import write_folder
 from small_graphs import SIDE
+from small_videos import write_tracks
 
 from vmkla.calibration.likeness import Views
 from vmkla.calibration.reader import MIN_CHECK, MIN_FRAMES, read_check, read_frames
@@ -215,3 +217,26 @@ def test_a_real_withdrawal_stays_diverse(shared_data: Path) -> None:
         [str(shared_data / "video" / "colonoscopy.mp4")], PreprocessSpec(256, 256), count=96, check_count=32
     )
     assert seen.seen >= 128 and seen.duplicates <= 0.1 * seen.seen
+
+
+def test_what_is_left_out_is_told(images: Images, tmp_path: Path) -> None:
+    """Files that cannot be read, what is not a file, and other tracks; of the data to check with as well."""
+    folder = images(60)
+    (folder / "000.png").write_bytes(b"\x89PNG\r\n\x1a\n cut off")
+    os.mkfifo(folder / "pipe.png")
+    said: list[str] = []
+    seen = read_frames([str(folder)], SPEC, count=60, check_count=0, say=said.append)
+    assert [line.split(":")[0] for line in said] == ["skipped pipe.png", "skipped 000.png"]
+    video = str(write_tracks(tmp_path / "two.mkv", [(64, 48), (192, 144)]))
+    said.clear()
+    read_check([video], SPEC, count=2, calibrated=seen, say=said.append)
+    (note,) = said
+    assert note.startswith("note: two.mkv: video track 2 (192x144, h264) was read")
+
+
+def test_folders_of_what_are_no_files_are_refused(images: Images) -> None:
+    folder = images(40)
+    for number in range(3):
+        os.mkfifo(folder / f"pipe{number}.png")
+    with pytest.raises(BadInputError, match="3 of 43 images of .* cannot be read"):
+        read_frames([str(folder)], SPEC, count=32, check_count=8)

@@ -130,6 +130,7 @@ def test_a_preset_without_weights_names_both_ways_out(vmkla: Any, output: Path, 
         (("--random-weights",), 2, "tiny.safetensors"),
         (("--weights", "w.safetensors", "--random-weights"), 2, "--random-weights"),
         (("--frames", "no_such_folder"), 3, "no_such_folder"),
+        (("--max-megapixels", "0"), 2, "0 megapixels"),
     ],
 )
 def test_wrong_values(

@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import pytest
 import torch
 from labelled_folders import labelled_image, write_folder, write_split_polyps, write_synapse
@@ -238,6 +239,25 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, polyps: DataSet)
             archive.writestr(name, data)
     with pytest.raises(BadInputError, match="30000x30000 .*at most 150 megapixels"):
         list(iter_samples(open_dataset(str(path)).train))
+
+
+def test_the_limit_is_the_caller_s_and_not_pillow_s(
+    tmp_path: Path, polyps: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow's own is 179 megapixels, whatever ``--max-megapixels`` allows."""
+    path = pack(polyps, tmp_path / "set.vmkpack", LOSSLESS).path
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
+    assert len(list(iter_samples(open_dataset(str(path)).train))) == len(list(iter_samples(polyps.train)))
+    assert PIL.Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_an_image_that_could_not_be_read_back_is_not_packed(
+    tmp_path: Path, polyps: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmkla.data.packing.IMAGE_MAX_BYTES", 100)
+    with pytest.raises(BadInputError, match="train/000000.png takes .* encoded, expected at most 100"):
+        pack(polyps, tmp_path / "set.vmkpack", LOSSLESS)
+    assert not (tmp_path / "set.vmkpack").exists()
 
 
 def test_options_out_of_range_are_refused() -> None:

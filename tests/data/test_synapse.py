@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from labelled_folders import synapse_slice, write_synapse
 
 from vmkla.data.folder import iter_samples, list_pairs
+from vmkla.data.rules import ReadRules
 from vmkla.data.sources import SLICES, VOLUMES, DataSource
 from vmkla.errors import BadInputError
 
@@ -118,5 +122,32 @@ def test_a_slice_with_a_damaged_header_is_refused(tmp_path: Path, header: bytes)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("image.npy", head + header)
         archive.writestr("label.npy", head + header)
-    with pytest.raises(BadInputError, match="cannot be read as a slice"):
+    with pytest.raises(BadInputError, match="cannot be read as a slice|a slice of .* megapixels, expected"):
         list(iter_samples([DataSource(tmp_path, kind=SLICES)]))
+
+
+@pytest.mark.parametrize(("folder", "kind"), [("train_npz", SLICES), ("test_vol_h5", VOLUMES)])
+def test_slices_that_are_too_large_are_refused(tmp_path: Path, folder: str, kind: Any) -> None:
+    """Before they are read: the limit is that of images."""
+    write_synapse(tmp_path)
+    source = DataSource(tmp_path / folder, kind=kind, reading=ReadRules(max_megapixels=0.0001))
+    with pytest.raises(BadInputError, match="megapixels, expected at most 0.0001 megapixels"):
+        list(iter_samples([source]))
+
+
+def test_a_slice_that_states_more_than_it_has_takes_no_memory(tmp_path: Path) -> None:
+    """NumPy takes the memory that the header states before it reads: 144 megapixels of 8 bytes."""
+    write_synapse(tmp_path)
+    path = sorted((tmp_path / "train_npz").glob("*.npz"))[0]
+    header = {"descr": "<f8", "fortran_order": False, "shape": (12000, 12000)}
+    stated = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stated, header)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("image", "label"):
+            archive.writestr(f"{name}.npy", stated.getvalue() + bytes(100))
+    tracemalloc.start()
+    with pytest.raises(BadInputError, match=r"too few for \(12000, 12000\) of float64"):
+        list(iter_samples([DataSource(tmp_path / "train_npz", kind=SLICES)]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6

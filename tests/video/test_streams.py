@@ -38,7 +38,11 @@ class TestTracks:
         assert source.track.number == 2 and source.describe()["track"] == 2
         assert [track["size_wh"] for track in source.describe()["tracks"]] == [[64, 48], [192, 144], [96, 64]]
         (note,) = source.notes()
-        assert "track 2 (192x144, h264)" in note and "track 1 (64x48, h264)" in note and "--track N" in note
+        assert (
+            "track 2 (192x144, h264)" in note
+            and "track 1 (64x48, h264)" in note
+            and "infer --track N" in note
+        )
 
     @pytest.mark.parametrize(("default", "wanted"), [(None, 1), (1, 1), (2, 2)])
     def test_of_equal_ones_the_default_or_the_first(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,10 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 
 
-_MANIFEST_MAX_BYTES, _IMAGE_MAX_BYTES = 64 << 20, 256 << 20
+IMAGE_MAX_BYTES = 256 << 20
+"""Of an encoded image or mask."""
+_MANIFEST_MAX_BYTES = 64 << 20
+_OPENING = threading.Lock()
 _AGAIN = "Copy the file again, or pack the set again: vmkla data pack"
 
 
@@ -98,7 +102,7 @@ class PackedFile:
             BadInputError: they are not those that were packed.
         """
         try:
-            data = self.archive.read(name, _IMAGE_MAX_BYTES)
+            data = self.archive.read(name, IMAGE_MAX_BYTES)
         except MalformedError as error:
             raise BadInputError(f"{self.path}: {name} cannot be read: {error}", hint=_AGAIN) from error
         found = hashlib.sha256(data).hexdigest()
@@ -207,7 +211,17 @@ def decode(
     pillow = require("PIL.Image", extra="train", purpose="reading a packed set")
     image_header(data, name=name, max_megapixels=max_megapixels)
     try:
-        with pillow.open(io.BytesIO(data)) as image:
+        with _opened(pillow, data) as image:
             return np.array(image.convert(mode), dtype=np.uint8)
-    except (*DAMAGED, pillow.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise BadInputError(f"{name} cannot be decoded: {error}", hint=_AGAIN) from error
+
+
+def _opened(pillow: Any, data: bytes) -> Any:
+    """An open image. Pillow's limit of the size, for the whole process, gives way to that of the caller."""
+    with _OPENING:
+        limit, pillow.MAX_IMAGE_PIXELS = pillow.MAX_IMAGE_PIXELS, None
+        try:
+            return pillow.open(io.BytesIO(data))
+        finally:
+            pillow.MAX_IMAGE_PIXELS = limit

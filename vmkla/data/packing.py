@@ -18,7 +18,7 @@ from vmkla import __version__
 from vmkla.data.arrays import CROP_MARGIN, prepared_pair
 from vmkla.data.folder import list_pairs, read_ahead
 from vmkla.data.layouts import UNNAMED, DataSet
-from vmkla.data.packed import FORMAT, MANIFEST, decode
+from vmkla.data.packed import FORMAT, IMAGE_MAX_BYTES, MANIFEST, decode
 from vmkla.data.sources import PACK_SUFFIX, DataSource, Pair, Sample, raise_problems
 from vmkla.errors import BadInputError, UsageError
 from vmkla.files import file_sha256, written_whole
@@ -195,7 +195,16 @@ class _Writer:
         }
 
     def write(self, name: str, data: bytes) -> str:
-        """Add a member; returns its sha256."""
+        """Add a member; returns its sha256.
+
+        Raises:
+            BadInputError: it is larger than what is read back.
+        """
+        if name != MANIFEST and len(data) > IMAGE_MAX_BYTES:
+            raise BadInputError(
+                f"{name} takes {len(data):,} bytes encoded, expected at most {IMAGE_MAX_BYTES:,}",
+                hint="Scale the image down, or leave it out of the set.",
+            )
         self.archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
         return hashlib.sha256(data).hexdigest()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def synapse_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
         elif source.kind == SLICES:
             path = files[stem]
             name = f"{source.folder.name}/{stem}"
-            yield Pair(name, path, path, stem, sequence_of(stem, source.rule), read=_read_slice)
+            group = sequence_of(stem, source.rule)
+            yield Pair(name, path, path, stem, group, reading=source.reading, read=_read_slice)
         else:
             yield from _slices_of(files[stem], stem, source, problems)
 
@@ -57,27 +59,54 @@ def _slices_of(path: Path, stem: str, source: DataSource, problems: list[str]) -
     try:
         with _open_volume(path) as volume:
             count = len(volume["image"])
+            _check_slice_size(str(path), volume["image"].shape[1:], source.reading.max_megapixels)
     except BadInputError as error:
         problems.append(error.message)
         return
     for index in range(count):
         name = f"{source.folder.name}/{stem}/{index:03d}"
         read = functools.partial(_read_volume_slice, index=index)
-        yield Pair(name, path, path, stem, stem, str(index), read=read)
+        yield Pair(name, path, path, stem, stem, str(index), reading=source.reading, read=read)
 
 
 def _read_slice(pair: Pair) -> Sample:
     try:
         with Archive(pair.image) as archive:
-            image, label = (_array(archive.read(f"{name}.npy", _MEMBER_MAX_BYTES)) for name in _MEMBERS)
+            members = [archive.read(f"{name}.npy", _MEMBER_MAX_BYTES) for name in _MEMBERS]
+        image, label = (_array(data, pair) for data in members)
         return slice_sample(pair, image, label)
     except DAMAGED as error:
         raise BadInputError(f"{pair.image} cannot be read as a slice (image, label): {error}") from error
 
 
-def _array(data: bytes) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+def _array(data: bytes, pair: Pair) -> npt.NDArray[Any]:
+    """An array of a size that its header states and its bytes have: NumPy takes the memory first."""
+    file = io.BytesIO(data)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[np.lib.format.read_magic(file)]
+    shape, _, dtype = read_header(file)
+    _check_slice_size(pair.name, shape, pair.reading.max_megapixels)
+    if math.prod(shape) * dtype.itemsize > len(data):
+        raise ValueError(f"{len(data)} bytes are too few for {shape} of {dtype}")
+    file.seek(0)
+    array: npt.NDArray[Any] = np.load(file, allow_pickle=False)
     return array
+
+
+def _check_slice_size(name: str, shape: tuple[int, ...], max_megapixels: float) -> None:
+    """Refuse a slice that is too large, before it is read.
+
+    Raises:
+        BadInputError: it has more pixels.
+    """
+    pixels = math.prod(shape)
+    if pixels > max_megapixels * 1e6:
+        raise BadInputError(
+            f"{name}: a slice of {shape} has {pixels / 1e6:.4g} megapixels, expected at most "
+            f"{max_megapixels:g} megapixels (--max-megapixels)"
+        )
 
 
 def _read_volume_slice(pair: Pair, *, index: int) -> Sample:

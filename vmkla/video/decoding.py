@@ -127,16 +127,14 @@ class VideoSource:
         }
 
     def notes(self) -> list[str]:
-        """What the user should know of the last pass though nothing failed."""
+        """What the user should know of the frames of the last pass though nothing failed."""
         note = "" if self._fields is None else self._fields.note()
         notes = [note] if note else []
-        if self.has_audio:
-            notes.append("the sound track is not copied")
         others = [str(track) for track in self.tracks if track.number != self.track.number]
         if others:
             notes.append(
                 f"video {self.track} was read; the file has {len(others)} more: {'; '.join(others)}; "
-                "--track N reads another"
+                "vmkla infer --track N reads another"
             )
         if self.repaired_timestamps:
             notes.append(
@@ -147,6 +145,11 @@ class VideoSource:
                 f"the time stamps begin anew {how_often(self.timestamp_jumps)}; each part follows the one "
                 "before it"
             )
+        return notes
+
+    def copy_notes(self) -> list[str]:
+        """What a copy of the video lacks, after the last pass."""
+        notes = ["the sound track is not copied"] if self.has_audio else []
         if self.ratio_changes:
             notes.append(
                 f"the shape of the pixels changes {how_often(self.ratio_changes)} at the same frame size; a "

@@ -90,6 +90,9 @@ class Source(Protocol):
     def problems(self) -> tuple[Problem, ...]:
         """What the last pass could not read; whole once that pass is over."""
 
+    def notes(self) -> list[str]:
+        """What the user should know of the frames of the last pass though nothing failed."""
+
     def frames(self) -> Generator[Frame, None, None]:
         """Go through the pictures from the first.
 

@@ -107,7 +107,8 @@ def image_header(data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXE
     if header.buffer_px > max_megapixels * 1e6:
         raise BadInputError(
             f"{name} is {header.width}x{header.height} (width x height, "
-            f"{header.buffer_px / 1e6:.4g} megapixels), expected at most {max_megapixels:g} megapixels",
+            f"{header.buffer_px / 1e6:.4g} megapixels), expected at most {max_megapixels:g} megapixels "
+            "(--max-megapixels)",
             hint="Scale it down, or allow more memory and time with: --max-megapixels "
             f"{math.ceil(header.buffer_px / 1e6)}",
         )

@@ -179,6 +179,7 @@ class Run:
             counts.size_changes = source.size_changes
             described |= source.describe()
             warnings += source.notes()
+            warnings += source.copy_notes()
         else:
             counts.unreadable = len(problems)
             described["images"] = source.total

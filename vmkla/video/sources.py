@@ -96,6 +96,10 @@ class ImageSource:
         """What is not a regular file, and images that the last pass could not read."""
         return tuple(self._problems)
 
+    def notes(self) -> list[str]:
+        """Nothing: see ``Source``."""
+        return []
+
     def frames(
         self, skip: Callable[[int, ImageItem, str], bool] | None = None
     ) -> Generator[Frame, None, None]:

@@ -94,7 +94,7 @@ def choose_track(
     doubtful = [track for track in tracks if track.codec is None]
     if chosen.codec is None or (doubtful and wanted is None):
         readable = [track for track in tracks if track.codec is not None]
-        hint = f"To read another track: --track {readable[0].number}" if readable else None
+        hint = f"To read another track: vmkla infer --track {readable[0].number}" if readable else None
         raise BadInputError(
             f"{name} ({container_format}): FFmpeg does not know the codec of "
             f"{doubtful[0]}: {unknown()}. Its tracks are: {'; '.join(map(str, tracks))}",
