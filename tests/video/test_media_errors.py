@@ -105,7 +105,7 @@ ABORTING = sorted({"yaf32be", "yaf32le"} & set(av.video.format.names))
 def test_a_pixel_format_without_a_way_to_rgb_is_told(use: str, name: str) -> None:
     """At grey with alpha in floats FFmpeg's own check ends the process."""
     script = USE.format(use=USES[use], name=name)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"ended by {done.returncode}: {done.stderr[-300:]}"
     assert re.match(r"a\.mp4: pixels: \w", done.stdout), done.stdout
 
