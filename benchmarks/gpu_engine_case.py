@@ -23,7 +23,8 @@ from vmkla.engines.bench import Latency
 from vmkla.engines.gates import ENGINE
 from vmkla.engines.load import load_runner
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
-from vmkla.engines.tensorrt.api import Messages, load_api
+from vmkla.engines.tensorrt.api import TensorRTApi, load_api
+from vmkla.engines.tensorrt.messages import Messages
 from vmkla.engines.verify import check, compare
 from vmkla.errors import VmklaError
 from vmkla.runner import Runner, RunnerSpec
@@ -68,15 +69,20 @@ class RawRunner:
 
     def __init__(self, model: Path, target: str) -> None:
         """Build and load; anything that the library refuses becomes a ``VmklaError``."""
-        import torch
-
         self.spec = OnnxRuntimeRunner(model, warn_unverified=False).spec
         self.name = "tensorrt-rtx, asked directly"
         api, messages = load_api("tensorrt-rtx"), Messages()
-        trt, self._log = api.module, api.make_logger(messages)
-        builder = trt.Builder(self._log)
+        with api.collecting(messages):
+            self._load(api, messages, model, target)
+
+    def _load(self, api: TensorRTApi, messages: Messages, model: Path, target: str) -> None:
+        import torch
+
+        trt = api.module
+        builder = api.make_builder()
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, self._log)
+        network.error_recorder = None  # as in engines/tensorrt/network.py
+        parser = trt.OnnxParser(network, api.logger)
         if not parser.parse(model.read_bytes()):
             raise VmklaError("; ".join(str(parser.get_error(i)) for i in range(parser.num_errors)))
         config = builder.create_builder_config()
@@ -94,7 +100,7 @@ class RawRunner:
         if plan is None:
             raise VmklaError(f"no engine was built: {'; '.join(messages.errors) or 'it said nothing'}")
         self.engine_bytes = plan.nbytes
-        self._runtime = trt.Runtime(self._log)
+        self._runtime = api.make_runtime()
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise VmklaError(f"its own engine does not load: {'; '.join(messages.errors)}")

@@ -16,7 +16,7 @@ from vmkla import __version__, weights
 from vmkla.cpus import cpu_budget
 from vmkla.engines import custom_ops
 from vmkla.engines.cpu import cpu_name, kernel_instruction_set, missing_for_int8
-from vmkla.engines.tensorrt.api import Messages, load_api
+from vmkla.engines.tensorrt.api import load_api
 from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
 from vmkla.engines.tensorrt.memory import install_command, open_cuda
 from vmkla.engines.tensorrt.plugins import CREATORS, LIBRARY, find_plugin, load_plugin, plugin_facts
@@ -257,10 +257,7 @@ def _tensorrt_library() -> str:
 def _tensorrt() -> str:
     """TensorRT, and the plugins that it finds in the plugin library: it must load to be of use."""
     api = load_api("tensorrt")
-    messages = Messages()
-    library_logger = api.make_logger(messages)  # the registry speaks through it for as long as it loads
-    load_plugin(api, find_plugin(), messages)
-    del library_logger
+    load_plugin(api, find_plugin())
     return f"{api.version_text} with vmkla's plugins {', '.join(CREATORS)}"
 
 

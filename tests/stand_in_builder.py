@@ -21,6 +21,7 @@ from vmkla.export import bodies
 
 SHARED = (
     "BuilderFlag",
+    "IErrorRecorder",
     "ILogger",
     "IProgressMonitor",
     "LayerInformationFormat",

@@ -1,6 +1,8 @@
 """A stand-in for TensorRT's runtime, which computes with ONNX Runtime on the stand-in GPU's streams.
 
-An engine of it is one line of JSON and an ONNX file. It offers nothing that the real Python API lacks:
+An engine of it is one line of JSON and an ONNX file. Its messages take the way that TensorRT-RTX's take: to
+the logger that a process registered first, and errors to a recorder instead where there is one. It offers
+nothing that the real Python API lacks:
 ``tests/engines/tensorrt/test_api_names.py`` holds it to that. It reads and writes only the addresses that it
 is given, and only when the stream comes to it. ``tensorrt_rtx`` is installed, and all of it is used but the
 part that needs a GPU.
@@ -14,6 +16,7 @@ import importlib
 import importlib.machinery
 import json
 import types
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import stand_in_gpu
+from small_libraries import creators_of
 
 from vmkla.engines import custom_ops
 from vmkla.engines.onnx_file import outline_of, read_model
@@ -87,6 +91,67 @@ class ILogger:
         raise NotImplementedError
 
 
+class ErrorCodeTRT(enum.IntEnum):
+    UNSPECIFIED_ERROR = 1
+    FAILED_EXECUTION = 7
+
+
+class IErrorRecorder:
+    def __init__(self) -> None:
+        pass
+
+    def report_error(self, val: ErrorCodeTRT, desc: str) -> bool:
+        raise NotImplementedError
+
+    def num_errors(self) -> int:
+        raise NotImplementedError
+
+    def get_error_code(self, error_idx: int) -> ErrorCodeTRT:
+        raise NotImplementedError
+
+    def get_error_desc(self, error_idx: int) -> str:
+        raise NotImplementedError
+
+    def has_overflowed(self) -> bool:
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        raise NotImplementedError
+
+
+class SegmentationFault(BaseException):
+    """Where the real library ends the process. No ``Exception``: nothing may recover from it."""
+
+
+class _Process:
+    """Which logger a library uses in a process: the first, for as long as any runtime lives."""
+
+    def __init__(self) -> None:
+        self._runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+        self._logger: weakref.ref[Any] | None = None
+
+    def add(self, runtime: Runtime, logger: Any) -> None:
+        if not self._runtimes:
+            self._logger = weakref.ref(logger)
+        elif self._logger is not None and self._logger() is not logger:
+            logger.log(logger.WARNING, "The logger differs from one already registered, and is ignored")
+        self._runtimes.add(runtime)
+
+    def log(self, severity: str, text: str) -> None:
+        if not self._runtimes or self._logger is None:
+            return  # there is nobody to tell
+        logger = self._logger()
+        if logger is None:
+            raise SegmentationFault(f"a message for a logger that was freed: {text}")
+        logger.log(getattr(logger, severity), text)
+
+    def report(self, recorder: Any, text: str) -> None:
+        if recorder is None:
+            self.log("ERROR", text)
+        else:
+            recorder.report_error(ErrorCodeTRT.UNSPECIFIED_ERROR, text)
+
+
 class TensorIOMode(enum.Enum):
     NONE = 0
     INPUT = 1
@@ -111,18 +176,29 @@ class _Creator:
 class IPluginRegistry:
     def __init__(self) -> None:
         self.all_creators: list[_Creator] = []
+        self.error_recorder: Any = None
+        self._process = _Process()
 
     def load_library(self, plugin_path: str) -> object | None:
-        names = Path(plugin_path).read_text(encoding="utf-8", errors="replace").split()
+        self._process.log("VERBOSE", f"Global registry attempting to load library {plugin_path}")
+        names = creators_of(Path(plugin_path))
+        if not names:
+            self._process.report(self.error_recorder, f"Unable to load library: {plugin_path}: no creators")
+            return None
         self.all_creators = [_Creator(name) for name in names]
-        return self if names else None
+        return self
 
     def get_creator(self, type: str, version: str, plugin_namespace: str = "") -> _Creator | None:
         wanted = _Creator(type, version, plugin_namespace)
-        return wanted if wanted in self.all_creators else None
+        if wanted not in self.all_creators:
+            self._process.report(self.error_recorder, f"Cannot find plugin: {type}, version: {version}")
+            return None
+        self._process.log("VERBOSE", f"Global registry found {type} creator")
+        return wanted
 
 
 _registry = IPluginRegistry()
+_rtx_process = _Process()
 
 
 def get_plugin_registry() -> IPluginRegistry:
@@ -131,18 +207,23 @@ def get_plugin_registry() -> IPluginRegistry:
 
 class Runtime:
     def __init__(self, logger: Any) -> None:
-        self._logger = logger
+        self._process = self._of_process()
+        self._process.add(self, logger)
+        self.error_recorder: Any = None
+
+    def _of_process(self) -> _Process:
+        return _registry._process
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         head, _, model = serialized_engine.partition(b"\n")
-        severity = self._logger.ERROR
         try:
             facts = json.loads(head)
         except ValueError:
-            self._logger.log(severity, "Magic tag does not match")
+            self._process.report(self.error_recorder, "Magic tag does not match")
             return None
         if missing := set(facts["plugins"]) - {creator.name for creator in _registry.all_creators}:
-            self._logger.log(severity, f"Cannot find plugin {sorted(missing)}, is it registered?")
+            text = f"Cannot find plugin {sorted(missing)}, is it registered?"
+            self._process.report(self.error_recorder, text)
             return None
         return ICudaEngine(self, model, facts)
 
@@ -152,7 +233,8 @@ class Runtime:
 
 class ICudaEngine:
     def __init__(self, runtime: Runtime, model: bytes, facts: dict[str, Any]) -> None:
-        self._runtime, self._facts, self._logger = runtime, facts, runtime._logger
+        self._runtime, self._facts, self._process = runtime, facts, runtime._process
+        self.error_recorder = runtime.error_recorder
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -184,7 +266,8 @@ class ICudaEngine:
 
     def create_execution_context(self) -> IExecutionContext | None:
         if faults.context:
-            self._logger.log(self._logger.ERROR, "Requested amount of GPU memory could not be allocated")
+            text = "Requested amount of GPU memory could not be allocated"
+            self._process.report(self.error_recorder, text)
             return None
         return IExecutionContext(self)
 
@@ -195,6 +278,7 @@ class ICudaEngine:
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
         self.engine = engine
+        self.error_recorder = engine.error_recorder
         self._addresses: dict[str, int] = {}
         self._shape: tuple[int, ...] | None = None
         self._callbacks: list[object] = []  # a captured graph calls them for as long as the context lives
@@ -228,7 +312,7 @@ class IExecutionContext:
         return bool(driver.cuLaunchHostFunc(stream_handle, callback, None) == 0)
 
     def _fail(self, text: str) -> bool:
-        self.engine._logger.log(self.engine._logger.ERROR, text)
+        self.engine._process.report(self.error_recorder, text)
         return False
 
     def __del__(self) -> None:
@@ -260,6 +344,9 @@ class _RtxContext(IExecutionContext):
 
 
 class _RtxRuntime(Runtime):
+    def _of_process(self) -> _Process:
+        return _rtx_process
+
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         made = super().deserialize_cuda_engine(serialized_engine)
         if made is None:
@@ -284,7 +371,15 @@ def _array(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     return np.frombuffer(memory, dtype).reshape(shape)
 
 
-NAMES = ("ILogger", "TensorIOMode", "DataType", "IPluginRegistry", "get_plugin_registry", "Runtime")
+NAMES = (
+    "DataType",
+    "IErrorRecorder",
+    "ILogger",
+    "IPluginRegistry",
+    "Runtime",
+    "TensorIOMode",
+    "get_plugin_registry",
+)
 """What a module of the stand-in has."""
 
 
@@ -311,7 +406,7 @@ def write_engine(
     **changed: Any,
 ) -> EngineManifest:
     """An engine of the stand-in with a true manifest, but for the fields in ``changed``."""
-    plugins = [] if plugin is None else plugin.read_text(encoding="utf-8").split()
+    plugins = [] if plugin is None else creators_of(plugin)
     head = json.dumps({"profile": profile, "plugins": plugins}).encode()
     path.write_bytes(head + b"\n" + onnx.read_bytes())
     metadata = dict(outline_of(read_model(onnx), onnx).metadata)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import logging
 import re
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vmkla.engines.tensorrt.messages import Messages, library_log
 from vmkla.errors import MissingDependencyError
-
-logger = logging.getLogger(__name__)
 
 EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -60,83 +59,56 @@ class TensorRTApi:
         names = (re.fullmatch(r"SM(\d+)", name) for name in dir(self.module.ComputeCapability))
         return tuple(sorted({int(match[1]) for match in names if match} - {TURING}))
 
-    def make_logger(self, messages: Messages) -> Any:
-        """An ``ILogger`` whose messages go to Python's logging and are kept in ``messages``."""
-        severities = self.module.ILogger
-        levels = {
-            severities.INTERNAL_ERROR: logging.ERROR,
-            severities.ERROR: logging.ERROR,
-            severities.WARNING: logging.WARNING,
-            severities.INFO: logging.INFO,
-            severities.VERBOSE: logging.DEBUG,
-        }
+    @property
+    def logger(self) -> Any:
+        """The one ``ILogger`` of this library in this process, see ``messages.LibraryLog``."""
+        return library_log(self.module).logger
 
-        class KeepingLogger(severities):  # type: ignore[misc, valid-type]
-            """Called by the library from any of its threads."""
+    def collecting(self, messages: Messages) -> contextlib.AbstractContextManager[None]:
+        """Collect what the library reports, see ``messages.LibraryLog.collecting``."""
+        return library_log(self.module).collecting(messages)
 
-            def __init__(self) -> None:
-                severities.__init__(self)
-
-            def log(self, severity: Any, msg: str) -> None:
-                messages.add(levels[severity], msg)
-
-        return KeepingLogger()
-
-    def make_builder(self, logger: Any) -> Any:
-        """An ``IBuilder`` that speaks through a logger of ``make_logger``."""
+    def make_builder(self) -> Any:
+        """An ``IBuilder``. What it reports, and what is made from it, goes to ``collecting``."""
         with _no_collection():
-            return self.module.Builder(logger)
+            builder = self.module.Builder(self.logger)
+        builder.error_recorder = library_log(self.module).recorder
+        return builder
 
-    def make_runtime(self, logger: Any) -> Any:
-        """An ``IRuntime`` that speaks through a logger of ``make_logger``."""
+    def make_runtime(self) -> Any:
+        """An ``IRuntime``. What it reports, its engines and their contexts, goes to ``collecting``."""
         with _no_collection():
-            return self.module.Runtime(logger)
+            runtime = self.module.Runtime(self.logger)
+        runtime.error_recorder = library_log(self.module).recorder
+        return runtime
+
+    def plugin_registry(self) -> Any:
+        """The ``IPluginRegistry`` of this process. What it reports goes to ``collecting``."""
+        registry = self.module.get_plugin_registry()
+        if registry.error_recorder is None:  # or another program in this process has its own
+            registry.error_recorder = library_log(self.module).recorder
+        return registry
+
+
+_creating = threading.Lock()
 
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Hold Python's garbage collection back.
+    """Hold Python's garbage collection back, for one thread at a time.
 
-    The library logs while it holds a lock. A collection in the logger may destroy an older builder, which
-    waits for that lock in the same thread, for ever.
+    The library may log while it holds a lock, for instance that another program's logger came first. A
+    collection in the logger may destroy an older builder, which waits for that lock in the same thread, for
+    ever. Measured with TensorRT-RTX 1.7; it holds no such lock when it loads a plugin library or an engine.
     """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@dataclass
-class Messages:
-    """What a library has said.
-
-    Attributes:
-        errors, warnings: in the order in which they came.
-        notes: messages below a warning; kept for what is only said there, such as a hit of the timing cache.
-    """
-
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, level: int, text: str) -> None:
-        """Keep a message and hand it to Python's logging.
-
-        Its level there is one lower: what matters to a user is raised or reported by vmkla itself.
-        """
-        if level >= logging.ERROR:
-            self.errors.append(text)
-            logger.info("%s", text)
-        elif level >= logging.WARNING:
-            self.warnings.append(text)
-            logger.info("%s", text)
-        else:
-            if level >= logging.INFO:
-                self.notes.append(text)
-            logger.debug("%s", text)
+    with _creating:
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if enabled:
+                gc.enable()
 
 
 def load_api(runtime: EngineRuntime) -> TensorRTApi:

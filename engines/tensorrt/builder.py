@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vmkla.engines.onnx_file import without_functions
-from vmkla.engines.tensorrt.api import Messages, TensorRTApi, load_api
+from vmkla.engines.tensorrt.api import TensorRTApi, load_api
 from vmkla.engines.tensorrt.inspection import inspect_engine
 from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
 from vmkla.engines.tensorrt.manifest import (
@@ -27,6 +27,7 @@ from vmkla.engines.tensorrt.manifest import (
     manifest_path,
     write_manifest,
 )
+from vmkla.engines.tensorrt.messages import Messages
 from vmkla.engines.tensorrt.monitor import SCALE, BuildProgress, Phases, make_monitor, run_cancellable
 from vmkla.engines.tensorrt.network import (
     INPUT,
@@ -109,19 +110,28 @@ def build_engine(
             ``plugins.load_plugin`` and ``network.parse_network``.
     Nothing of a build that failed is left behind.
     """
-    say = say or logger.info
+    messages = Messages()
     api = load_api(request.runtime)
+    with api.collecting(messages):
+        return _built(request, api, messages, progress, say or logger.info)
+
+
+def _built(
+    request: BuildRequest,
+    api: TensorRTApi,
+    messages: Messages,
+    progress: BuildProgress | None,
+    say: Callable[[str], None],
+) -> BuildReport:
     gpu, no_gpu_because = _gpu()
     plan = preflight(request, api, gpu, no_gpu_because=no_gpu_because)
     for remark in plan.remarks:
         say(remark)
-    messages = Messages()
-    library_logger = api.make_logger(messages)
-    plugin = None if plan.plugin is None else load_plugin(api, plan.plugin, messages)
+    plugin = None if plan.plugin is None else load_plugin(api, plan.plugin)
     say(_heading(api, plan, gpu))
-    builder = _make_builder(api, library_logger, messages)
+    builder = _make_builder(api, messages)
     data = without_functions(plan.model.data) if plan.strip_functions else plan.model.data
-    parsed = parse_network(api, builder, library_logger, data, plan.path)
+    parsed = parse_network(api, builder, data, plan.path)
     network = parsed.network
     check_network(network, plan.metadata, plan.path)
     layers = layer_counts(network)
@@ -208,9 +218,9 @@ def _heading(api: TensorRTApi, plan: Preflight, gpu: GpuFacts | None) -> str:
     )
 
 
-def _make_builder(api: TensorRTApi, library_logger: Any, messages: Messages) -> Any:
+def _make_builder(api: TensorRTApi, messages: Messages) -> Any:
     try:
-        return api.make_builder(library_logger)
+        return api.make_builder()
     except Exception as error:  # the bindings raise TypeError where the library returns nothing
         raise _failure(
             f"{api.runtime} {api.version_text} makes no builder here: {error}", messages
@@ -258,14 +268,17 @@ def _build(
         phases.cancel()
         say("stopping at the library's next step; another Ctrl-C ends it at once")
 
+    def build() -> Any:
+        with api.collecting(messages):  # in the thread that runs it
+            return builder.build_serialized_network(network, config)
+
     monitor = make_monitor(api, phases)
     config.progress_monitor = monitor
-    said_before = len(messages.errors)
-    serialized = run_cancellable(lambda: builder.build_serialized_network(network, config), cancel)
+    messages.errors.clear()  # of steps that succeeded
+    serialized = run_cancellable(build, cancel)
     if phases.error is not None:
         raise phases.error
     if serialized is None:
-        messages.errors[:said_before] = []
         raise _failure(f"{api.runtime} {api.version_text} could not build the engine", messages)
     return serialized
 

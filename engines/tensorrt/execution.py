@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.tensorrt.api import Messages, TensorRTApi
+from vmkla.engines.tensorrt.api import TensorRTApi
 from vmkla.engines.tensorrt.manifest import Profile
 from vmkla.engines.tensorrt.memory import Cuda, CudaError
+from vmkla.engines.tensorrt.messages import Messages, take_errors
 from vmkla.errors import VmklaError
 
 logger = logging.getLogger(__name__)
 
 INPUT, OUTPUT = "frames", "probability"
-SHOWN_ERRORS = 3
 WARMUP_RUNS = 2
 """Before a graph is captured: the first run after a change of shape does work that must not be captured."""
 
@@ -77,7 +77,7 @@ class Execution:
         context: an ``IExecutionContext``, of one's own.
         source, result: input and output of one frame.
         profile: batch sizes that the engine takes.
-        messages: what the library's logger says.
+        messages: what the library reports.
         graph: launch the kernels as a CUDA graph where the engine can be captured.
     Raises:
         VmklaError: memory ran out, or the library refuses the buffers.
@@ -226,13 +226,9 @@ class Execution:
     def _expect(self, succeeded: bool, what: str) -> None:
         """Raise what the library has said where a call of it returned False."""
         if not succeeded:
-            raise VmklaError(f"{self._api.runtime} {self._api.version_text} {what}: {said(self._messages)}")
-
-
-def said(messages: Messages) -> str:
-    """The library's latest errors in one line, which are then spent."""
-    errors, messages.errors[:] = messages.errors[-SHOWN_ERRORS:], []
-    return "; ".join(errors) or "it does not say why"
+            raise VmklaError(
+                f"{self._api.runtime} {self._api.version_text} {what}: {take_errors(self._messages)}"
+            )
 
 
 def _fill_with_zeros(buffer: npt.NDArray[Any], start: int, end: int) -> None:

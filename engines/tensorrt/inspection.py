@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vmkla.engines.tensorrt.api import Messages, TensorRTApi
+from vmkla.engines.tensorrt.api import TensorRTApi
+from vmkla.engines.tensorrt.messages import Messages, take_errors
 from vmkla.errors import VmklaError
 
 
@@ -16,16 +17,16 @@ def inspect_engine(api: TensorRTApi, plan: Path, messages: Messages) -> tuple[di
     Args:
         api: the library; plugins are registered.
         plan: the engine; its manifest was held against this machine.
-        messages: what the library's logger says, for the error.
+        messages: collects what the library reports, for the error.
     Raises:
         VmklaError: the library does not load the engine.
     """
-    runtime = api.make_runtime(api.make_logger(messages))
+    runtime = api.make_runtime()
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
         raise VmklaError(
             f"{api.runtime} {api.version_text} does not load the engine that it has built: "
-            f"{'; '.join(messages.errors[-3:])}"
+            f"{take_errors(messages)}"
         )
     inspector = engine.create_engine_inspector()
     text = inspector.get_engine_information(api.module.LayerInformationFormat.JSON)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from vmkla.engines.tensorrt.api import Messages, TensorRTApi
-from vmkla.engines.tensorrt.execution import INPUT, OUTPUT, Tensor, said
+from vmkla.engines.tensorrt.api import TensorRTApi
+from vmkla.engines.tensorrt.execution import INPUT, OUTPUT, Tensor
 from vmkla.engines.tensorrt.manifest import EngineManifest
 from vmkla.engines.tensorrt.matching import Machine, rebuild_hint
+from vmkla.engines.tensorrt.messages import Messages, take_errors
 from vmkla.errors import ArtefactMismatchError, VmklaError
 from vmkla.metadata import ArtefactMetadata
 
@@ -26,7 +27,8 @@ def tensors(metadata: ArtefactMetadata) -> tuple[Tensor, Tensor]:
 
 
 class LoadedEngine:
-    """The library's objects for one engine. Made, used and closed inside ``cuda.current()``.
+    """The library's objects for one engine. Made, used and closed inside ``cuda.current()``, where
+    ``api.collecting(messages)`` collects what the library reports.
 
     Args:
         api: the library.
@@ -35,10 +37,10 @@ class LoadedEngine:
         manifest: of the engine.
         metadata: what the network says of itself.
         machine: this one, for hints.
-        messages: gathers what the library's logger says.
+        messages: collects what the library reports.
     Attributes:
         context: the ``IExecutionContext``.
-        messages: what the library's logger says.
+        messages: what the library reports.
     Raises:
         ArtefactMismatchError: the library refuses the engine, or it is not what its manifest says.
         VmklaError: there is not enough memory for its context.
@@ -55,9 +57,7 @@ class LoadedEngine:
         messages: Messages,
     ) -> None:
         self.messages = messages
-        # The library keeps no reference of its own to a logger or a runtime, and both are used to the end.
-        self._logger = api.make_logger(messages)
-        self._runtime: Any = api.make_runtime(self._logger)
+        self._runtime: Any = api.make_runtime()
         self._engine: Any = None
         self.context: Any = None
         try:
@@ -80,7 +80,7 @@ class LoadedEngine:
         self._engine = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
             raise ArtefactMismatchError(
-                f"{api.runtime} {api.version_text} cannot load {path}: {said(self.messages)}",
+                f"{api.runtime} {api.version_text} cannot load {path}: {take_errors(self.messages)}",
                 hint=rebuild_hint(manifest, path, machine),
             )
         if difference := _difference(self._engine, manifest, metadata):
@@ -89,7 +89,7 @@ class LoadedEngine:
         if self.context is None:
             raise VmklaError(
                 f"{api.runtime} {api.version_text} makes no execution context for {path}: "
-                f"{said(self.messages)}",
+                f"{take_errors(self.messages)}",
                 hint="Other programs may hold the GPU's memory, see nvidia-smi.",
             )
 

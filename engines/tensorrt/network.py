@@ -29,34 +29,33 @@ class ParsedNetwork:
     Attributes:
         network: the ``INetworkDefinition``.
         parser: holds weights that the network points to.
-        builder, library_logger: both call back into them.
+        builder: the network's.
     """
 
     network: Any
     parser: Any
     builder: Any
-    library_logger: Any
 
 
-def parse_network(
-    api: TensorRTApi, builder: Any, library_logger: Any, data: bytes, path: Path
-) -> ParsedNetwork:
+def parse_network(api: TensorRTApi, builder: Any, data: bytes, path: Path) -> ParsedNetwork:
     """A strongly typed network.
 
     Args:
         api: the library.
         builder: its ``Builder``.
-        library_logger: its ``ILogger``.
         data: the file's bytes, with or without function bodies.
         path: the file, for messages.
     Raises:
         ArtefactMismatchError: the library's parser refuses a node.
     """
     network = builder.create_network(creation_flags(api))
-    parser = api.module.OnnxParser(network, library_logger)
+    # The parser wraps the recorder that a network has from its builder. With one, the process ended with a
+    # segmentation fault when both were destroyed (TensorRT-RTX 1.7). The parser has a list of errors anyway.
+    network.error_recorder = None
+    parser = api.module.OnnxParser(network, api.logger)
     if not parser.parse(data):
         raise _refusal(api, parser, path)
-    return ParsedNetwork(network, parser, builder, library_logger)
+    return ParsedNetwork(network, parser, builder)
 
 
 def creation_flags(api: TensorRTApi) -> int:

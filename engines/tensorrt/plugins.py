@@ -1,12 +1,13 @@
-"""vmkla's plugin library for TensorRT: where it is, and whether TensorRT took it."""
+"""vmkla's plugin library for TensorRT: where it is, and whether TensorRT loads it."""
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
-from typing import Any
 
-from vmkla.engines.tensorrt.api import Messages, TensorRTApi
+from vmkla.engines.tensorrt.api import TensorRTApi
 from vmkla.engines.tensorrt.manifest import PluginFacts
+from vmkla.engines.tensorrt.messages import Messages, take_errors
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError
 from vmkla.files import file_sha256
 from vmkla.native import find_library
@@ -16,6 +17,11 @@ NAMESPACE = "vmkla"
 """Of the plugins, and domain of their nodes in an ONNX file."""
 VERSION = "1"
 CREATORS = ("SelectiveScan2d", "BSplineBasis")
+ENTRY_POINT = "getCreators"
+"""The function by which TensorRT asks a library for its creators."""
+ELF_HEAD = 20
+"""First bytes of a shared library, which name its architecture."""
+_ELF_MACHINES = {3: "x86", 40: "arm", 62: "x86-64", 183: "aarch64"}
 
 _BUILD = (
     "Run, with NvInfer.h and nvcc at hand: TENSORRT_ROOT=/path/to/TensorRT pip install --force-reinstall "
@@ -48,33 +54,26 @@ def plugin_facts(path: Path) -> PluginFacts:
     return PluginFacts(path.name, file_sha256(path), VERSION)
 
 
-def load_plugin(api: TensorRTApi, path: Path, messages: Messages) -> PluginFacts:
+def load_plugin(api: TensorRTApi, path: Path) -> PluginFacts:
     """Register a library's creators with TensorRT; a second call finds them there.
 
     Args:
         api: the library that is to call them.
         path: the plugin library, see ``find_plugin``.
-        messages: what TensorRT's logger said, for the error.
     Returns:
         Its facts.
     Raises:
-        ArtefactMismatchError: TensorRT cannot load it, or it lacks a creator.
+        ArtefactMismatchError: the file is not a plugin library of this machine, TensorRT cannot load it, or
+            it lacks a creator.
     """
-    registry: Any = api.module.get_plugin_registry()
-    if missing_creators(registry):
-        handle, reason = None, ""
-        try:
-            handle = registry.load_library(str(path.resolve()))
-        except Exception as error:  # the bindings raise several kinds
-            reason = f": {error}"
-        if handle is None:
-            said = "; ".join(messages.errors[-3:])
+    if missing_creators(api):
+        reason = why_not_a_plugin(path) or _register(api, path)
+        if reason is not None:
             raise ArtefactMismatchError(
-                f"{api.runtime} {api.version_text} cannot load the plugin library {path}"
-                f"{reason}{f' ({said})' if said else ''}",
+                f"{api.runtime} {api.version_text} cannot load the plugin library {path}: {reason}",
                 hint=_BUILD,
             )
-    if missing := missing_creators(registry):
+    if missing := missing_creators(api):
         raise ArtefactMismatchError(
             f"the plugin library {path} was loaded, but these are not registered: {', '.join(missing)} "
             f"(namespace {NAMESPACE}, version {VERSION})",
@@ -83,7 +82,56 @@ def load_plugin(api: TensorRTApi, path: Path, messages: Messages) -> PluginFacts
     return plugin_facts(path)
 
 
-def missing_creators(registry: Any) -> tuple[str, ...]:
-    """Names of vmkla's plugins that a registry does not know."""
-    # Not by `all_creators`, which in TensorRT 10.3 is None as soon as one creator is of a kind unknown to it.
-    return tuple(name for name in CREATORS if registry.get_creator(name, VERSION, NAMESPACE) is None)
+def missing_creators(api: TensorRTApi) -> tuple[str, ...]:
+    """Names of vmkla's plugins that TensorRT's registry does not know."""
+    registry = api.plugin_registry()
+    with api.collecting(Messages()):  # to TensorRT it is an error to ask for an absent one
+        # Not by `all_creators`, which in TensorRT 10.3 is None as soon as one creator is of a kind unknown to
+        # it.
+        return tuple(name for name in CREATORS if registry.get_creator(name, VERSION, NAMESPACE) is None)
+
+
+def why_not_a_plugin(path: Path) -> str | None:
+    """Why a file is not a plugin library that this process can load; None where it is one.
+
+    TensorRT's own message is of no use for three of the reasons: the dynamic linker reports a library of
+    another architecture as "No such file", and TensorRT binds functions at their first call, where a missing
+    one ends the process.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(ELF_HEAD)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    with open("/proc/self/exe", "rb") as file:
+        here = file.read(ELF_HEAD)
+    if head[:4] != here[:4] or len(head) < ELF_HEAD:
+        return "it is not a shared library"
+    if _architecture(head) != _architecture(here):
+        return f"it is compiled for {_architecture(head)}, and this process is {_architecture(here)}"
+    try:
+        library = ctypes.CDLL(str(path.resolve()))  # binds every symbol now
+    except OSError as error:
+        return str(error).removeprefix(f"{path.resolve()}: ")
+    if not hasattr(library, ENTRY_POINT):
+        return f"it is a shared library without plugins for TensorRT: it has no function {ENTRY_POINT}"
+    return None
+
+
+def _register(api: TensorRTApi, path: Path) -> str | None:
+    """Let TensorRT load a plugin library; why it does not, or None."""
+    messages = Messages()
+    registry = api.plugin_registry()
+    try:
+        with api.collecting(messages):
+            if registry.load_library(str(path.resolve())) is not None:
+                return None
+    except Exception as error:  # the bindings raise several kinds
+        return str(error)
+    return take_errors(messages)
+
+
+def _architecture(head: bytes) -> str:
+    """Name of the processor that an ELF file is for, with the width of its addresses."""
+    machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+    return f"{_ELF_MACHINES.get(machine, f'ELF machine {machine}')} ({32 * head[4]} bit)"

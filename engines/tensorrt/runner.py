@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.engines.frames import check_frames, network_input
-from vmkla.engines.tensorrt.api import EngineRuntime, Messages, load_api
+from vmkla.engines.tensorrt.api import EngineRuntime, load_api
 from vmkla.engines.tensorrt.execution import Execution
 from vmkla.engines.tensorrt.loading import LoadedEngine, tensors
 from vmkla.engines.tensorrt.machine import this_machine
 from vmkla.engines.tensorrt.manifest import EngineManifest, read_manifest
 from vmkla.engines.tensorrt.matching import check_manifest
 from vmkla.engines.tensorrt.memory import CudaError, Package, open_cuda
+from vmkla.engines.tensorrt.messages import Messages
 from vmkla.engines.tensorrt.plugins import find_plugin, load_plugin, plugin_facts
 from vmkla.errors import BadInputError, MissingDependencyError, UsageError, VmklaError
 from vmkla.runner import RunnerSpec
@@ -73,13 +75,13 @@ class TensorRTRunner:
         self.name = manifest.runtime
         self._lock = threading.Lock()
         self._input_type = metadata.input_type
-        messages = Messages()
+        self._api, self._messages = api, Messages()
         self._cuda = open_cuda(index, package)
         try:
-            with self._cuda.current(), contextlib.ExitStack() as held:
+            with self._current(), contextlib.ExitStack() as held:
                 if library is not None:
-                    load_plugin(api, library, messages)
-                engine = LoadedEngine(api, path, data, manifest, metadata, machine, messages)
+                    load_plugin(api, library)
+                engine = LoadedEngine(api, path, data, manifest, metadata, machine, self._messages)
                 held.callback(engine.close)
                 del data  # as large as what the library holds by now
                 self._execution = Execution(
@@ -88,7 +90,7 @@ class TensorRTRunner:
                     engine.context,
                     *tensors(metadata),
                     manifest.profile,
-                    messages,
+                    self._messages,
                     graph=graph,
                 )
                 held.callback(self._execution.close)
@@ -140,7 +142,7 @@ class TensorRTRunner:
                 raise VmklaError("the runner is closed")
             s = self._spec
             probability = np.empty((len(frames_rgb), s.num_classes, s.height, s.width), np.float32)
-            with self._cuda.current():
+            with self._current():
                 for start, end, result in self._execution.run(len(frames_rgb), fill):
                     probability[start:end] = result
         return probability
@@ -152,12 +154,18 @@ class TensorRTRunner:
             if held is None:
                 return
             try:
-                with self._cuda.current():
+                with self._current():
                     held.close()
                 self._cuda.close()
             except CudaError as error:
                 # The GPU has failed before, and whoever closes the runner is told of that.
                 logger.warning("the GPU could not be released: %s", error.message)
+
+    @contextlib.contextmanager
+    def _current(self) -> Iterator[None]:
+        """Make the GPU current and collect what the library reports, for a block of the calling thread."""
+        with self._api.collecting(self._messages), self._cuda.current():
+            yield
 
 
 def parse_device(device: str) -> int:

@@ -7,7 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from vmkla.engines.tensorrt.api import Messages, TensorRTApi
+from vmkla.engines.tensorrt.api import TensorRTApi
+from vmkla.engines.tensorrt.messages import Messages
 from vmkla.errors import BadInputError
 from vmkla.files import written_whole
 
@@ -24,7 +25,7 @@ class TimingCache:
     Args:
         api: the library.
         path: the file; None for no cache at all.
-        messages: what the library's logger says.
+        messages: collects what the library reports.
     Attributes:
         hit: the file was there and the library took it.
         remarks: what a user should know.
@@ -99,10 +100,10 @@ class TimingCache:
 
     def _set(self, config: Any, data: bytes) -> bool:
         """Whether the library took it; some versions refuse by their log alone."""
-        said = len(self._messages.errors) + len(self._messages.warnings)
+        before = self._messages.complaints
         cache = config.create_timing_cache(data)
         taken = cache is not None and bool(config.set_timing_cache(cache, False))
-        return taken and said == len(self._messages.errors) + len(self._messages.warnings)
+        return taken and self._messages.complaints == before
 
 
 class _deprecations_unsaid(warnings.catch_warnings):  # noqa: N801

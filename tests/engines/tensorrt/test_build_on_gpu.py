@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -15,11 +16,13 @@ import stand_in_gpu
 import stand_in_tensorrt
 import tensorrt_rtx
 from small_engines import HEIGHT, WIDTH, small_model
+from small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
 
 from vmkla.engines import load_runner
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.tensorrt.manifest import GpuFacts, read_manifest
 from vmkla.engines.tensorrt.plugins import CREATORS
+from vmkla.engines.tensorrt.runner import TensorRTRunner
 from vmkla.files import file_sha256
 
 Run = Callable[..., tuple[int, str, str]]
@@ -44,10 +47,9 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Path:
-    """The stand-in's kind of plugin library: the names of its creators."""
+    """The stand-in's kind of plugin library."""
     path = tmp_path / "libvmkla_tensorrt.so"
-    path.write_text(" ".join(CREATORS), encoding="utf-8")
-    return path
+    return write_plugin(path)
 
 
 @pytest.fixture
@@ -157,13 +159,45 @@ def test_an_engine_that_computes_something_else(
 
 @pytest.mark.stand_in_gpu
 def test_a_plugin_library_that_lacks_a_creator(run: Run, model: Path, plugin: Path, plan: Path) -> None:
-    plugin.write_text(CREATORS[0], encoding="utf-8")
+    write_plugin(plugin, CREATORS[:1])
     status, _, stderr = run("build", model, "--output", plan, "--plugin", plugin)
     assert status == 6 and f"not registered: {CREATORS[1]}" in stderr
-    plugin.write_text("", encoding="utf-8")
+    write_plugin(plugin, ())
     status, _, stderr = run("build", model, "--output", plan, "--plugin", plugin)
-    assert status == 6 and "cannot load the plugin library" in stderr
+    assert status == 6 and f"cannot load the plugin library {plugin}: Unable to load library" in stderr
     assert left(plan.parent) == []
+
+
+@pytest.mark.stand_in_gpu
+@pytest.mark.parametrize("kind", UNUSABLE_KINDS)
+def test_a_plugin_library_that_does_not_load(
+    run: Run, model: Path, plugin: Path, plan: Path, kind: str
+) -> None:
+    UNUSABLE[kind].write(plugin)
+    status, _, stderr = run("build", model, "--output", plan, "--plugin", plugin)
+    library = f"tensorrt {stand_in_tensorrt.VERSION}"
+    assert status == 6
+    assert f"{library} cannot load the plugin library {plugin}: {UNUSABLE[kind].reason}" in stderr
+    assert left(plan.parent) == []
+
+
+@pytest.mark.stand_in_gpu
+def test_builds_and_runners_come_and_go(run: Run, model: Path, plugin: Path, plan: Path) -> None:
+    """Open A and B, close A, build, open C: the registry logs through the logger of whoever came first."""
+    assert run("build", model, "--output", plan, "--plugin", plugin)[0] == 0
+    first, second = (TensorRTRunner(plan, plugin=plugin) for _ in range(2))
+    first.close()
+    del first
+    gc.collect()
+    again = plan.with_name("again.plan")
+    status, _, stderr = run("build", model, "--output", again, "--plugin", plugin)
+    assert status == 0, stderr
+    third = TensorRTRunner(again, plugin=plugin)
+    frames = np.random.default_rng(6).integers(0, 256, (1, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(second.infer(frames), third.infer(frames))
+    second.close()
+    third.close()
+    assert stand_in_gpu.live() == 0
 
 
 @pytest.mark.stand_in_gpu

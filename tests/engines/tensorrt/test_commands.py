@@ -12,6 +12,7 @@ import pytest
 import stand_in_gpu
 import stand_in_tensorrt
 from exported_models import HEIGHT, WIDTH
+from small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
 from small_videos import write_video
 
 from vmkla.engines.tensorrt.plugins import CREATORS, LIBRARY
@@ -113,7 +114,7 @@ def test_an_engine_with_a_plugin_library_that_lies_elsewhere(
 ) -> None:
     own = engine.parent / "own" / "libown.so"
     own.parent.mkdir()
-    own.write_text(" ".join(CREATORS), encoding="utf-8")
+    write_plugin(own)
     monkeypatch.setattr(stand_in_tensorrt, "_registry", stand_in_tensorrt.IPluginRegistry())
     stand_in_tensorrt.write_engine(engine, tiny_onnx, plugin=own)
     commands = {
@@ -129,7 +130,7 @@ def test_an_engine_with_a_plugin_library_that_lies_elsewhere(
     assert run(*commands["bench"], "--plugin", own, "--kernels", "bodies")[0] == 2
     status, _, stderr = run("verify", tiny_onnx, tiny_onnx, "--source", clip, "--plugin", own)
     assert status == 2 and "neither model is an engine" in stderr
-    own.write_text(" ".join(CREATORS) + " ", encoding="utf-8")
+    write_plugin(own, note=b"another")
     status, _, stderr = run(*commands["bench"], "--plugin", own)
     assert status == 6 and "plugin.sha256" in stderr and f"--plugin {own}" in stderr
 
@@ -144,8 +145,8 @@ def test_doctor_with_everything(
     library.parent.mkdir(parents=True)
     monkeypatch.setattr(vmkla, "__path__", [str(library.parents[1]), *vmkla.__path__])
     monkeypatch.setattr(stand_in_tensorrt, "_registry", stand_in_tensorrt.IPluginRegistry())
-    for content, works in ((CREATORS[0], False), (" ".join(CREATORS), True)):
-        library.write_text(content, encoding="utf-8")
+    for creators, works in ((CREATORS[:1], False), (CREATORS, True)):
+        write_plugin(library, creators)
         status, stdout, _ = run("doctor", "--json")
         assert status == 0
         found = {finding["name"]: finding for finding in json.loads(stdout)["findings"]}
@@ -157,6 +158,29 @@ def test_doctor_with_everything(
         assert found["NVIDIA GPU"]["detail"].startswith("Stand-in GPU, compute capability 8.7, 16 ")
         assert found["GPU memory"]["detail"].startswith("cuda-python")
     assert stand_in_gpu.live() == 0
+
+
+@pytest.mark.parametrize("kind", UNUSABLE_KINDS)
+def test_doctor_reports_why_the_plugin_library_does_not_load(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """With or without a GPU: the registry is asked before any runtime is made."""
+    import vmkla
+
+    monkeypatch.setitem(sys.modules, "tensorrt", stand_in_tensorrt.module("tensorrt"))
+    monkeypatch.setattr(stand_in_tensorrt, "_registry", stand_in_tensorrt.IPluginRegistry())
+    library = tmp_path / "package" / "lib" / LIBRARY
+    library.parent.mkdir(parents=True)
+    monkeypatch.setattr(vmkla, "__path__", [str(library.parents[1]), *vmkla.__path__])
+    UNUSABLE[kind].write(library)
+    status, stdout, _ = run("doctor", "--json")
+    found = {(f["group"], f["name"]): f for f in json.loads(stdout)["findings"]}
+    runtime = found["runtime", "tensorrt"]
+    assert status == 0 and not runtime["works"] and "pip install" in runtime["fix"]
+    assert runtime["detail"] == (
+        f"tensorrt {stand_in_tensorrt.VERSION} cannot load the plugin library {library}: "
+        f"{UNUSABLE[kind].reason}"
+    )
 
 
 # Without a GPU, as this machine really is, or as a process that finds no driver.

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from small_engines import HEIGHT, WIDTH, small_model
 
 from vmkla.engines.onnx_file import outline_of, read_model, without_functions
-from vmkla.engines.tensorrt.api import Messages, TensorRTApi, load_api
+from vmkla.engines.tensorrt.api import TensorRTApi, load_api
 from vmkla.engines.tensorrt.network import (
     PLUGIN_LAYER,
     check_custom_layers,
@@ -37,10 +37,9 @@ class Parsed:
     """A network and what must outlive it."""
 
     def __init__(self, api: TensorRTApi, model: onnx.ModelProto | bytes) -> None:
-        self.logger = api.make_logger(Messages())
-        self.builder = api.make_builder(self.logger)
+        self.builder = api.make_builder()
         data = model if isinstance(model, bytes) else model.SerializeToString()
-        self.parsed = parse_network(api, self.builder, self.logger, data, PATH)
+        self.parsed = parse_network(api, self.builder, data, PATH)
         self.network = self.parsed.network
 
 

@@ -22,6 +22,7 @@ import pytest
 import stand_in_gpu
 import stand_in_tensorrt
 from exported_models import HEIGHT, WIDTH, frames, resealed, with_roots
+from small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
 
 from vmkla.engines import load_runner
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
@@ -457,7 +458,7 @@ def installed_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A library, where the installed one would lie, that the stand-in's registry reads creators from."""
     path = tmp_path / "package" / "lib" / LIBRARY
     path.parent.mkdir(parents=True)
-    path.write_text(" ".join(CREATORS), encoding="utf-8")
+    write_plugin(path)
     import vmkla
 
     monkeypatch.setattr(vmkla, "__path__", [str(path.parents[1]), *vmkla.__path__])
@@ -484,16 +485,70 @@ def test_another_plugin_library(
         load_runner(plan)
     runner = TensorRTRunner(plan, plugin=own)
     runner.close()
-    installed_plugin.write_text(" ".join(CREATORS) + "\n", encoding="utf-8")
+    write_plugin(installed_plugin, note=b"another")
     with pytest.raises(ArtefactMismatchError, match="plugin.sha256 is .* here") as caught:
         load_runner(plan)
     assert caught.value.exit_status == 6 and "vmkla build" in (caught.value.hint or "")
 
 
-def test_a_plugin_library_that_does_not_load(tmp_path: Path, tiny_onnx: Path, installed_plugin: Path) -> None:
-    for content, message in (("", "cannot load the plugin library"), (CREATORS[0], "not registered")):
-        installed_plugin.write_text(content, encoding="utf-8")
+def test_a_plugin_library_without_creators(tmp_path: Path, tiny_onnx: Path, installed_plugin: Path) -> None:
+    for creators, message in (
+        ((), "cannot load .*: Unable to load library"),
+        (CREATORS[:1], "not registered"),
+    ):
+        write_plugin(installed_plugin, creators)
         plan = tmp_path / "tiny.plan"
         stand_in_tensorrt.write_engine(plan, tiny_onnx, plugin=installed_plugin)
         with pytest.raises(ArtefactMismatchError, match=message):
             load_runner(plan)
+
+
+@pytest.mark.parametrize("kind", UNUSABLE_KINDS)
+def test_a_plugin_library_that_does_not_load(
+    tmp_path: Path, tiny_onnx: Path, installed_plugin: Path, kind: str
+) -> None:
+    plan = tmp_path / "tiny.plan"
+    UNUSABLE[kind].write(installed_plugin)
+    stand_in_tensorrt.write_engine(plan, tiny_onnx, plugin=installed_plugin)
+    with pytest.raises(ArtefactMismatchError) as caught:
+        load_runner(plan)
+    version = stand_in_tensorrt.VERSION
+    assert caught.value.message == (
+        f"tensorrt {version} cannot load the plugin library {installed_plugin}: {UNUSABLE[kind].reason}"
+    )
+
+
+def test_runners_come_and_go(tmp_path: Path, tiny_onnx: Path, installed_plugin: Path) -> None:
+    """Open A and B, close A, open C: the registry logs through the logger of whoever came first."""
+    plan = tmp_path / "tiny.plan"
+    stand_in_tensorrt.write_engine(plan, tiny_onnx, plugin=installed_plugin)
+    first, second = load_runner(plan), load_runner(plan)
+    first.close()
+    del first
+    gc.collect()
+    third = load_runner(plan)
+    for runner in (second, third):
+        np.testing.assert_array_equal(runner.infer(frames(1)), by_onnxruntime(tiny_onnx, frames(1), 1))
+        runner.close()
+
+
+def test_each_runner_reports_its_own_errors(plan: Path) -> None:
+    """Two runners in two threads, both failing, also while the other one is at work."""
+    runners = [TensorRTRunner(plan, graph=False) for _ in range(2)]
+    stand_in_tensorrt.faults.execute = 1
+    texts: dict[int, str] = {}
+
+    def work(number: int) -> None:
+        with pytest.raises(VmklaError) as caught:
+            runners[number].infer(frames(1))
+        texts[number] = caught.value.message
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stand_in_tensorrt.faults.execute = None
+    for number in range(2):
+        assert texts[number].count("convolution execution failed") == 1
+        runners[number].close()

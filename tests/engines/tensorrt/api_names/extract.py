@@ -23,6 +23,7 @@ CLASSES = (
     "EngineInspector",
     "IBuilderConfig",
     "ICudaEngine",
+    "IErrorRecorder",
     "IExecutionContext",
     "IHostMemory",
     "ILayer",
