@@ -44,17 +44,20 @@ _MODULES = {
     "opencv-python": "cv2",
     "pillow": "PIL",
     "ImageHash": "imagehash",
-    "cuda-python": "cuda",
+    "cuda-bindings": "cuda",
     "tensorrt-rtx-cu13": "tensorrt_rtx",
 }
 """Packages whose module has another name."""
-_OPENCV = (
-    "opencv-python",
-    "opencv-python-headless",
-    "opencv-contrib-python",
-    "opencv-contrib-python-headless",
-)
-"""Any of these brings cv2; those without windows serve everything but --display."""
+_ALIKE = {
+    "opencv-python": (
+        "opencv-python",
+        "opencv-python-headless",  # those without windows serve everything but --display
+        "opencv-contrib-python",
+        "opencv-contrib-python-headless",
+    ),
+    "cuda-bindings": ("cuda-bindings", "cuda-python"),  # before 12.6.1 cuda-python had the bindings itself
+}
+"""Packages that each serve as the first."""
 
 
 @dataclass(frozen=True)
@@ -164,9 +167,9 @@ def _package(name: str, extras: list[str]) -> Finding:
     """Whether a package can be imported that these extras need; the extra "" is the base install."""
     needed_for = ", ".join(_PURPOSES.get(extra, extra) for extra in extras)
     fix = f"pip install 'vmkla[{extras[0]}]'" if extras[0] else REINSTALL
-    if name == "cuda-python":
+    if name == "cuda-bindings":
         fix = install_command()
-    alike = _OPENCV if name == "opencv-python" else (name,)
+    alike = _ALIKE.get(name, (name,))
     versions = {one: version for one in alike if (version := _version(one))}
     if not versions:
         return Finding("package", name, False, "not installed", needed_for, fix, base="" in extras)

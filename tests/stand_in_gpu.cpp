@@ -1,5 +1,5 @@
 // A libcuda.so.1 for tests on machines without a GPU: the part of the driver's API that vmkla uses, over host
-// memory. cuda-python and PyCUDA themselves run on it, so their own code is under test, not a copy of it.
+// memory. cuda-bindings and PyCUDA themselves run on it, so their own code is under test, not a copy of it.
 //
 // Work on a stream is done as late as the API allows: when somebody waits for it. Data that is read too early
 // is therefore stale, and a buffer that is overwritten too early gives a wrong result, every time. Device memory
@@ -487,7 +487,7 @@ int cuGraphExecDestroy(void* executable) {
     return g_executables.erase(static_cast<Graph*>(executable)) ? kSuccess : kInvalidHandle;
 }
 
-// How cuda-python finds the functions: under their plain names, the newest version of each.
+// How cuda-bindings finds the functions: under their plain names, the newest version of each.
 int cuGetProcAddress_v2(char const* name, void** function, int, unsigned long long, int* found) {
     static void* const self = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
     std::string wanted = name;

@@ -18,7 +18,7 @@ needs_pycuda = pytest.mark.skipif(
     importlib.util.find_spec("pycuda") is None, reason="PyCUDA is not installed: make install"
 )
 """Marks a test that runs on that package; `make test` does without it."""
-PACKAGES = ("cuda-python", pytest.param("pycuda", marks=needs_pycuda))
+PACKAGES = ("cuda-bindings", pytest.param("pycuda", marks=needs_pycuda))
 """Parameters of a test that runs on both packages for the driver."""
 SOURCE = Path(__file__).with_name("stand_in_gpu.cpp")
 

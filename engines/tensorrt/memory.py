@@ -1,6 +1,6 @@
 """Device and pinned memory, streams, events and CUDA graphs of one GPU: one interface over two packages.
 
-cuda-python is what a desktop has; PyCUDA is what many a Jetson has. Both bind the driver's API, so that is
+cuda-bindings is what a desktop has; PyCUDA is what many a Jetson has. Both bind the driver's API, so that is
 what the interface is cut from. Handles are plain numbers, as TensorRT takes them. TensorRT works in a GPU's
 primary context, and so does everything here.
 """
@@ -22,7 +22,7 @@ from vmkla.errors import MissingDependencyError, VmklaError
 
 logger = logging.getLogger(__name__)
 
-Package = Literal["auto", "cuda-python", "pycuda"]
+Package = Literal["auto", "cuda-bindings", "pycuda"]
 
 OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 OLDEST_CUDA = 12
@@ -170,15 +170,15 @@ def open_cuda(index: int = 0, package: Package = "auto") -> Cuda:
 
     Args:
         index: of the GPU.
-        package: ``auto`` takes cuda-python, else PyCUDA; both do the same.
+        package: ``auto`` takes cuda-bindings, else PyCUDA; both do the same.
     Raises:
         MissingDependencyError: there is no driver, no such GPU, or neither package.
     """
     find_gpu(index)
     tried = []
-    for name in ("cuda-python", "pycuda") if package == "auto" else (package,):
+    for name in ("cuda-bindings", "pycuda") if package == "auto" else (package,):
         try:
-            opened = _open_cuda_python(index) if name == "cuda-python" else _open_pycuda(index)
+            opened = _open_cuda_bindings(index) if name == "cuda-bindings" else _open_pycuda(index)
         except ImportError as error:
             tried.append(f"{name} ({error})")
         except CudaError as error:
@@ -190,18 +190,18 @@ def open_cuda(index: int = 0, package: Package = "auto") -> Cuda:
             logger.info("GPU %d through %s", index, opened.package)
             return opened
     raise MissingDependencyError(
-        f"an engine needs cuda-python or PyCUDA, which cannot be imported here: {', '.join(tried)}",
+        f"an engine needs cuda-bindings or PyCUDA, which cannot be imported here: {', '.join(tried)}",
         hint=f"Run: {install_command()}   (on a Jetson also: pip install 'vmkla[jetson]')",
     )
 
 
 def install_command() -> str:
-    """What brings cuda-python, of the version that goes with the driver here: a later one wants another."""
+    """The command that installs cuda-bindings, of the version that goes with the driver here."""
     version = cuda_version()
     major = 0 if version is None else int(version.partition(".")[0])
-    if major < OLDEST_CUDA:  # no driver, or one that no cuda-python of ours goes with
+    if major < OLDEST_CUDA:  # no driver, or one that no version in use goes with
         return "pip install 'vmkla[tensorrt]'"
-    return f"pip install 'cuda-python>=12.6,<{major + 1}'"
+    return f"pip install 'cuda-bindings>=12.8,<{major + 1}'"
 
 
 def failure(call: str, code: int | None, name: str, meaning: str) -> CudaError:
@@ -219,8 +219,8 @@ def failure(call: str, code: int | None, name: str, meaning: str) -> CudaError:
     return CudaError(f"CUDA's {call} failed with {status}: {meaning}", hint=hint)
 
 
-def _open_cuda_python(index: int) -> Cuda:
-    return importlib.import_module("vmkla.engines.tensorrt.memory_cuda_python").CudaPython(index)  # type: ignore[no-any-return]
+def _open_cuda_bindings(index: int) -> Cuda:
+    return importlib.import_module("vmkla.engines.tensorrt.memory_cuda_bindings").CudaBindings(index)  # type: ignore[no-any-return]
 
 
 def _open_pycuda(index: int) -> Cuda:

@@ -156,7 +156,7 @@ def test_doctor_with_everything(
         )
         assert runtime["works"] == works and CREATORS[1] in runtime["detail"]
         assert found["NVIDIA GPU"]["detail"].startswith("Stand-in GPU, compute capability 8.7, 16 ")
-        assert found["GPU memory"]["detail"].startswith("cuda-python")
+        assert found["GPU memory"]["detail"].startswith("cuda-bindings")
     assert stand_in_gpu.live() == 0
 
 

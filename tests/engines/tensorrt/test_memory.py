@@ -1,11 +1,14 @@
-"""Device memory through cuda-python and through PyCUDA: both packages themselves, the same tests for both."""
+"""Device memory through cuda-bindings and through PyCUDA themselves: the same tests for both."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -240,21 +243,71 @@ def test_which_package_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         for module in absent:
             monkeypatch.setitem(sys.modules, module, None)
         if "pycuda.driver" in absent:
-            with pytest.raises(MissingDependencyError, match=r"cuda-python \(.*pycuda \(") as caught:
+            with pytest.raises(MissingDependencyError, match=r"cuda-bindings \(.*pycuda \(") as caught:
                 open_cuda()
             assert caught.value.exit_status == 4 and "vmkla[jetson]" in (caught.value.hint or "")
             continue
         opened = open_cuda()
         taken.append(opened.package.split()[0])
         opened.close()
-    assert taken == ["cuda-python", "PyCUDA"]
+    assert taken == ["cuda-bindings", "PyCUDA"]
+
+
+ALONE = """
+import site, sys
+site.addsitedir(sys.argv[1])
+import importlib.metadata
+found = {d.metadata["Name"] for d in importlib.metadata.distributions() if "cuda" in d.metadata["Name"]}
+assert not found & {"cuda-python", "cuda-core", "pycuda"}, found
+from vmkla.engines import doctor
+from vmkla.engines.tensorrt.memory import open_cuda
+opened = open_cuda()
+print(opened.package)
+opened.close()
+finding = doctor._package("cuda-bindings", ["tensorrt", "rtx"])
+print(finding.works, finding.detail)
+"""
+
+
+@pytest.mark.stand_in_gpu
+def test_cuda_bindings_alone_are_enough(tmp_path: Path) -> None:
+    """In an environment that has neither cuda-python, which only gathers packages, nor PyCUDA."""
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.lower().startswith(("cuda_python-", "cuda_core-", "pycuda")):
+            (tmp_path / entry.name).symlink_to(entry)
+    command = [sys.executable, "-I", "-S", "-c", ALONE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    version = importlib.metadata.version("cuda-bindings")
+    assert done.stdout == f"cuda-bindings {version}\nTrue {version}\n", done.stderr
+
+
+@pytest.mark.stand_in_gpu
+@pytest.mark.parametrize(
+    ("installed", "package"),
+    [
+        ("cuda-python", "cuda-python 12.6.0"),  # before 12.6.1 it had the bindings itself
+        ("", "cuda-bindings of an unknown version"),
+    ],
+)
+def test_the_package_is_named_by_what_is_installed(
+    installed: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name == installed:
+            return "12.6.0"
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    opened = open_cuda(0, "cuda-bindings")
+    opened.close()
+    assert opened.package == package
 
 
 @pytest.mark.parametrize(
     ("version", "command"),
     [
-        ("12.6", "pip install 'cuda-python>=12.6,<13'"),
-        ("13.0", "pip install 'cuda-python>=12.6,<14'"),
+        ("12.6", "pip install 'cuda-bindings>=12.8,<13'"),
+        ("13.0", "pip install 'cuda-bindings>=12.8,<14'"),
         (None, "pip install 'vmkla[tensorrt]'"),
         ("11.8", "pip install 'vmkla[tensorrt]'"),
     ],
@@ -301,7 +354,7 @@ def test_no_driver(package: Package) -> None:
 
 
 def test_the_bare_package_finds_no_driver_either() -> None:
-    """What open_cuda asks the driver itself about, cuda-python would report too, in its own words."""
+    """What open_cuda asks the driver itself about, cuda-bindings would report too, in its own words."""
     code = (
         "from cuda.bindings import runtime\n"
         "status, count = runtime.cudaGetDeviceCount()\n"

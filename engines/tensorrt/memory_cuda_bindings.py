@@ -1,7 +1,8 @@
-"""The interface of ``memory`` over cuda-python."""
+"""The interface of ``memory`` over cuda-bindings."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.metadata
@@ -13,19 +14,19 @@ import numpy.typing as npt
 from vmkla.engines.tensorrt.memory import CAPTURE_THREAD_LOCAL, STREAM_NON_BLOCKING, Cuda, failure
 
 
-class CudaPython(Cuda):
-    """A GPU through cuda-python.
+class CudaBindings(Cuda):
+    """A GPU through cuda-bindings, which cuda-python brings too.
 
     Args:
         index: of the GPU.
     Raises:
-        ImportError: cuda-python is not installed.
+        ImportError: cuda-bindings is not installed.
         CudaError: the GPU cannot be opened.
     """
 
     def __init__(self, index: int) -> None:
         self._driver = _bindings()
-        self.package = f"cuda-python {importlib.metadata.version('cuda-python')}"
+        self.package = _distribution()
         self.index = index
         self._call("cuInit", 0)
         self._device = self._call("cuDeviceGet", index)
@@ -114,8 +115,16 @@ class CudaPython(Cuda):
 
 
 def _bindings() -> Any:
-    """The bindings of the driver's API, where this version of cuda-python keeps them."""
+    """The bindings of the driver's API, where the installed version keeps them."""
     try:
         return importlib.import_module("cuda.bindings.driver")
     except ModuleNotFoundError:
-        return importlib.import_module("cuda.cuda")  # before 12.6.1
+        return importlib.import_module("cuda.cuda")  # cuda-python before 12.6.1, which had no cuda-bindings
+
+
+def _distribution() -> str:
+    """Name and version of the installed package that the bindings are part of."""
+    for name in ("cuda-bindings", "cuda-python"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"{name} {importlib.metadata.version(name)}"
+    return "cuda-bindings of an unknown version"
