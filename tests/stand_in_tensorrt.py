@@ -51,6 +51,7 @@ class Faults:
         launch: the GPU fails at work on the stream.
         capture: running the engine does something that no capturing stream bears.
         context: there is no memory for an execution context.
+        runtime: the driver is too old for any runtime.
         executed: calls of ``execute_async_v3`` so far.
         seen: the input of the last run on the GPU.
         released: classes of the objects that are gone, in their order.
@@ -60,6 +61,7 @@ class Faults:
     launch: bool = False
     capture: bool = False
     context: bool = False
+    runtime: bool = False
     executed: int = 0
     seen: Any = None
     released: list[str] = field(default_factory=list)
@@ -208,6 +210,9 @@ def get_plugin_registry() -> IPluginRegistry:
 class Runtime:
     def __init__(self, logger: Any) -> None:
         self._process = self._of_process()
+        if faults.runtime:
+            logger.log(logger.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         self._process.add(self, logger)
         self.error_recorder: Any = None
 

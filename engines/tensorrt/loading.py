@@ -43,7 +43,7 @@ class LoadedEngine:
         messages: what the library reports.
     Raises:
         ArtefactMismatchError: the library refuses the engine, or it is not what its manifest says.
-        VmklaError: there is not enough memory for its context.
+        VmklaError: the library does not start here, or there is not enough memory for a context.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class LoadedEngine:
         messages: Messages,
     ) -> None:
         self.messages = messages
-        self._runtime: Any = api.make_runtime()
+        self._runtime: Any = _make_runtime(api, messages)
         self._engine: Any = None
         self.context: Any = None
         try:
@@ -98,6 +98,16 @@ class LoadedEngine:
         self.context = None
         self._engine = None
         self._runtime = None
+
+
+def _make_runtime(api: TensorRTApi, messages: Messages) -> Any:
+    try:
+        return api.make_runtime()
+    except TypeError as error:  # of the bindings, where the library returns nothing
+        raise VmklaError(
+            f"{api.runtime} {api.version_text} does not start here: {take_errors(messages)}",
+            hint="Run: vmkla doctor   (an older driver than the library was made for is one reason)",
+        ) from error
 
 
 def _make_context(api: TensorRTApi, engine: Any) -> Any:

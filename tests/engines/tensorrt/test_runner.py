@@ -249,6 +249,12 @@ def test_a_gpu_without_memory(plan: Path, function: str) -> None:
         load_runner(plan)
 
 
+def test_a_driver_that_is_too_old_for_the_library(plan: Path) -> None:
+    stand_in_tensorrt.faults.runtime = True
+    with pytest.raises(VmklaError, match="does not start here: CUDA initialization failure"):
+        load_runner(plan)
+
+
 def test_no_memory_for_a_context(plan: Path) -> None:
     stand_in_tensorrt.faults.context = True
     with pytest.raises(VmklaError, match="no execution context.*GPU memory could not be allocated"):
