@@ -39,8 +39,12 @@ def bench(
     device: Device = None,
     plugin: Plugin = None,
     kernels: Annotated[
-        Kernels, typer.Option("--kernels", help="vmkla's own kernels, or the function bodies in the file.")
-    ] = Kernels.native,
+        Kernels | None,
+        typer.Option(
+            "--kernels",
+            help="vmkla's own kernels, or the function bodies in the file; default: native on the CPU.",
+        ),
+    ] = None,
     frame: Annotated[
         str, typer.Option("--frame", metavar="HxW", help="Size of the frames that go in, in pixels.")
     ] = "360x480",
@@ -86,7 +90,7 @@ def bench(
         from vmkla.cli.live import live_loader
 
         load: Callable[..., Any] = live_loader(model, runtime.value, device, threads, plugin)
-        load = functools.partial(load, kernels=kernels.value) if kernels is Kernels.bodies else load
+        load = functools.partial(load, kernels=kernels.value) if kernels is not None else load
         plan = {"duration_s": duration_s, "idle_s": idle_s}
         document = _conform(load, source or SOURCE, out, plan, display=display, quiet=quiet)
         _print_conformance(document, json=json)
@@ -102,7 +106,14 @@ def bench(
     from vmkla.video.clip import render_clip
 
     height, width = parse_size(frame, flag="--frame")
-    runner = load_runner(model, runtime.value, device, threads=threads, kernels=kernels.value, plugin=plugin)
+    runner = load_runner(
+        model,
+        runtime.value,
+        device,
+        threads=threads,
+        kernels=None if kernels is None else kernels.value,
+        plugin=plugin,
+    )
     try:
         frames = [rgb for rgb, _ in render_clip(0, height, width, RENDERED_FRAMES)]
         with progress_bar("measuring", "batches", quiet=quiet) as bar:

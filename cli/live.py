@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmkla.cli.console import print_json, print_line, say
-from vmkla.cli.options import run_folder
+from vmkla.cli.options import is_gpu, run_folder
 from vmkla.errors import DegradedError, StoppedError, UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def live_loader(
     from vmkla.engines import load_runner
 
     path = weights.resolve(model, ".safetensors" if runtime == "torch" else ".onnx")
-    if threads is None and path.suffix != ".plan":
+    if threads is None and path.suffix != ".plan" and not is_gpu(device):
         threads = max(1, cpu_budget().cpus - 1)
     return functools.partial(load_runner, model, runtime, device, threads=threads, plugin=plugin)
 

@@ -114,6 +114,11 @@ Plugin = Annotated[
 ]
 
 
+def is_gpu(device: str | None) -> bool:
+    """Whether ``--device`` names a GPU; what is wrong with another name, the runner reports."""
+    return device is not None and device.startswith("cuda")
+
+
 def command(app: typer.Typer, name: str) -> Callable[[Function], Function]:
     """Add a command; the list of commands shows the whole first sentence of its docstring, wrapped."""
 

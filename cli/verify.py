@@ -22,6 +22,7 @@ from vmkla.cli.options import (
     Quiet,
     Runtime,
     Threads,
+    is_gpu,
     read_rules,
     run_folder,
 )
@@ -55,8 +56,8 @@ def verify(
     stride: Annotated[int, typer.Option("--stride", min=1, help="Every how many-th frame is taken.")] = 1,
     runtime_a: Annotated[Runtime, typer.Option("--runtime-a", help="What runs A.")] = Runtime.auto,
     runtime_b: Annotated[Runtime, typer.Option("--runtime-b", help="What runs B.")] = Runtime.auto,
-    kernels_a: Annotated[Kernels, typer.Option("--kernels-a", help="A's custom nodes.")] = Kernels.native,
-    kernels_b: Annotated[Kernels, typer.Option("--kernels-b", help="B's custom nodes.")] = Kernels.native,
+    kernels_a: Annotated[Kernels | None, typer.Option("--kernels-a", help="A's custom nodes.")] = None,
+    kernels_b: Annotated[Kernels | None, typer.Option("--kernels-b", help="B's custom nodes.")] = None,
     device_a: Annotated[str | None, typer.Option("--device-a", help="cpu or cuda:0.")] = None,
     device_b: Annotated[str | None, typer.Option("--device-b", help="cpu or cuda:0.")] = None,
     plugin: Plugin = None,
@@ -110,10 +111,13 @@ def verify(
     limits = ClinicalGates() if gates is None else read_gates(gates)
     runners: list[Runner] = []
 
-    def loaded(model: str, runtime: Runtime, device: str | None, kernels: Kernels) -> Runner:
+    def loaded(model: str, runtime: Runtime, device: str | None, kernels: Kernels | None) -> Runner:
         # Threads are of the CPU, and the library is of engines.
-        options: dict[str, Any] = {"plugin": plugin} if _is_engine(model) else {"threads": threads}
-        runners.append(load_runner(model, runtime.value, device, kernels=kernels.value, **options))
+        options: dict[str, Any] = {"plugin": plugin} if _is_engine(model) else {}
+        if not (_is_engine(model) or is_gpu(device)):
+            options["threads"] = threads
+        options["kernels"] = None if kernels is None else kernels.value
+        runners.append(load_runner(model, runtime.value, device, **options))
         return runners[-1]
 
     inputs: VerifyInputs | None = None

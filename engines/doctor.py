@@ -14,14 +14,15 @@ from typing import Any
 
 from vmkla import __version__, weights
 from vmkla.cpus import cpu_budget
-from vmkla.engines import custom_ops
+from vmkla.engines import custom_ops, onnxruntime_cuda
 from vmkla.engines.cpu import cpu_name, kernel_instruction_set, missing_for_int8
+from vmkla.engines.onnxruntime_package import find_installed
 from vmkla.engines.tensorrt.api import load_api
 from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
 from vmkla.engines.tensorrt.memory import install_command, open_cuda
 from vmkla.engines.tensorrt.plugins import CREATORS, LIBRARY, find_plugin, load_plugin, plugin_facts
 from vmkla.errors import MissingDependencyError, VmklaError
-from vmkla.imports import require
+from vmkla.imports import MODULE_OWNERS, REINSTALL_ONNXRUNTIME, require
 from vmkla.native import CPU_LIBRARY, find_library
 
 REINSTALL = "pip install --force-reinstall vmkla"
@@ -56,6 +57,7 @@ _ALIKE = {
         "opencv-contrib-python-headless",
     ),
     "cuda-bindings": ("cuda-bindings", "cuda-python"),  # before 12.6.1 cuda-python had the bindings itself
+    "onnxruntime": MODULE_OWNERS,
 }
 """Packages that each serve as the first."""
 
@@ -128,6 +130,7 @@ def diagnose() -> Diagnosis:
             _attempt("library", LIBRARY, "TensorRT", _tensorrt_library),
             *_backends(),
             _attempt("runtime", "onnxruntime", "vmkla infer", _onnxruntime, base=True),
+            _attempt("runtime", "onnxruntime-gpu", "ONNX files with --device cuda:0", _onnxruntime_gpu),
             _attempt("runtime", "INT8 on this CPU", "vmkla calibrate", _int8),
             _attempt("runtime", "torch", "parity checks, training", _torch),
             _attempt("runtime", "tensorrt", "engines", _tensorrt),
@@ -174,6 +177,8 @@ def _package(name: str, extras: list[str]) -> Finding:
     if not versions:
         return Finding("package", name, False, "not installed", needed_for, fix, base="" in extras)
     detail = ", ".join(version if one == name else f"{one} {version}" for one, version in versions.items())
+    if name == "onnxruntime" and (problem := find_installed().problem) is not None:
+        return _mixture(problem, needed_for)
     module = _MODULES.get(name, name.replace("-", "_"))
 
     def look() -> str:
@@ -185,6 +190,19 @@ def _package(name: str, extras: list[str]) -> Finding:
         return detail
 
     return _attempt("package", name, needed_for, look, base="" in extras)
+
+
+def _mixture(problem: str, needed_for: str) -> Finding:
+    """The finding of two packages that own one module; the CPU can still run where the import works."""
+    try:
+        require("onnxruntime", extra=None, purpose=needed_for)
+    except MissingDependencyError as error:
+        problem, works = f"{problem}; {error.message}", False
+    else:
+        works = True
+    return Finding(
+        "package", "onnxruntime", False, problem, needed_for, REINSTALL_ONNXRUNTIME, base=not works
+    )
 
 
 def _version(name: str) -> str | None:
@@ -226,6 +244,12 @@ def _onnxruntime() -> str:
     custom_ops.register(options)
     providers = ", ".join(ort.get_available_providers())
     return f"{ort.__version__} with vmkla's kernels; providers {providers}"
+
+
+def _onnxruntime_gpu() -> str:
+    """Everything but a session: the GPU, the package, the driver and CUDA's libraries."""
+    ort, gpu = onnxruntime_cuda.require_cuda(0)
+    return f"{ort.__version__}, built for CUDA {ort.cuda_version}, on {gpu.name}"
 
 
 def _int8() -> str:

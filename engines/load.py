@@ -8,7 +8,7 @@ from typing import Literal
 
 from vmkla import weights
 from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
-from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError
+from vmkla.errors import ArtefactMismatchError, UsageError
 from vmkla.runner import Runner
 
 RUNTIMES = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch")
@@ -20,7 +20,7 @@ def load_runner(
     device: str | None = None,
     *,
     threads: int | None = None,
-    kernels: Literal["native", "bodies"] = "native",
+    kernels: Literal["native", "bodies"] | None = None,
     plugin: Path | None = None,
 ) -> Runner:
     """Load a model, ready to infer.
@@ -32,8 +32,8 @@ def load_runner(
             an engine the one that built it.
         device: ``"cpu"`` or ``"cuda:0"``; None is the runtime's own: ``"cpu"``, and ``"cuda:0"`` for engines.
         threads: CPU threads; None leaves the runtime's own choice.
-        kernels: how ONNX Runtime runs the custom nodes, see ``OnnxRuntimeRunner``. What an engine does was
-            decided when it was built.
+        kernels: how ONNX Runtime runs the custom nodes, see ``OnnxRuntimeRunner``; None is the device's own.
+            What an engine does was decided when it was built.
         plugin: the plugin library that an engine of TensorRT was built with; None takes the installed one.
     Returns:
         The runner. What was asked for is what runs: anything missing is an error.
@@ -49,13 +49,13 @@ def load_runner(
         raise UsageError(f"there is no runtime {runtime!r}", hint=f"Choose one of: {', '.join(RUNTIMES)}")
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}")
-    if kernels not in ("native", "bodies"):
+    if kernels not in (None, "native", "bodies"):
         raise UsageError(f"kernels is {kernels!r}", hint="Choose native or bodies.")
     path = weights.resolve(model, ".safetensors" if runtime == "torch" else ".onnx")
     if path.suffix == ".plan":
         if threads is not None:
             raise UsageError(f"{path} is an engine, which runs on a GPU; threads are of the CPU runtimes")
-        if kernels != "native":
+        if kernels == "bodies":
             raise UsageError(
                 f"{path} is an engine, whose kernels were chosen by `vmkla build`; kernels {kernels!r} is of "
                 "ONNX Runtime",
@@ -74,12 +74,7 @@ def load_runner(
         from vmkla.engines.torch_runner import TorchRunner
 
         return TorchRunner.from_file(path, device=device or "cpu", threads=threads)
-    if device not in (None, "cpu"):
-        raise MissingDependencyError(
-            f"device {device} was asked for; an ONNX file runs on the CPU",
-            hint=f"Use --device cpu, or an engine: {shlex.join(build)}",
-        )
-    return OnnxRuntimeRunner(path, threads=threads, kernels=kernels)
+    return OnnxRuntimeRunner(path, device=device or "cpu", threads=threads, kernels=kernels)
 
 
 def _load_engine(path: Path, runtime: str, device: str | None, plugin: Path | None) -> Runner:

@@ -25,7 +25,7 @@ _OURS = "vmkla."
 
 # Field numbers: ModelProto, GraphProto, NodeProto, TensorProto, FunctionProto, OperatorSetIdProto, entries.
 _MODEL_IR, _MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_PROPS, _MODEL_FUNCTIONS = 1, 2, 7, 8, 14, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE = 1, 5, 11, 12, 13
 _NODE_OP, _NODE_DOMAIN = 4, 7
 _TENSOR_DIMS, _TENSOR_TYPE = 1, 2
 _FUNCTION_NAME, _FUNCTION_DOMAIN = 1, 10
@@ -144,6 +144,37 @@ def without_functions(data: bytes) -> bytes:
     return b"".join(kept)
 
 
+def with_batch_of_one(data: bytes) -> bytes:
+    """Replace a model's dynamic batch by 1 in every shape that it declares, in place: no length changes.
+
+    Args:
+        data: the model, whose first input may have a name as its first extent; with a number nothing changes.
+    Raises:
+        NotProtobufError: the bytes are not a model.
+    """
+    reader, changed = ProtobufReader(data), bytearray(data)
+    graphs = list(reader.nested(reader.whole, _MODEL_GRAPH))
+    declared = [
+        value
+        for graph in graphs
+        for number, value in reader.fields(graph)
+        if number in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE)
+    ]
+    first = next((value for graph in graphs for value in reader.nested(graph, _GRAPH_INPUT)), None)
+    shape = () if first is None else _graph_value(reader, first).shape
+    if not shape or not isinstance(shape[0], str):
+        return data
+    for value in declared:
+        for dim in _dimensions(reader, value):
+            at, _ = reader.span(dim)
+            for number, found, end in reader.fields_to(dim):
+                if number == _DIM_NAME and reader.text(found) == shape[0]:
+                    # dim_value = 1, its number filled up with empty groups of 7 bits
+                    changed[at:end] = b"\x08\x81" + b"\x80" * (end - at - 3) + b"\x00"
+                at = end
+    return bytes(changed)
+
+
 def content_sha256(data: bytes) -> str:
     """Hash of a model's bytes but for its ``metadata_props``, which may be rewritten.
 
@@ -238,15 +269,24 @@ def _outline(reader: ProtobufReader) -> OnnxOutline:
 
 
 def _graph_value(reader: ProtobufReader, value: Value) -> OnnxValue:
-    element, shape = 0, list[int | str]()
+    element = 0
     for part in reader.nested(value, _VALUE_TYPE):
         for tensor in reader.nested(part, _TYPE_TENSOR):
             element = reader.field_int(tensor, _TENSOR_ELEMENT)
-            for extents in reader.nested(tensor, _TENSOR_SHAPE):
-                for dim in reader.nested(extents, _SHAPE_DIM):
-                    shape.append(reader.field_int(dim, _DIM_VALUE) or reader.field_text(dim, _DIM_NAME))
+    shape = tuple(
+        reader.field_int(dim, _DIM_VALUE) or reader.field_text(dim, _DIM_NAME)
+        for dim in _dimensions(reader, value)
+    )
     name = reader.field_text(value, _VALUE_NAME)
-    return OnnxValue(name, _ELEMENTS.get(element, f"type {element}"), tuple(shape))
+    return OnnxValue(name, _ELEMENTS.get(element, f"type {element}"), shape)
+
+
+def _dimensions(reader: ProtobufReader, value: Value) -> Iterator[Value]:
+    """The messages of a value's extents, in their order."""
+    for part in reader.nested(value, _VALUE_TYPE):
+        for tensor in reader.nested(part, _TYPE_TENSOR):
+            for extents in reader.nested(tensor, _TENSOR_SHAPE):
+                yield from reader.nested(extents, _SHAPE_DIM)
 
 
 def _floating_values(reader: ProtobufReader, value: Value) -> int:

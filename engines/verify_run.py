@@ -118,16 +118,17 @@ def _parting(
 
 
 def _onnx_side(spec: RunnerSpec) -> tuple[Path, Kernels]:
-    """File and kernels of a runner of ONNX Runtime.
+    """File and kernels of a runner of ONNX Runtime on the CPU.
 
     Raises:
         UsageError: it is none, or its file is not here.
     """
     kernels: dict[str, Kernels] = {"native": "native", "bodies": "bodies"}
     path = Path(spec.path)
-    if path.suffix != ".onnx" or spec.kernels not in kernels:
+    if path.suffix != ".onnx" or spec.kernels not in kernels or spec.device != "cpu":
         raise UsageError(
-            f"{spec.path} runs on {spec.runtime}; nodes are compared between two ONNX files on ONNX Runtime"
+            f"{spec.path} runs on {spec.runtime}, {spec.device}; nodes are compared between two ONNX files "
+            "on ONNX Runtime on the CPU"
         )
     if not path.is_file():
         raise UsageError(f"{path} is not on this machine, so its nodes cannot be compared")

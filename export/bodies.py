@@ -26,8 +26,9 @@ OPSET = 20
 # delta >= 0 and A < 0, so every exponent is at most 0: nothing overflows, for any input.
 # Sequences over the pixels of a chunk are (W, 4, b, H, ..), states (4, b, H, n, d).
 # softplus(z) = max(z, 0) + log1p(exp(-|z|)), where log1p(e) = 2 atanh(e / (e + 2)): exact for delta_bias
-# of -14 (log(1 + e) would lose 7 %) and finite for 400 (log(1 + exp(z)) would not be). atanh is the polynomial of
-# engines/plugins/kernels/math.h: ONNX Runtime's CUDA provider has no Atanh, and would copy each delta to the CPU.
+# of -14 (log(1 + e) would lose 7 %) and finite for 400 (log(1 + exp(z)) would not be). atanh is the
+# polynomial of engines/plugins/kernels/math.h: ONNX Runtime's CUDA provider has no Atanh, and would copy each
+# delta to the CPU and back.
 _SCAN = """
 <domain: "vmkla", opset_import: ["" : 20]>
 SelectiveScan2d (u, p, dt_weight, A, D, delta_bias) => (y) {

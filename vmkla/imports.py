@@ -20,6 +20,13 @@ _SWITCH = "ORT_DISABLE_TELEMETRY"
 _BRING_ONNXRUNTIME = frozenset(("onnxruntime", "onnx", "onnxscript", "onnx_ir", "torch"))
 """onnxruntime, and the packages that import it themselves, for instance in an export."""
 
+MODULE_OWNERS = ("onnxruntime", "onnxruntime-gpu")
+"""Packages that own the module ``onnxruntime``. Installing or removing one spoils the files of the other."""
+REINSTALL_ONNXRUNTIME = (
+    f"pip uninstall -y {' '.join(MODULE_OWNERS)}, then pip install onnxruntime   (for an NVIDIA GPU: "
+    "pip install 'onnxruntime-gpu[cuda,cudnn]')"
+)
+
 _warned = False
 
 
@@ -39,9 +46,17 @@ def require(module: str, *, extra: str | None, purpose: str) -> Any:
     if module.split(".")[0] in _BRING_ONNXRUNTIME:
         _keep_onnxruntime_quiet()
     try:
-        return importlib.import_module(module)
+        loaded = importlib.import_module(module)
     except ImportError as error:
         raise import_failure(error, module=module, extra=extra, purpose=purpose) from error
+    if module == "onnxruntime" and not hasattr(loaded, "InferenceSession"):
+        # Where one of its two packages was removed after the other, Python imports the folder that is left.
+        raise MissingDependencyError(
+            f"{purpose} needs onnxruntime, of which only parts are left here: onnxruntime and "
+            "onnxruntime-gpu share a folder, and removing one removes files of the other",
+            hint=f"Run: {REINSTALL_ONNXRUNTIME}",
+        )
+    return loaded
 
 
 def import_failure(
@@ -63,10 +78,12 @@ def import_failure(
             hint=f"Run: {system}   (or, without windows: pip uninstall opencv-python, then pip install "
             "opencv-python-headless)",
         )
-    wanted = f"'vmkla[{extra}]'" if extra else f"--force-reinstall {module or failed}"
+    wanted = f"pip install 'vmkla[{extra}]'" if extra else f"pip install --force-reinstall {module or failed}"
+    if extra is None and (module or failed) == "onnxruntime":
+        wanted = REINSTALL_ONNXRUNTIME
     return MissingDependencyError(
         f"{purpose} needs the package {module or failed!r}, which cannot be imported here: {error}",
-        hint=f"Run: pip install {wanted}",
+        hint=f"Run: {wanted}",
     )
 
 

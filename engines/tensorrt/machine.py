@@ -10,7 +10,7 @@ from typing import Any
 from vmkla.engines.tensorrt.api import TensorRTApi
 from vmkla.engines.tensorrt.manifest import GpuFacts, PluginFacts
 from vmkla.engines.tensorrt.matching import Machine
-from vmkla.errors import MissingDependencyError
+from vmkla.errors import MissingDependencyError, UsageError
 
 # CUdevice_attribute of the driver's API.
 _SM_COUNT, _MAJOR, _MINOR = 16, 75, 76
@@ -45,6 +45,21 @@ def this_machine(
         no_gpu=no_gpu,
         plugin_path=plugin_path,
     )
+
+
+def parse_device(device: str, runs_on: str = "an engine runs on cuda or cuda:N") -> int:
+    """Read ``"cuda"`` or ``"cuda:N"`` as the number of a GPU.
+
+    Args:
+        device: what the user gave.
+        runs_on: what would have been right, for the message.
+    Raises:
+        UsageError: it is neither.
+    """
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        raise UsageError(f"{runs_on}, device is {device!r}", hint="Use --device cuda:0")
+    return int(match[1] or 0)
 
 
 def find_gpu(index: int = 0) -> GpuFacts:

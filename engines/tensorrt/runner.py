@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from vmkla.engines.frames import check_frames, network_input
 from vmkla.engines.tensorrt.api import EngineRuntime, load_api
 from vmkla.engines.tensorrt.execution import Execution
 from vmkla.engines.tensorrt.loading import LoadedEngine, tensors
-from vmkla.engines.tensorrt.machine import this_machine
+from vmkla.engines.tensorrt.machine import parse_device, this_machine
 from vmkla.engines.tensorrt.manifest import EngineManifest, read_manifest
 from vmkla.engines.tensorrt.matching import check_manifest
 from vmkla.engines.tensorrt.memory import CudaError, Package, open_cuda
@@ -166,20 +165,6 @@ class TensorRTRunner:
         """Make the GPU current and collect what the library reports, for a block of the calling thread."""
         with self._api.collecting(self._messages), self._cuda.current():
             yield
-
-
-def parse_device(device: str) -> int:
-    """``"cuda"`` or ``"cuda:N"`` -> number of the GPU.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    if match is None:
-        raise UsageError(
-            f"an engine runs on cuda or cuda:N, device is {device!r}", hint="Use --device cuda:0"
-        )
-    return int(match[1] or 0)
 
 
 def _plugin_here(manifest: EngineManifest, path: Path, plugin: Path | None) -> Path | None:

@@ -1,0 +1,72 @@
+"""Which package brought the module ``onnxruntime``: two packages own it, and each spoils the other."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmkla.imports import MODULE_OWNERS
+
+CPU_PACKAGE, GPU_PACKAGE = MODULE_OWNERS
+INSTALL_GPU = f"pip uninstall -y {CPU_PACKAGE} {GPU_PACKAGE}, then pip install '{GPU_PACKAGE}[cuda,cudnn]'"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The packages in the folder that ``import onnxruntime`` reads.
+
+    Attributes:
+        versions: package to version; both packages where one was installed over the other.
+        spoilt: files that are missing or have another size than their package recorded.
+    """
+
+    versions: dict[str, str]
+    spoilt: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """Packages with their versions, for messages."""
+        return " and ".join(f"{name} {version}" for name, version in self.versions.items())
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the installation; None when one whole package is there, or none at all."""
+        if len(self.versions) > 1:
+            return f"{self.text} are both installed, and each overwrites files of the other"
+        if self.spoilt:
+            return (
+                f"{self.text} is installed, and {len(self.spoilt)} of its files are missing or from another "
+                f"package, such as {self.spoilt[0]}"
+            )
+        return None
+
+
+def find_installed() -> Installed:
+    """Read the packages' own records, without importing anything of them."""
+    spec = importlib.util.find_spec("onnxruntime")
+    places = (
+        [] if spec is None else [str(Path(place).parent) for place in spec.submodule_search_locations or ()]
+    )
+    found = {
+        name: distribution
+        for name in MODULE_OWNERS
+        for distribution in importlib.metadata.distributions(name=name, path=places)
+    }
+    versions = {name: distribution.version for name, distribution in found.items()}
+    spoilt = (file for distribution in found.values() for file in _spoilt(distribution))
+    return Installed(versions, tuple(sorted(set(spoilt))))
+
+
+def _spoilt(distribution: importlib.metadata.Distribution) -> Iterator[str]:
+    for file in distribution.files or ():
+        if file.size is None or file.parts[0] != "onnxruntime":
+            continue  # compiled files have no size there
+        try:
+            size = Path(str(file.locate())).stat().st_size
+        except OSError:
+            size = -1
+        if size != file.size:
+            yield str(file)
