@@ -157,7 +157,8 @@ def check_assignment(session: Any, path: Path) -> None:
     """
     if PROVIDER not in (taken := session.get_providers()):
         raise MissingDependencyError(
-            f"onnxruntime could not start {PROVIDER} and took {', '.join(taken)}", hint=f"Run: {INSTALL_GPU}"
+            f"onnxruntime could not start {PROVIDER} and took {', '.join(taken)}",
+            hint="Look at nvidia-smi and vmkla doctor; or use --device cpu.",
         )
     check_nodes(session.get_provider_graph_assignment_info(), path)
 
