@@ -235,6 +235,8 @@ def test_a_runner_on_a_gpu(tiny_onnx: Path) -> None:
     spec = runner.spec
     assert (spec.device, spec.kernels, spec.batch) == ("cuda:1", "bodies", 1)
     assert spec.runtime == f"onnxruntime-gpu {onnxruntime.__version__}"
+    # onnxruntime would go on with the CPU after a failed frame.
+    assert isinstance(runner, OnnxRuntimeRunner) and runner._session._enable_fallback is False
     assert any("NVIDIA Test" in note and "every node on the GPU" in note for note in spec.notes)
     expected = load_runner(tiny_onnx, kernels="bodies").infer(frames(1))
     np.testing.assert_allclose(runner.infer(frames(1)), expected, atol=1e-6)
