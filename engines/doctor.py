@@ -194,12 +194,12 @@ def _package(name: str, extras: list[str]) -> Finding:
 
 def _mixture(problem: str, needed_for: str) -> Finding:
     """The finding of two packages that own one module; the CPU can still run where the import works."""
+    works = True
     try:
         require("onnxruntime", extra=None, purpose=needed_for)
-    except MissingDependencyError as error:
-        problem, works = f"{problem}; {error.message}", False
-    else:
-        works = True
+    except Exception as error:  # files of two versions may raise anything at their import
+        why = error.message if isinstance(error, VmklaError) else f"{type(error).__name__}: {error}"
+        problem, works = f"{problem}; {why}", False
     return Finding(
         "package", "onnxruntime", False, problem, needed_for, REINSTALL_ONNXRUNTIME, base=not works
     )

@@ -170,3 +170,15 @@ def test_a_file_that_another_package_wrote(packages: Packages) -> None:
     _, finding = packages.doctor()
     assert not finding["works"] and "1 of its files are missing or from another package" in finding["detail"]
     assert "onnxruntime/ThirdPartyNotices.txt" in finding["detail"]
+
+
+def test_a_file_of_another_version_that_cannot_be_imported(packages: Packages) -> None:
+    """Doctor never fails; the CPU is not ready."""
+    packages.add_files()
+    packages.add_record("onnxruntime-gpu")
+    first = packages.folder / "onnxruntime" / "__init__.py"
+    first.unlink()
+    first.write_text("raise AttributeError('module has no attribute OrtNew')\n")
+    document, finding = packages.doctor()
+    assert not finding["works"] and "AttributeError: module has no attribute OrtNew" in finding["detail"]
+    assert not document["cpu_inference_ready"]
