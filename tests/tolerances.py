@@ -83,6 +83,24 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
         1e-4,
         "slopes of up to 50 (narrow cells) in float32; a forgotten chain factor is off by 2 or more",
     ),
+    (("triton basis", "reference basis"), torch.float32): Tolerance(
+        3e-6, 0.0, "as the native kernels; a neighbouring basis differs by 1e-1"
+    ),
+    (("triton basis", "reference basis"), torch.float16): Tolerance(
+        5e-4, 0.0, "one rounding to half of numbers up to 1, 2^-11; a position in half is off by 2e-3"
+    ),
+    (("triton basis", "reference basis"), torch.bfloat16): Tolerance(
+        4e-3, 0.0, "one rounding to 8 bits, or a cut, as the interpreter does; a neighbouring basis, 1e-1"
+    ),
+    (("triton basis gradient", "reference basis gradient"), torch.float32): Tolerance(
+        2e-4, 1e-4, "as the native kernels; a forgotten chain factor is off by 2 or more"
+    ),
+    (("triton basis gradient", "reference basis gradient"), torch.float16): Tolerance(
+        1e-3, 1e-3, "one rounding to half; a forgotten term is of order 1e-1"
+    ),
+    (("triton basis gradient", "reference basis gradient"), torch.bfloat16): Tolerance(
+        8e-3, 8e-3, "one rounding to 8 bits, or a cut; a forgotten term is of order 1e-1"
+    ),
     (("native", "reference"), torch.float16): Tolerance(
         2e-3, 2e-3, "the result is rounded to half (2^-11); float16 state would be off by 1e-1"
     ),

@@ -118,13 +118,52 @@ def test_shapes_of_the_fake_kernels() -> None:
             assert gradient.shape == leaf.shape and gradient.device == leaf.device
 
 
-def test_the_gpu_backends_leave_the_bases_to_the_reference() -> None:
+def test_the_bases_on_cuda_take_triton_where_the_knots_are_uniform_and_cubic(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    absent: list[str] = []
+    monkeypatch.setattr(backends, "_absent", lambda backend: f"no {backend}" if backend in absent else "")
+    backends._report.cache_clear()
+    with FakeTensorMode(), caplog.at_level(logging.INFO, logger="vmkla.ops.backends"):
+        x = torch.empty(1, device="cuda")
+        for backend in ("auto", "mamba_ssm", "triton"):
+            assert backends.choose_basis(backend, x.bfloat16(), uniform_cubic=True) == "triton"
+            assert backends.choose_basis(backend, x, uniform_cubic=False) == "reference"
+        assert backends.choose_basis("auto", x.double(), uniform_cubic=True) == "reference"
+        with pytest.raises(UsageError, match="float64"):
+            backends.choose_basis("triton", x.double(), uniform_cubic=True)
+        absent.append("triton")
+        assert backends.choose_basis("auto", x, uniform_cubic=True) == "reference"
+    for message in (
+        "bases on cuda:0 torch.bfloat16: backend triton",
+        "uniform cubic knots only",
+        "no triton",
+    ):
+        assert message in caplog.text
+
+
+def test_the_bases_by_triton_need_a_gpu() -> None:
+    """As the scan: what was asked for by name and cannot run is an error."""
     grid = UniformGrid.over(-1, 1, 5, 3)
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     knots = grid.knots(5, 3)
-    expected = bspline_basis(x, knots, 3, uniform=grid, backend="reference")
-    for backend in backends.GPU_BACKENDS:
-        assert torch.equal(bspline_basis(x, knots, 3, uniform=grid, backend=backend), expected)
+    with pytest.raises(UsageError, match="on cpu, triton runs on an NVIDIA GPU"):
+        bspline_basis(x, knots, 3, uniform=grid, backend="triton")
+    expected = bspline_basis(x, knots, 3, backend="reference")
+    assert torch.equal(bspline_basis(x, knots, 3, backend="triton"), expected)
+    assert torch.equal(bspline_basis(x, knots, 3, uniform=grid, backend="mamba_ssm"), expected)
+
+
+def test_the_fake_bases_have_the_shapes_of_the_real_ones() -> None:
+    grid = UniformGrid.over(-1, 1, 5, 3)
+    with FakeTensorMode():
+        x = torch.empty(3, 4, dtype=torch.float16, device="cuda").T
+        knots = torch.empty(12, device="cuda")
+        bases = bspline_basis(x, knots, 3, uniform=grid)
+        arguments = (knots, 3, grid.grid_min, grid.step, "triton")
+        gradient = torch.ops.vmkla.bspline_basis_backward(bases, x, *arguments)
+    assert bases.shape == (4, 3, 8) and bases.dtype == gradient.dtype == torch.float16
+    assert gradient.shape == x.shape and gradient.is_contiguous() and gradient.device.type == "cuda"
 
 
 def test_torch_compile_sees_one_graph() -> None:

@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.util
 import logging
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -18,9 +19,9 @@ from vmkla.ops.native import NativeKernels
 logger = logging.getLogger(__name__)
 
 GPU_BACKENDS = ("mamba_ssm", "triton")
-"""They have the scan alone, on a GPU; ``auto`` tries them there in this order."""
+"""They run on a GPU; ``auto`` tries them for the scan in this order. Only triton has the spline bases."""
 BACKENDS = ("auto", "native", "reference", *GPU_BACKENDS)
-SCAN = "the scan"
+SCAN, BASES = "the scan", "the spline bases"
 MAMBA_INSTALLATION = (
     "pip uninstall --yes mamba-ssm && pip install setuptools wheel packaging ninja && "
     "pip install --no-build-isolation --no-cache-dir 'vmkla[cuda]'"
@@ -40,15 +41,25 @@ def native() -> NativeKernels:
     return NativeKernels()
 
 
-@functools.cache
 def triton_scan() -> ModuleType:
-    """``vmkla.ops.triton_scan``, imported once.
+    """``vmkla.ops.triton_scan``.
 
     Raises:
         MissingDependencyError: triton is absent; PyTorch's CUDA build brings it.
     """
+    return _triton_module("vmkla.ops.triton_scan")
+
+
+def triton_bspline() -> ModuleType:
+    """``vmkla.ops.triton_bspline``. Errors as ``triton_scan``."""
+    return _triton_module("vmkla.ops.triton_bspline")
+
+
+@functools.cache
+def _triton_module(name: str) -> ModuleType:
+    """A module that imports triton, imported once."""
     require("triton", extra=None, purpose="the triton backend")
-    return importlib.import_module("vmkla.ops.triton_scan")
+    return importlib.import_module(name)
 
 
 @functools.cache
@@ -75,7 +86,12 @@ def _load(backend: str) -> None:
     Raises:
         MissingDependencyError: it is absent.
     """
-    {"native": native, "triton": triton_scan, "mamba_ssm": mamba_interface}[backend]()
+    loaders: dict[str, Callable[[], object]] = {
+        "native": native,
+        "triton": triton_scan,
+        "mamba_ssm": mamba_interface,
+    }
+    loaders[backend]()
 
 
 @functools.cache
@@ -128,38 +144,61 @@ def _choose(backend: str, device: str, dtype: torch.dtype, gradient: bool) -> st
             raise UsageError(f"backend {backend!r} cannot run this: {obstacle}", hint=f"{hint}.")
         _load(backend)
         return backend
+    candidates = GPU_BACKENDS if device.startswith("cuda") else ("native",)
+    return _first_that_runs(SCAN, candidates, device, dtype, gradient)
+
+
+def _first_that_runs(
+    op: str, candidates: tuple[str, ...], device: str, dtype: torch.dtype, gradient: bool
+) -> str:
+    """The first backend that can run the op, else the reference; the log says which and why."""
     reasons: list[str] = []
     chosen = "reference"
-    for candidate in GPU_BACKENDS if device.startswith("cuda") else ("native",):
+    for candidate in candidates:
         reason = _obstacle(candidate, device, dtype, gradient) or _absent(candidate)
         if not reason:
             chosen = candidate
             break
         reasons.append(reason)
-    _report(SCAN, chosen, device, dtype, "; ".join(reasons))
+    _report(op, chosen, device, dtype, "; ".join(reasons))
     return chosen
 
 
-def choose_basis(backend: str, x: Tensor) -> str:
-    """Name of the backend that will run ``bspline_basis`` on x: ``native`` or ``reference``.
+def choose_basis(backend: str, x: Tensor, *, uniform_cubic: bool) -> str:
+    """Name of the backend that will run ``bspline_basis`` on x: ``native``, ``triton`` or ``reference``.
 
-    A network has one backend for both ops. ``GPU_BACKENDS`` have no kernel for this one: the reference is
-    what they mean here.
+    A network has one backend for both ops. ``triton`` has a kernel for uniform cubic knots and means the
+    reference for others; ``mamba_ssm`` has none and means what ``auto`` takes.
+
+    Args:
+        backend: what was asked for, see ``choose``.
+        x: the values.
+        uniform_cubic: whether the knots are uniform and the order is 3.
+    Raises:
+        UsageError: there is no such backend, or it cannot run these tensors.
+        MissingDependencyError: it was asked for by name and is absent.
     """
     if backend in GPU_BACKENDS or (backend == "auto" and x.device.type == "cuda"):
-        return _reference_basis(str(x.device), x.dtype)
+        return _choose_gpu_basis(backend, str(x.device), x.dtype, gradient_wanted(x), uniform_cubic)
     return choose(backend, x)
 
 
-def _reference_basis(device: str, dtype: torch.dtype) -> str:
-    _report("the spline bases", "reference", device, dtype, "the GPU backends have the scan alone")
-    return "reference"
+def _choose_gpu_basis(
+    backend: str, device: str, dtype: torch.dtype, gradient: bool, uniform_cubic: bool
+) -> str:
+    """See ``choose_basis``: the same by what matters of the tensors."""
+    if not uniform_cubic:
+        _report(BASES, "reference", device, dtype, "triton has a kernel for uniform cubic knots only")
+        return "reference"
+    if backend == "triton":
+        return _choose(backend, device, dtype, gradient)
+    return _first_that_runs(BASES, ("triton",), device, dtype, gradient)
 
 
 # torch.compile takes these answers as they stand, and does not trace into imports and the log. This is what
 # torch.compiler.assume_constant_result does, which would import the whole compiler (seconds) here.
 _choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
-_reference_basis._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_choose_gpu_basis._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def float32_under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

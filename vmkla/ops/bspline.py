@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vmkla.errors import ShapeError
+from vmkla.errors import ShapeError, UsageError
 from vmkla.ops import backends
 
 
@@ -57,7 +57,8 @@ def bspline_basis(
             its own; float32 (float64 with float64 x). No gradient is taken with respect to it.
         order: k, at least 1; 3 is cubic.
         uniform: the knots' exact spacing when they are uniform; grid must then hold the same.
-        backend: ``auto``, ``native`` or ``reference``; ``triton`` and ``mamba_ssm`` mean the reference here.
+        backend: ``auto``, ``native``, ``reference``, or ``triton``, which has uniform cubic knots and means
+            the reference for others; ``mamba_ssm`` means what ``auto`` takes on a GPU.
     Returns:
         (..., in, G + k), dtype of x.
     Raises:
@@ -79,7 +80,8 @@ def bspline_basis(
         raise ShapeError("uniform knots are one vector for all features; got a grid per feature")
     (x,) = backends.float32_under_autocast(x)
     grid_min, step = (uniform.grid_min, uniform.step) if uniform else (0.0, 0.0)
-    chosen = backends.choose_basis(backend, x)
+    uniform_cubic = order == 3 and uniform is not None
+    chosen = backends.choose_basis(backend, x, uniform_cubic=uniform_cubic)
     result: Tensor = torch.ops.vmkla.bspline_basis(x, grid, order, grid_min, step, chosen)
     return result
 
@@ -101,10 +103,34 @@ def _out_shape(x: Tensor, grid: Tensor, order: int) -> tuple[int, ...]:
     return (*x.shape, grid.shape[-1] - order - 1)
 
 
+def _check_triton(grid: Tensor, order: int, grid_step: float, x: Tensor) -> None:
+    """The kernels take the knots from their spacing alone: refuse those that they would misread.
+
+    Raises:
+        UsageError: the knots are not uniform and cubic, or of another type or device than the kernels take.
+    """
+    if order != 3 or not grid_step > 0 or grid.ndim != 1:
+        raise UsageError(
+            f"the Triton kernels take one uniform grid of order 3, got order {order}, step {grid_step}",
+            hint="Use backend='reference' for other knots.",
+        )
+    if grid.dtype != torch.float32 or grid.device != x.device:
+        raise UsageError(
+            f"the Triton kernels expect grid to be torch.float32 on {x.device}, got {grid.dtype} on "
+            f"{grid.device}",
+            hint="Give all tensors the types that the op's description names.",
+        )
+
+
 @torch.library.custom_op("vmkla::bspline_basis", mutates_args=())
 def _op(x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, backend: str) -> Tensor:
     if backend == "native":
         return backends.native().bspline_forward(x, grid, order, grid_min, grid_step)
+    if backend == "triton":
+        _check_triton(grid, order, grid_step, x)
+        bases = grid.shape[-1] - order - 1
+        result: Tensor = backends.triton_bspline().forward(x.contiguous(), bases, grid_min, grid_step)
+        return result
     # The fake kernel promises a contiguous result, and elementwise arithmetic keeps the strides of x.
     return bspline_basis_reference(x.contiguous(), grid, order)
 
@@ -116,13 +142,21 @@ def _(x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, ba
 
 @torch.library.custom_op("vmkla::bspline_basis_backward", mutates_args=())
 def _backward_op(
-    grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float
+    grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, backend: str
 ) -> Tensor:
+    """Gradient of x by the kernels. It has no gradient of its own: torch refuses a second derivative."""
+    if backend == "triton":
+        _check_triton(grid, order, grid_step, x)
+        grad = grad_out.to(x.dtype).contiguous()
+        result: Tensor = backends.triton_bspline().backward(grad, x.contiguous(), grid_min, grid_step)
+        return result
     return backends.native().bspline_backward(grad_out, x, grid, order, grid_min, grid_step)
 
 
 @_backward_op.register_fake
-def _(grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float) -> Tensor:
+def _(
+    grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, backend: str
+) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
@@ -133,9 +167,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     x, grid = ctx.saved_tensors
-    if ctx.backend == "native":
+    if ctx.backend in ("native", "triton"):
         grad_x = torch.ops.vmkla.bspline_basis_backward(
-            grad_out, x, grid, ctx.order, ctx.grid_min, ctx.grid_step
+            grad_out, x, grid, ctx.order, ctx.grid_min, ctx.grid_step, ctx.backend
         )
     else:
         with torch.enable_grad():

@@ -1,15 +1,29 @@
-"""What the Triton kernels of ``selective_scan2d`` share: the routes, delta, and one visit to a pixel.
+"""What the Triton kernels share: how they launch, and for the scan the routes, delta and a visit to a pixel.
 
-Importing this imports triton. A kernel's tile is [n, channels]: a program holds all states of its channels.
+Importing this imports triton. A scan's tile is [n, channels]: a program holds all states of its channels.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
 import triton
 import triton.language as tl
 
+ANY_VALUE = (
+    "images", "items", "programs", "H", "W", "R", "chunk", "chunks", "routes", "blocks", "first", "count",
+)  # fmt: skip
+"""Integers that Triton must not specialize on. It compiles a kernel for each that is 1 or divides by 16, some
+seconds apiece, and none of these widens an access. n does, and d does where rows of channels are moved."""
+
 ROUTES: tl.constexpr = tl.constexpr(4)
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+
+
+def on_device(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current device: make it that of the tensor."""
+    return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
 
 
 @triton.jit

@@ -17,7 +17,6 @@ Source: Gu & Dao, Mamba, 2023, sec. 3.3 (recomputed states); Blelloch, Prefix su
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +25,7 @@ import triton
 from torch import Tensor
 
 from vmkla.ops import triton_backward, triton_forward
+from vmkla.ops.triton_common import on_device
 
 ROUTES = 4
 CHANNELS = 32
@@ -115,7 +115,7 @@ def forward(
     parts = u.new_empty((2, *u.shape), dtype=torch.float32)
     weights = (dt_weight, delta_bias, A)
     programs = e.b * e.chunks * e.blocks
-    with _on_device(u):
+    with on_device(u):
         if e.chunks > 1:
             triton_forward.chunk_ends[(programs * ROUTES,)](
                 u, p, *weights, states, sums, *e.sizes, **e.options
@@ -196,7 +196,7 @@ def _backward_of_two_routes(
     programs = min(items, BACKWARD_PROGRAMS * _multiprocessors(u))
     steps = triton.cdiv(e.chunk, triton_backward.GROUP.value)
     scratch = torch.empty((programs, steps, e.tile["N"], CHANNELS), **wide)
-    with _on_device(u):
+    with on_device(u):
         if e.chunks > 1:
             triton_backward.adjoint_ends[(items,)](
                 grad_y, p, *weights, adjoints, *e.sizes, first, **e.options
@@ -234,8 +234,3 @@ def _multiprocessors(u: Tensor) -> int:
     if u.device.type != "cuda":
         return 1
     return int(torch.cuda.get_device_properties(u.device).multi_processor_count)
-
-
-def _on_device(u: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device: make it that of u."""
-    return torch.cuda.device(u.device) if u.device.type == "cuda" else nullcontext()
