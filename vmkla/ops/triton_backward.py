@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 
 from vmkla.ops.triton_common import (
+    ANY_VALUE,
     LOG2E,
     ROUTES,
     load_row,
@@ -35,7 +36,7 @@ GROUP: tl.constexpr = tl.constexpr(2)
 """Steps between two states in the scratch; ``scan_chunks_backward`` has them written out."""
 
 
-@triton.jit(do_not_specialize=["d"])
+@triton.jit(do_not_specialize=(*ANY_VALUE, "d"))
 def adjoint_ends(
     dy_ptr, p_ptr, weight_ptr, bias_ptr, A_ptr, adjoints_ptr,
     H, W, d, n, R, chunk, chunks, blocks, first,
@@ -116,7 +117,7 @@ def step_back(
     return g, dA
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_VALUE)
 def scan_chunks_backward(
     dy_ptr, u_ptr, p_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, states_ptr, adjoints_ptr, scratch_ptr,
     du_ptr, ddelta_ptr, dbc_ptr, dA_ptr,

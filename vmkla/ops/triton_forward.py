@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from vmkla.ops.triton_common import (
+    ANY_VALUE,
     LOG2E,
     ROUTES,
     advance,
@@ -31,7 +32,7 @@ from vmkla.ops.triton_common import (
 )
 
 
-@triton.jit(do_not_specialize=["d"])
+@triton.jit(do_not_specialize=(*ANY_VALUE, "d"))
 def chunk_ends(
     u_ptr, p_ptr, weight_ptr, bias_ptr, A_ptr, states_ptr, sums_ptr,
     H, W, d, n, R, chunk, chunks, blocks,
@@ -70,7 +71,7 @@ def chunk_ends(
     tl.store(sums_ptr + where * d + c, total, mask=c < d)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_VALUE)
 def carry_chunks(
     states_ptr, sums_ptr, A_ptr, d, n, first, chunks, routes, blocks,
     N: tl.constexpr, CHANNELS: tl.constexpr, REVERSE: tl.constexpr,
@@ -100,7 +101,7 @@ def carry_chunks(
         h = tl.exp2(A * total[None, :]) * h + added
 
 
-@triton.jit(do_not_specialize=["d"])
+@triton.jit(do_not_specialize=(*ANY_VALUE, "d"))
 def scan_chunks(
     u_ptr, p_ptr, weight_ptr, bias_ptr, A_ptr, D_ptr, states_ptr, y_ptr,
     images, H, W, d, n, R, chunk, chunks, blocks, first,
