@@ -64,6 +64,19 @@ def test_gradcheck_of_the_reference() -> None:
     x = (3 * torch.rand(4, 6, dtype=torch.float64) - 1.5).requires_grad_()
     for grid in (UniformGrid.over(-1, 1, 5, 3).knots(5, 3).double(), uneven_grid(6, 12, 0)):
         assert torch.autograd.gradcheck(lambda v, t=grid: bspline_basis(v, t, 3, backend="reference"), (x,))
+        assert torch.autograd.gradgradcheck(
+            lambda v, t=grid: bspline_basis(v, t, 3, backend="reference"), (x,)
+        )
+
+
+def test_the_native_kernels_refuse_a_second_derivative() -> None:
+    """An error, and not a gradient that lacks a part."""
+    grid = UniformGrid.over(-1, 1, 5, 3)
+    x = torch.rand(4, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    bases = bspline_basis(x, grid.knots(5, 3), 3, uniform=grid, backend="native")
+    (gradient,) = torch.autograd.grad(bases.square().sum() + x.pow(3).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="backward through vmkla.bspline_basis_backward"):
+        torch.autograd.grad(gradient.sum(), x)
 
 
 def assert_native_is_reference(x: Tensor, grid: Tensor, order: int, uniform: UniformGrid | None) -> None:

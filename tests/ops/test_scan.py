@@ -105,6 +105,11 @@ def test_gradcheck_of_the_reference() -> None:
     assert torch.autograd.gradcheck(lambda *t: selective_scan2d(*t, backend="reference"), inputs)
 
 
+def test_second_derivatives_of_the_reference() -> None:
+    inputs = [t.double().requires_grad_() for t in scan_inputs((1, 2, 2, 2, 2, 1), 5)]
+    assert torch.autograd.gradgradcheck(lambda *t: selective_scan2d(*t, backend="reference"), inputs)
+
+
 @pytest.fixture(params=instruction_sets.available())
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every instruction set that this machine can run."""

@@ -172,10 +172,12 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
             grad_out, x, grid, ctx.order, ctx.grid_min, ctx.grid_step, ctx.backend
         )
     else:
+        # With create_graph the gradient must hang on x itself, or the second derivative is lost.
+        again = torch.is_grad_enabled()
         with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
+            leaf = x if again else x.detach().requires_grad_()
             bases = bspline_basis_reference(leaf, grid, ctx.order)
-            (grad_x,) = torch.autograd.grad(bases, leaf, grad_out)
+            (grad_x,) = torch.autograd.grad(bases, leaf, grad_out, create_graph=again)
     return (grad_x, None, None, None, None, None)
 
 

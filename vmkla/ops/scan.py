@@ -219,11 +219,15 @@ def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         return (*gradients, None)
     # The gradient is autograd's own, run over the definition or mamba-ssm's function once more: a second
     # forward pass, but none of the copies in route order is kept from one pass to the other.
+    # With create_graph the gradients must hang on the tensors themselves, or the second derivative is lost.
+    again = torch.is_grad_enabled()
     with torch.enable_grad():
-        leaves = [t.detach().requires_grad_() for t in tensors]
+        leaves = [t if again and t.requires_grad else t.detach().requires_grad_() for t in tensors]
         y = (_mamba if ctx.backend == "mamba_ssm" else selective_scan2d_reference)(*leaves)
         # Without pixels, most inputs have no part in y: their gradient is 0.
-        gradients = torch.autograd.grad(y, leaves, grad_y, allow_unused=True, materialize_grads=True)
+        gradients = torch.autograd.grad(
+            y, leaves, grad_y, allow_unused=True, materialize_grads=True, create_graph=again
+        )
         return (*gradients, None)
 
 
