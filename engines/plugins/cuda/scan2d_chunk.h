@@ -143,7 +143,9 @@ struct ChunkScan {
   static constexpr int kGroup = group_of(kLanes);
   static constexpr int kThreads = kChannels * kLanes;  // of one direction
   static constexpr int kOwn = kLanes < kTile ? kTile / kLanes : 1;  // deltas that a thread computes in a tile
-  static constexpr int kOwnAtOnce = kOwn < 4 ? kOwn : 4;
+  // Four of them at once share the loads of dt_weight; with 16 states on two lanes four spill on sm_86 to sm_90.
+  static constexpr int kAtOnce = kStates == 16 && kLanes == 2 ? 2 : 4;
+  static constexpr int kOwnAtOnce = kOwn < kAtOnce ? kOwn : kAtOnce;
 
   const Scan2dTask& q;
   const int axis, direction, k;
