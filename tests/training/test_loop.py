@@ -185,8 +185,9 @@ def test_time_is_up(config: TrainConfig) -> None:
     assert result.finished and result.epochs_done == 3
 
 
+@pytest.mark.parametrize("unread", [0, 1])
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_value_that_is_not_finite_ends_the_run(config: TrainConfig, where: str) -> None:
+def test_a_value_that_is_not_finite_ends_the_run(config: TrainConfig, where: str, unread: int) -> None:
     real = Stepper.loss
     calls = []
 
@@ -200,6 +201,7 @@ def test_a_value_that_is_not_finite_ends_the_run(config: TrainConfig, where: str
 
     with (
         mock.patch.object(Stepper, "loss", poisoned),
+        mock.patch("vmkla.training.loop.steps_unread", lambda device: unread),
         pytest.raises(VmklaError, match=f"epoch 2, step 2.*{LAST} holds the weights after epoch 1") as caught,
     ):
         train(config)
@@ -209,6 +211,44 @@ def test_a_value_that_is_not_finite_ends_the_run(config: TrainConfig, where: str
     assert saved["images_rgb"].shape == (4, 32, 64, 3) and len(saved["names"]) == 4
     assert all(value.isfinite().all() for value in state_of(config.out_dir)["model"].values())
     assert load_weights(config.out_dir / LAST).training["epoch"] == 1
+
+
+def test_values_that_are_read_a_step_later_change_nothing(config: TrainConfig, tmp_path: Path) -> None:
+    """What a GPU does: the same reports in the same order, the same state, resumed in the middle as well."""
+    reports: list[list[StepReport]] = [[], [], []]
+    train(config, on_step=reports[0].append)
+    late, parts = (dataclasses.replace(config, out_dir=tmp_path / name) for name in ("late", "parts"))
+    with mock.patch("vmkla.training.loop.steps_unread", lambda device: 1):
+        train(late, on_step=reports[1].append)
+
+        def interrupt(report: StepReport) -> None:
+            reports[2].append(report)
+            interrupt_at(1, 1)(report)
+
+        with pytest.raises(StoppedError, match="epoch 1 after step 2 of 2"):
+            train(parts, on_step=interrupt)
+        train(dataclasses.replace(parts, resume=True), on_step=reports[2].append)
+    assert reports[0] == reports[1] == reports[2] and len(reports[0]) == 6
+    assert_same_state(config.out_dir, late.out_dir)
+    assert_same_state(config.out_dir, parts.out_dir)
+
+
+def test_a_stop_does_not_save_a_step_that_is_not_finite(config: TrainConfig) -> None:
+    """The signal comes when the step was taken, and before its loss was read."""
+    real, calls = Stepper.loss, []
+
+    def poisoned(self: Stepper, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        calls.append(logits.requires_grad)
+        return real(self, logits, target) * (float("nan") if sum(calls) == 4 else 1.0)
+
+    with (
+        mock.patch.object(Stepper, "loss", poisoned),
+        mock.patch("vmkla.training.loop.steps_unread", lambda device: 1),
+        pytest.raises(VmklaError, match="the loss is nan in epoch 2, step 2"),
+    ):
+        train(config, on_step=interrupt_at(2, 1))
+    progress = state_of(config.out_dir)["progress"]
+    assert (progress["epoch"], progress["step"]) == (1, 0)
 
 
 def test_a_folder_with_a_run_is_not_overwritten(config: TrainConfig) -> None:

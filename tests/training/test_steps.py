@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import traceback
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import TINY
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vmkla.data.arrays import LabelledArrays
 from vmkla.models import VMKLAUNet
 from vmkla.training import Ranks, TrainConfig
+from vmkla.training.averaging import WeightAverage
+from vmkla.training.inputs import Inputs
 from vmkla.training.processes import Processes
 from vmkla.training.steps import NotFiniteError, Stepper, make_optimizer
 
@@ -47,6 +52,11 @@ def batch(value: float) -> tuple[Tensor, Tensor]:
     return torch.full((2, 3, 8, 8), value), (torch.rand(2, 1, 8, 8) < 0.3).float()
 
 
+def step(stepper: Stepper, *batch: Tensor, lr: float) -> float:
+    """Take a step and return its loss, or raise as the loop would."""
+    return stepper.judge(stepper.take(*batch, lr=lr).tolist())
+
+
 def test_the_optimizer_is_adamw_and_spares_norms_and_the_recurrence() -> None:
     """Two steps of the fused optimizer against AdamW written out in float64."""
     torch.manual_seed(0)
@@ -77,7 +87,7 @@ def test_the_optimizer_is_adamw_and_spares_norms_and_the_recurrence() -> None:
 
 def test_the_gradient_is_clipped() -> None:
     free, clipped = stepper_of(grad_clip=0.0), stepper_of(grad_clip=0.01)
-    losses = [stepper.take(*batch(50.0), lr=1e-3) for stepper in (free, clipped)]
+    losses = [step(stepper, *batch(50.0), lr=1e-3) for stepper in (free, clipped)]
     assert losses[0] == losses[1]
     norms = [float(weight_of(stepper).grad.norm()) for stepper in (free, clipped)]  # type: ignore[union-attr]
     assert norms[0] > 1 and norms[1] == pytest.approx(0.01, rel=1e-3)
@@ -88,10 +98,10 @@ def test_an_overflow_in_half_precision_is_left_out_and_the_scale_falls() -> None
     before, begun = stepper.scaler.get_scale(), weight_of(stepper).detach().clone()
     pixels, target = batch(50.0)
     # A gradient of some tens, at a scale of 2^16, is beyond half precision's 65504; the loss is not.
-    assert math.isfinite(stepper.take(pixels, target, lr=0.1))
+    assert math.isfinite(step(stepper, pixels, target, lr=0.1))
     assert stepper.scaler.get_scale() == before / 2 and torch.equal(weight_of(stepper), begun)
     for _ in range(12):
-        stepper.take(pixels, target, lr=0.1)
+        step(stepper, pixels, target, lr=0.1)
     assert not torch.equal(weight_of(stepper), begun) and weight_of(stepper).isfinite().all()
     assert 1 <= stepper.scaler.get_scale() < before / 2
 
@@ -104,8 +114,70 @@ def test_an_overflow_at_the_smallest_scale_is_an_error() -> None:
     real = stepper.loss
     stepper.loss = lambda logits, target: real(logits, target) + (logits * 0).sum().sqrt()  # type: ignore[method-assign]
     with pytest.raises(NotFiniteError, match="the norm of its gradient"):
-        stepper.take(*batch(1.0), lr=0.1)
+        step(stepper, *batch(1.0), lr=0.1)
     assert torch.equal(weight_of(stepper), begun)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing_before_the_host_reads_it(bad: str, precision: str) -> None:
+    """Weights, moments and the count of steps are those of a run that did not take it."""
+    stepper, sound = stepper_of(precision=precision), stepper_of(precision=precision)
+    for each in (stepper, sound):
+        each.scaler.load_state_dict({**each.scaler.state_dict(), "scale": 1.0} if precision == "fp16" else {})
+        assert math.isfinite(step(each, *batch(1.0), lr=0.1))
+    real = stepper.loss
+
+    def poisoned(logits: Tensor, target: Tensor) -> Tensor:
+        # An infinite loss with a finite gradient; the square root of 0 with an infinite slope.
+        return real(logits, target) + (math.inf if bad == "loss" else (logits * 0).sum().sqrt())
+
+    stepper.loss = poisoned  # type: ignore[method-assign]
+    values = stepper.take(*batch(2.0), lr=0.1)
+    assert torch.equal(weight_of(stepper), weight_of(sound))
+    (mine,), (theirs,) = (each.optimizer.state.values() for each in (stepper, sound))
+    assert all(torch.equal(mine[name], theirs[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+    with pytest.raises(NotFiniteError, match="the loss is inf" if bad == "loss" else "norm of its gradient"):
+        stepper.judge(values.tolist())
+
+
+class Waits(TorchDispatchMode):
+    """Notes where the host asks for values that a device computes."""
+
+    OPS = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, given = func.overloadpacket.__name__, kwargs or {}
+        # A change of type names the device as well; a copy to the host changes nothing else.
+        copied = name == "_to_copy" and given.get("device") == torch.device("cpu") and not given.get("dtype")
+        if copied or name in self.OPS:
+            self.seen.append("".join(traceback.format_stack(limit=6)))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_the_host_waits_for_no_value_of_a_step(precision: str) -> None:
+    """The forward, the loss, the backward, the clipping, the update and the averaged weights."""
+    torch.manual_seed(0)
+    config = TrainConfig(out_dir=Path("run"), model=TINY, precision=precision)
+    stepper = Stepper(VMKLAUNet(TINY), config, Processes(Ranks(), "cpu"))
+    average, inputs = WeightAverage(stepper.model, 0.9), Inputs(torch.device("cpu"), 1)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
+    arrays = LabelledArrays(("a", "b"), images, (images[..., 0] > 127).astype(np.uint8))
+    with Waits() as waits:
+        float(torch.ones(1))
+        assert len(waits.seen) == 1  # it does note them
+        waits.seen.clear()
+        for _ in range(2):
+            values = stepper.take(*inputs(arrays), lr=1e-3)
+            average.update(stepper.model)
+    assert not waits.seen, waits.seen[0]
+    assert math.isfinite(stepper.judge(values.tolist()))
 
 
 class ScanTypes(TorchDispatchMode):

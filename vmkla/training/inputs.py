@@ -7,10 +7,11 @@ from torch import Tensor
 
 from vmkla.config import IMAGENET_MEAN, IMAGENET_STD
 from vmkla.data.arrays import LabelledArrays
+from vmkla.training.transfers import to_device
 
 
 class Inputs:
-    """Moves batches to a device and normalises them.
+    """Copies batches to a device and normalises them there.
 
     Args:
         device: where the network runs.
@@ -30,7 +31,7 @@ class Inputs:
             (b, 3, h, w) float32, channels last in memory; and (b, 1, h, w) float32 of 0 and 1, or with
             several classes (b, h, w) int64.
         """
-        pixels = torch.from_numpy(batch.images_rgb).to(self.device).permute(0, 3, 1, 2).float()
-        classes = torch.from_numpy(batch.masks).to(self.device)
+        pixels = to_device(batch.images_rgb, self.device).permute(0, 3, 1, 2).float()
+        classes = to_device(batch.masks, self.device)
         target = classes[:, None].float() if self.num_classes == 1 else classes.long()
         return pixels.sub_(self.mean).div_(self.deviation), target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from vmkla.training.start import Network, Start, prepare
 from vmkla.training.state import save_state
 from vmkla.training.steps import NotFiniteError, Stepper
 from vmkla.training.stopping import StopFlag
+from vmkla.training.transfers import HostValues
 from vmkla.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class Watchers:
     """Who is told how the run goes; the first process tells, the others are silent.
 
     Attributes:
-        on_epoch, on_step: called after every epoch and step.
+        on_epoch, on_step: called after every epoch and step; on a GPU a step is reported one step later.
         on_message: told in a sentence what a longer preparation does.
     """
 
@@ -115,6 +117,31 @@ def _folder(config: TrainConfig, processes: Processes) -> AbstractContextManager
     return locked_folder(config.out_dir, OUTPUTS, private=False) if processes.first else nullcontext()
 
 
+def steps_unread(device: torch.device) -> int:
+    """Return how many steps may be taken whose values the host has not read.
+
+    On a GPU one: while the host waits for the values of a step, the device has the next one to work on.
+    """
+    return 1 if device.type == "cuda" else 0
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A step that was taken, and whose values the host has not read.
+
+    Attributes:
+        step: its number in the epoch, from 1.
+        lr: its learning rate.
+        batch: what it was taken on.
+        values: see ``Stepper.take``.
+    """
+
+    step: int
+    lr: float
+    batch: LabelledArrays
+    values: HostValues
+
+
 class _Run:
     """One run: what changes from step to step, and the steps.
 
@@ -128,7 +155,7 @@ class _Run:
     def __init__(self, config: TrainConfig, start: Start, processes: Processes, watchers: Watchers) -> None:
         self.config, self.processes, self.watchers = config, processes, watchers
         self.flag = StopFlag()
-        self.started_s = self.saved_s = time.monotonic()
+        self.started_s = self.saved_s = self.ticked_s = time.monotonic()
         self.train_set, self.val_set = start.train_set, start.val_set
         self.loader = TrainLoader(
             start.train_set,
@@ -152,6 +179,8 @@ class _Run:
         )
         self.board = Board(config.out_dir / "tensorboard", wanted=config.tensorboard and processes.first)
         self.at = Progress()
+        self.taken: deque[_Taken] = deque()
+        self.steps_unread = steps_unread(processes.device)
         if start.state is not None:
             self._restore(start.state)
         elif not processes.first:  # the first process's random numbers go on from the weights'
@@ -189,20 +218,12 @@ class _Run:
         config, steps = self.config, self.loader.steps
         self.model.train()
         batches = self.loader.epoch(self.at.epoch, self.at.step)
+        self.ticked_s = time.monotonic()
         try:
-            before_s = time.monotonic()
             for batch in batches:
-                lr = self._rate()
-                loss = self._take_step(batch, lr)
-                self.at.loss_sum += loss
-                self.at.step += 1
-                now_s = time.monotonic()
-                self.at.seconds += now_s - before_s
-                before_s = now_s
-                if self.watchers.on_step is not None:
-                    self.watchers.on_step(
-                        StepReport(self.at.epoch + 1, config.epochs, self.at.step, steps, loss, lr)
-                    )
+                self._take_step(batch, self._rate())
+                self._read_steps(but_for=self.steps_unread)
+                self._tick()
                 stop = self._agreed_stop()
                 if stop.signum:
                     self._save()
@@ -215,9 +236,17 @@ class _Run:
                     return False
                 if stop.save_is_due:
                     self._save()
+            self._read_steps()
+            self._tick()
         finally:
             batches.close()  # type: ignore[attr-defined]
         return True
+
+    def _tick(self) -> None:
+        """Add the wall time since the last call to the epoch's."""
+        now_s = time.monotonic()
+        self.at.seconds += now_s - self.ticked_s
+        self.ticked_s = now_s
 
     def _agreed_stop(self) -> _Stop:
         """Signals and clocks of all processes: what one has seen, all heed at the same step."""
@@ -229,25 +258,46 @@ class _Run:
         )
         return _Stop(int(signum), bool(time_is_up), bool(save_is_due))
 
-    def _take_step(self, batch: LabelledArrays, lr: float) -> float:
+    def _take_step(self, batch: LabelledArrays, lr: float) -> None:
         pixels, target = self.inputs(batch)
-        try:
-            loss = self.stepper.take(pixels, target, lr)
-        except NotFiniteError as error:
-            self._refuse_batch(batch, error)
+        values = HostValues(self.stepper.take(pixels, target, lr))
         if self.average is not None:
             self.average.update(self.model)
-        return loss
+        self.at.step += 1
+        self.taken.append(_Taken(self.at.step, lr, batch, values))
 
-    def _refuse_batch(self, batch: LabelledArrays, error: NotFiniteError) -> NoReturn:
+    def _read_steps(self, but_for: int = 0) -> None:
+        """Read the values of the steps that were taken, and report them.
+
+        Nothing is judged or saved before all are read: one that is not finite ends the run.
+
+        Args:
+            but_for: how many of the last ones are left for later.
+        """
+        config = self.config
+        while len(self.taken) > but_for:
+            taken = self.taken.popleft()
+            try:
+                loss = self.stepper.judge(taken.values.read())
+            except NotFiniteError as error:
+                self._refuse_batch(taken, error)
+            self.at.loss_sum += loss
+            if self.watchers.on_step is not None:
+                self.watchers.on_step(
+                    StepReport(
+                        self.at.epoch + 1, config.epochs, taken.step, self.loader.steps, loss, taken.lr
+                    )
+                )
+
+    def _refuse_batch(self, taken: _Taken, error: NotFiniteError) -> NoReturn:
         rank, where = self.processes.ranks.rank, "is with the process that had it"
         if error.own:
             path = self.config.out_dir / ("bad_batch.npz" if not rank else f"bad_batch-{rank}.npz")
-            save_bad_batch(path, batch)
+            save_bad_batch(path, taken.batch)
             where = f"is in {path}"
         kept = f", and {LAST} holds the weights after epoch {self.at.epoch}" if self.at.epoch else ""
         raise VmklaError(
-            f"{error} in epoch {self.at.epoch + 1}, step {self.at.step + 1}, expected a finite number; "
+            f"{error} in epoch {self.at.epoch + 1}, step {taken.step}, expected a finite number; "
             f"the batch {where}{kept}",
             hint="Try a lower --lr, a longer --warmup-epochs or a --grad-clip.",
         )
@@ -271,6 +321,7 @@ class _Run:
             self.board.add(report)
 
     def _save(self) -> None:
+        self._read_steps()
         random = self.processes.gather(random_state(self.processes.device))
         self.processes.together(lambda: self._write_state(random))
         self.saved_s = time.monotonic()

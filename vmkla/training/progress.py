@@ -17,8 +17,8 @@ class Progress:
 
     Attributes:
         epoch: finished epochs.
-        step: finished steps of the current epoch.
-        loss_sum: sum of their losses.
+        step: steps of the current epoch that were taken.
+        loss_sum: sum of the losses that were read, which are all of them whenever the state is saved.
         seconds: their wall time.
         history: what every finished epoch came to.
     """

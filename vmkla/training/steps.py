@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -62,16 +62,17 @@ class Stepper:
             logits.float(), target, ce_weight=config.ce_weight, dice_weight=config.dice_weight
         )
 
-    def take(self, pixels: Tensor, target: Tensor, lr: float) -> float:
-        """One step.
+    def take(self, pixels: Tensor, target: Tensor, lr: float) -> Tensor:
+        """Take one step. The host waits for nothing that the device computes.
+
+        Where the loss or its gradient is not finite, the device leaves weights and moments as they are.
 
         Args:
             pixels, target: this process's share of the batch, see ``Inputs``.
             lr: learning rate.
         Returns:
-            The loss, its mean over all processes.
-        Raises:
-            NotFiniteError: on all processes alike, and nothing was changed.
+            (3,) float32 on the device, for ``judge``: the loss of this process's share, the norm of the
+            gradient and the scale of the loss.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -81,23 +82,43 @@ class Stepper:
             with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
                 logits = self.forward(pixels)
             loss = self.loss(logits, target)
-            own = float(loss.detach())
-            value = self.processes.mean(own)
-            if not math.isfinite(value):
-                raise NotFiniteError(f"the loss is {value}", own=not math.isfinite(own))
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self._update(value)
-        return value
+            value = loss.detach()
+            # A factor of 1, or NaN where the loss is not finite: then no process has a finite gradient.
+            whole = loss * (value * 0 + 1)
+            self.scaler.scale(whole).backward()  # type: ignore[no-untyped-call]
+        return self._update(value)
 
-    def _update(self, loss: float) -> None:
+    def _update(self, loss: Tensor) -> Tensor:
         """Clip and step. In half precision a gradient that overflows is left out, and the scale falls."""
         self.scaler.unscale_(self.optimizer)
+        scale = self.scaler.scale(torch.ones_like(loss))
         limit = self.config.grad_clip or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True))
-        if not math.isfinite(norm) and not self.scaler.get_scale() > SMALLEST_SCALE:
-            raise NotFiniteError(f"the loss is {loss} and the norm of its gradient {norm}", own=True)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True)
+        if not self.scaler.is_enabled():
+            # The fused optimizer reads this on the device and then changes nothing; a scaler sets its own.
+            self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        return torch.stack([loss, norm, scale])
+
+    def judge(self, values: Sequence[float]) -> float:
+        """Return the loss of a step that was taken, and raise where training must end with it.
+
+        Args:
+            values: what ``take`` returned, on the host.
+        Returns:
+            The loss, its mean over all processes.
+        Raises:
+            NotFiniteError: on all processes alike. The weights of before that step are still there when no
+                other was taken since.
+        """
+        own, norm, scale = values
+        loss = self.processes.mean(own)
+        if not math.isfinite(loss):
+            raise NotFiniteError(f"the loss is {loss}", own=not math.isfinite(own))
+        if not math.isfinite(norm) and not scale > SMALLEST_SCALE:
+            raise NotFiniteError(f"the loss is {loss} and the norm of its gradient {norm}", own=True)
+        return loss
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on beside the model."""
