@@ -228,6 +228,7 @@ def _recipe(config: TrainConfig) -> dict[str, Any]:
         "val",
         "resume",
         "threads",
+        "workers",
         "max_minutes",
         "save_minutes",
         "curves",

@@ -124,6 +124,15 @@ def train(
         typer.Option("--tensorboard/--no-tensorboard", help="Write for TensorBoard where it is installed."),
     ] = True,
     threads: Threads = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=0,
+            help="Processes that augment, for each training process; default: none on a CPU, with a GPU one "
+            "per CPU but one, at most 16.",
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -134,13 +143,13 @@ def train(
     from vmkla.config import get_preset
     from vmkla.training import Ranks, StepReport, TrainConfig
     from vmkla.training import train as run_training
+    from vmkla.training.determinism import repeat_matrix_products
 
     ranks = Ranks.of(os.environ)
     if ranks.world > 1 and out is None and not resume:
         raise UsageError(f"{ranks.world} processes need one folder to agree on", hint="Give --out DIR.")
     if deterministic and device.startswith("cuda"):
-        # Read by cuBLAS when it starts: without it, its matrix products need not repeat.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        repeat_matrix_products(os.environ)
     reading = read_rules(max_megapixels, mask_values, mask_orientation)
     train_sources, val_sources, class_names = _sources(data or [], val or [], root, split_seed, reading)
     config = TrainConfig(
@@ -168,6 +177,7 @@ def train(
         augment=_augmentation(augment or []),
         seed=seed,
         threads=threads,
+        workers=workers,
         backend=backend,
         device=device,
         precision=precision,

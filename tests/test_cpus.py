@@ -175,7 +175,7 @@ def test_onnxruntime_gets_no_thread_beyond_the_quota(tiny_onnx: Path) -> None:
 def test_every_count_follows_from_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     from vmkla import cpus
     from vmkla.cli.live import live_loader
-    from vmkla.data.arrays import loader_threads
+    from vmkla.data.arrays import loader_workers
 
     def with_budget(budget: CpuBudget) -> tuple[int, ...]:
         for module in ("vmkla.cpus", "vmkla.data.arrays"):
@@ -183,12 +183,12 @@ def test_every_count_follows_from_the_budget(monkeypatch: pytest.MonkeyPatch) ->
         live: Any = live_loader("nano", "onnxruntime", None, None, None)
         return (
             cpus.runtime_threads(None), cpus.torch_threads(None, 4), cpus.codec_threads(2),
-            loader_threads("cuda"), live.keywords["threads"],
+            loader_workers("cuda"), live.keywords["threads"],
         )  # fmt: skip
 
     assert with_budget(CpuBudget(1, 1, 1.0, limited=True)) == (1, 1, 1, 1, 1)
-    assert with_budget(CpuBudget(3, 3, 3.5, limited=True)) == (3, 3, 2, 3, 2)
-    assert with_budget(CpuBudget(16, 8, None, limited=False)) == (0, 4, 2, 8, 15)
+    assert with_budget(CpuBudget(3, 3, 3.5, limited=True)) == (3, 3, 2, 2, 2)
+    assert with_budget(CpuBudget(16, 8, None, limited=False)) == (0, 4, 2, 15, 15)
     assert (cpus.runtime_threads(5), cpus.torch_threads(5, 4)) == (5, 5)
 
 

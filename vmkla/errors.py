@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 
 class VmklaError(Exception):
     """Base of every error that vmkla raises on purpose.
@@ -72,3 +74,30 @@ class StoppedError(VmklaError):
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
         self.exit_status = 128 + signum
+
+
+class ErrorReport(NamedTuple):
+    """What an error reports, in a form that can go from one process to another.
+
+    Attributes:
+        message: what was seen and expected; of a foreign error its type as well.
+        hint: see ``VmklaError``.
+        exit_status: that the command line ends with.
+    """
+
+    message: str
+    hint: str | None
+    exit_status: int
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorReport:
+        """The report of an error."""
+        if isinstance(error, VmklaError):
+            return cls(error.message, error.hint, error.exit_status)
+        return cls(f"{type(error).__name__}: {error}", None, VmklaError.exit_status)
+
+    def error(self, what: str) -> VmklaError:
+        """An error with the same hint and exit status, whose message begins with ``what``."""
+        found = VmklaError(f"{what}: {self.message}", hint=self.hint)
+        found.exit_status = self.exit_status
+        return found

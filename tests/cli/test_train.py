@@ -172,7 +172,7 @@ def test_every_flag_reaches_the_configuration(
         "--t-max-epochs": 11, "--warmup-epochs": 0.5, "--ema-decay": 0.9, "--grad-clip": 2.5,
         "--ce-weight": 0.25, "--dice-weight": 0.75, "--seed": 9, "--threshold": 0.4,
         "--backend": "reference", "--device": "cuda:0", "--init": "w.safetensors", "--max-minutes": 1.5,
-        "--save-minutes": 2.5, "--threads": 2, "--out": tmp_path / "run", "--drop-path": 0.1,
+        "--save-minutes": 2.5, "--threads": 2, "--workers": 5, "--out": tmp_path / "run", "--drop-path": 0.1,
         "--precision": "fp16",
     }  # fmt: skip
     arguments = [part for pair in flags.items() for part in pair]
@@ -195,9 +195,9 @@ def test_every_flag_reaches_the_configuration(
         "min_lr": 0.0002, "weight_decay": 0.03, "t_max_epochs": 11, "warmup_epochs": 0.5, "ema_decay": 0.9,
         "grad_clip": 2.5, "ce_weight": 0.25, "dice_weight": 0.75, "seed": 9, "threshold": 0.4,
         "backend": "reference", "device": "cuda:0", "init": Path("w.safetensors"), "init_encoder": None,
-        "max_minutes": 1.5, "save_minutes": 2.5, "threads": 2, "out_dir": tmp_path / "run", "resume": True,
-        "compile": True, "curves": False, "tensorboard": False, "precision": "fp16", "channels_last": True,
-        "deterministic": False,
+        "max_minutes": 1.5, "save_minutes": 2.5, "threads": 2, "workers": 5, "out_dir": tmp_path / "run",
+        "resume": True, "compile": True, "curves": False, "tensorboard": False, "precision": "fp16",
+        "channels_last": True, "deterministic": False,
     }  # fmt: skip
     assert {name: getattr(config, name) for name in expected} == expected
 

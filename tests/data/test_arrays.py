@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from vmkla.data.arrays import (
     _made_ahead,
     cache_spec,
     in_batches,
-    loader_threads,
+    loader_workers,
     prepared_pair,
     stack,
 )
@@ -95,15 +95,9 @@ def test_going_on_in_the_middle_gives_the_batches_that_were_left(samples: list[S
     assert not same(whole[0], other[0])
 
 
-def test_several_threads_make_the_same_batches(samples: list[Sample]) -> None:
-    arrays = arrays_of(samples, AugmentConfig())
-    loaders = [
-        TrainLoader(arrays, batch_size=5, size_hw=(32, 32), config=AugmentConfig(), seed=2, threads=threads)
-        for threads in (1, 3)
-    ]
-    pairs = list(zip(*(loader.epoch(1) for loader in loaders), strict=True))
-    assert len(pairs) == 2 and all(same(*pair) for pair in pairs)
-    assert loader_threads("cpu", 1) == 1 and 1 <= loader_threads("cuda", 4) <= loader_threads("cuda") <= 8
+def test_how_many_workers_there_are_by_default() -> None:
+    assert loader_workers("cpu", 1) == 0
+    assert 1 <= loader_workers("cuda", 4) <= loader_workers("cuda") <= 16
 
 
 def test_leaving_an_epoch_early_ends_its_thread(samples: list[Sample]) -> None:
@@ -114,7 +108,7 @@ def test_leaving_an_epoch_early_ends_its_thread(samples: list[Sample]) -> None:
 
 
 def test_an_error_in_the_thread_reaches_the_reader() -> None:
-    def failing() -> Iterator[LabelledArrays]:
+    def failing() -> Generator[LabelledArrays, None, None]:
         yield LabelledArrays(("a",), np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2), np.uint8))
         raise ZeroDivisionError("on purpose")
 

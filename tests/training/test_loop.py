@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import resource
 import signal
 import subprocess
@@ -344,8 +345,23 @@ def test_starting_from_weights(config: TrainConfig, tmp_path: Path) -> None:
         train(dataclasses.replace(begun, out_dir=tmp_path / "other", model=other))
 
 
-def test_sigterm_to_a_process_of_its_own(config: TrainConfig, tmp_path: Path) -> None:
-    """The real signal, from outside, at an unknown moment of the training."""
+def children_of(pid: int) -> list[int]:
+    """Processes that a process started and that run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state not in "ZX":
+                found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_to_a_process_of_its_own(config: TrainConfig, tmp_path: Path, workers: int) -> None:
+    """The real signal, from outside, at an unknown moment of the training; to its workers as well.
+
+    The script has no ``if __name__ == "__main__"``.
+    """
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"
@@ -358,7 +374,7 @@ def test_sigterm_to_a_process_of_its_own(config: TrainConfig, tmp_path: Path) ->
         f"config = TrainConfig(out_dir=Path({str(config.out_dir)!r}), model=model, image_size_hw=(32, 64),\n"
         f"    data=(DataSource(Path({str(config.data[0].folder)!r})),), epochs=100000, batch_size=4,\n"
         f"    val=(DataSource(Path({str(config.val[0].folder)!r})),), curves=False, threads=1,\n"
-        "    tensorboard=False)\n"
+        f"    tensorboard=False, workers={workers})\n"
         "try:\n"
         "    train(config, on_epoch=lambda report: print(report.epoch, flush=True))\n"
         "except VmklaError as error:\n"
@@ -368,8 +384,12 @@ def test_sigterm_to_a_process_of_its_own(config: TrainConfig, tmp_path: Path) ->
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "1\n"
-        process.send_signal(signal.SIGTERM)
+        children = children_of(process.pid)
+        assert len(children) == workers
+        for pid in (*children, process.pid):  # the workers go on until the state is saved
+            os.kill(pid, signal.SIGTERM)
         assert process.wait(60) == 143
+        assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     finally:
         process.kill()
         process.stdout.close()
@@ -377,6 +397,28 @@ def test_sigterm_to_a_process_of_its_own(config: TrainConfig, tmp_path: Path) ->
     progress = state_of(config.out_dir)["progress"]
     assert progress["epoch"] >= 1 and progress["step"] >= 1
     assert not list(config.out_dir.glob(".*"))
+
+
+def test_workers_change_nothing(config: TrainConfig, tmp_path: Path) -> None:
+    """Begun without workers and resumed with two, the run is that of one without, to the last bit."""
+    train(config)
+    parts = dataclasses.replace(config, out_dir=tmp_path / "parts")
+    with pytest.raises(StoppedError):
+        train(parts, on_step=interrupt_at(1, 1))
+    train(dataclasses.replace(parts, resume=True, workers=2))
+    assert_same_state(config.out_dir, parts.out_dir)
+    assert not children_of(os.getpid())
+
+
+def test_a_worker_that_is_killed_ends_the_run_and_leaves_its_state(config: TrainConfig) -> None:
+    def kill(report: StepReport) -> None:
+        if (report.epoch, report.step) == (2, 1):
+            os.kill(children_of(os.getpid())[0], signal.SIGKILL)
+
+    with pytest.raises(VmklaError, match="augmentation worker .* was ended by SIGKILL"):
+        train(dataclasses.replace(config, epochs=1000, workers=1), on_step=kill)
+    assert state_of(config.out_dir)["progress"]["epoch"] >= 1
+    assert not children_of(os.getpid())
 
 
 def test_handlers_are_put_back(config: TrainConfig) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from vmkla.cpus import cpu_budget
-from vmkla.data.augment import AugmentConfig, augment
+from vmkla.data.augment import AugmentConfig
+from vmkla.data.augment_pool import AugmentPool
+from vmkla.data.augment_worker import augmented
 from vmkla.data.sources import Sample
-from vmkla.errors import BadInputError
+from vmkla.errors import BadInputError, ErrorReport
 from vmkla.preprocess import PreprocessSpec, field_of_view, prepare, prepare_mask
 
 CROP_MARGIN = 1.25
@@ -92,14 +94,20 @@ def cache_spec(size_hw: tuple[int, int], roi: str, config: AugmentConfig) -> Pre
     return PreprocessSpec(round(size_hw[0] * margin), round(size_hw[1] * margin), roi)
 
 
-def loader_threads(device: str, processes: int = 1) -> int:
-    """How many threads augment: one on a CPU, which the network needs itself; a GPU's machine gives eight.
+MOST_WORKERS = 16
+"""A GPU takes no more images than these augment, as far as it was estimated."""
+
+
+def loader_workers(device: str, processes: int = 1) -> int:
+    """Return how many processes augment for a training process by default.
+
+    None on a CPU, which the network needs itself. A machine with a GPU gives the CPUs of its budget but one.
 
     Args:
         device: kind of device that trains, ``"cpu"`` or ``"cuda"``.
-        processes: training processes, which share the machine's cores.
+        processes: training processes, which share the machine's CPUs.
     """
-    return 1 if device == "cpu" else max(1, min(8, cpu_budget().cpus // processes))
+    return 0 if device == "cpu" else max(1, min(MOST_WORKERS, cpu_budget().cpus // processes - 1))
 
 
 class TrainLoader:
@@ -116,7 +124,11 @@ class TrainLoader:
         seed: of order and augmentation.
         ahead: batches made in advance.
         part: of every batch, the images that are made; one of several processes makes its own alone.
-        threads: images augmented at a time; a GPU wants more than one. The batches are the same.
+        workers: processes that augment, see ``AugmentPool``; 0 augments in a thread of this process. The
+            batches are the same. With workers the loader must be closed.
+    Raises:
+        BadInputError: there are fewer images than one batch has.
+        VmklaError: a worker cannot be started, or has ended; or an image cannot be augmented.
     """
 
     def __init__(
@@ -129,7 +141,7 @@ class TrainLoader:
         seed: int,
         ahead: int = 2,
         part: slice = slice(None),
-        threads: int = 1,
+        workers: int = 0,
     ) -> None:
         if len(arrays) < batch_size:
             raise BadInputError(
@@ -143,7 +155,25 @@ class TrainLoader:
         self.seed = seed
         self.ahead = ahead
         self.part = part
-        self._pool = ThreadPoolExecutor(threads, "vmkla-augment") if threads > 1 else None
+        self._pool: AugmentPool | None = None
+        if workers:
+            self._pool = AugmentPool(
+                arrays.names,
+                arrays.images_rgb,
+                arrays.masks,
+                batch_size=len(range(batch_size)[part]),
+                size_hw=size_hw,
+                config=config,
+                seed=seed,
+                workers=workers,
+            )
+            # The same images: one copy of the set is enough.
+            self.arrays = LabelledArrays(arrays.names, self._pool.images_rgb, self._pool.masks)
+
+    def close(self) -> None:
+        """End the workers; a second call does nothing."""
+        if self._pool is not None:
+            self._pool.close()
 
     @property
     def steps(self) -> int:
@@ -155,19 +185,24 @@ class TrainLoader:
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.arrays))
 
     def batch(self, epoch: int, indices: Sequence[int] | npt.NDArray[np.int64]) -> LabelledArrays:
-        """Augment the images of these indices as this epoch does."""
+        """Augment the images of these indices as this epoch does, in this thread."""
         images = np.empty((len(indices), *self.size_hw, 3), np.uint8)
         masks = np.empty((len(indices), *self.size_hw), np.uint8)
-
-        def make(index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-            rng = np.random.default_rng((self.seed, epoch, int(index)))
-            image, mask = self.arrays.images_rgb[index], self.arrays.masks[index]
-            return augment(image, mask, self.size_hw, self.config, rng)
-
-        made = map(make, indices) if self._pool is None else self._pool.map(make, indices)
-        for row, (image, mask) in enumerate(made):
-            images[row], masks[row] = image, mask
-        return LabelledArrays(tuple(self.arrays.names[index] for index in indices), images, masks)
+        for row, index in enumerate(map(int, indices)):
+            try:
+                images[row], masks[row] = augmented(
+                    self.arrays.images_rgb,
+                    self.arrays.masks,
+                    index,
+                    epoch=epoch,
+                    size_hw=self.size_hw,
+                    config=self.config,
+                    seed=self.seed,
+                )
+            except Exception as error:
+                what = f"{self.arrays.names[index]} could not be augmented"
+                raise ErrorReport.of(error).error(what) from error
+        return LabelledArrays(self._names(indices), images, masks)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[LabelledArrays]:
         """Batches of one epoch.
@@ -177,12 +212,33 @@ class TrainLoader:
             first_step: batches to leave out, because an earlier part of the run took them.
         """
         order = self.order(epoch)
-        chunks = (order[s * self.batch_size :][: self.batch_size] for s in range(first_step, self.steps))
-        return _made_ahead((self.batch(epoch, chunk[self.part]) for chunk in chunks), self.ahead)
+        steps = range(first_step, self.steps)
+        chunks = [order[step * self.batch_size :][: self.batch_size][self.part] for step in steps]
+        if self._pool is None:
+            return _made_ahead((self.batch(epoch, chunk) for chunk in chunks), self.ahead)
+        return _made_ahead(self._from_pool(self._pool, epoch, chunks), self.ahead, self._pool.cancel)
+
+    def _from_pool(
+        self, pool: AugmentPool, epoch: int, chunks: Sequence[npt.NDArray[np.int64]]
+    ) -> Generator[LabelledArrays, None, None]:
+        with contextlib.closing(pool.batches(epoch, chunks)) as made:
+            for chunk, (images, masks) in zip(chunks, made, strict=False):  # a cancelled pool ends early
+                yield LabelledArrays(self._names(chunk), images, masks)
+
+    def _names(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[str, ...]:
+        return tuple(self.arrays.names[index] for index in indices)
 
 
-def _made_ahead(batches: Iterator[LabelledArrays], ahead: int) -> Iterator[LabelledArrays]:
-    """Run an iterator in a thread, ``ahead`` items early; its exception is raised here."""
+def _made_ahead(
+    batches: Generator[LabelledArrays, None, None], ahead: int, cancel: Callable[[], None] = lambda: None
+) -> Iterator[LabelledArrays]:
+    """Run a generator in a thread, ``ahead`` items early; its exception is raised here.
+
+    Args:
+        batches: it is closed in that thread.
+        ahead: how many of its items may wait.
+        cancel: called when no more are wanted, so that the generator does not wait for its next item.
+    """
     ready: queue.Queue[LabelledArrays | BaseException | None] = queue.Queue(ahead)
     stopped = threading.Event()
 
@@ -197,9 +253,10 @@ def _made_ahead(batches: Iterator[LabelledArrays], ahead: int) -> Iterator[Label
 
     def work() -> None:
         try:
-            for batch in batches:
-                if not put(batch):
-                    return
+            with contextlib.closing(batches):
+                for batch in batches:
+                    if not put(batch):
+                        return
             put(None)
         except BaseException as error:  # handed over, and raised by the reader
             put(error)
@@ -213,6 +270,7 @@ def _made_ahead(batches: Iterator[LabelledArrays], ahead: int) -> Iterator[Label
             yield item
     finally:
         stopped.set()
+        cancel()
         thread.join()
 
 

@@ -13,7 +13,17 @@ from vmkla.data.sources import DataSource
 from vmkla.errors import UsageError
 
 MAY_CHANGE_ON_RESUME = frozenset(
-    {"epochs", "threads", "max_minutes", "save_minutes", "resume", "out_dir", "curves", "tensorboard"}
+    {
+        "epochs",
+        "threads",
+        "workers",
+        "max_minutes",
+        "save_minutes",
+        "resume",
+        "out_dir",
+        "curves",
+        "tensorboard",
+    }
 )
 """Fields that a resumed run may change; every other one would make another run of it.
 
@@ -50,6 +60,9 @@ class TrainConfig:
         augment: strengths of the augmentation; the paper's are flips, rotation and crop.
         seed: of the weights, the order, the augmentation and the rendered frames.
         threads: CPU threads for torch; None leaves torch's own choice, within the quota of this process.
+        workers: processes that augment for each training process; 0 augments in a thread of the process
+            itself. None is 0 on a CPU, and on a GPU's machine one per CPU but one, at most 16. The results
+            are the same.
         backend: of the ops, see ``vmkla.ops``.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for autocast in the network, the latter with a
             scaled loss; the scan, weights, loss and validation stay float32.
@@ -90,6 +103,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig.paper)
     seed: int = 0
     threads: int | None = None
+    workers: int | None = None
     backend: str = "auto"
     precision: str = "fp32"
     channels_last: bool = False
@@ -128,8 +142,8 @@ class TrainConfig:
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("rendered", "weight_decay", "t_max_epochs", "warmup_epochs", "grad_clip", "seed",
-                     "ce_weight", "dice_weight", "min_lr"):  # fmt: skip
-            if not getattr(self, name) >= 0:
+                     "ce_weight", "dice_weight", "min_lr", "workers"):  # fmt: skip
+            if not (getattr(self, name) or 0) >= 0:
                 raise UsageError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.ce_weight + self.dice_weight == 0:
             raise UsageError("ce_weight and dice_weight are both 0: there is no loss left")

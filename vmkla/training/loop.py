@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from vmkla.cpus import torch_threads
-from vmkla.data.arrays import LabelledArrays, TrainLoader, loader_threads
+from vmkla.data.arrays import LabelledArrays, TrainLoader, loader_workers
 from vmkla.errors import StoppedError, VmklaError
 from vmkla.folders import locked_folder
 from vmkla.training.allocation import keep_freed_memory
@@ -84,7 +84,8 @@ def train(
         network: makes another network than ``config.model``, from normalised RGB (b, 3, H, W) to logits
             (b, classes, H, W). Its ``config`` attribute says what it is; see ``checkpoints.Description``.
         ranks: which of several processes this is; they share each batch, and the first one writes.
-        on_epoch, on_step: called after every epoch and step, in the first process.
+        on_epoch, on_step: called after every epoch and step, in the first process; on a GPU a step is
+            reported one step later.
         on_message: told in a sentence what a longer preparation does, in the first process.
     Returns:
         How the run ended.
@@ -106,8 +107,15 @@ def train(
             if not processes.first:
                 watchers = Watchers()
             processes.together(lambda: stack.enter_context(_folder(config, processes)))
-            start = processes.together(lambda: prepare(config, network, processes, watchers.say))
-            return _Run(config, start, processes, watchers).go()
+            # Nothing here keeps the images that were read, of which the loader may make a shared copy.
+            run = _Run(
+                config,
+                processes.together(lambda: prepare(config, network, processes, watchers.say)),
+                processes,
+                watchers,
+            )
+            with closing(run.loader):
+                return run.go()
     finally:
         torch.set_num_threads(threads_before)
 
@@ -115,6 +123,13 @@ def train(
 def _folder(config: TrainConfig, processes: Processes) -> AbstractContextManager[None]:
     """The run's folder, locked by the process that writes to it."""
     return locked_folder(config.out_dir, OUTPUTS, private=False) if processes.first else nullcontext()
+
+
+def workers_of(config: TrainConfig, processes: Processes) -> int:
+    """Return how many processes augment for this one."""
+    if config.workers is not None:
+        return config.workers
+    return loader_workers(processes.device.type, processes.ranks.world)
 
 
 def steps_unread(device: torch.device) -> int:
@@ -156,16 +171,18 @@ class _Run:
         self.config, self.processes, self.watchers = config, processes, watchers
         self.flag = StopFlag()
         self.started_s = self.saved_s = self.ticked_s = time.monotonic()
-        self.train_set, self.val_set = start.train_set, start.val_set
-        self.loader = TrainLoader(
-            start.train_set,
-            batch_size=config.batch_size,
-            size_hw=config.image_size_hw,
-            config=config.augment,
-            seed=config.seed,
-            part=processes.ranks.share(config.batch_size),
-            threads=loader_threads(processes.device.type, processes.ranks.world),
+        self.loader = processes.together(
+            lambda: TrainLoader(
+                start.train_set,
+                batch_size=config.batch_size,
+                size_hw=config.image_size_hw,
+                config=config.augment,
+                seed=config.seed,
+                part=processes.ranks.share(config.batch_size),
+                workers=workers_of(config, processes),
+            )
         )
+        self.train_set, self.val_set = self.loader.arrays, start.val_set
         self.model = start.model
         self.stepper = Stepper(self.model, config, processes)
         self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from vmkla.errors import UsageError, VmklaError
+from vmkla.errors import ErrorReport, UsageError, VmklaError
 from vmkla.models.serving import check_device
 from vmkla.training.ranks import Ranks
 
@@ -133,15 +133,12 @@ class Processes:
             result = action()
         except Exception as error:
             failure = error
-        reports = self.gather(None if failure is None else _report(failure))
+        reports = self.gather(None if failure is None else ErrorReport.of(failure))
         if failure is not None:
             raise failure
         for rank, report in enumerate(reports):
             if report is not None:
-                message, hint, status = report
-                reported = VmklaError(f"process {rank} of {self.ranks.world} failed: {message}", hint=hint)
-                reported.exit_status = status
-                raise reported
+                raise report.error(f"process {rank} of {self.ranks.world} failed")
         return result
 
 
@@ -164,10 +161,3 @@ def naming_lost_processes() -> Iterator[None]:
             f"another process of the run has gone: {text.splitlines()[0]}",
             hint="See what it printed; go on with --resume.",
         ) from error
-
-
-def _report(error: Exception) -> tuple[str, str | None, int]:
-    """Message, hint and exit status, which can travel."""
-    if isinstance(error, VmklaError):
-        return error.message, error.hint, error.exit_status
-    return f"{type(error).__name__}: {error}", None, 1
