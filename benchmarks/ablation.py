@@ -16,12 +16,12 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from common import Table
-from polyp import say
+from polyp import add_speed_flags, say, speed_of
 from ranking import RULE, late_share, ranks
 from rows import check_tests, judge, machine, write_json
 
@@ -66,6 +66,7 @@ class Plan:
         side: of the network's input, px.
         epochs, batch_size, lr: of every run; equal steps for all.
         device, threads: where they run.
+        speed: how, see ``polyp.speed_of``.
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class Plan:
     lr: float = 2e-3
     device: str = "cpu"
     threads: int | None = 1
+    speed: Mapping[str, Any] = field(default_factory=dict)
 
     def run_folder(self, variant: str, seed: int) -> Path:
         """Where one run lies."""
@@ -103,6 +105,7 @@ class Plan:
             seed=seed,
             device=self.device,
             threads=self.threads,
+            **self.speed,
             resume=(folder / "state.pt").is_file(),
             curves=False,
         )
@@ -258,6 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lr", type=float, default=Plan.lr)
     parser.add_argument("--device", default=Plan.device)
     parser.add_argument("--threads", type=int, default=Plan.threads)
+    add_speed_flags(parser)
     parser.add_argument("--table", action="store_true", help="run nothing, only write the table")
     args = parser.parse_args(arguments)
     if args.data is None and not args.table:
@@ -277,7 +281,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_all(args: argparse.Namespace) -> None:
-    plan = Plan(args.out, args.data, args.imgsz, args.epochs, args.batch, args.lr, args.device, args.threads)
+    plan = Plan(
+        args.out,
+        args.data,
+        args.imgsz,
+        args.epochs,
+        args.batch,
+        args.lr,
+        args.device,
+        args.threads,
+        speed_of(args),
+    )
     dataset = open_dataset(args.data, root=None, seed=0)
     check_tests(dataset.test)
     wanted = [name for name in VARIANTS if name.split(" ", 1)[1] in args.only]

@@ -11,6 +11,7 @@ segmentation-models-pytorch from scratch; `unet:resnet34` names its encoder).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rows import RECIPES, Row, read_rows, results_table, run_row
 from vmkla.data import open_dataset
 from vmkla.errors import VmklaError
 from vmkla.training import TrainConfig
+from vmkla.training.determinism import repeat_matrix_products
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +36,26 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    add_speed_flags(parser)
     parser.add_argument("--max-minutes", type=float, help="stop cleanly after this; call again to go on")
+
+
+def add_speed_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of every script that trains, as `vmkla train` has them; see ``speed_of``."""
+    parser.add_argument(
+        "--deterministic",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="equal runs give equal results; on a GPU --no-deterministic is faster",
+    )
+    parser.add_argument("--workers", type=int, help="processes that augment; default: as `vmkla train`")
+
+
+def speed_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of ``TrainConfig`` from the flags of ``add_speed_flags``, with cuBLAS prepared for them."""
+    if args.deterministic and args.device.startswith("cuda"):
+        repeat_matrix_products(os.environ)
+    return {"deterministic": args.deterministic, "workers": args.workers}
 
 
 def config_of(args: argparse.Namespace, **fields: Any) -> TrainConfig:
@@ -42,6 +63,7 @@ def config_of(args: argparse.Namespace, **fields: Any) -> TrainConfig:
     given = {"epochs": args.epochs, "batch_size": args.batch, "lr": args.lr}
     values = {
         **RECIPES[args.recipe],
+        **speed_of(args),
         **{name: value for name, value in given.items() if value is not None},
         **fields,
     }

@@ -146,7 +146,7 @@ def test_a_row_of_gpu_train_takes_its_own_settings_unless_told(tmp_path: Path) -
         values: dict[str, Any] = {
             "out": tmp_path, "recipe": "long", "epochs": 3, "imgsz": 64, "batch": None, "lr": None,
             "drop_path": None, "precision": "bf16", "device": "cpu", "threads": 1, "seed": 0,
-            "max_minutes": None, "compile": False, **changes,
+            "max_minutes": None, "compile": False, "deterministic": True, "workers": None, **changes,
         }  # fmt: skip
         return gpu_train.row_of("small", gpu_train.argparse.Namespace(**values), dataset)
 
