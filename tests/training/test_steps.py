@@ -22,6 +22,7 @@ from vmkla.training.averaging import WeightAverage
 from vmkla.training.inputs import Inputs
 from vmkla.training.processes import Processes
 from vmkla.training.steps import NotFiniteError, Stepper, make_optimizer
+from vmkla.training.transfers import HostValues
 
 
 class Pointwise(nn.Module):
@@ -141,6 +142,12 @@ def test_a_step_that_is_not_finite_changes_nothing_before_the_host_reads_it(bad:
         stepper.judge(values.tolist())
 
 
+def two_images() -> LabelledArrays:
+    """32x32 pixels, for one class."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    return LabelledArrays(("a", "b"), images, (images[..., 0] > 127).astype(np.uint8))
+
+
 class Waits(TorchDispatchMode):
     """Notes where the host asks for values that a device computes."""
 
@@ -166,9 +173,7 @@ def test_the_host_waits_for_no_value_of_a_step(precision: str) -> None:
     config = TrainConfig(out_dir=Path("run"), model=TINY, precision=precision)
     stepper = Stepper(VMKLAUNet(TINY), config, Processes(Ranks(), "cpu"))
     average, inputs = WeightAverage(stepper.model, 0.9), Inputs(torch.device("cpu"), 1)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
-    arrays = LabelledArrays(("a", "b"), images, (images[..., 0] > 127).astype(np.uint8))
+    arrays = two_images()
     with Waits() as waits:
         float(torch.ones(1))
         assert len(waits.seen) == 1  # it does note them
@@ -178,6 +183,28 @@ def test_the_host_waits_for_no_value_of_a_step(precision: str) -> None:
             average.update(stepper.model)
     assert not waits.seen, waits.seen[0]
     assert math.isfinite(stepper.judge(values.tolist()))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_on_the_gpu_waits_for_nothing(precision: str) -> None:
+    """By torch's own check, from the batch on the host to the values on their way back."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    config = TrainConfig(out_dir=Path("run"), model=TINY, precision=precision)
+    processes = Processes(Ranks(), "cuda")
+    stepper = Stepper(VMKLAUNet(TINY).to(processes.device), config, processes)
+    average, inputs = WeightAverage(stepper.model, 0.9), Inputs(processes.device, 1)
+    arrays = two_images()
+    try:
+        for mode in ("default", "error"):  # the first steps compile kernels and take memory
+            torch.cuda.set_sync_debug_mode(mode)
+            for _ in range(2):
+                values = HostValues(stepper.take(*inputs(arrays), lr=1e-3))
+                average.update(stepper.model)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert math.isfinite(stepper.judge(values.read()))
 
 
 class ScanTypes(TorchDispatchMode):

@@ -95,7 +95,7 @@ def cache_spec(size_hw: tuple[int, int], roi: str, config: AugmentConfig) -> Pre
 
 
 MOST_WORKERS = 16
-"""A GPU takes no more images than these augment, as far as it was estimated."""
+"""One augments 730 images of 256x256 a second with every kind of change, 1450 with the paper's (AMD EPYC)."""
 
 
 def loader_workers(device: str, processes: int = 1) -> int:

@@ -31,7 +31,7 @@ from vmkla.data.shared import Layout, Pixels, create_shared
 from vmkla.errors import VmklaError
 
 IMAGES_A_TASK = 4
-"""A message costs the training process about as much as a tenth of an image costs a worker."""
+"""A task costs the training process 0.06 ms; an image of 256x256 costs a worker 0.7 to 1.4 ms (AMD EPYC)."""
 TASKS_AHEAD = 2
 """Tasks that a worker has at a time: the next one is there when it is done with one."""
 _POLL_S, _END_S = 0.1, 5.0
