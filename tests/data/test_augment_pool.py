@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -53,6 +55,15 @@ def same(first: LabelledArrays, second: LabelledArrays) -> bool:
 def pids_of(loader: TrainLoader) -> list[int]:
     assert loader._pool is not None
     return loader._pool.pids
+
+
+def shared_fds() -> list[str]:
+    """Descriptors of shared memory that this process has."""
+    found = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += [fd.name] if "vmkla-augment" in os.readlink(fd) else []
+    return found
 
 
 def are_gone(pids: list[int], seconds: float = 20.0) -> bool:
@@ -167,16 +178,19 @@ def test_memory_that_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shared.os, "posix_fallocate", refuse)
-    before = len(os.listdir("/proc/self/fd"))
+    before = shared_fds()
     with pytest.raises(VmklaError, match="no memory for 23 images of 40x60 pixels, 0 MB: No space") as caught:
         loader(2)
     assert "--workers 0" in str(caught.value.hint)
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert shared_fds() == before
 
 
 def test_closing_ends_the_workers_and_gives_everything_back() -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    gc.collect()
+    before = shared_fds()
     made = loader(2)
+    assert made._pool is not None
+    connections = [worker.connection for worker in made._pool._workers]
     pids = pids_of(made)
     batches = made.epoch(0)
     next(batches)
@@ -185,8 +199,10 @@ def test_closing_ends_the_workers_and_gives_everything_back() -> None:
     made.close()
     made.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)  # and no zombies
+    assert all(connection.closed for connection in connections)
     del made, batches
-    assert len(os.listdir("/proc/self/fd")) == before
+    gc.collect()
+    assert shared_fds() == before
 
 
 def test_a_worker_that_is_stopped_holds_up_no_end(two: TrainLoader, monkeypatch: pytest.MonkeyPatch) -> None:
