@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml CMakeLists.txt LICENSE \
 	$(shell find vmkla export engines cli calibration -type f -not -name '*.pyc' -not -name '* *')
 
-.PHONY: demo test test-all lint format bench ablation gpu-check gpu-train install develop plugin clean
+.PHONY: demo test test-all lint format bench ablation gpu-proof gpu-proof-pack install develop plugin clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,8 +29,8 @@ help:
 	@echo "make format   ruff's formatter over all Python files"
 	@echo "make bench    measure speed and memory on this CPU, write benchmarks/cpu.md"
 	@echo "make ablation  the paper's Tables 7 to 10 at a reduced scale, write benchmarks/ablation.md"
-	@echo "make gpu-check  check and time the scan on this machine's GPU, write benchmarks/<gpu>.md"
-	@echo "make gpu-train  pack, train and judge on a GPU; goes on after a cut"
+	@echo "make gpu-proof-pack  prepare what make gpu-proof carries to a machine with a GPU"
+	@echo "make gpu-proof  check, time and train on this machine's GPU in ten minutes, leave one tar"
 	@echo "make develop  editable install, for working on the Python files"
 	@echo "make plugin TENSORRT_ROOT=DIR  the TensorRT plugin for the vmkla in $(VENV); DIR/include has NvInfer.h"
 
@@ -107,19 +107,22 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cpu.py
 
-gpu-check: $(VENV)/.dev
-	$(BIN)/python benchmarks/gpu_check.py
+# TENSORRT_ROOT brings the plugin along; DATA=polyp=DIR packs those images, else frames are rendered.
+gpu-proof-pack: $(VENV)/.dev
+	$(BIN)/python benchmarks/gpu_pack.py $(if $(TENSORRT_ROOT),--tensorrt-root '$(TENSORRT_ROOT)') \
+		$(if $(filter command environment,$(firstword $(origin DATA))),--data '$(DATA)') \
+		$(if $(ARCHITECTURES),--architectures '$(ARCHITECTURES)') $(GPU_PROOF_FLAGS)
 
-# DATA as `vmkla train --data` takes it. Both go on where an earlier call was cut off.
+# By the machine's own Python with torch: nothing is installed or compiled.
+gpu-proof:
+	$(PYTHON) benchmarks/gpu_proof.py run $(if $(OUT),--out '$(OUT)') $(GPU_PROOF_FLAGS)
+
+# DATA as `vmkla train --data` takes it.
 DATA ?= polyp=data/polyp
 
-# About an hour on one core.
+# About an hour on one core; goes on where an earlier call was cut off.
 ablation: $(VENV)/.dev
 	$(BIN)/python benchmarks/ablation.py --data '$(DATA)' $(ABLATION_FLAGS)
-
-# Everything that counts comes to lie in runs/gpu-train/result.
-gpu-train: $(VENV)/.dev
-	$(BIN)/python benchmarks/gpu_train.py --data '$(DATA)' $(GPU_TRAIN_FLAGS)
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

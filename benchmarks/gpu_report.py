@@ -1,182 +1,145 @@
-"""What `make gpu-check` found: the outcome of each part, the goals, and the file that they make."""
+"""`benchmarks/gpu.md` from the tar of `make gpu-proof`: what was measured and where, and why not."""
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import platform
-import re
-import sys
-import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import torch
 from common import Table
+from gpu_floors import ESTIMATES
+from gpu_machine import MACHINE, describe, no_gpu_text
+from gpu_records import parse_rows, read_tar
 
-from vmkla.errors import MissingDependencyError, VmklaError
+TITLES = {
+    "versions": "the machine",
+    "harness": "CUDA kernels against float64",
+    "plugin": "TensorRT plugin through its host",
+    "sanitizer": "races and memory accesses of the CUDA kernels",
+    "triton": "scan in torch against float64",
+    "times": "times of the CUDA kernels",
+    "ncu": "hardware counters",
+    "scan": "times of the scan in torch",
+    "training": "training steps",
+    "engines": "engines, and ONNX Runtime on CUDA",
+    "train": "`nano` trained",
+}
+MEASURED = ("done", "wrong")
+HEAD = """# On a GPU
 
-PACKAGES = ("torch", "triton", "mamba-ssm", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13", "cuda-bindings")
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A figure that was aimed at.
-
-    Attributes:
-        what: in words.
-        wanted: the limit, in words.
-        measured: the figure.
-        met: it holds.
-    """
-
-    what: str
-    wanted: str
-    measured: float
-    met: bool
-
-
-@dataclass
-class Outcome:
-    """What a part came to.
-
-    Attributes:
-        tables: its results.
-        wrong: results that are not what they must be; one line each.
-        notes: what has to be known beside them, refusals included.
-        goals: figures that were aimed at.
-    """
-
-    tables: list[Table] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    goals: list[Goal] = field(default_factory=list)
+Written by `python benchmarks/gpu_proof.py report TAR` from what `make gpu-proof` brings back
+([docs/desktop.md](../docs/desktop.md#4-is-the-gpu-code-right-on-this-gpu)). The estimates were counted from
+the source and the compiled code, for an H100 at 3 TB/s, before anything had run on a GPU. Without one,
+[docs/plugin-builds.md](../docs/plugin-builds.md) shows what compiles, [tensorrt-rtx.md](tensorrt-rtx.md)
+what is built, and the tests run the kernels' source in an emulation."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A piece of the check that stands alone."""
-
-    name: str
-    title: str
-    run: Callable[[], Outcome]
-
-
-@dataclass(frozen=True)
-class Result:
-    """A part that was tried.
+class Results:
+    """What a tar holds.
 
     Attributes:
-        part: which one.
-        outcome: None when it did not get to one.
-        absent: what the machine lacks for it, when that is why.
-        failure: how it broke, when that is why.
-        seconds: that it took.
+        where: the last cell of a row that was measured.
+        counts: figures of it count as measured: it comes from a GPU.
+        steps: status and reason of each step, those that are missing included.
+        rows: of each step.
+        machine: facts of the machine; empty where they are missing.
     """
 
-    part: Part
-    outcome: Outcome | None
-    absent: str | None
-    failure: str | None
-    seconds: float
+    where: str
+    counts: bool
+    steps: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    machine: Mapping[str, Any]
 
-    @property
-    def verdict(self) -> str:
-        """What fits into a cell of a table."""
-        if self.absent is not None:
-            return f"not run: {one_line(self.absent)}"
-        if self.outcome is None:
-            return f"BROKE: {one_line(self.failure or '')}"
-        return "WRONG" if self.outcome.wrong else "right"
-
-
-def one_line(text: str) -> str:
-    """A message without what would end a cell of a table."""
-    return " ".join(text.replace("|", "/").split())
+    def why_not(self, name: str) -> str:
+        """Why something of a step was not measured."""
+        step = self.steps[name]
+        if not self.counts and step["status"] in MEASURED:
+            return self.where
+        reason = "the step did not report it" if step["status"] in MEASURED else step["reason"]
+        return f"not measured: {one_line(reason)}"
 
 
-def run_part(part: Part) -> Result:
-    """Run a part; whatever happens in it stays in its result."""
-    begun = time.monotonic()
-    outcome, absent, failure = None, None, None
-    try:
-        outcome = part.run()
-    except MissingDependencyError as error:
-        absent = str(error)
-    except VmklaError as error:
-        failure = str(error)
-    except Exception as error:  # one part that breaks must not take the others with it
-        traceback.print_exc()
-        failure = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}"
-    return Result(part, outcome, absent, failure, time.monotonic() - begun)
+def one_line(text: object) -> str:
+    """A text without what would end a cell of a table."""
+    return " ".join(str(text).replace("|", "/").split())
 
 
-def exit_status(results: Sequence[Result]) -> int:
-    """0 all right; 1 a part broke; 4 nothing could run; 5 a result is wrong."""
-    if any(result.outcome is not None and result.outcome.wrong for result in results):
-        return 5
-    if any(result.failure is not None for result in results):
-        return 1
-    return 4 if all(result.outcome is None for result in results) else 0
+def read_results(tar: Path | None) -> Results:
+    """Read a tar as far as it goes; None stands for no run."""
+    files, damage = ({}, "nobody has run it on a GPU yet") if tar is None else read_tar(tar)
+    proof, machine = (json.loads(files.get(name) or "{}") for name in ("proof.json", MACHINE))
+    steps, rows = {}, {}
+    for name in TITLES:
+        chosen = name in proof.get("steps", TITLES)
+        reason = damage or f"the tar does not hold this step{'' if chosen else ', which was not asked for'}"
+        missing = json.dumps({"status": "missing", "reason": reason, "seconds": 0})
+        steps[name] = json.loads(files.get(f"{name}.json") or missing)
+        rows[name] = parse_rows(files.get(f"{name}.jsonl", ""))
+    gpu, dry = machine.get("gpu"), proof.get("device") == "cpu"
+    reason = "dry run without a GPU" if dry else damage or no_gpu_text(machine)
+    counts = bool(gpu) and not dry
+    return Results(f"on {gpu}" if counts else f"not measured: {reason}", counts, steps, rows, machine)
 
 
-def document(gpu: str, machine: Sequence[str], results: Sequence[Result]) -> str:
-    """The file's text."""
-    lines = [
-        f"# {gpu}",
-        "",
-        "Written by `python benchmarks/gpu_check.py`; medians of one run.",
-        "",
-        *machine,
-        "",
+def step_table(results: Results) -> Table:
+    """A row for every step."""
+    table = Table("Steps", ("step", "result", "seconds", "measured"))
+    for name, step in results.steps.items():
+        measured = results.where if step["status"] in MEASURED else results.why_not(name)
+        table.add(TITLES[name], step["status"], f"{step['seconds']:.0f}", measured)
+    return table
+
+
+def estimate_table(results: Results) -> Table:
+    """Every figure that was counted before, beside the measured one."""
+    table = Table("Estimates", ("what", "estimated by counting", "found", "measured"))
+    figures = {
+        row["figure"]: row["value"] for rows in results.rows.values() for row in rows if "figure" in row
+    }
+    for key, what, text, step in ESTIMATES:
+        if results.counts and key in figures:
+            table.add(what, text, float(figures[key]), results.where)
+        else:
+            table.add(what, text, "", results.why_not(step))
+    return table
+
+
+def row_tables(results: Results) -> list[Table]:
+    """The rows of all steps as tables by their titles; a cell that a row lacks is empty."""
+    rows = [row for name in TITLES for row in results.rows[name]]
+    tables = []
+    for title in dict.fromkeys(row["table"] for row in rows if "table" in row):
+        cells = [row["cells"] for row in rows if row.get("table") == title]
+        columns = list(dict.fromkeys(name for row in cells for name in row))
+        tables.append(Table(title, (*columns, "measured")))
+        for row in cells:
+            tables[-1].add(*(one_line(row.get(name, "")) for name in columns), results.where)
+    absent = Table("Not measured", ("what", "measured"))
+    absent.rows = [
+        (row["absent"], f"not measured: {one_line(row['reason'])}") for row in rows if "absent" in row
     ]
-    summary = Table("What was checked", ("part", "result", "seconds"))
-    for result in results:
-        summary.add(result.part.title, result.verdict, f"{result.seconds:.0f}")
-    lines += [summary.markdown(), ""]
-    wrong = [line for result in results if result.outcome for line in result.outcome.wrong]
-    if wrong:
-        lines += ["WRONG:", "", *(f"- {line}" for line in wrong), ""]
-    goals = [goal for result in results if result.outcome for goal in result.outcome.goals]
-    if goals:
-        table = Table("Goals", ("what", "wanted", "measured", "met"))
-        for goal in goals:
-            table.add(goal.what, goal.wanted, goal.measured, "yes" if goal.met else "NO")
-        lines += [table.markdown(), ""]
-    for result in results:
-        if result.outcome is None:
-            continue
-        for table in result.outcome.tables:
-            lines += [table.markdown(), ""]
-        if result.outcome.notes:
-            lines += [f"Of {result.part.title}:", "", *(f"- {note}" for note in result.outcome.notes), ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return [*tables, *([absent] if absent.rows else [])]
 
 
-def machine() -> list[str]:
-    """What was measured on."""
-    properties = torch.cuda.get_device_properties(0)
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"no {package}")
-    return [
-        f"- {datetime.date.today().isoformat()}, {properties.name}, compute capability "
-        f"{properties.major}.{properties.minor}, {properties.multi_processor_count} multiprocessors, "
-        f"{properties.total_memory / 2**30:.0f} GiB",
-        f"- {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
-        f"CUDA {torch.version.cuda}, {', '.join(versions)}",
+def write_report(tar: Path | None, output: Path) -> Path:
+    """Write the file; its path."""
+    results = read_results(tar)
+    wrong = [
+        f"- {one_line(row['wrong'])}" for rows in results.rows.values() for row in rows if "wrong" in row
     ]
-
-
-def slug(name: str) -> str:
-    """A file name of a GPU's name: ``NVIDIA A100-SXM4-40GB`` -> ``a100-sxm4-40gb``."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("nvidia", "")).strip("-")
-
-
-def say(text: str) -> None:
-    """A line of progress."""
-    print(text, file=sys.stderr, flush=True)
+    machine = [f"- {line}" for line in describe(results.machine)] if results.machine else []
+    tables = [
+        table.markdown() for table in (step_table(results), estimate_table(results), *row_tables(results))
+    ]
+    parts = [
+        HEAD.strip(),
+        "\n".join(machine),
+        "\n".join(["**WRONG:**", "", *wrong]) if wrong else "",
+        *tables,
+    ]
+    output.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    return output

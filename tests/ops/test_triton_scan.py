@@ -227,7 +227,7 @@ def test_an_image_beyond_32_bits_is_refused(shape: tuple[int, ...], name: str) -
 @pytest.mark.gpu
 @pytest.mark.parametrize("shape", [(2, 7, 5, 33, 5, 3), (1, 33, 31, 64, 16, 6)])
 def test_triton_on_the_gpu(shape: Shape) -> None:
-    """``make gpu-check`` does this over many shapes and types."""
+    """``make gpu-proof`` does this over many shapes and types."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA GPU")
     inputs, grad_y = scan_inputs(shape, seed=14), random_grad(shape)

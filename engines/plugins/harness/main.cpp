@@ -1,7 +1,8 @@
 // vmkla_harness: checks the CUDA kernels against float64 on the host and times them, without TensorRT.
 //
-//     vmkla_harness [--no-times] [--quick] [--size PIXELS] [--rounds N]
+//     vmkla_harness [--no-checks] [--no-times] [--once] [--quick] [--size PIXELS] [--rounds N]
 //
+// --once launches each kernel of the first stage of `small` and nothing else, for a profiler.
 // Writes JSON lines to stdout. Exit status: 0 all right; 1 a CUDA call failed; 2 wrong usage; 4 no GPU; 5 a result is
 // wrong (the times are then left out).
 #include <cstdio>
@@ -16,7 +17,7 @@
 namespace {
 
 struct Options {
-  bool times = true, thorough = true;
+  bool checks = true, times = true, thorough = true, once = false;
   int64_t size = 256;
   int rounds = 50;
 };
@@ -27,6 +28,10 @@ bool parse(int count, char** arguments, Options* options) {
     const bool has_value = i + 1 < count;
     if (std::strcmp(arguments[i], "--no-times") == 0) {
       options->times = false;
+    } else if (std::strcmp(arguments[i], "--no-checks") == 0) {
+      options->checks = false;
+    } else if (std::strcmp(arguments[i], "--once") == 0) {
+      options->once = true;
     } else if (std::strcmp(arguments[i], "--quick") == 0) {
       options->thorough = false;
     } else if (std::strcmp(arguments[i], "--size") == 0 && has_value) {
@@ -56,7 +61,7 @@ void describe_gpu() {
 int main(int count, char** arguments) {
   Options options;
   if (!parse(count, arguments, &options)) {
-    std::fprintf(stderr, "usage: %s [--no-times] [--quick] [--size PIXELS] [--rounds N]\n", arguments[0]);
+    std::fprintf(stderr, "usage: %s [--no-checks] [--no-times] [--once] [--quick] [--size PIXELS] [--rounds N]\n", arguments[0]);
     return 2;
   }
   int devices = 0;
@@ -67,7 +72,11 @@ int main(int count, char** arguments) {
   }
   try {
     describe_gpu();
-    const int failed = vmkla::harness::check_kernels(options.thorough);
+    if (options.once) {
+      vmkla::harness::launch_once(options.size);
+      return 0;
+    }
+    const int failed = options.checks ? vmkla::harness::check_kernels(options.thorough) : 0;
     if (failed > 0) {
       std::fprintf(stderr, "%d checks failed\n", failed);
       return 5;

@@ -9,5 +9,8 @@ namespace harness {
 // `size`: side of the network's input; `rounds`: timings that each median is taken of.
 void time_kernels(int64_t size, int rounds);
 
+// Launches each op once for the first stage of `small`, batch 1 and 8, both types: for a profiler that reads counters.
+void launch_once(int64_t size);
+
 }  // namespace harness
 }  // namespace vmkla
