@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import gpu_report
 import pytest
 import stand_in_gpu
 from gpu_process import call
-from gpu_records import read_tar
+from gpu_records import read_tar, write_tar
 
 SCRIPT = Path(gpu_proof.__file__)
 ABSENT = (
@@ -110,10 +111,30 @@ def test_dry_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     heads = [line for line in rows if line.endswith("| measured |")]
     assert all("not measured: " in line for line in rows if line not in heads)
 
-    # Cut in the middle, it is read as far as it goes, and says so.
-    tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 3])
+
+def test_a_tar_that_ends_early_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    done = json.dumps({"status": "done", "reason": "", "seconds": 1.0})
+    facts = {
+        "proof.json": {"device": "cuda", "steps": ["harness", "train"]},
+        gpu_machine.MACHINE: {"gpu": "A GPU"},
+    }
+    for name, content in facts.items():
+        (tmp_path / "results" / name).write_text(json.dumps(content))
+    (tmp_path / "results" / "harness.json").write_text(done)
+    noise = bytes(
+        random.Random(0).randbytes(50_000)
+    ).hex()  # larger, so behind the others, and hard to compress
+    (tmp_path / "results" / "train.json").write_text(done[:-1] + f', "noise": "{noise}"}}')
+    tar = tmp_path / gpu_proof.TAR
+    write_tar(tmp_path / "results", tar)
+    assert gpu_report.read_results(tar).steps["train"]["status"] == "done"
+    tar.write_bytes(tar.read_bytes()[:-1000])
     cut = gpu_report.read_results(tar)
+    assert cut.where == "on A GPU" and cut.steps["harness"]["status"] == "done"
     assert "ends early or is damaged" in cut.why_not("train")
+    tar.write_bytes(b"no tar")
+    assert "damaged" in gpu_report.read_results(tar).why_not("harness")
 
 
 @pytest.mark.slow
@@ -121,7 +142,8 @@ def test_the_carried_package_needs_no_installation(tmp_path: Path) -> None:
     """Not even PyAV, typer or onnxruntime are there, and nothing that an installation hooks in."""
     gpu_pack.copy_package(tmp_path)
     code = (
-        "import sys; sys.modules.update(dict.fromkeys(('av', 'onnxruntime', 'matplotlib')))\n"
+        "import sys; sys.path.pop(0)  # the folder of the tests\n"
+        "sys.modules.update(dict.fromkeys(('av', 'onnxruntime', 'matplotlib')))\n"
         "import gpu_training, gpu_scan, gpu_native, vmkla.engines, vmkla.export, vmkla.calibration\n"
         "from vmkla.native import find_library; print(find_library())"
     )
