@@ -10,6 +10,9 @@ from pathlib import Path
 from gpu_process import call
 from gpu_records import Context, Recorder
 
+from vmkla.engines.onnxruntime_cuda import require_cuda
+from vmkla.errors import MissingDependencyError
+
 MODEL = Path(__file__).resolve().parents[1] / "vmkla" / "weights" / "nano.onnx"
 VMKLA = (sys.executable, "-c", "from vmkla.cli.main import run; run()")
 FAILED_GATE = 5
@@ -21,14 +24,11 @@ def missing(runtime: str) -> str:
     if runtime in MODULES:
         here = importlib.util.find_spec(MODULES[runtime]) is not None
         return "" if here else f"the Python package {MODULES[runtime]} is not installed here"
-    if importlib.util.find_spec("onnxruntime") is None:
-        return "onnxruntime is not installed here"
-    import onnxruntime
-
-    providers = onnxruntime.get_available_providers()
-    if "CUDAExecutionProvider" in providers:
-        return ""
-    return f"onnxruntime {onnxruntime.__version__} has no CUDAExecutionProvider (it is not onnxruntime-gpu)"
+    try:
+        require_cuda(0)
+    except MissingDependencyError as error:
+        return error.message
+    return ""
 
 
 def engines(context: Context, out: Recorder) -> None:

@@ -216,7 +216,10 @@ TOLERANCES: dict[tuple[tuple[str, str], torch.dtype], Tolerance] = {
         "that are not shared move it by the rate of a step, 1e-3",
     ),
     (("onnx", "torch"), torch.float32): Tolerance(
-        1e-5, 0.0, "probabilities, float32 sums in another order; a route read backwards differs by 1e-3"
+        2e-5,
+        0.0,
+        "probabilities, float32 sums in another order: each within 9e-6 of float64, 30 batches, AVX2 and "
+        "AVX-512; a route read backwards differs by 1e-3",
     ),
     (("layer norm gradient", "sum"), torch.float32): Tolerance(
         0.5, 1e-4, "float32 sums of 40 000 terms of about 1; the same in bfloat16 are off by 5e4"

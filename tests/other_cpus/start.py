@@ -17,7 +17,8 @@ class _FirstFolder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path, target=None):  # type: ignore[no-untyped-def]
         if fullname != "vmkla":
             return None
-        sys.meta_path.remove(self)
+        if self in sys.meta_path:  # a program may have replaced the list
+            sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.submodule_search_locations is not None:
             spec.submodule_search_locations.insert(0, str(_FOLDER / "vmkla"))

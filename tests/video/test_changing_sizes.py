@@ -127,7 +127,7 @@ class TestPixelShape:
         found = [frame.traits.sample_aspect_ratio for frame in source.frames() if frame.traits]
         assert found == [Fraction(1)] * 12 + [Fraction(4, 3)] * 12
         assert source.ratio_changes == 1 and source.size_changes == 0 and source.problems == ()
-        assert any("shape of the pixels changes once" in note for note in source.notes())
+        assert any("shape of the pixels changes once" in note for note in source.copy_notes())
 
     def test_a_short_first_part(self, write_clip: WriteClip, make_frames: Any, tmp_path: Path) -> None:
         path = joined(write_clip, tmp_path, make_frames(2, 48, 64), "0")
