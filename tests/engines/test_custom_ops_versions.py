@@ -55,9 +55,11 @@ class Release:
 
     def run(self, work: Path) -> subprocess.CompletedProcess[str]:
         """The script above, on the model and inputs in ``work``."""
+        # What is on the path already makes the child the same kind of CPU, see ``as_cpu.py``.
+        path = [str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.run(
             [sys.executable, "-c", SCRIPT, str(work), self.version],
-            env=os.environ | {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
             cwd=work,  # not the checkout, whose vmkla/ is not the installed package
             capture_output=True,
             text=True,

@@ -151,6 +151,7 @@ def environment(profile: str, folder: Path) -> dict[str, str]:
     chosen = PROFILES[profile]
     numbers = " ".join(f"{number:x}" for row in chosen.hidden for number in row)
     of_profile = {PROFILE: profile, FOLDER: str(folder), BITS: numbers, **dict(chosen.switches)}
+    of_profile["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")  # its code is for one kind of CPU
     path = [str(folder), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, **of_profile, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
 

@@ -14,11 +14,12 @@ _FOLDER = Path(__file__).parent
 class _FirstFolder(importlib.abc.MetaPathFinder):
     """Lets vmkla find the copy of its compiled library before the original."""
 
+    _asked = False
+
     def find_spec(self, fullname, path, target=None):  # type: ignore[no-untyped-def]
-        if fullname != "vmkla":
+        if fullname != "vmkla" or self._asked:
             return None
-        if self in sys.meta_path:  # a program may have replaced the list
-            sys.meta_path.remove(self)
+        self._asked = True  # the search below comes here again
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.submodule_search_locations is not None:
             spec.submodule_search_locations.insert(0, str(_FOLDER / "vmkla"))
