@@ -345,13 +345,14 @@ def test_starting_from_weights(config: TrainConfig, tmp_path: Path) -> None:
         train(dataclasses.replace(begun, out_dir=tmp_path / "other", model=other))
 
 
-def children_of(pid: int) -> list[int]:
-    """Processes that a process started and that run."""
+def workers_of(pid: int) -> list[int]:
+    """Augmentation workers of a process that run; other tests leave children of other kinds."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == pid and state not in "ZX":
+            of_pool = b"augment_worker" in (stat.parent / "cmdline").read_bytes()
+            if int(parent) == pid and of_pool and state not in "ZX":
                 found.append(int(stat.parent.name))
     return found
 
@@ -384,7 +385,7 @@ def test_sigterm_to_a_process_of_its_own(config: TrainConfig, tmp_path: Path, wo
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "1\n"
-        children = children_of(process.pid)
+        children = workers_of(process.pid)
         assert len(children) == workers
         for pid in (*children, process.pid):  # the workers go on until the state is saved
             os.kill(pid, signal.SIGTERM)
@@ -407,18 +408,18 @@ def test_workers_change_nothing(config: TrainConfig, tmp_path: Path) -> None:
         train(parts, on_step=interrupt_at(1, 1))
     train(dataclasses.replace(parts, resume=True, workers=2))
     assert_same_state(config.out_dir, parts.out_dir)
-    assert not children_of(os.getpid())
+    assert not workers_of(os.getpid())
 
 
 def test_a_worker_that_is_killed_ends_the_run_and_leaves_its_state(config: TrainConfig) -> None:
     def kill(report: StepReport) -> None:
         if (report.epoch, report.step) == (2, 1):
-            os.kill(children_of(os.getpid())[0], signal.SIGKILL)
+            os.kill(workers_of(os.getpid())[0], signal.SIGKILL)
 
     with pytest.raises(VmklaError, match="augmentation worker .* was ended by SIGKILL"):
         train(dataclasses.replace(config, epochs=1000, workers=1), on_step=kill)
     assert state_of(config.out_dir)["progress"]["epoch"] >= 1
-    assert not children_of(os.getpid())
+    assert not workers_of(os.getpid())
 
 
 def test_handlers_are_put_back(config: TrainConfig) -> None:
