@@ -86,6 +86,9 @@ class Proof:
         work: folder for everything else; emptied first.
         deadline_s: of the monotonic clock.
         limits_s: of steps by name, in place of their own.
+        documents: what became of each step, by name.
+        warm: processes that compile in the background.
+        said: the last reason that was printed.
     """
 
     device: str
@@ -96,6 +99,7 @@ class Proof:
     limits_s: Mapping[str, float]
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)
     warm: list[Popen[bytes]] = field(default_factory=list)
+    said: str = ""
 
     @property
     def results(self) -> Path:
@@ -134,7 +138,9 @@ class Proof:
         """Write what became of a step, and the tar."""
         self.documents[name] = {"status": status, "reason": reason, "seconds": seconds}
         if status not in ("not begun", "cut off"):
-            say(f"{name}: {status}, {seconds:.1f} s{reason and ': '}{reason}")
+            said = "as before" if reason and reason == self.said else reason
+            self.said = reason
+            say(f"{name}: {status}, {seconds:.1f} s{said and ': '}{said}")
         self.save()
 
     def save(self) -> None:

@@ -167,6 +167,7 @@ def test_a_file_system_without_locks_gets_a_warning(
     with locked_folder(tmp_path):
         pass
     assert "cannot be locked" in caplog.text and str(tmp_path) in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:

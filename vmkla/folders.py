@@ -162,6 +162,8 @@ def _acquire(path: Path) -> int | None:
         except OSError as error:
             os.close(lock)
             _warn_without_lock(path, error)
+            with contextlib.suppress(OSError):  # it locks nothing here
+                (path / LOCK).unlink()
             return None
 
 

@@ -425,9 +425,10 @@ def test_runtimes_and_devices(plan: Path, tiny_onnx: Path) -> None:
     runner.close()
 
 
-def test_a_gpu_that_is_not_there(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MissingDependencyError, match="shows 1 GPUs .*number 1"):
-        load_runner(plan, device="cuda:1")
+def test_a_gpu_that_is_not_there(plan: Path, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for model in (plan, tiny_onnx):
+        with pytest.raises(MissingDependencyError, match="shows 1 GPUs .*number 1"):
+            load_runner(model, device="cuda:1")
     for function in ("cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute"):
         stand_in_gpu.fail(function, 999)
         with pytest.raises(MissingDependencyError, match=f"{function} returned 999"):
