@@ -146,13 +146,19 @@ def test_an_image_that_cannot_be_augmented_is_named() -> None:
     assert messages[0] == messages[1]
 
 
-def test_a_worker_that_is_killed_is_an_error_that_says_so(two: TrainLoader) -> None:
-    pids = pids_of(two)
-    batches = two.epoch(0)
+def test_one_epoch_at_a_time(two: TrainLoader) -> None:
+    pool = two._pool
+    assert pool is not None
+    batches = pool.batches(0, [[0], [1]])
     next(batches)
     with pytest.raises(VmklaError, match="another epoch's batches are being made"):
-        next(two.epoch(1))
-    batches.close()  # type: ignore[attr-defined]
+        next(pool.batches(1, [[0]]))
+    batches.close()
+    assert len(list(pool.batches(1, [[0], [1]]))) == 2
+
+
+def test_a_worker_that_is_killed_is_an_error_that_says_so(two: TrainLoader) -> None:
+    pids = pids_of(two)
     os.kill(pids[0], signal.SIGKILL)
     with pytest.raises(VmklaError, match=f"worker {pids[0]} was ended by SIGKILL.*memory runs out") as caught:
         for epoch in range(1000):
