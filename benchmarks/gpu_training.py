@@ -22,7 +22,6 @@ from vmkla.data import open_dataset
 from vmkla.data.folder import list_pairs
 from vmkla.models import build_model
 from vmkla.models.kan import KANLinear
-from vmkla.ops import backends
 from vmkla.training import StepReport, TrainConfig, train
 
 WARM, TIMED, PROFILED = 5, 20, 3
@@ -144,13 +143,10 @@ def steps(context: Context, out: Recorder) -> None:
         SkippedError: too few images were carried.
     """
     for network, bases, deterministic, workers in VARIANTS[:1] if context.dry else VARIANTS:
-        more = {"workers": workers} if hasattr(TrainConfig, "workers") and not context.dry else {}
-        if bases == "fused" and not hasattr(backends, "triton_bspline"):
-            out.absent(f"steps of `{network}`, fused", "there is no kernel for the KAN bases")
-            continue
+        fields = {"epochs": 1, "deterministic": deterministic, "workers": 0 if context.dry else workers}
         watch, folder = Watch(dry=context.dry), context.work / "run"
         shutil.rmtree(folder, ignore_errors=True)
-        config = config_of(context, network, out_dir=folder, epochs=1, deterministic=deterministic, **more)
+        config = config_of(context, network, out_dir=folder, **fields)
         wanted = (watch.steps + 1) * config.batch_size
         stems = tuple(pair.stem for pair in itertools.islice(list_pairs(config.data), wanted))
         if len(stems) < wanted:
@@ -164,7 +160,7 @@ def steps(context: Context, out: Recorder) -> None:
         out.row(
             f"Training steps, {config.batch_size} images of {config.image_size_hw}, {config.precision}",
             {"network": network, "KAN bases": bases, "deterministic": deterministic,
-             "workers": workers if more else "default", "images a second": round(rate, 1),
+             "workers": config.workers, "images a second": round(rate, 1),
              "ms": round(1e3 * watch.seconds / watch.timed, 2),
              **{name.replace("_", ", "): round(value, 2) for name, value in parts.items()}},
         )  # fmt: skip

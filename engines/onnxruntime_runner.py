@@ -119,7 +119,7 @@ class OnnxRuntimeRunner:
         onnxruntime_cuda.configure(options)
         providers = [onnxruntime_cuda.provider(index)]
         try:
-            # Without enable_fallback=0 it goes on with the CPU where the GPU fails, now or at any frame.
+            # Without enable_fallback=0 it continues on the CPU where the GPU fails, now or at any frame.
             session = ort.InferenceSession(
                 with_batch_of_one(model.data), options, providers=providers, enable_fallback=0
             )

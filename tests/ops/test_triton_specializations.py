@@ -25,7 +25,7 @@ MODULES = (triton_forward, triton_backward, triton_bspline)
 
 
 class Recorder:
-    """Stands in for the kernels: notes what Triton would look a launch up by, and launches nothing."""
+    """Replaces the kernels: notes what Triton would look a launch up by, and launches nothing."""
 
     def __init__(self) -> None:
         self.kernels: set[tuple[str, str]] = set()
