@@ -18,7 +18,7 @@ TITLES = {
     "harness": "CUDA kernels against float64",
     "plugin": "TensorRT plugin through its host",
     "sanitizer": "races and memory accesses of the CUDA kernels",
-    "triton": "scan in torch against float64",
+    "triton": "scan and spline bases in torch against float64",
     "times": "times of the CUDA kernels",
     "ncu": "hardware counters",
     "scan": "times of the scan in torch",

@@ -1,4 +1,4 @@
-"""Steps of `make gpu-proof` for the torch backends of the scan: compared with float64, and timed.
+"""Steps of `make gpu-proof` for the torch backends of the ops: compared with float64; the scan is timed.
 
 Run as a program it launches one Triton forward pass, for a profiler.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vmkla.config import get_preset
 from vmkla.errors import VmklaError
-from vmkla.ops import backends, selective_scan2d, triton_op
+from vmkla.ops import UniformGrid, backends, bspline_basis, selective_scan2d, triton_op
 from vmkla.ops.scan import selective_scan2d_reference
 
 NAMES = ("y", "u", "p", "dt_weight", "A", "D", "delta_bias")
@@ -133,8 +133,35 @@ def check(context: Context, out: Recorder) -> None:
         ran += 1
         for case in cases(context):
             check_case(backend, case, context.device, out, repeatable=backend == "triton")
+        if backend == "triton":
+            for dtype in sorted({case[1] for case in cases(context)}, key=str):
+                check_bases(backend, context, dtype, out)
     if not ran:
         raise SkippedError("no backend of the scan runs on this GPU")
+
+
+def check_bases(backend: str, context: Context, dtype: torch.dtype, out: Recorder) -> None:
+    """Compare the spline bases and their gradient with the reference in float64."""
+    grid, shape = UniformGrid.over(-1, 1, 5, 3), (3, 5) if context.dry else (1000, 33)
+    knots, g = grid.knots(5, 3), torch.Generator().manual_seed(2)
+    x, grad = torch.randn(shape, generator=g).to(dtype), torch.randn(*shape, 8, generator=g).to(dtype)
+    results = []
+    for leaf, its_knots, which in (
+        (x.to(context.device), knots.to(context.device), backend),
+        (x.to(context.device).double(), knots.to(context.device).double(), "reference"),
+    ):
+        leaf.requires_grad_()
+        bases = bspline_basis(leaf, its_knots, 3, uniform=grid, backend=which)
+        results.append([bases.detach(), *torch.autograd.grad(bases, leaf, grad.to(bases))])
+    found = dict(zip(("bases", "gradient"), errors(*results), strict=True))
+    out.row(
+        f"{backend}: error of the spline bases and their gradient against float64, over the largest element",
+        {"type": str(dtype).removeprefix("torch."), **{name: f"{error:.1e}" for name, error in found.items()},
+         "limit": f"{LIMITS[dtype]:.0e}"},
+    )  # fmt: skip
+    for name, error in found.items():
+        if not error <= LIMITS[dtype]:
+            out.wrong(f"{backend}, spline bases, {dtype}: {name} is off by {error:.1e}")
 
 
 def warm(context: Context, number: int, count: int) -> None:

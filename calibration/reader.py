@@ -19,6 +19,7 @@ from vmkla.data.pairs import pair_folders
 from vmkla.data.rules import ReadRules
 from vmkla.data.sources import DataSource, Pair
 from vmkla.errors import BadInputError, UsageError
+from vmkla.limits import check_unreadable
 from vmkla.names import Names, given_names
 from vmkla.preprocess import PreprocessSpec, field_of_view, prepare
 from vmkla.video.frames import Problem
@@ -30,8 +31,6 @@ MIN_FRAMES = 32
 """Distinct ones; with fewer the ranges are those of a few scenes."""
 MIN_CHECK = 8
 """Distinct ones to check with, of the same data: never those that gave the ranges."""
-MAX_UNREADABLE = 0.05
-"""Share of the images; beyond it the set is not what its owner thinks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,13 +316,12 @@ class _Reader:
 
 
 def _check_share(unreadable: Sequence[Problem], of: int, text: str) -> None:
-    if len(unreadable) > MAX_UNREADABLE * of:
-        listed = "\n".join(f"  {problem.where}: {problem.what}" for problem in unreadable[:20])
-        raise BadInputError(
-            f"{len(unreadable)} of {of} images of {text} cannot be read, allowed are {MAX_UNREADABLE:.0%}:\n"
-            f"{listed}",
-            hint="Fetch them again, or take them out of the folder.",
-        )
+    check_unreadable(
+        [f"{problem.where}: {problem.what}" for problem in unreadable],
+        of,
+        f"images of {text}",
+        hint="Fetch them again, or take them out of the folder.",
+    )
 
 
 def _spread(count: int, wanted: int) -> list[int]:

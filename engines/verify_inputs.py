@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vmkla.engines.verify_frame import VerifyFrame
 from vmkla.errors import BadInputError
-from vmkla.limits import MAX_MEGAPIXELS
+from vmkla.limits import MAX_MEGAPIXELS, check_unreadable
 from vmkla.names import Names
 from vmkla.video.images import read_image
 from vmkla.video.naming import name_source
@@ -17,9 +17,7 @@ from vmkla.video.sources import ImageItem, ImageSource, open_source
 if TYPE_CHECKING:
     from vmkla.data.sources import Pair
 
-MAX_UNREADABLE = 0.05
-"""Share of the images that may be unreadable: what is left would no longer be the set that was named."""
-SHOWN_PROBLEMS = 10
+MEND = "Mend or remove them. For labelled images: vmkla data check --data DIR"
 
 Item = TypeVar("Item")
 
@@ -96,7 +94,7 @@ def unlabelled_inputs(
     if isinstance(source, ImageSource):
         items = source.items[::stride]
         left_out = [named.names.hide(f"{problem.where}: {problem.what}") for problem in source.left_out]
-        _check_share(left_out, source.named)
+        check_unreadable(left_out, source.named, "images", hint=MEND)
 
         def read(item: ImageItem) -> VerifyFrame:
             return VerifyFrame(item.name, read_image(item.path, max_megapixels=max_megapixels))
@@ -133,16 +131,6 @@ def _readable(
         except BadInputError as error:
             unreadable.append(inputs.names.hide(error.message))
             inputs.problems.append(unreadable[-1])
-            _check_share(unreadable, len(items))
+            check_unreadable(unreadable, len(items), "images", hint=MEND)
             continue
         yield frame
-
-
-def _check_share(unreadable: Sequence[str], of: int) -> None:
-    if len(unreadable) > MAX_UNREADABLE * of:
-        listed = "\n".join(f"  {problem}" for problem in unreadable[:SHOWN_PROBLEMS])
-        raise BadInputError(
-            f"{len(unreadable)} of {of} images cannot be read, allowed are {MAX_UNREADABLE:.0%}; those found "
-            f"so far:\n{listed}",
-            hint="Mend or remove them. For labelled images: vmkla data check --data DIR",
-        )

@@ -106,6 +106,7 @@ def test_dry_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     files, damage = read_tar(tar)
     assert damage == "" and {"nano-row.json", "nano-metrics.csv", "harness.log"} <= set(files)
     text = gpu_report.write_report(tar, tmp_path / "gpu.md").read_text()
+    assert "triton: error of the spline bases" in text
     assert text.count("not measured: dry run without a GPU") > 20 and "on None" not in text
     rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
     heads = [line for line in rows if line.endswith("| measured |")]

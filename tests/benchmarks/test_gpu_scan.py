@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gpu_scan
 import pytest
 import torch
-from gpu_records import Recorder, read_rows
+from gpu_records import Context, Recorder, read_rows
 
 
 def judged(shape: gpu_scan.Shape, path: Path) -> tuple[int, list[str]]:
@@ -34,6 +35,23 @@ def test_a_wrong_result_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(gpu_scan, "run", spoilt)
     _, wrong = judged((1, 3, 4, 5, 3, 2), tmp_path / "rows")
     assert [line.split(": ")[1].split()[0] for line in wrong] == ["A", "delta_bias", "two"]
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_bases_are_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spoilt: bool) -> None:
+    right = gpu_scan.bspline_basis
+
+    def shifted(x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        """The bases of other values in float32: by a thousandth of a cell."""
+        return right(x + 4e-4 * (x.dtype == torch.float32), *arguments, **options)
+
+    if spoilt:
+        monkeypatch.setattr(gpu_scan, "bspline_basis", shifted)
+    context = Context("cpu", tmp_path, tmp_path, tmp_path, 60)
+    gpu_scan.check_bases("native", context, torch.float32, Recorder(tmp_path / "rows"))
+    rows = read_rows(tmp_path / "rows")
+    assert sum("table" in row for row in rows) == 1
+    assert [row["wrong"].split()[4] for row in rows if "wrong" in row] == ["bases", "gradient"] * spoilt
 
 
 def test_shapes_are_those_of_the_presets() -> None:
