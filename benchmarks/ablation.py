@@ -28,9 +28,9 @@ from rows import check_tests, judge, machine, write_json
 from vmkla.config import DECODER_BLOCKS, ModelConfig
 from vmkla.data import AugmentConfig, DataSet, open_dataset
 from vmkla.errors import VmklaError
+from vmkla.models.checkpoints import load_weights
 from vmkla.models.complexity import measure
 from vmkla.training import TrainConfig, train
-from vmkla.training.checkpoints import load_weights
 
 HERE = Path(__file__).resolve().parent
 RESULT = "result.json"

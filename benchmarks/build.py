@@ -25,7 +25,7 @@ from typing import Any
 
 from common import SIZE, Table
 
-from vmkla.engines.cpu import cpu_name
+from vmkla.engines.runners.cpu import cpu_name
 
 HERE = Path(__file__).resolve().parent
 VMKLA = Path(sys.executable).with_name("vmkla")

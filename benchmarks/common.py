@@ -89,7 +89,7 @@ def exported(preset: str, *, size: int = SIZE, custom_nodes: bool = True) -> Ite
     from vmkla.config import get_preset
     from vmkla.export import export_onnx
     from vmkla.models import build_model
-    from vmkla.preprocess import PreprocessSpec
+    from vmkla.segment.preprocess import PreprocessSpec
 
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ import cpu_kernels
 import cpu_pipeline
 from common import Table
 
-from vmkla.engines.cpu import cpu_flags, cpu_name, kernel_instruction_set
+from vmkla.engines.runners.cpu import cpu_flags, cpu_name, kernel_instruction_set
 
 HERE = Path(__file__).resolve().parent
 PARTS: dict[str, Callable[[int], list[Table]]] = {

@@ -135,7 +135,7 @@ def without_scans(path: Path) -> Path:
 
 def profile(path: Path, frame: Any, threads: int) -> dict[str, tuple[float, float]]:
     """Op type to kernels and ms per frame: sums over nodes of their medians over RUNS frames."""
-    from vmkla.engines.custom_ops import register
+    from vmkla.engines.runners.custom_ops import register
     from vmkla.imports import require
 
     onnxruntime = require("onnxruntime", extra=None, purpose="this benchmark")

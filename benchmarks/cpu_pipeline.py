@@ -17,8 +17,8 @@ from common import Table
 
 from vmkla.engines import load_runner
 from vmkla.runner import Runner
-from vmkla.video.options import SegmentOptions
-from vmkla.video.pipeline import segment
+from vmkla.video.file.options import SegmentOptions
+from vmkla.video.file.pipeline import segment
 
 VMKLA = str(Path(sys.executable).with_name("vmkla"))
 BESIDE_THE_MODEL = ("decode", "preprocess", "postprocess", "overlay", "write")

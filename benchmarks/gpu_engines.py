@@ -10,7 +10,7 @@ from pathlib import Path
 from gpu_process import call
 from gpu_records import Context, Recorder
 
-from vmkla.engines.onnxruntime_cuda import require_cuda
+from vmkla.engines.runners.onnxruntime_cuda import require_cuda
 from vmkla.errors import MissingDependencyError
 
 MODEL = Path(__file__).resolve().parents[1] / "vmkla" / "weights" / "nano.onnx"

@@ -40,7 +40,7 @@ def look(carry: Path) -> dict[str, Any]:
 
     import vmkla
     from vmkla.cpus import cpu_budget
-    from vmkla.engines.cpu import cpu_name
+    from vmkla.engines.runners.cpu import cpu_name
     from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
     from vmkla.errors import MissingDependencyError
 

@@ -30,7 +30,7 @@ from vmkla.data.packing import PackOptions, pack
 from vmkla.errors import BadInputError, MissingDependencyError, VmklaError
 from vmkla.files import written_whole
 from vmkla.native import find_library
-from vmkla.video.clip import render_clip
+from vmkla.video.media.clip import render_clip
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_MIB = 64.0

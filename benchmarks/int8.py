@@ -65,7 +65,7 @@ def made(
 
 def float32_bytes(path: Path) -> int:
     """Size of a file with its weights stored as float32: the shipped file stores them in half."""
-    from vmkla.engines.model_file import open_model
+    from vmkla.engines.runners.model_file import open_model
 
     outline = open_model(path).outline
     return max(outline.size_bytes, 4 * outline.parameters)

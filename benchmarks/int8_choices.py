@@ -34,11 +34,11 @@ from vmkla.calibration.search import search
 from vmkla.calibration.sensitivity import measure_groups
 from vmkla.data.folder import find_pairs, read_sample
 from vmkla.data.sources import DataSource, Pair
-from vmkla.engines import custom_ops
-from vmkla.engines.clinical import VerifyReport, verify_runners
-from vmkla.engines.onnx_file import with_metadata
-from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
-from vmkla.engines.verify_frame import VerifyFrame
+from vmkla.engines.runners import custom_ops
+from vmkla.engines.runners.onnx_file import with_metadata
+from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.verify.clinical import VerifyReport, verify_runners
+from vmkla.engines.verify.frame import VerifyFrame
 from vmkla.imports import require
 from vmkla.runner import RunnerSpec
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from vmkla.data import DataSource, iter_samples
-from vmkla.engines import onnxruntime_runner
-from vmkla.engines.clinical import verify_runners
-from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.runners import onnxruntime_runner
+from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.verify.clinical import verify_runners
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import other_cpus

@@ -32,7 +32,7 @@ from live_figures import Figures
 from live_harness import Setup
 from live_tables import BEGIN, END, section
 
-from vmkla.engines.cpu import cpu_name
+from vmkla.engines.runners.cpu import cpu_name
 
 HERE = Path(__file__).resolve().parent
 Case = Callable[[Path], Figures]

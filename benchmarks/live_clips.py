@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vmkla.video.clip import FPS, render_clip
-from vmkla.video.frames import VideoTraits
-from vmkla.video.sinks import VideoSink
+from vmkla.video.media.clip import FPS, render_clip
+from vmkla.video.media.frames import VideoTraits
+from vmkla.video.media.sinks import VideoSink
 
 _RENDERED_WIDTH_PX = 480
 

@@ -15,7 +15,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.video.clip import render_clip
+from vmkla.video.media.clip import render_clip
 
 Image = npt.NDArray[np.uint8]
 

@@ -28,13 +28,13 @@ from common import Table
 from cpu import machine
 
 from vmkla.engines import load_runner
-from vmkla.preprocess import Rect, field_of_view, prepare
 from vmkla.runner import Runner
-from vmkla.video.clip import FPS, Scene
-from vmkla.video.findings import Findings, find
+from vmkla.segment.findings import Findings, find
+from vmkla.segment.preprocess import Rect, field_of_view, prepare
 from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 from vmkla.video.live.picture import LivePicture, LiveResult
+from vmkla.video.media.clip import FPS, Scene
 
 HERE = Path(__file__).resolve().parent
 Image = npt.NDArray[np.uint8]

@@ -17,12 +17,12 @@ import numpy as np
 from live_runners import loader
 
 from vmkla.errors import VmklaError
-from vmkla.video.decoding import VideoSource
+from vmkla.video.file.options import stop_on_signals
 from vmkla.video.live.conformance.measuring import MeasuringScreen
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.run import run_live
 from vmkla.video.live.sources.address import parse_address
-from vmkla.video.options import stop_on_signals
+from vmkla.video.media.decoding import VideoSource
 
 
 def known_pictures(path: Path) -> frozenset[int]:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from common import Table
 
 from vmkla.engines import load_runner
-from vmkla.preprocess import Rect, field_of_view, prepare
 from vmkla.runner import Runner
-from vmkla.video.clip import FPS, Scene
-from vmkla.video.findings import find
+from vmkla.segment.findings import find
+from vmkla.segment.preprocess import Rect, field_of_view, prepare
 from vmkla.video.live.network.temporal import TemporalFilter, TemporalOptions
+from vmkla.video.media.clip import FPS, Scene
 
 Image = npt.NDArray[np.uint8]
 

@@ -17,17 +17,17 @@ from unet import UNet, UNetConfig, load_unet
 
 from vmkla.config import PRESETS, get_preset
 from vmkla.data import AugmentConfig, DataSource, iter_samples
-from vmkla.engines.cpu import cpu_name
-from vmkla.engines.torch_runner import TorchRunner
+from vmkla.engines.runners.cpu import cpu_name
+from vmkla.engines.runners.torch_runner import TorchRunner
 from vmkla.errors import UsageError
 from vmkla.evaluation import evaluate
 from vmkla.files import written_whole
 from vmkla.metadata import ArtefactMetadata
+from vmkla.models.checkpoints import load_weights
 from vmkla.models.serving import weights_sha256
 from vmkla.models.vmkla_unet import parameter_count
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 from vmkla.training import EpochReport, TrainConfig, TrainResult, train
-from vmkla.training.checkpoints import load_weights
 
 PAPER: Mapping[str, Any] = {}
 """The paper's recipe is what ``TrainConfig`` defaults to."""

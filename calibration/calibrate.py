@@ -27,15 +27,15 @@ from vmkla.calibration.request import CalibrateRequest, check_request, gates_of,
 from vmkla.calibration.search import Found, search
 from vmkla.data.folder import read_sample
 from vmkla.data.sources import Pair
-from vmkla.engines.clinical import VerifyReport, verify_runners
-from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
-from vmkla.engines.verify import gates_record
+from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.verify.clinical import VerifyReport, verify_runners
+from vmkla.engines.verify.comparison import gates_record
 from vmkla.errors import BadInputError, GateError, MissingDependencyError
 from vmkla.files import file_sha256, written_whole
 from vmkla.folders import locked_folder
 from vmkla.names import Names, given_names
 from vmkla.runner import Runner
-from vmkla.self_test import known_output
+from vmkla.segment.self_test import known_output
 
 SENSITIVITY_FRAMES = 16
 """Of the check frames, spread over them: each group is run on all of these."""

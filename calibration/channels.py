@@ -12,8 +12,8 @@ import numpy.typing as npt
 from vmkla.calibration.layers import Layer, weight_rows
 from vmkla.calibration.ranges import Progress
 from vmkla.cpus import runtime_threads
-from vmkla.engines import custom_ops
-from vmkla.engines.frames import network_input
+from vmkla.engines.runners import custom_ops
+from vmkla.engines.runners.batches import network_input
 from vmkla.imports import require
 from vmkla.metadata import InputType
 

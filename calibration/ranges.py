@@ -21,8 +21,8 @@ from vmkla.bounded import DAMAGED, parse_json
 from vmkla.calibration.insertion import Range
 from vmkla.calibration.layers import Layer
 from vmkla.cpus import runtime_threads
-from vmkla.engines import custom_ops
-from vmkla.engines.frames import network_input
+from vmkla.engines.runners import custom_ops
+from vmkla.engines.runners.batches import network_input
 from vmkla.errors import BadInputError
 from vmkla.files import written_whole
 from vmkla.imports import require

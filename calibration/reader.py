@@ -21,11 +21,11 @@ from vmkla.data.sources import DataSource, Pair
 from vmkla.errors import BadInputError, UsageError
 from vmkla.limits import check_unreadable
 from vmkla.names import Names, given_names
-from vmkla.preprocess import PreprocessSpec, field_of_view, prepare
-from vmkla.video.frames import Problem
-from vmkla.video.images import read_image
-from vmkla.video.naming import name_source
-from vmkla.video.sources import ImageSource, Source, open_source
+from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare
+from vmkla.video.media.frames import Problem
+from vmkla.video.media.images import read_image
+from vmkla.video.media.naming import name_source
+from vmkla.video.media.sources import ImageSource, Source, open_source
 
 MIN_FRAMES = 32
 """Distinct ones; with fewer the ranges are those of a few scenes."""

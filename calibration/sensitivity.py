@@ -16,7 +16,7 @@ from vmkla.calibration.equalise import Divisors
 from vmkla.calibration.insertion import Range
 from vmkla.calibration.layers import groups_of
 from vmkla.calibration.ranges import Progress
-from vmkla.engines.verify import compare
+from vmkla.engines.verify.comparison import compare
 from vmkla.files import written_whole
 from vmkla.imports import require
 from vmkla.runner import Runner

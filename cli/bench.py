@@ -103,7 +103,7 @@ def bench(
         )
     from vmkla.engines import load_runner
     from vmkla.engines.bench import benchmark
-    from vmkla.video.clip import render_clip
+    from vmkla.video.media.clip import render_clip
 
     height, width = parse_size(frame, flag="--frame")
     runner = load_runner(
@@ -165,11 +165,11 @@ def _conform(
 
     from vmkla.files import written_whole
     from vmkla.folders import locked_folder
+    from vmkla.video.file.options import stop_on_signals
     from vmkla.video.live.conformance.check import ConformancePlan, run_conformance
     from vmkla.video.live.conformance.page import conformance_page
     from vmkla.video.live.options import LiveOptions
     from vmkla.video.live.sources.address import parse_address
-    from vmkla.video.options import stop_on_signals
 
     times = ConformancePlan(**{name: value for name, value in plan.items() if value is not None})
     with run_folder(out, CONFORMANCE_RUNS, again=False) as out_dir:
@@ -222,7 +222,7 @@ def _machine() -> dict[str, Any]:
     import platform
 
     from vmkla.cpus import cpu_budget
-    from vmkla.engines.cpu import cpu_flags, cpu_name, kernel_instruction_set
+    from vmkla.engines.runners.cpu import cpu_flags, cpu_name, kernel_instruction_set
 
     budget = cpu_budget()
     return {

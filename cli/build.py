@@ -76,7 +76,7 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Build an engine. Where a GPU can run it, it is compared with ONNX Runtime before it gets its name."""
-    from vmkla.engines.tensorrt.builder import BuildRequest, build_engine
+    from vmkla.engines.tensorrt.build.builder import BuildRequest, build_engine
     from vmkla.engines.tensorrt.manifest import Profile, manifest_path
 
     check_max_megapixels(max_megapixels)

@@ -92,7 +92,7 @@ def evaluate(
     from vmkla.engines import load_runner
     from vmkla.evaluation.run import EvalOptions, run_evaluation
     from vmkla.evaluation.tables import tables
-    from vmkla.preprocess import parse_roi
+    from vmkla.segment.preprocess import parse_roi
 
     wanted_roi = None if roi is None else parse_roi(roi)
     # Only who asks for one side of a split that the data lack gets one that a seed made.

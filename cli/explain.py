@@ -51,9 +51,9 @@ def explain(
     from vmkla.explain import BlockName, Panel
     from vmkla.explain import explain as run_explain
     from vmkla.names import given_names
-    from vmkla.video.naming import name_source
-    from vmkla.video.outputs import OVERLAY_FOLDER
-    from vmkla.video.sources import ImageSource, open_source
+    from vmkla.video.file.outputs import OVERLAY_FOLDER
+    from vmkla.video.media.naming import name_source
+    from vmkla.video.media.sources import ImageSource, open_source
 
     names = block or (["3"] if against else ["2", "3"])
     if len(names) > 2:

@@ -88,7 +88,7 @@ def export(
 ) -> None:
     """Write a network as one ONNX file. It is compared with PyTorch before it gets its name."""
     from vmkla.export.request import ExportRequest, export_request
-    from vmkla.preprocess import parse_roi
+    from vmkla.segment.preprocess import parse_roi
 
     check_max_megapixels(max_megapixels)
     request = ExportRequest(

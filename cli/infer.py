@@ -34,7 +34,7 @@ from vmkla.errors import DegradedError, StoppedError, UsageError
 from vmkla.limits import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
-    from vmkla.video.naming import NamedSource
+    from vmkla.video.media.naming import NamedSource
 
 RUNS = Path("runs/infer")
 
@@ -190,7 +190,7 @@ def infer(
             "--max-megapixels": max_megapixels != MAX_MEGAPIXELS,
         }
         refuse_flags([flag for flag, given in of_files.items() if given], live=True)
-        from vmkla.preprocess import parse_roi
+        from vmkla.segment.preprocess import parse_roi
 
         run_live_command(
             spec,
@@ -221,12 +221,12 @@ def infer(
         )
 
     from vmkla.engines import load_runner
-    from vmkla.preprocess import parse_roi
-    from vmkla.video.naming import name_source
-    from vmkla.video.options import Progress, SegmentOptions, stop_on_signals
-    from vmkla.video.outputs import search_exclusions
-    from vmkla.video.pipeline import segment
-    from vmkla.video.sources import open_source
+    from vmkla.segment.preprocess import parse_roi
+    from vmkla.video.file.options import Progress, SegmentOptions, stop_on_signals
+    from vmkla.video.file.outputs import search_exclusions
+    from vmkla.video.file.pipeline import segment
+    from vmkla.video.media.naming import name_source
+    from vmkla.video.media.sources import open_source
 
     # All values are checked before files are opened, and read for their names.
     options = SegmentOptions(

@@ -14,8 +14,8 @@ from vmkla.cli.options import is_gpu, run_folder
 from vmkla.errors import DegradedError, StoppedError, UsageError
 
 if TYPE_CHECKING:
-    from vmkla.preprocess import Rect
     from vmkla.runner import Runner
+    from vmkla.segment.preprocess import Rect
     from vmkla.video.live.options import LiveOptions
     from vmkla.video.live.sources.address import LiveAddress
 
@@ -109,10 +109,10 @@ def run_live_command(
         runs: where runs go.
     """
     from vmkla.names import Names
+    from vmkla.video.file.options import stop_on_signals
     from vmkla.video.live.run import run_live
     from vmkla.video.live.screen import WindowScreen
     from vmkla.video.live.sources import address as addresses
-    from vmkla.video.options import stop_on_signals
 
     address, names = addresses.parse_address(spec), Names({})
     if anonymous:
@@ -169,7 +169,7 @@ def _options(flags: LiveFlags, settings: dict[str, Any], folder: Path, *, exist_
 
 
 def _rect(text: str) -> Rect:
-    from vmkla.preprocess import Rect
+    from vmkla.segment.preprocess import Rect
 
     try:
         return Rect(*(int(part) for part in text.split(",")))

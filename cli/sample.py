@@ -29,7 +29,7 @@ def sample(
         raise UsageError(
             f"{output} exists already", hint="Add --exist-ok to replace it, or choose another name."
         )
-    from vmkla.video.clip import write_clip
+    from vmkla.video.media.clip import write_clip
 
     height, width = parse_size(size, flag="--size")
     say(f"rendering {frames} frames of {width}x{height}", quiet=quiet)

@@ -31,7 +31,7 @@ from vmkla.limits import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
     from vmkla.data.rules import ReadRules
-    from vmkla.engines.verify_inputs import VerifyInputs
+    from vmkla.engines.verify.inputs import VerifyInputs
     from vmkla.runner import Runner
 
 
@@ -89,11 +89,11 @@ def verify(
 ) -> None:
     """Compare two artefacts or runtimes on the same frames, and refuse what loses too much."""
     from vmkla.engines import load_runner
-    from vmkla.engines.clinical import LiveReference, Reference
-    from vmkla.engines.gates import ClinicalGates, read_gates
-    from vmkla.engines.saved_reference import SavedReference, SavingReference, save_answers
-    from vmkla.engines.verify_page import verify_tables
-    from vmkla.engines.verify_run import VerifyOptions, run_verify
+    from vmkla.engines.verify.clinical import LiveReference, Reference
+    from vmkla.engines.verify.gates import ClinicalGates, read_gates
+    from vmkla.engines.verify.page import verify_tables
+    from vmkla.engines.verify.run import VerifyOptions, run_verify
+    from vmkla.engines.verify.saved_reference import SavedReference, SavingReference, save_answers
 
     _check_usage(second, data, source, save, load)
     if load is not None:
@@ -235,7 +235,7 @@ def _inputs(
     *,
     anonymous: bool,
 ) -> VerifyInputs:
-    from vmkla.engines.verify_inputs import labelled_inputs, unlabelled_inputs
+    from vmkla.engines.verify.inputs import labelled_inputs, unlabelled_inputs
 
     if data is None:
         if reading.of_masks:

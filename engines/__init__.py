@@ -1,5 +1,5 @@
 """From an ONNX file to something that runs: runners, and the comparison that every step ends in."""
 
-from vmkla.engines.load import RUNTIMES, load_runner
+from vmkla.engines.runners.load import RUNTIMES, load_runner
 
 __all__ = ["RUNTIMES", "load_runner"]

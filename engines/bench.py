@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.cpus import cpu_budget
-from vmkla.engines.cpu import cpu_flags, cpu_name, kernel_instruction_set
+from vmkla.engines.runners.cpu import cpu_flags, cpu_name, kernel_instruction_set
 from vmkla.errors import UsageError, VmklaError
-from vmkla.preprocess import field_of_view, prepare, restore
 from vmkla.runner import Runner
+from vmkla.segment.preprocess import field_of_view, prepare, restore
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from typing import Any
 
 from vmkla import __version__, weights
 from vmkla.cpus import cpu_budget
-from vmkla.engines import custom_ops, onnxruntime_cuda
-from vmkla.engines.cpu import cpu_name, kernel_instruction_set, missing_for_int8
-from vmkla.engines.onnxruntime_package import find_installed
+from vmkla.engines.runners import custom_ops, onnxruntime_cuda
+from vmkla.engines.runners.cpu import cpu_name, kernel_instruction_set, missing_for_int8
+from vmkla.engines.runners.onnxruntime_package import find_installed
 from vmkla.engines.tensorrt.api import load_api
 from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
-from vmkla.engines.tensorrt.memory import install_command, open_cuda
 from vmkla.engines.tensorrt.plugins import CREATORS, LIBRARY, find_plugin, load_plugin, plugin_facts
+from vmkla.engines.tensorrt.run.memory import install_command, open_cuda
 from vmkla.errors import MissingDependencyError, VmklaError
 from vmkla.imports import MODULE_OWNERS, REINSTALL_ONNXRUNTIME, require
 from vmkla.native import CPU_LIBRARY, find_library

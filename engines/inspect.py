@@ -7,7 +7,7 @@ from typing import Any
 
 from vmkla import weights
 from vmkla.config import PRESETS, ModelConfig, get_preset
-from vmkla.engines.model_file import open_model
+from vmkla.engines.runners.model_file import open_model
 from vmkla.engines.tensorrt.manifest import read_manifest
 from vmkla.files import file_sha256
 from vmkla.imports import require
@@ -103,7 +103,7 @@ def network_of(model: str | Path) -> tuple[ModelConfig, tuple[int, int]]:
         return get_preset(str(model)), (256, 256)
     path = weights.resolve(model)
     if path.suffix == ".safetensors":
-        checkpoints = require("vmkla.training.checkpoints", extra="train", purpose="reading .safetensors")
+        checkpoints = require("vmkla.models.checkpoints", extra="train", purpose="reading .safetensors")
         loaded = checkpoints.load_weights(path)
         spec = loaded.preprocess
         return loaded.config, (256, 256) if spec is None else (spec.height, spec.width)

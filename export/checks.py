@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.gates import FP16_EXPORT, FP32_EXPORT, HALF_ARITHMETIC, GateReport, Gates
-from vmkla.engines.onnx_file import with_metadata
-from vmkla.engines.onnxruntime_runner import Kernels, OnnxRuntimeRunner
-from vmkla.engines.torch_runner import TorchRunner
-from vmkla.engines.verify import Comparison, check, compare, gates_record
+from vmkla.engines.runners.onnx_file import with_metadata
+from vmkla.engines.runners.onnxruntime_runner import Kernels, OnnxRuntimeRunner
+from vmkla.engines.runners.torch_runner import TorchRunner
+from vmkla.engines.verify.comparison import Comparison, check, compare, gates_record
+from vmkla.engines.verify.gates import FP16_EXPORT, FP32_EXPORT, HALF_ARITHMETIC, GateReport, Gates
 from vmkla.errors import BadInputError, GateError
 from vmkla.export import ranges
 from vmkla.export.form import DYNAMIC_BATCH, GraphForm
@@ -23,7 +23,7 @@ from vmkla.export.half import HalfTorchRunner
 from vmkla.export.ranges import RangeReport
 from vmkla.metadata import ArtefactMetadata
 from vmkla.runner import Runner
-from vmkla.self_test import known_output
+from vmkla.segment.self_test import known_output
 
 if TYPE_CHECKING:
     import onnx

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.check_frames import rendered_frames
-from vmkla.engines.gates import GateReport
-from vmkla.engines.onnx_file import with_metadata
-from vmkla.engines.verify import Comparison
+from vmkla.engines.runners.onnx_file import with_metadata
+from vmkla.engines.verify.comparison import Comparison
+from vmkla.engines.verify.gate_frames import rendered_frames
+from vmkla.engines.verify.gates import GateReport
 from vmkla.errors import BadInputError, ShapeError, UsageError
 from vmkla.export import checks, half, storage, tracing
 from vmkla.export.form import Batch, GraphForm, check_batch
@@ -26,7 +26,7 @@ from vmkla.export.ranges import RangeReport
 from vmkla.files import file_sha256
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata, InputType, Precision
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
     import onnx

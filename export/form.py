@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vmkla.engines.tensorrt.preflight import LARGEST_BATCH
+from vmkla.engines.tensorrt.build.preflight import LARGEST_BATCH
 from vmkla.errors import UsageError
 from vmkla.metadata import InputType, Precision
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.frames import check_frames, network_input
+from vmkla.engines.runners.batches import check_frames, network_input
 from vmkla.export.form import GraphForm
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.cpus import runtime_threads
-from vmkla.engines import custom_ops
-from vmkla.engines.frames import network_input
+from vmkla.engines.runners import custom_ops
+from vmkla.engines.runners.batches import network_input
 from vmkla.errors import VmklaError
 from vmkla.export.half import HALF_MAX, RANGE_LIMIT
 from vmkla.imports import require

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmkla import weights
 from vmkla.config import PRESETS, get_preset
-from vmkla.engines.check_frames import check_frames_of
+from vmkla.engines.verify.gate_frames import check_frames_of
 from vmkla.errors import UsageError
 from vmkla.export.checks import OnStep
 from vmkla.export.exporter import ExportReport, export_onnx
@@ -17,10 +17,10 @@ from vmkla.export.form import Batch
 from vmkla.imports import require
 from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.metadata import InputType, Precision
-from vmkla.preprocess import PreprocessSpec, Rect
+from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 if TYPE_CHECKING:
-    from vmkla.training.checkpoints import LoadedWeights
+    from vmkla.models.checkpoints import LoadedWeights
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def export_request(
 
 def _load(request: ExportRequest) -> LoadedWeights:
     """The network that is meant, and never another one."""
-    checkpoints: Any = require("vmkla.training.checkpoints", extra="export", purpose="vmkla export")
+    checkpoints: Any = require("vmkla.models.checkpoints", extra="export", purpose="vmkla export")
     name, shipped = request.model, weights.shipped(".safetensors")
     if request.weights is not None and request.random_weights:
         raise UsageError("--weights and --random-weights are both given; choose one")

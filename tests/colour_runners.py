@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.metadata import ArtefactMetadata
-from vmkla.preprocess import PreprocessSpec
 from vmkla.runner import RunnerSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 Image = npt.NDArray[np.uint8]
 RED_PER_CLASS = 30

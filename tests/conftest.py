@@ -109,7 +109,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network as a weights file."""
     from exported_models import HEIGHT, WIDTH, network
 
-    from vmkla.training.checkpoints import save_weights
+    from vmkla.models.checkpoints import save_weights
 
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(network(), path, training={"image_size_hw": [HEIGHT, WIDTH], "roi": "none"})

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from vmkla.engines.custom_ops import register
+from vmkla.engines.runners.custom_ops import register
 
 Array = npt.NDArray[Any]
 

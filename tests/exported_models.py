@@ -13,13 +13,13 @@ import torch
 from built_once import built_once
 
 from vmkla.config import ModelConfig
-from vmkla.engines.onnx_file import with_metadata
+from vmkla.engines.runners.onnx_file import with_metadata
 from vmkla.export.exporter import export_onnx
 from vmkla.export.form import Batch, GraphForm
 from vmkla.export.tracing import trace
 from vmkla.metadata import InputType, Precision
 from vmkla.models.vmkla_unet import VMKLAUNet, build_model
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 TINY = ModelConfig(
     "tiny-test",

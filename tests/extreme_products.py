@@ -65,7 +65,7 @@ def model(weights: Integers, target: Target) -> onnx.ModelProto:
 
 def integer_products(made: onnx.ModelProto) -> int:
     """Products that ONNX Runtime does in integers."""
-    from vmkla.engines import custom_ops
+    from vmkla.engines.runners import custom_ops
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from vmkla.errors import BadInputError
 from vmkla.metadata import ArtefactMetadata
-from vmkla.preprocess import PreprocessSpec
 from vmkla.runner import RunnerSpec
+from vmkla.segment.preprocess import PreprocessSpec
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import RingReader
 

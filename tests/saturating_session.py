@@ -17,9 +17,9 @@ import other_cpus
 
 from vmkla import weights
 from vmkla.calibration.artefact import open_artefact
-from vmkla.engines import onnxruntime_runner
+from vmkla.engines.runners import onnxruntime_runner
 from vmkla.errors import ArtefactMismatchError, VmklaError
-from vmkla.self_test import check_self_test, known_output, self_test_frames
+from vmkla.segment.self_test import check_self_test, known_output, self_test_frames
 
 
 def quantized(path: Path) -> None:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vmkla.export import bodies
 from vmkla.metadata import ArtefactMetadata
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 HEIGHT, WIDTH = 32, 64
 PLUGIN = {"plugin_namespace": "vmkla", "plugin_version": "1"}

@@ -12,7 +12,7 @@ from exported_models import frames
 from onnx import TensorProto, helper, numpy_helper
 
 from vmkla.metadata import ArtefactMetadata
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 SIDE = 32
 Weights = dict[str, npt.NDArray[np.float32]]

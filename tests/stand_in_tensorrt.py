@@ -26,8 +26,8 @@ import onnxruntime
 import stand_in_gpu
 from small_libraries import creators_of
 
-from vmkla.engines import custom_ops
-from vmkla.engines.onnx_file import outline_of, read_model
+from vmkla.engines.runners import custom_ops
+from vmkla.engines.runners.onnx_file import outline_of, read_model
 from vmkla.engines.tensorrt.manifest import (
     EngineManifest,
     GpuFacts,

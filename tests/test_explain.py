@@ -11,8 +11,8 @@ from exported_models import HEIGHT, WIDTH, frames, network
 
 from vmkla.errors import ArtefactMismatchError, UsageError
 from vmkla.explain import BlockName, Panel, PanelHeat, side_by_side
-from vmkla.training.checkpoints import save_weights
-from vmkla.video.findings import Findings
+from vmkla.models.checkpoints import save_weights
+from vmkla.segment.findings import Findings
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_what_names_no_block(text: str) -> None:
 
 
 def test_a_panel_sees_what_the_runner_sees(tiny_weights: Path) -> None:
-    from vmkla.engines.torch_runner import TorchRunner
+    from vmkla.engines.runners.torch_runner import TorchRunner
 
     panel = Panel(tiny_weights, BlockName(3))
     assert panel.title == "mkcsa 3.0"
@@ -39,8 +39,8 @@ def test_a_panel_sees_what_the_runner_sees(tiny_weights: Path) -> None:
     assert view.heat.shape == image.shape[:2] and view.heat.dtype == np.float32
     assert view.heat.min() >= 0 and view.heat.max() == pytest.approx(1.0)
     runner = TorchRunner.from_file(tiny_weights)
-    from vmkla.preprocess import field_of_view, prepare
-    from vmkla.video.findings import find
+    from vmkla.segment.findings import find
+    from vmkla.segment.preprocess import field_of_view, prepare
 
     spec = runner.spec.metadata.preprocess
     rect = field_of_view(image, spec.roi)

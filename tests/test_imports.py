@@ -30,7 +30,7 @@ TORCH_PACKAGES = (
     "vmkla.export",
     "vmkla.calibration",
 )
-TORCH_MODULES = ("vmkla.engines.torch_runner",)
+TORCH_MODULES = ("vmkla.engines.runners.torch_runner",)
 HEAVY = (
     "torch",
     "onnx",

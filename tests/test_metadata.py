@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vmkla.config import PRESETS
 from vmkla.errors import ArtefactMismatchError
 from vmkla.metadata import FORMAT, ArtefactMetadata
-from vmkla.preprocess import PreprocessSpec, Rect
+from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 sides = st.integers(1, 4096)
 rois = st.one_of(st.sampled_from(["auto", "none"]), st.builds(Rect, sides, sides, sides, sides))

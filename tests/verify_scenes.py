@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from colour_runners import RedRunner
 
-from vmkla.engines.verify_frame import VerifyFrame
+from vmkla.engines.verify.frame import VerifyFrame
 
 SIDE = 40
 RED, GREEN = 0, 1

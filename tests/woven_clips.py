@@ -11,7 +11,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.video.clip import Scene
+from vmkla.video.media.clip import Scene
 
 Image = npt.NDArray[np.uint8]
 

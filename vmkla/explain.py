@@ -16,12 +16,12 @@ from vmkla.errors import ArtefactMismatchError, UsageError
 from vmkla.files import output_errors
 from vmkla.folders import is_empty, locked_folder
 from vmkla.imports import require
-from vmkla.preprocess import field_of_view, prepare, restore
-from vmkla.video.findings import Findings, find
-from vmkla.video.images import write_png
-from vmkla.video.outputs import OVERLAY_FOLDER, check_image_names
-from vmkla.video.overlay import draw
-from vmkla.video.sources import ImageSource
+from vmkla.segment.findings import Findings, find
+from vmkla.segment.overlay import draw
+from vmkla.segment.preprocess import field_of_view, prepare, restore
+from vmkla.video.file.outputs import OVERLAY_FOLDER, check_image_names
+from vmkla.video.media.images import write_png
+from vmkla.video.media.sources import ImageSource
 
 _OPACITY = 0.5
 _TITLE_PER_WIDTH = 1 / 16
@@ -90,7 +90,7 @@ class Panel:
 
     def __init__(self, weights: Path, block: BlockName, *, device: str = "cpu") -> None:
         self._torch = require("torch", extra="train", purpose="vmkla explain")
-        checkpoints = require("vmkla.training.checkpoints", extra="train", purpose="vmkla explain")
+        checkpoints = require("vmkla.models.checkpoints", extra="train", purpose="vmkla explain")
         gradcam = require("vmkla.models.gradcam", extra="train", purpose="vmkla explain")
         serving = require("vmkla.models.serving", extra="train", purpose="vmkla explain")
         serving.check_device(device)

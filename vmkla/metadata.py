@@ -13,7 +13,7 @@ from vmkla import __version__
 from vmkla.bounded import parse_json, parse_names
 from vmkla.errors import ArtefactMismatchError, VmklaError
 from vmkla.plain_values import from_plain
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 FORMAT = "1"
 """Version of this layout, raised when a reader of the old one would go wrong."""

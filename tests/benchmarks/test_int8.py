@@ -11,7 +11,7 @@ import int8_measure
 import pytest
 
 from vmkla import weights
-from vmkla.self_test import self_test_frames
+from vmkla.segment.self_test import self_test_frames
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from live_temporal import Answer, Tally, judge
 
-from vmkla.preprocess import Rect
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.network.temporal import TemporalOptions
 
 Mask = npt.NDArray[np.bool_]

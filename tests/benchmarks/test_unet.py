@@ -9,7 +9,7 @@ import torch
 from unet import UNet, UNetConfig, load_unet
 
 from vmkla.errors import ArtefactMismatchError
-from vmkla.training.checkpoints import load_weights, save_weights
+from vmkla.models.checkpoints import load_weights, save_weights
 
 SMALL = UNetConfig(decoder_channels=(16, 16, 8, 8, 8))
 

@@ -16,9 +16,9 @@ from small_graphs import SIDE, small_weights, write_small
 
 from vmkla.calibration.calibrate import CalibrateReport, calibrate
 from vmkla.calibration.request import CalibrateRequest
-from vmkla.engines.cpu import missing_for_int8
-from vmkla.engines.onnx_file import outline_of, read_model
-from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.runners.cpu import missing_for_int8
+from vmkla.engines.runners.onnx_file import outline_of, read_model
+from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.errors import (
     ArtefactMismatchError,
     BadInputError,
@@ -27,7 +27,7 @@ from vmkla.errors import (
     UsageError,
 )
 from vmkla.metadata import ArtefactMetadata
-from vmkla.self_test import check_self_test
+from vmkla.segment.self_test import check_self_test
 
 Images = Callable[..., Path]
 Lines = list[str]

@@ -15,10 +15,10 @@ from small_videos import write_video
 
 from vmkla.calibration.artefact import open_artefact
 from vmkla.calibration.layers import Target
-from vmkla.engines import onnxruntime_runner
+from vmkla.engines.runners import onnxruntime_runner
 from vmkla.errors import ArtefactMismatchError
 from vmkla.metadata import ArtefactMetadata
-from vmkla.self_test import INT8_MEAN
+from vmkla.segment.self_test import INT8_MEAN
 
 TESTS = Path(__file__).parents[1]
 CLI = "import sys; from vmkla.cli.main import run; sys.argv[0] = 'vmkla'; run()"

@@ -20,8 +20,8 @@ from vmkla.calibration.channels import measure_channels
 from vmkla.calibration.equalise import equalise, find_divisors
 from vmkla.calibration.layers import Layer, find_layers, weight_rows
 from vmkla.calibration.ranges import measure
-from vmkla.engines import custom_ops
-from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.runners import custom_ops
+from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 Values = npt.NDArray[np.float32]
 ROWS, CHANNELS, RESULTS = 20, 64, 32

@@ -20,7 +20,7 @@ from small_videos import write_tracks
 from vmkla.calibration.likeness import Views
 from vmkla.calibration.reader import MIN_CHECK, MIN_FRAMES, read_check, read_frames
 from vmkla.errors import BadInputError
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 SPEC = PreprocessSpec(SIDE, SIDE)
 Images = Callable[..., Path]

@@ -13,7 +13,7 @@ from vmkla.calibration.artefact import open_artefact
 from vmkla.calibration.ranges import measure
 from vmkla.calibration.search import search
 from vmkla.calibration.sensitivity import Sensitivity, measure_groups, plot, table
-from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from vmkla.calibration.artefact import open_artefact, open_half
 from vmkla.calibration.channels import measure_channels
 from vmkla.calibration.equalise import equalise, find_divisors
 from vmkla.calibration.ranges import measure
-from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
-from vmkla.engines.tensorrt.builder import BuildRequest, build_engine
+from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.tensorrt.build.builder import BuildRequest, build_engine
 
 pytestmark = pytest.mark.slow
 

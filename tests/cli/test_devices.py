@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from vmkla.cli.live import live_loader
-from vmkla.engines import onnxruntime_cuda
+from vmkla.engines.runners import onnxruntime_cuda
 from vmkla.engines.tensorrt import machine
 from vmkla.engines.tensorrt.manifest import GpuFacts
 from vmkla.errors import MissingDependencyError

@@ -125,7 +125,7 @@ def test_volumes(vmkla: Any, tmp_path: Path) -> None:
     from exported_models import HEIGHT, TINY, WIDTH, network
 
     from vmkla.data.layouts import ORGANS
-    from vmkla.training.checkpoints import save_weights
+    from vmkla.models.checkpoints import save_weights
 
     weights = tmp_path / "organs.safetensors"
     training = {"image_size_hw": [HEIGHT, WIDTH], "roi": "none"}

@@ -53,7 +53,7 @@ def test_two_networks_side_by_side(vmkla: Any, images: Path, tiny_weights: Path,
 
     from exported_models import HEIGHT, TINY, WIDTH, network
 
-    from vmkla.training.checkpoints import save_weights
+    from vmkla.models.checkpoints import save_weights
 
     other = tmp_path / "ss2d.safetensors"
     model = network(dataclasses.replace(TINY, decoder_block="ss2d"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vmkla.config import PRESETS
-from vmkla.engines.gates import Gates
+from vmkla.engines.verify.gates import Gates
 
 
 @pytest.fixture

@@ -162,7 +162,9 @@ def test_an_anonymous_error_names_nothing(vmkla: Any, patient: Path, flag: str, 
 def test_values_are_checked_before_files_are_read_for_their_names(
     vmkla: Any, patient: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, str], status: int
 ) -> None:
-    monkeypatch.setattr("vmkla.video.naming.digest_or_none", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(
+        "vmkla.video.media.naming.digest_or_none", lambda path: pytest.fail(f"{path} was read")
+    )
     for source in ("--video", patient / f"{FORENAME}.mp4"), ("--source", patient / "images"):
         done = vmkla("infer", *source, "--anonymous", *flags)
         assert done.status == status, done.stderr

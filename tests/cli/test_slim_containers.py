@@ -140,6 +140,6 @@ def test_what_a_failed_import_means(error: ImportError, message: str, hint: str)
 def test_the_cause_is_named_and_not_who_imports_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module of vmkla that needs an extra may fail for another reason."""
     monkeypatch.setitem(sys.modules, "cv2", None)
-    monkeypatch.delitem(sys.modules, "vmkla.video.overlay", raising=False)
+    monkeypatch.delitem(sys.modules, "vmkla.segment.overlay", raising=False)
     with pytest.raises(MissingDependencyError, match="needs OpenCV"):
-        require("vmkla.video.overlay", extra="train", purpose="x")
+        require("vmkla.segment.overlay", extra="train", purpose="x")

@@ -10,9 +10,9 @@ import pytest
 
 from vmkla.data import iter_samples
 from vmkla.data.sources import DataSource
-from vmkla.engines.torch_runner import TorchRunner
+from vmkla.engines.runners.torch_runner import TorchRunner
 from vmkla.evaluation import evaluate
-from vmkla.video.clip import Scene
+from vmkla.video.media.clip import Scene
 
 CLIPS = ((184, 570, 870), (192, 180, 360))
 """Seeds of two clips, and the stretch of each in which a polyp is near: first and last frame."""

@@ -24,7 +24,7 @@ from vmkla.data.augment import AugmentConfig
 from vmkla.data.folder import iter_samples
 from vmkla.data.sources import DataSource, Sample
 from vmkla.errors import BadInputError
-from vmkla.preprocess import PreprocessSpec, field_of_view, prepare
+from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from small_images import KINDS, tagged
 from vmkla.data.masks import StoredMask, placed, read_mask
 from vmkla.data.rules import MaskValues, ReadRules
 from vmkla.errors import BadInputError, UsageError
-from vmkla.video.headers import Header
-from vmkla.video.images import oriented
+from vmkla.video.media.headers import Header
+from vmkla.video.media.images import oriented
 
 Array = npt.NDArray[np.uint8]
 

@@ -27,7 +27,7 @@ from vmkla.data.arrays import CROP_MARGIN, cache_spec, stack
 from vmkla.data.packing import PackOptions, pack
 from vmkla.data.sources import DataSource
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 LOSSLESS = PackOptions((32, 32), quality=None)
 

@@ -15,7 +15,7 @@ from sklearn import metrics as sklearn_metrics
 from vmkla.errors import BadInputError, UsageError
 from vmkla.evaluation import evaluate
 from vmkla.evaluation.judge import largest_region
-from vmkla.preprocess import PreprocessSpec, Rect
+from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 
 def four_images() -> list[Labelled]:

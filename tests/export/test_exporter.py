@@ -14,9 +14,9 @@ import torch
 from exported_models import HEIGHT, TINY, WIDTH, exported, frames, network, resealed, traced
 from tolerances import tol
 
-from vmkla.engines.check_frames import RENDERED_FRAMES
-from vmkla.engines.onnx_file import outline_of, read_model
-from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.runners.onnx_file import outline_of, read_model
+from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.verify.gate_frames import RENDERED_FRAMES
 from vmkla.errors import (
     ArtefactMismatchError,
     BadInputError,
@@ -28,8 +28,8 @@ from vmkla.errors import (
 from vmkla.export import exporter, tracing
 from vmkla.metadata import ArtefactMetadata
 from vmkla.models.serving import FramesToProbability, weights_sha256
-from vmkla.preprocess import PreprocessSpec
-from vmkla.self_test import check_self_test
+from vmkla.segment.preprocess import PreprocessSpec
+from vmkla.segment.self_test import check_self_test
 
 SPEC = PreprocessSpec(HEIGHT, WIDTH)
 

@@ -16,16 +16,16 @@ from onnx import TensorProto
 from tolerances import tol
 
 from vmkla.cli.main import main
-from vmkla.engines.check_frames import RENDERED_FRAMES
-from vmkla.engines.gates import FP16_EXPORT, HALF_ARITHMETIC
-from vmkla.engines.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
+from vmkla.engines.verify.gate_frames import RENDERED_FRAMES
+from vmkla.engines.verify.gates import FP16_EXPORT, HALF_ARITHMETIC
 from vmkla.errors import GateError, UsageError
 from vmkla.export import exporter, half, tracing
 from vmkla.export.form import GraphForm
 from vmkla.metadata import ArtefactMetadata
 from vmkla.models.serving import FramesToProbability, weights_sha256
 from vmkla.models.vmkla_unet import VMKLAUNet
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 FORM = GraphForm(HEIGHT, WIDTH, precision="fp16")

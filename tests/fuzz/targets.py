@@ -46,8 +46,8 @@ def _segment(path: Path, out: Path, **options: Any) -> None:
     """``vmkla infer --source PATH --out OUT``, with a network that needs no weights."""
     from colour_runners import RedRunner
 
-    from vmkla.video.options import SegmentOptions
-    from vmkla.video.pipeline import segment
+    from vmkla.video.file.options import SegmentOptions
+    from vmkla.video.file.pipeline import segment
 
     segment(RedRunner(32, 48), str(path), SegmentOptions(out, save_masks=True, **options))
 
@@ -71,7 +71,7 @@ def _run_on_images(folder: Path) -> tuple[Path, Path]:
 
 def _continue(path: Path, out: Path) -> None:
     """``vmkla infer --continue`` where the settings (the file's first line) or the rows were spoilt."""
-    from vmkla.video.outputs import ROWS, SETTINGS
+    from vmkla.video.file.outputs import ROWS, SETTINGS
 
     images, result = _run_on_images(out)
     settings, _, rows = path.read_bytes().partition(b"\n")
@@ -81,7 +81,7 @@ def _continue(path: Path, out: Path) -> None:
 
 
 def _run_records(folder: Path) -> list[Seed]:
-    from vmkla.video.outputs import ROWS, SETTINGS
+    from vmkla.video.file.outputs import ROWS, SETTINGS
 
     images, result = _run_on_images(folder)
     settings = json.dumps(json.loads((result / SETTINGS).read_bytes())).encode()
@@ -191,8 +191,8 @@ def _models(folder: Path) -> list[Seed]:
 
 def _load_weights(path: Path, out: Path) -> None:
     """Weights as ``vmkla export`` reads them, a state as ``vmkla train --resume`` does, or a checkpoint."""
+    from vmkla.models.checkpoints import load_weights
     from vmkla.models.pickles import read_pickle
-    from vmkla.training.checkpoints import load_weights
     from vmkla.training.config import TrainConfig
     from vmkla.training.state import load_state
 
@@ -208,8 +208,8 @@ def _weights(folder: Path) -> list[Seed]:
     import torch
 
     from vmkla.config import ModelConfig
+    from vmkla.models.checkpoints import save_weights
     from vmkla.models.vmkla_unet import build_model
-    from vmkla.training.checkpoints import save_weights
     from vmkla.training.config import TrainConfig
     from vmkla.training.state import save_state
 
@@ -243,7 +243,7 @@ def _spoil_archive(data: bytes, rng: Random) -> bytes:
 
 def _read_reference(path: Path, out: Path) -> None:
     """What ``vmkla verify --reference`` reads."""
-    from vmkla.engines.saved_reference import SavedReference
+    from vmkla.engines.verify.saved_reference import SavedReference
 
     for _ in SavedReference(path).answers():
         pass
@@ -252,9 +252,9 @@ def _read_reference(path: Path, out: Path) -> None:
 def _references(folder: Path) -> list[Seed]:
     from colour_runners import RedRunner
 
-    from vmkla.engines.clinical import LiveReference
-    from vmkla.engines.saved_reference import save_answers
-    from vmkla.engines.verify_frame import VerifyFrame
+    from vmkla.engines.verify.clinical import LiveReference
+    from vmkla.engines.verify.frame import VerifyFrame
+    from vmkla.engines.verify.saved_reference import save_answers
 
     frames = [
         VerifyFrame(str(n), seeds.noise(40, 56, n), seeds.mask() if n else None, None) for n in range(2)
@@ -265,9 +265,9 @@ def _references(folder: Path) -> list[Seed]:
 
 def _read_manifest(path: Path, out: Path) -> None:
     """An engine's sidecar as ``vmkla inspect`` reads it, or limits as ``vmkla verify --gates`` does."""
-    from vmkla.engines.gates import read_gates
     from vmkla.engines.inspect import describe
     from vmkla.engines.tensorrt.manifest import manifest_path
+    from vmkla.engines.verify.gates import read_gates
 
     if path.suffix == ".gates":
         limits = path.with_suffix(".json")

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from custom_op_models import Array, call_model, scan_inputs
 
-from vmkla.engines.custom_ops import register
+from vmkla.engines.runners.custom_ops import register
 
 NUMBERS = (-(2**63), -1, 0, 1, 3, 16, 2**31 - 1, 2**31, 2**62 - 1, 2**62, 2**63 - 1)
 FLOATS = (0.0, -1.0, 1e-45, 0.25, 1.0, 3e38, float("inf"), float("-inf"), float("nan"))

@@ -13,8 +13,8 @@ from tiny_runs import TINY
 
 from vmkla.data import open_dataset
 from vmkla.errors import BadInputError
+from vmkla.models.checkpoints import load_weights
 from vmkla.training import TrainConfig, train
-from vmkla.training.checkpoints import load_weights
 from vmkla.training.validation import overlap
 
 

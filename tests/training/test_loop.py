@@ -28,8 +28,8 @@ from vmkla.data.augment import AugmentConfig
 from vmkla.data.sources import DataSource
 from vmkla.errors import BadInputError, StoppedError, UsageError, VmklaError
 from vmkla.files import output_errors
+from vmkla.models.checkpoints import load_weights
 from vmkla.training import Ranks, StepReport, TrainConfig, TrainResult, train
-from vmkla.training.checkpoints import load_weights
 from vmkla.training.processes import Processes
 from vmkla.training.run_folder import BEST, LAST, STATE
 from vmkla.training.start import prepare
@@ -102,7 +102,7 @@ def test_validation_figures_are_those_of_the_saved_weights(config: TrainConfig) 
     """Loss and Dice of the last epoch, computed again from the files by other means."""
     from vmkla.config import IMAGENET_MEAN, IMAGENET_STD
     from vmkla.data.folder import iter_samples
-    from vmkla.preprocess import PreprocessSpec, Rect, prepare
+    from vmkla.segment.preprocess import PreprocessSpec, Rect, prepare
 
     result = train(config)
     model = load_weights(config.out_dir / LAST).model

@@ -14,8 +14,8 @@ from tiny_runs import assert_same_state, interrupt_at, state_of
 from torch import nn
 
 from vmkla.errors import ArtefactMismatchError, StoppedError, UsageError
+from vmkla.models.checkpoints import load_weights
 from vmkla.training import TrainConfig, train
-from vmkla.training.checkpoints import load_weights
 from vmkla.training.run_folder import BEST, LAST
 
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from vmkla.metadata import ArtefactMetadata
-from vmkla.preprocess import PreprocessSpec
 from vmkla.runner import RunnerSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 Image = npt.NDArray[np.uint8]
 WriteClip = Callable[..., Path]

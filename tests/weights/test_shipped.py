@@ -13,14 +13,14 @@ from vmkla.config import ModelConfig
 from vmkla.data.folder import iter_samples
 from vmkla.data.sources import DataSource
 from vmkla.engines import load_runner
-from vmkla.engines.model_file import open_model
+from vmkla.engines.runners.model_file import open_model
 from vmkla.evaluation import evaluate
+from vmkla.models.checkpoints import load_weights
 from vmkla.models.serving import weights_sha256
+from vmkla.models.weights_file import read_weights
 from vmkla.runner import Runner
-from vmkla.training.checkpoints import load_weights
-from vmkla.training.weights_file import read_weights
-from vmkla.video.options import SegmentOptions
-from vmkla.video.pipeline import segment
+from vmkla.video.file.options import SegmentOptions
+from vmkla.video.file.pipeline import segment
 from vmkla.weights import resolve, shipped
 
 COLONOSCOPY_FRAMES = 1347

@@ -18,7 +18,7 @@ from vmkla.data.augment_pool import AugmentPool
 from vmkla.data.augment_worker import augmented
 from vmkla.data.sources import Sample
 from vmkla.errors import BadInputError, ErrorReport
-from vmkla.preprocess import PreprocessSpec, field_of_view, prepare, prepare_mask
+from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare, prepare_mask
 
 CROP_MARGIN = 1.25
 """Images that will be warped are kept this much larger than the network's input, for detail."""

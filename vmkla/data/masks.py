@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from vmkla.data.rules import MaskOrientation, MaskValues, ReadRules
 from vmkla.errors import BadInputError
-from vmkla.video.headers import JP2, JPEG, Header, image_header
-from vmkla.video.images import decode_unchanged, oriented, read_bytes
+from vmkla.video.media.headers import JP2, JPEG, Header, image_header
+from vmkla.video.media.images import decode_unchanged, oriented, read_bytes
 
 SPREAD = 32
 """Values so close to 0 and 255 (of 255) count as those: a JPEG cannot hold them exactly."""

@@ -25,8 +25,8 @@ from vmkla.errors import ArtefactMismatchError, BadInputError, VmklaError
 from vmkla.imports import require
 from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.plain_values import from_plain
-from vmkla.preprocess import PreprocessSpec
-from vmkla.video.headers import image_header
+from vmkla.segment.preprocess import PreprocessSpec
+from vmkla.video.media.headers import image_header
 
 FORMAT = 1
 """Version of the manifest's layout, raised when a reader of the old one would go wrong."""

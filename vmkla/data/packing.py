@@ -23,7 +23,7 @@ from vmkla.data.sources import PACK_SUFFIX, DataSource, Pair, Sample, raise_prob
 from vmkla.errors import BadInputError, UsageError
 from vmkla.files import file_sha256, written_whole
 from vmkla.imports import require
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 _JPEG_START = b"\xff\xd8\xff"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -213,7 +213,7 @@ def _original(pair: Pair, image: npt.NDArray[np.uint8]) -> bytes | None:
     """The image's own file, when it is a JPEG that decodes to the very pixels; None otherwise."""
     if pair.image == pair.mask:
         return None
-    from vmkla.video.images import read_bytes
+    from vmkla.video.media.images import read_bytes
 
     limit = pair.reading.max_megapixels
     data = read_bytes(pair.image, max_megapixels=limit)

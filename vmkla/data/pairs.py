@@ -18,7 +18,7 @@ from vmkla.files import why_not_regular
 
 if TYPE_CHECKING:
     from vmkla.data.masks import StoredMask
-    from vmkla.video.headers import Header
+    from vmkla.video.media.headers import Header
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def file_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
         wanted = (source.folder / name for name in FOLDER_NAMES[0])
         problems.extend(f"{folder} is not a folder" for folder in wanted if not folder.is_dir())
         return
-    from vmkla.video.images import IMAGE_SUFFIXES
+    from vmkla.video.media.images import IMAGE_SUFFIXES
 
     images, no_images = _by_stem(folders[0], problems)
     mask_files, no_masks = _by_stem(folders[1], problems)
@@ -114,8 +114,8 @@ def read_files(pair: Pair) -> Sample:
 def examine(pair: Pair) -> Examined:
     """Decode an image and its mask, and find all that is wrong with them."""
     from vmkla.data.masks import placed, read_mask
-    from vmkla.video.headers import image_header
-    from vmkla.video.images import decode_image, read_bytes
+    from vmkla.video.media.headers import image_header
+    from vmkla.video.media.images import decode_image, read_bytes
 
     problems: list[tuple[str, str]] = []
 
@@ -173,7 +173,7 @@ def _image_stem(stem: str, images: dict[str, Path]) -> str:
 
 def _by_stem(folder: Path, problems: list[str]) -> tuple[dict[str, Path], set[str]]:
     """Images of a folder by stem, and the stems of what has the name of one and is not a regular file."""
-    from vmkla.video.images import IMAGE_SUFFIXES
+    from vmkla.video.media.images import IMAGE_SUFFIXES
 
     found: dict[str, Path] = {}
     irregular: set[str] = set()

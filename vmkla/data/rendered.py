@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vmkla.data.sources import Sample
-from vmkla.video.clip import Scene
+from vmkla.video.media.clip import Scene
 
 RENDER_HW = (288, 360)
 """Size of rendered training frames, px."""

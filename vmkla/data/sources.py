@@ -15,7 +15,7 @@ from vmkla.data.rules import ReadRules
 from vmkla.data.sequences import rule_for
 from vmkla.errors import BadInputError
 from vmkla.files import read_regular
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 
 SHOWN_PROBLEMS = 20
 """A message lists so many problems and counts the rest."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from vmkla.evaluation.judge import ImageResult, LabelledImage, Mask
 from vmkla.evaluation.summary import ALARM_REGION
-from vmkla.video.overlay import PALETTE_RGB
+from vmkla.segment.overlay import PALETTE_RGB
 
 TRUTH_RGB, PREDICTION_RGB = (255, 230, 0), (0, 230, 255)
 """Yellow and cyan: tissue has neither, and both differ for the colour-blind."""

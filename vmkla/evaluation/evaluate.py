@@ -9,8 +9,8 @@ from vmkla.errors import BadInputError, UsageError
 from vmkla.evaluation.judge import ImageResult, LabelledImage, Mask, judge
 from vmkla.evaluation.summary import summarise
 from vmkla.evaluation.volumes import VolumeScores
-from vmkla.preprocess import PreprocessSpec, Rect
 from vmkla.runner import Runner, RunnerSpec
+from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 OnImage = Callable[[ImageResult, LabelledImage, Mask], None]
 

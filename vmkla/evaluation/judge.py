@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from vmkla.errors import BadInputError
 from vmkla.metrics import Confusion, confusion, mean_measures
-from vmkla.preprocess import PreprocessSpec, field_of_view, prepare, prepare_mask
 from vmkla.runner import Runner
-from vmkla.video.findings import find
+from vmkla.segment.findings import find
+from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare, prepare_mask
 
 Mask = npt.NDArray[np.uint8]
 

@@ -15,7 +15,7 @@ from vmkla.evaluation.summary import size_of
 from vmkla.files import output_errors, write_atomically
 from vmkla.folders import check_free, locked_folder
 from vmkla.metrics import MEASURES
-from vmkla.video.sinks import to_json
+from vmkla.video.media.sinks import to_json
 
 REPORT, ROWS, PAGE = "report.json", "per_image.csv", "report.html"
 _FILES = (REPORT, ROWS, PAGE)

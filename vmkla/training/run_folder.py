@@ -14,8 +14,8 @@ from vmkla.data.arrays import LabelledArrays
 from vmkla.data.naming import without_folders
 from vmkla.errors import UsageError
 from vmkla.files import written_whole
-from vmkla.preprocess import PreprocessSpec
-from vmkla.training.checkpoints import save_weights
+from vmkla.models.checkpoints import save_weights
+from vmkla.segment.preprocess import PreprocessSpec
 from vmkla.training.config import EpochReport, TrainConfig
 from vmkla.training.records import draw_curves, write_metrics
 from vmkla.training.state import load_state

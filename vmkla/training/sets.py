@@ -8,7 +8,7 @@ from vmkla.data.arrays import LabelledArrays, cache_spec, joined, stack
 from vmkla.data.folder import iter_samples, list_pairs
 from vmkla.data.pixels import available
 from vmkla.errors import BadInputError, UsageError
-from vmkla.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec
 from vmkla.training.config import TrainConfig
 
 

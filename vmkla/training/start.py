@@ -11,10 +11,10 @@ from torch import nn
 
 from vmkla.data.arrays import LabelledArrays
 from vmkla.errors import BadInputError, UsageError
+from vmkla.models.checkpoints import description_of, load_weights
 from vmkla.models.vmamba import load_vmamba_encoder
 from vmkla.models.vmkla_unet import build_model
 from vmkla.ops import backends
-from vmkla.training.checkpoints import description_of, load_weights
 from vmkla.training.config import TrainConfig
 from vmkla.training.processes import Processes
 from vmkla.training.run_folder import read_folder

@@ -21,7 +21,7 @@ from vmkla.engines.tensorrt.api import (
     load_api,
     parse_version,
 )
-from vmkla.engines.tensorrt.host_memory import check_memory, free_memory_bytes, needed_memory_bytes
+from vmkla.engines.tensorrt.build.host_memory import check_memory, free_memory_bytes, needed_memory_bytes
 from vmkla.engines.tensorrt.plugins import find_plugin
 from vmkla.errors import MissingDependencyError
 
@@ -174,7 +174,7 @@ def test_swap_in_compressed_memory_is_no_further_memory(tmp_path: Path) -> None:
 
 def test_too_little_memory_is_said_before_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = needed_memory_bytes(179_000_000, rtx=True)
-    monkeypatch.setattr("vmkla.engines.tensorrt.host_memory.free_memory_bytes", lambda: needed)
+    monkeypatch.setattr("vmkla.engines.tensorrt.build.host_memory.free_memory_bytes", lambda: needed)
     check_memory(179_000_000, rtx=True)
     with pytest.raises(MissingDependencyError, match=r"takes about 3.0 GiB of memory, free are 1.8 GiB"):
         check_memory(179_000_000, rtx=False)

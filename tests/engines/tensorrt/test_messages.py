@@ -43,7 +43,7 @@ import gc
 from pathlib import Path
 from vmkla.engines.tensorrt.api import load_api
 from vmkla.engines.tensorrt.messages import Messages
-from vmkla.engines.tensorrt.network import parse_network
+from vmkla.engines.tensorrt.build.network import parse_network
 from vmkla.engines.tensorrt.plugins import missing_creators
 from vmkla.errors import ArtefactMismatchError
 

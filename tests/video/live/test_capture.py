@@ -25,7 +25,7 @@ from vmkla.video.live.sources.address import parse_address
 from vmkla.video.live.sources.cameras import CameraContext, CaptureLimits
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.sources.health import HealthLimits
-from vmkla.video.rgb import RgbConverter
+from vmkla.video.media.rgb import RgbConverter
 
 LIMITS = CaptureLimits(HealthLimits(stall_s=0.3, black_s=0.1, frozen_s=0.3), retry_s=0.02, retry_max_s=0.1)
 Start = Callable[..., Capture]

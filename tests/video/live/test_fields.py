@@ -17,12 +17,12 @@ from live_workers import CommandedRunner
 from woven_clips import woven_frames, write_flagged
 
 from vmkla.errors import UsageError
-from vmkla.video.decoding import VideoSource
+from vmkla.video.file.options import Cancellation
 from vmkla.video.live.network.fields import WholeFrames, looks_woven, upper_field
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.run import run_live
 from vmkla.video.live.sources.address import parse_address
-from vmkla.video.options import Cancellation
+from vmkla.video.media.decoding import VideoSource
 
 Image = npt.NDArray[np.uint8]
 Clip = tuple[list[Image], list[Image], list[Image]]
@@ -155,8 +155,8 @@ def _stop_after(out: Path, text: str, cancel: Cancellation) -> None:
 @pytest.mark.parametrize("frame", range(3))
 def test_markers_stay_where_the_finding_is_in_the_picture(frame: int) -> None:
     """Interpolated lines move nothing: the box is that of the upper field, in pixels of the whole picture."""
-    from vmkla.preprocess import PreprocessSpec, Rect, prepare
-    from vmkla.video.findings import find
+    from vmkla.segment.findings import find
+    from vmkla.segment.preprocess import PreprocessSpec, Rect, prepare
 
     rgb = boxes_in_fields(3)[frame]
     spec, whole = PreprocessSpec(96, 192), Rect(0, 0, 192, 96)

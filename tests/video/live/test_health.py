@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vmkla.video.clip import render_clip
 from vmkla.video.live.picture import SignalState
 from vmkla.video.live.sources.health import HealthLimits, SignalHealth
+from vmkla.video.media.clip import render_clip
 
 STEP_S = 0.04
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vmkla.errors import UsageError
-from vmkla.preprocess import Rect
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.options import LiveOptions
 
 

@@ -10,8 +10,8 @@ from typing import cast
 import numpy as np
 import pytest
 
-from vmkla.preprocess import Rect
-from vmkla.video.findings import Findings
+from vmkla.segment.findings import Findings
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.loop import DisplayLoop

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vmkla.preprocess import Rect
-from vmkla.video import overlay
-from vmkla.video.clip import render_clip
-from vmkla.video.findings import Findings, find
+from vmkla.segment import overlay
+from vmkla.segment.findings import Findings, find
+from vmkla.segment.overlay import OverlayStyle
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
 from vmkla.video.live.picture import LivePicture, LiveResult
-from vmkla.video.overlay import OverlayStyle
+from vmkla.video.media.clip import render_clip
 
 Image = npt.NDArray[np.uint8]
 HEIGHT, WIDTH = 120, 160

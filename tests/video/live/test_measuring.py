@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vmkla.preprocess import Rect
-from vmkla.video.findings import Findings
+from vmkla.segment.findings import Findings
+from vmkla.segment.overlay import PALETTE_RGB, draw, outline
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.conformance.measuring import MeasuringScreen, wrong_pixels
 from vmkla.video.live.markers.marker_board import Marker
 from vmkla.video.live.picture import AiState, LivePicture, LiveStatus, SignalState
 from vmkla.video.live.screen import Shown
-from vmkla.video.overlay import PALETTE_RGB, draw, outline
 
 Image = npt.NDArray[np.uint8]
 HW = (40, 60)

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from vmkla.errors import BadInputError
-from vmkla.preprocess import Rect
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.picture import LivePicture

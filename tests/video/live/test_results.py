@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vmkla.errors import BadInputError
-from vmkla.preprocess import Rect
-from vmkla.video.findings import find
+from vmkla.segment.findings import find
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.link.results import decode_result, encode_result
 from vmkla.video.live.picture import LiveResult
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vmkla.video.clip import Scene
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, change, thumbnail
+from vmkla.video.media.clip import Scene
 
 Image = npt.NDArray[np.uint8]
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from vmkla.errors import MissingDependencyError
-from vmkla.video.findings import Findings
+from vmkla.segment.findings import Findings
 from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.picture import AiState, LivePicture, LiveResult, LiveStatus, SignalState
 from vmkla.video.live.screen import FileScreen, NullScreen, Screen, Shown, WindowScreen
@@ -51,7 +51,7 @@ def marked(rgb: np.ndarray) -> Shown:
     height, width = rgb.shape[:2]
     mask = np.zeros((height, width), np.uint8)
     mask[height // 4 : height // 2, width // 4 : width // 2] = 1
-    from vmkla.preprocess import Rect
+    from vmkla.segment.preprocess import Rect
 
     box = Rect(width // 4, height // 4, width // 2 - width // 4, height // 2 - height // 4)
     area = int(mask.sum())

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmkla.errors import BadInputError, UsageError
-from vmkla.preprocess import Rect
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.picture import LivePicture
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError
 from vmkla.video.live.recording.disk_writer import INDEX, Block, DiskWriter, Index, SegmentFile, read_index

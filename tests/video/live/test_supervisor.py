@@ -25,8 +25,8 @@ from live_workers import CommandedRunner
 
 from vmkla.engines import load_runner
 from vmkla.errors import VmklaError
-from vmkla.preprocess import Rect
-from vmkla.self_test import known_output
+from vmkla.segment.preprocess import Rect
+from vmkla.segment.self_test import known_output
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.network.generation import Generation
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits, WorkerOptions

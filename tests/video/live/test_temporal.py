@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmkla.errors import UsageError
-from vmkla.preprocess import Rect
-from vmkla.video.findings import find
+from vmkla.segment.findings import find
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.markers.scene import thumbnail
 from vmkla.video.live.network.temporal import RESET_AFTER_S, TemporalFilter, TemporalOptions
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vmkla.errors import BadInputError
-from vmkla.video.findings import Findings
+from vmkla.segment.findings import Findings
 from vmkla.video.live.link.pulse import Pulse
 from vmkla.video.live.network.watch import Fault, SupervisorLimits, Watch
 from vmkla.video.live.picture import AiState, LiveResult

@@ -10,7 +10,7 @@ from typing import Any
 from vmkla.errors import UsageError
 from vmkla.files import output_errors, write_atomically
 from vmkla.folders import RESERVE
-from vmkla.video.sinks import DiskReserve, to_json
+from vmkla.video.media.sinks import DiskReserve, to_json
 
 EVENTS, REPORT, FRAMES, RECORDING = "events.jsonl", "report.json", "frames.jsonl", "recording"
 REPLACED = (REPORT, EVENTS, FRAMES)

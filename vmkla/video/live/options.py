@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmkla.errors import UsageError
-from vmkla.preprocess import Rect
-from vmkla.video.interlace import Deinterlace, check_deinterlace
-from vmkla.video.options import check_drawing
-from vmkla.video.overlay import OverlayStyle
+from vmkla.segment.overlay import OverlayStyle
+from vmkla.segment.preprocess import Rect
+from vmkla.video.file.options import check_drawing
+from vmkla.video.media.interlace import Deinterlace, check_deinterlace
 
 if TYPE_CHECKING:
     from vmkla.video.live.network.temporal import TemporalOptions

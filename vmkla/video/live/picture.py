@@ -8,7 +8,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.video.findings import Findings
+from vmkla.segment.findings import Findings
 
 MAX_PICTURE_BYTES = 3 * 3840 * 2160
 """The largest picture that is taken: 4K UHD in RGB."""

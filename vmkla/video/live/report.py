@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vmkla import __version__
+from vmkla.video.file.report import Outcome
 from vmkla.video.latency import LatencyStats
 from vmkla.video.live.network.watch import TOO_SLOW
 from vmkla.video.live.picture import AiState
 from vmkla.video.live.tallies import Tallies
-from vmkla.video.report import Outcome
 
 _LASTING_S = 0.5
 """One late result just before the end says nothing of a run."""

@@ -18,6 +18,8 @@ from vmkla.errors import DegradedError, StoppedError, UsageError, VmklaError
 from vmkla.folders import locked_folder
 from vmkla.names import Names
 from vmkla.runner import Runner
+from vmkla.video.file.options import Cancellation
+from vmkla.video.file.report import Outcome
 from vmkla.video.live.describe import names_in, plain_settings
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.folder import EVENTS, FRAMES, RECORDING, REPLACED, LiveFolder, open_folder
@@ -39,8 +41,6 @@ from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.status_writer import StatusWriter
 from vmkla.video.live.tallies import Tallies
-from vmkla.video.options import Cancellation
-from vmkla.video.report import Outcome
 
 __all__ = ["LiveOptions", "LiveReport", "run_live"]
 

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.segment.overlay import PALETTE_RGB
 from vmkla.video.latency import LatencyStats
 from vmkla.video.live.picture import AiState, LivePicture
 from vmkla.video.live.screen import Screen, Shown
 from vmkla.video.live.status_strip import DisplayBuffer
-from vmkla.video.overlay import PALETTE_RGB
 
 _REMEMBERED = 600
 """Pictures whose capture time is kept: a marker is never older than a small part of this."""

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
-from vmkla.preprocess import Rect, union
-from vmkla.video.findings import Findings
+from vmkla.segment.findings import Findings
+from vmkla.segment.preprocess import Rect, union
 from vmkla.video.live.picture import MAX_PICTURE_BYTES, LiveResult
 
 RESULT_BYTES = MAX_PICTURE_BYTES // 3 + (1 << 22)

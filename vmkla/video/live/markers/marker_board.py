@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.preprocess import Rect, union
+from vmkla.segment.overlay import Drawing, OverlayStyle, outline, paint
+from vmkla.segment.preprocess import Rect, union
 from vmkla.video.live.markers.motion import follow
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 from vmkla.video.live.picture import LivePicture, LiveResult
-from vmkla.video.overlay import Drawing, OverlayStyle, outline, paint
 
 MAX_STALENESS_S = 0.12
 """What regulators accept as marker delay (FDA De Novo DEN200055)."""
@@ -63,7 +63,7 @@ class MarkerBoard:
     shown, with or without a marker, since it remembers what went by.
 
     Args:
-        style, alpha: as for ``vmkla.video.overlay.draw``.
+        style, alpha: as for ``vmkla.segment.overlay.draw``.
         max_staleness_s: 0 draws on the marker's own picture only.
         motion: move markers along with the picture.
         scene_limit: for the change since the marker's picture; see ``vmkla.video.live.markers.scene.change``.

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.preprocess import Rect
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.markers.scene import Thumbnail
 
 _POINTS_PER_SIDE = 7

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.video.interlace import Deinterlace, check_deinterlace
+from vmkla.video.media.interlace import Deinterlace, check_deinterlace
 
 COMBED = 0.002
 """From this share of zigzags down the lines on, a frame looks woven. Woven clips with motion have 0.005 to

@@ -143,7 +143,7 @@ class TemporalFilter:
         return np.where(before > 0, np.maximum(lifted, probability), probability)
 
     def _classes_of(self, probability: Floats) -> npt.NDArray[np.uint8]:
-        """(h, w): the class of each pixel, as ``vmkla.video.findings.find`` reads it."""
+        """(h, w): the class of each pixel, as ``vmkla.segment.findings.find`` reads it."""
         if len(probability) == 1:
             return np.asarray(probability[0] >= self._threshold, np.uint8)
         return np.asarray(np.argmax(probability, axis=0), np.uint8)

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from vmkla.errors import UsageError
-from vmkla.preprocess import PreprocessSpec, Rect, field_of_view, prepare, visible_field
 from vmkla.runner import Runner, check_one_by_one
 from vmkla.safe_text import log_printable
-from vmkla.self_test import check_probability, check_self_test
-from vmkla.video.findings import find
-from vmkla.video.interlace import Deinterlace
+from vmkla.segment.findings import find
+from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, prepare, visible_field
+from vmkla.segment.self_test import check_probability, check_self_test
+from vmkla.video.file.report import describe_model, describe_runtime, model_warnings
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.pulse import Heart
 from vmkla.video.live.link.results import encode_result
@@ -36,7 +36,7 @@ from vmkla.video.live.network.fields import WholeFrames
 from vmkla.video.live.network.temporal import TemporalFilter, TemporalOptions
 from vmkla.video.live.picture import LivePicture, LiveResult
 from vmkla.video.live.precedence import keep_memory
-from vmkla.video.report import describe_model, describe_runtime, model_warnings
+from vmkla.video.media.interlace import Deinterlace
 from vmkla.video.stages import Stopwatch
 
 LOAD_CAUSE = "model cannot be loaded"

@@ -20,7 +20,7 @@ from typing import Any
 
 import cv2
 
-from vmkla.preprocess import Rect
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError, stop_reason

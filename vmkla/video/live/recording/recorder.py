@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vmkla.errors import UsageError
-from vmkla.preprocess import Rect
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.recording.disk_guard import MIN_FREE_BYTES, DiskGuard

@@ -21,12 +21,12 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.preprocess import Rect
-from vmkla.video.frames import VideoTraits
-from vmkla.video.h264 import H264Encoder
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.picture import LivePicture
 from vmkla.video.live.recording.disk_guard import RecordingStoppedError
 from vmkla.video.live.recording.disk_writer import Block, DiskWriter, Row, SegmentFile
+from vmkla.video.media.frames import VideoTraits
+from vmkla.video.media.h264 import H264Encoder
 
 STREAMS = ("raw", "overlay")
 TRAITS = VideoTraits(time_base=Fraction(1, 1_000_000), frame_rate=Fraction(30))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vmkla.errors import BadInputError
 from vmkla.video.live.sources.health import HealthLimits
-from vmkla.video.streams import exact
+from vmkla.video.media.streams import exact
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError, UsageError
-from vmkla.video.clip import FPS, Scene
 from vmkla.video.live.picture import MAX_PICTURE_BYTES
 from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.cameras import CameraContext, Shot, stream_facts
-from vmkla.video.media_errors import reading_errors
-from vmkla.video.rgb import RgbConverter
-from vmkla.video.streams import OpenVideo
+from vmkla.video.media.clip import FPS, Scene
+from vmkla.video.media.errors import reading_errors
+from vmkla.video.media.rgb import RgbConverter
+from vmkla.video.media.streams import OpenVideo
 
 _LATE_S = 0.5  # a player so late (its process was stopped) does not hurry after the time that is gone
 _RENDERED_PX = 480 * 360  # a frame of this size takes about 45 ms to render; larger ones are enlarged

@@ -17,10 +17,10 @@ from vmkla.cpus import codec_threads
 from vmkla.errors import BadInputError
 from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.cameras import CameraContext, CameraError, Shot, stream_facts
-from vmkla.video.media_errors import MEDIA_ERRORS, reason
-from vmkla.video.rgb import RgbConverter
-from vmkla.video.streams import FORMATS, LENIENT_METADATA
-from vmkla.video.tracks import choose_track, list_tracks
+from vmkla.video.media.errors import MEDIA_ERRORS, reason
+from vmkla.video.media.rgb import RgbConverter
+from vmkla.video.media.streams import FORMATS, LENIENT_METADATA
+from vmkla.video.media.tracks import choose_track, list_tracks
 
 _POLL_S = 0.1
 _DRIFT = 1e-3  # the camera's clock and this one may part by so much, seconds per second

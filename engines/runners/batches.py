@@ -1,0 +1,45 @@
+"""What every runner asks of the frames it is given, and the form in which a network takes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import ShapeError
+from vmkla.metadata import InputType
+from vmkla.runner import RunnerSpec
+
+Frames = npt.NDArray[np.uint8]
+NetworkInput = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
+def check_frames(frames_rgb: Frames, spec: RunnerSpec) -> None:
+    """Refuse a batch that a model does not take.
+
+    Raises:
+        ShapeError: not (n, height, width, 3) uint8, or not the fixed batch size.
+    """
+    expected = (spec.batch or "n", spec.height, spec.width, 3)
+    seen_type = str(getattr(frames_rgb, "dtype", type(frames_rgb).__name__))
+    if seen_type != "uint8":
+        raise ShapeError(f"frames must be a uint8 array {expected}, got {seen_type}")
+    shape = frames_rgb.shape
+    if len(shape) != 4 or shape[1:] != expected[1:] or (spec.batch is not None and shape[0] != spec.batch):
+        raise ShapeError(
+            f"frames must be {expected}, got {shape}",
+            hint="vmkla.segment.preprocess.prepare makes frames of the model's size.",
+        )
+
+
+def network_input(frames_rgb: Frames, input_type: InputType) -> NetworkInput:
+    """Frames as a file of that input type takes them.
+
+    Args:
+        frames_rgb: (n, height, width, 3) uint8, RGB.
+        input_type: of the file, from its metadata.
+    Returns:
+        The same values, contiguous: uint8 as they are, or float32 (n, 3, height, width).
+    """
+    if input_type == "uint8":
+        return np.ascontiguousarray(frames_rgb)
+    return np.ascontiguousarray(frames_rgb.transpose(0, 3, 1, 2), dtype=np.float32)

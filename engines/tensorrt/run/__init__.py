@@ -1,0 +1,1 @@
+"""Load a TensorRT engine and run it."""

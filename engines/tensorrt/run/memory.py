@@ -1,0 +1,227 @@
+"""Device and pinned memory, streams, events and CUDA graphs of one GPU: one interface over two packages.
+
+cuda-bindings is what a desktop has; PyCUDA is what many a Jetson has. Both bind the driver's API, so that is
+what the interface is cut from. Handles are plain numbers, as TensorRT takes them. TensorRT works in a GPU's
+primary context, and so does everything here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.engines.tensorrt.machine import cuda_version, find_gpu
+from vmkla.errors import MissingDependencyError, VmklaError
+
+logger = logging.getLogger(__name__)
+
+Package = Literal["auto", "cuda-bindings", "pycuda"]
+
+OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
+OLDEST_CUDA = 12
+# CUstream_flags and CUstreamCaptureMode of the driver's API, the same in every version.
+STREAM_NON_BLOCKING = 1
+CAPTURE_THREAD_LOCAL = 1
+
+
+class CudaError(VmklaError):
+    """A call of CUDA's driver that did not succeed."""
+
+
+class Cuda(ABC):
+    """One GPU through one package. All calls but ``close`` are made inside ``current()``.
+
+    Attributes:
+        package: the package and its version.
+        index: of the GPU.
+    """
+
+    package: str
+    index: int
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the GPU's primary context that of the calling thread, for a block."""
+        self._push()
+        try:
+            yield
+        except BaseException:
+            # A GPU that failed says so at every later call; the first error is the one to tell.
+            with contextlib.suppress(CudaError):
+                self._pop()
+            raise
+        self._pop()
+
+    @abstractmethod
+    def allocate(self, nbytes: int) -> int:
+        """Device memory; its address."""
+
+    @abstractmethod
+    def free(self, pointer: int) -> None:
+        """Give device memory back."""
+
+    @abstractmethod
+    def allocate_pinned(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        """Host memory that stays in place, which asynchronous copies need; (nbytes,) uint8."""
+
+    @abstractmethod
+    def free_pinned(self, array: npt.NDArray[np.uint8]) -> None:
+        """Give pinned memory back; the array and its views are dead from then on."""
+
+    @abstractmethod
+    def create_stream(self) -> int:
+        """A stream that does not wait for the default stream; its handle."""
+
+    @abstractmethod
+    def destroy_stream(self, stream: int) -> None:
+        """Destroy a stream."""
+
+    @abstractmethod
+    def synchronize(self, stream: int) -> None:
+        """Wait until a stream is empty."""
+
+    @abstractmethod
+    def create_event(self) -> int:
+        """An event; its handle."""
+
+    @abstractmethod
+    def destroy_event(self, event: int) -> None:
+        """Destroy an event."""
+
+    @abstractmethod
+    def record(self, event: int, stream: int) -> None:
+        """Mark the end of what a stream holds so far."""
+
+    @abstractmethod
+    def wait(self, event: int) -> None:
+        """Wait until a stream has come to an event's mark."""
+
+    @abstractmethod
+    def upload(self, pointer: int, array: npt.NDArray[Any], stream: int) -> None:
+        """Queue a copy of a contiguous pinned array to device memory."""
+
+    @abstractmethod
+    def download(self, array: npt.NDArray[Any], pointer: int, stream: int) -> None:
+        """Queue a copy of device memory to a contiguous pinned array."""
+
+    def capture(self, stream: int, enqueue: Callable[[], None]) -> int:
+        """Record what ``enqueue`` puts on a stream as a CUDA graph, without running it.
+
+        Returns:
+            The graph, ready to launch.
+        Raises:
+            VmklaError: of ``enqueue``; the stream is then as before.
+            CudaError: something in it cannot be captured.
+        """
+        self._begin_capture(stream)
+        try:
+            enqueue()
+        except BaseException:
+            # The capture has to be ended whatever came of it; the first error is the one to tell.
+            with contextlib.suppress(CudaError):
+                self._destroy_graph(self._end_capture(stream))
+            raise
+        graph = self._end_capture(stream)
+        try:
+            return self._instantiate(graph)
+        finally:
+            self._destroy_graph(graph)
+
+    @abstractmethod
+    def launch(self, graph: int, stream: int) -> None:
+        """Queue a captured graph."""
+
+    @abstractmethod
+    def destroy_captured(self, graph: int) -> None:
+        """Destroy what ``capture`` gave."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the primary context, once everything in it is released."""
+
+    @abstractmethod
+    def _push(self) -> None: ...
+
+    @abstractmethod
+    def _pop(self) -> None: ...
+
+    @abstractmethod
+    def _begin_capture(self, stream: int) -> None: ...
+
+    @abstractmethod
+    def _end_capture(self, stream: int) -> int: ...
+
+    @abstractmethod
+    def _instantiate(self, graph: int) -> int: ...
+
+    @abstractmethod
+    def _destroy_graph(self, graph: int) -> None: ...
+
+
+def open_cuda(index: int = 0, package: Package = "auto") -> Cuda:
+    """A GPU, through whichever package is installed.
+
+    Args:
+        index: of the GPU.
+        package: ``auto`` takes cuda-bindings, else PyCUDA; both do the same.
+    Raises:
+        MissingDependencyError: there is no driver, no such GPU, or neither package.
+    """
+    find_gpu(index)
+    tried = []
+    for name in ("cuda-bindings", "pycuda") if package == "auto" else (package,):
+        try:
+            opened = _open_cuda_bindings(index) if name == "cuda-bindings" else _open_pycuda(index)
+        except ImportError as error:
+            tried.append(f"{name} ({error})")
+        except CudaError as error:
+            raise MissingDependencyError(
+                f"GPU {index} cannot be opened: {error.message}",
+                hint="Look at nvidia-smi: is the GPU free?",
+            ) from error
+        else:
+            logger.info("GPU %d through %s", index, opened.package)
+            return opened
+    raise MissingDependencyError(
+        f"an engine needs cuda-bindings or PyCUDA, which cannot be imported here: {', '.join(tried)}",
+        hint=f"Run: {install_command()}   (on a Jetson also: pip install 'vmkla[jetson]')",
+    )
+
+
+def install_command() -> str:
+    """The command that installs cuda-bindings, of the version that goes with the driver here."""
+    version = cuda_version()
+    major = 0 if version is None else int(version.partition(".")[0])
+    if major < OLDEST_CUDA:  # no driver, or one that no version in use goes with
+        return "pip install 'vmkla[tensorrt]'"
+    return f"pip install 'cuda-bindings>=12.8,<{major + 1}'"
+
+
+def failure(call: str, code: int | None, name: str, meaning: str) -> CudaError:
+    """The error of a call that did not succeed.
+
+    Args:
+        call: function of the driver's API.
+        code: its status; None where the package does not tell it.
+        name, meaning: of the status.
+    """
+    status = f"status {code} ({name})" if code is not None else name
+    hint = None
+    if name == OUT_OF_MEMORY:
+        hint = "Other programs may hold the GPU's memory, see nvidia-smi; or build with a smaller --profile."
+    return CudaError(f"CUDA's {call} failed with {status}: {meaning}", hint=hint)
+
+
+def _open_cuda_bindings(index: int) -> Cuda:
+    return importlib.import_module("vmkla.engines.tensorrt.run.memory_cuda_bindings").CudaBindings(index)  # type: ignore[no-any-return]
+
+
+def _open_pycuda(index: int) -> Cuda:
+    return importlib.import_module("vmkla.engines.tensorrt.run.memory_pycuda").PyCuda(index)  # type: ignore[no-any-return]

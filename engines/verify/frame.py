@@ -1,0 +1,260 @@
+"""One frame through two artefacts: how far their probabilities lie apart, what their masks find and lose."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import BadInputError
+from vmkla.evaluation.judge import compare as count_pixels
+from vmkla.evaluation.judge import largest_region, remaining_preprocess
+from vmkla.evaluation.summary import ALARM_REGION
+from vmkla.runner import Runner, RunnerSpec
+from vmkla.segment.findings import find
+from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, prepare, restore
+
+Rgb = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.uint8]
+Probability = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class VerifyFrame:
+    """What two artefacts are compared on.
+
+    Attributes:
+        name: for the report.
+        image_rgb: (H, W, 3) uint8.
+        mask: the truth, (H, W) uint8, class indices; None where nobody marked it.
+        prepared: how it was brought to another size already; None for an image of its own size.
+    """
+
+    name: str
+    image_rgb: Rgb
+    mask: Mask | None = None
+    prepared: PreprocessSpec | None = None
+
+    def view(self, spec: RunnerSpec) -> tuple[Rgb, Rect]:
+        """The network's input, (height, width, 3), and the field of view that it shows."""
+        wanted = remaining_preprocess(self.name, self.prepared, spec.metadata.preprocess)
+        rect = field_of_view(self.image_rgb, wanted.roi)
+        return prepare(self.image_rgb, wanted, rect), rect
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One connected region (8-neighbourhood) of the truth, or of the reference's mask where there is none.
+
+    Attributes:
+        share: of the image, 0 to 1.
+        found_by_reference, found_by_candidate: the mask shares a pixel with it.
+    """
+
+    share: float
+    found_by_reference: bool
+    found_by_candidate: bool
+
+    @property
+    def lost(self) -> bool:
+        """The reference finds it, and the candidate does not."""
+        return self.found_by_reference and not self.found_by_candidate
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """How far two outlines lie apart, in pixels of the image; both directions in one pool.
+
+    Attributes:
+        mean_px, hd95_px: mean and 95th percentile of the distances.
+    """
+
+    mean_px: float
+    hd95_px: float
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """One frame.
+
+    Attributes:
+        name: of the frame.
+        finite_reference, finite_candidate: every probability is finite; what is not counts as 0 in the masks.
+        max_error, mean_error: of the absolute difference of all probabilities.
+        agreement: Dice of the two masks; 1 when both are empty.
+        dice_reference, dice_candidate: against the truth; without truth 1, and the agreement.
+        has_lesion: something is in the truth; without truth, the reference marks a region larger than
+            ``ALARM_REGION``.
+        empty: nothing is in the truth; without truth, the reference marks no pixel.
+        alarm_reference, alarm_candidate: a region larger than ``ALARM_REGION`` is marked on an empty frame.
+        lesions: of the truth; without truth, the reference's regions larger than ``ALARM_REGION``.
+        boundary_reference, boundary_candidate: distance to the truth's outline; without truth None, and the
+            distance to the reference's. None as well where one of the two marks nothing.
+    """
+
+    name: str
+    finite_reference: bool
+    finite_candidate: bool
+    max_error: float
+    mean_error: float
+    agreement: float
+    dice_reference: float
+    dice_candidate: float
+    has_lesion: bool
+    empty: bool
+    alarm_reference: bool
+    alarm_candidate: bool
+    lesions: tuple[Lesion, ...]
+    boundary_reference: Boundary | None
+    boundary_candidate: Boundary | None
+
+    @property
+    def drop(self) -> float:
+        """Dice that the candidate loses."""
+        return self.dice_reference - self.dice_candidate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameMasks:
+    """The masks of one frame at its own pixels, (H, W) uint8, class indices.
+
+    Attributes:
+        reference, candidate: of the two artefacts.
+    """
+
+    reference: Mask
+    candidate: Mask
+
+
+def answer(runner: Runner, frame: VerifyFrame) -> Probability:
+    """What a runner says to a frame, (classes, height, width); a fixed batch is filled with it."""
+    prepared, _ = frame.view(runner.spec)
+    answers = runner.infer(np.repeat(prepared[None], runner.spec.batch or 1, axis=0))
+    return np.asarray(answers[0])
+
+
+def judge_frame(
+    frame: VerifyFrame,
+    reference: tuple[RunnerSpec, Probability],
+    candidate: tuple[RunnerSpec, Probability],
+) -> tuple[FrameResult, FrameMasks, npt.NDArray[np.float32]]:
+    """Hold two answers against each other, and both against the truth where there is one.
+
+    Args:
+        frame: what was asked.
+        reference, candidate: the specs and the (classes, height, width) answers. Each mask is made by its
+            own model's threshold, at the frame's own pixels, as ``infer`` makes it.
+    Returns:
+        The result, the masks, and all absolute differences of probabilities: at the network's pixels, or at
+        the frame's own where the two networks see frames of another size.
+    Raises:
+        BadInputError: the truth does not fit the image or the models.
+    """
+    classes = reference[0].num_classes
+    finite, sound, masks, rects = [], [], [], []
+    size_hw = (frame.image_rgb.shape[0], frame.image_rgb.shape[1])
+    for spec, probability in (reference, candidate):
+        finite.append(bool(np.isfinite(probability).all()))
+        sound.append(probability if finite[-1] else np.nan_to_num(probability, posinf=0.0, neginf=0.0))
+        rects.append(frame.view(spec)[1])
+        masks.append(find(sound[-1], rects[-1], size_hw, spec.metadata.threshold).mask)
+    if sound[0].shape != sound[1].shape or rects[0] != rects[1]:
+        sound = [restore(part, rect, size_hw) for part, rect in zip(sound, rects, strict=True)]
+    error = np.abs(sound[0] - sound[1])
+    truth = None if frame.mask is None else _checked_truth(frame, classes)
+    target = masks[0] if truth is None else truth
+    # Marks without a truth to vouch for them are lesions from the size on that makes a false alarm.
+    least = ALARM_REGION if truth is None else 0.0
+    lesions = _lesions(target, masks[0], masks[1], least)
+    empty = not target.any()
+    alarms = [empty and largest_region(mask) > ALARM_REGION for mask in masks]
+    agreement = _dice(masks[1], masks[0], classes)
+    result = FrameResult(
+        name=frame.name,
+        finite_reference=finite[0],
+        finite_candidate=finite[1],
+        max_error=float(error.max()),
+        mean_error=float(error.mean(dtype=np.float64)),
+        agreement=agreement,
+        dice_reference=_dice(masks[0], target, classes),
+        dice_candidate=_dice(masks[1], target, classes),
+        has_lesion=bool(lesions),
+        empty=empty,
+        alarm_reference=alarms[0],
+        alarm_candidate=alarms[1],
+        lesions=lesions,
+        boundary_reference=None if truth is None else boundary(masks[0], target),
+        boundary_candidate=boundary(masks[1], target),
+    )
+    return result, FrameMasks(*masks), error
+
+
+def boundary(mask: Mask, target: Mask) -> Boundary | None:
+    """Distance of the outlines of the classes that both have; None when they share none.
+
+    Args:
+        mask, target: (H, W) uint8, class indices.
+    """
+    distances = []
+    for value in np.intersect1d(np.unique(mask[mask > 0]), np.unique(target[target > 0])):
+        edges = [_edge(part == value) for part in (mask, target)]
+        for here, there in (edges, edges[::-1]):
+            distance = cv2.distanceTransform(
+                np.where(there, 0, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+            )
+            distances.append(distance[here])
+    if not distances:
+        return None
+    pool = np.concatenate(distances)
+    return Boundary(float(pool.mean()), float(np.percentile(pool, 95)))
+
+
+def _edge(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Pixels of a region with a neighbour outside it, the image's border included."""
+    cross = np.asarray(cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
+    inner = cv2.erode(region.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(region & (inner == 0))
+
+
+def _lesions(target: Mask, reference: Mask, candidate: Mask, least: float) -> tuple[Lesion, ...]:
+    """Regions of one class that are larger than a share of the image, and who finds them."""
+    found = []
+    for value in np.unique(target[target > 0]):
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(
+            (target == value).astype(np.uint8), connectivity=8
+        )
+        for label in range(1, count):
+            share = float(stats[label, cv2.CC_STAT_AREA] / target.size)
+            if share > least:
+                region = labels == label
+                seen = [bool((mask[region] == value).any()) for mask in (reference, candidate)]
+                found.append(Lesion(share, *seen))
+    return tuple(found)
+
+
+def _dice(mask: Mask, target: Mask, classes: int) -> float:
+    """Mean over the classes but the background; a class that neither has scores 1."""
+    return count_pixels(mask, target, classes).measures()["dice"]
+
+
+def _checked_truth(frame: VerifyFrame, classes: int) -> Mask:
+    truth = np.asarray(frame.mask, np.uint8)
+    if truth.shape != frame.image_rgb.shape[:2]:
+        raise BadInputError(
+            f"{frame.name}: the image is {frame.image_rgb.shape[:2]} and its truth {truth.shape} "
+            "(height, width); they must be equal"
+        )
+    if truth.max(initial=0) > max(1, classes - 1):
+        raise BadInputError(
+            f"{frame.name}: the truth holds class {truth.max()}, the models know classes 0 to "
+            f"{max(1, classes - 1)}",
+            hint="Use models that were trained on this set's classes.",
+        )
+    return truth

@@ -1,0 +1,136 @@
+"""What is compared on: labelled images, or pictures without truth; what becomes of unreadable ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from vmkla.engines.verify.frame import VerifyFrame
+from vmkla.errors import BadInputError
+from vmkla.limits import MAX_MEGAPIXELS, check_unreadable
+from vmkla.names import Names
+from vmkla.video.media.images import read_image
+from vmkla.video.media.naming import name_source
+from vmkla.video.media.sources import ImageItem, ImageSource, open_source
+
+if TYPE_CHECKING:
+    from vmkla.data.sources import Pair
+
+MEND = "Mend or remove them. For labelled images: vmkla data check --data DIR"
+
+Item = TypeVar("Item")
+
+
+class VerifyInputs:
+    """Frames of one set, read once.
+
+    Attributes:
+        problems: what could not be read so far.
+        notes: what else the user should know of what was read.
+
+    Args:
+        frames: given itself for problems and notes, reads the frames.
+        total: how many there are; None when only reading tells.
+        names: for messages and the report.
+    """
+
+    def __init__(
+        self, frames: Callable[[VerifyInputs], Iterator[VerifyFrame]], total: int | None, names: Names
+    ) -> None:
+        self._frames = frames
+        self.names = names
+        self.total = total
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+
+    def __iter__(self) -> Iterator[VerifyFrame]:
+        self.problems.clear()
+        self.notes.clear()
+        return self._frames(self)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Notes and problems as sentences."""
+        return [*self.notes, *(f"passed over: {problem}" for problem in self.problems)]
+
+
+def labelled_inputs(pairs: Sequence[Pair], *, names: Names | None = None, stride: int = 1) -> VerifyInputs:
+    """Images with masks.
+
+    Args:
+        pairs: what ``vmkla.data.list_pairs`` found.
+        names: of the pairs, see ``vmkla.data.naming``.
+        stride: every how many-th is taken.
+    """
+    chosen, shown = pairs[::stride], names or Names({})
+
+    def read(pair: Pair) -> VerifyFrame:
+        sample = pair.read(pair)
+        return VerifyFrame(sample.name, sample.image_rgb, sample.mask, sample.prepared)
+
+    return VerifyInputs(lambda inputs: _readable(chosen, read, inputs), len(chosen), shown)
+
+
+def unlabelled_inputs(
+    what: str | Path,
+    *,
+    stride: int = 1,
+    anonymous: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> VerifyInputs:
+    """Pictures without truth.
+
+    Args:
+        what: a video, an image, a folder, or a glob of images.
+        stride: every how many-th is taken.
+        anonymous: see ``name_source``.
+        max_megapixels: larger images and frames are not decoded.
+    Raises:
+        BadInputError: there is nothing of the kind.
+    """
+    named = name_source(open_source(what, max_megapixels=max_megapixels), anonymous=anonymous)
+    source = named.source
+    if isinstance(source, ImageSource):
+        items = source.items[::stride]
+        left_out = [named.names.hide(f"{problem.where}: {problem.what}") for problem in source.left_out]
+        check_unreadable(left_out, source.named, "images", hint=MEND)
+
+        def read(item: ImageItem) -> VerifyFrame:
+            return VerifyFrame(item.name, read_image(item.path, max_megapixels=max_megapixels))
+
+        def readable(inputs: VerifyInputs) -> Iterator[VerifyFrame]:
+            inputs.problems += left_out
+            return _readable(items, read, inputs)
+
+        return VerifyInputs(readable, len(items), named.names)
+
+    def decoded(inputs: VerifyInputs) -> Iterator[VerifyFrame]:
+        for frame in source.frames():
+            if frame.index % stride == 0:
+                yield VerifyFrame(f"{named.label} frame {frame.index}", frame.rgb)
+        hide = named.names.hide
+        inputs.problems += [hide(f"{problem.where}: {problem.what}") for problem in source.problems]
+        inputs.notes += [hide(note) for note in source.notes()]
+
+    return VerifyInputs(decoded, None, named.names)
+
+
+def _readable(
+    items: Sequence[Item], read: Callable[[Item], VerifyFrame], inputs: VerifyInputs
+) -> Iterator[VerifyFrame]:
+    """What can be read of some images.
+
+    Raises:
+        BadInputError: more cannot be read than ``MAX_UNREADABLE`` allows.
+    """
+    unreadable: list[str] = []
+    for item in items:
+        try:
+            frame = read(item)
+        except BadInputError as error:
+            unreadable.append(inputs.names.hide(error.message))
+            inputs.problems.append(unreadable[-1])
+            check_unreadable(unreadable, len(items), "images", hint=MEND)
+            continue
+        yield frame

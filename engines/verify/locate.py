@@ -1,0 +1,250 @@
+"""The first node at which two ONNX graphs part: values of the same name, compared layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.cpus import runtime_threads
+from vmkla.engines.runners import custom_ops
+from vmkla.engines.runners.batches import network_input
+from vmkla.engines.runners.model_file import open_model
+from vmkla.engines.runners.onnxruntime_runner import INPUT, PROVIDER, Kernels
+from vmkla.errors import ArtefactMismatchError, BadInputError
+from vmkla.imports import require
+
+PROBES = 32
+"""Values looked at in one run; a thousand values take two runs of each graph, and the last step a few."""
+
+# Largest difference of a value over its largest magnitude, by the coarser precision of the two. Measured: the
+# same file by kernels and by bodies parts by 2.5e-5 at most (nano on real frames; 1.3e-5 a small network with
+# every weight random). A route that is not reversed moves the output of its scan by 4e-1 in the one and 6e-3
+# in the other, which residuals then thin out to 1e-3. Half and 8 bits round on and on: in nano's half file,
+# with nothing wrong, the first value beyond 5e-2 is a spline basis of the deepest decoder block.
+LIMITS = {"fp32": 1e-4, "fp16": 5e-2, "int8": 2.5e-1}
+
+
+@dataclass(frozen=True)
+class Parting:
+    """Where two graphs part.
+
+    Attributes:
+        node, op: the node of the reference whose inputs agree and whose output does not.
+        value: name of that output.
+        error: largest difference of the value over its largest magnitude.
+        limit: beyond which they have parted.
+        inputs: error of each value that it is computed from, as far as both graphs have it.
+        compared: values that were looked at, of all that both graphs have.
+        common: values that both graphs have.
+    """
+
+    node: str
+    op: str
+    value: str
+    error: float
+    limit: float
+    inputs: dict[str, float]
+    compared: int
+    common: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; the error is null where one graph alone gives NaN or infinity."""
+        return {**asdict(self), "error": self.error if math.isfinite(self.error) else None}
+
+
+class OnnxSide:
+    """One of the two graphs, any of whose values can be asked for.
+
+    Args:
+        path: the file.
+        kernels: what runs its custom nodes.
+    Raises:
+        MissingDependencyError: the package onnx is absent.
+        BadInputError, ArtefactMismatchError: the file is not one of vmkla's, or damaged, see ``open_model``.
+    """
+
+    def __init__(self, path: Path, kernels: Kernels) -> None:
+        onnx = require("onnx", extra="export", purpose="finding the node where two graphs part")
+        self._onnx = onnx
+        self.path = path
+        self._kernels = kernels
+        model = open_model(path)
+        try:
+            self._model = onnx.load_model_from_string(model.data)
+        except Exception as error:  # protobuf's DecodeError, whose home has moved between versions
+            raise BadInputError(f"{path} is not a whole ONNX file: {error}") from error
+        self.metadata = model.metadata
+        graph = self._model.graph
+        self.producers = {name: node for node in graph.node for name in node.output if name}
+        self._outputs = [value.name for value in graph.output]
+
+    def values(self) -> list[str]:
+        """Names of what the nodes compute, in the order in which they do."""
+        return list(self.producers)
+
+    def run(self, frames_rgb: npt.NDArray[np.uint8], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        """Compute some values.
+
+        Args:
+            frames_rgb: (n, height, width, 3) uint8.
+            names: of the values.
+        """
+        ort = require("onnxruntime", extra=None, purpose="finding the node where two graphs part")
+        graph = self._model.graph
+        kept = len(graph.output)
+        graph.output.extend(
+            self._onnx.ValueInfoProto(name=name) for name in names if name not in self._outputs
+        )
+        data = self._model.SerializeToString()
+        del graph.output[kept:]
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = runtime_threads(None)
+        if self._kernels == "native":
+            custom_ops.register(options)
+        try:
+            session = ort.InferenceSession(data, options, providers=[PROVIDER])
+            feed = network_input(frames_rgb, self.metadata.input_type)
+            found = session.run(list(names), {INPUT: feed})
+        except Exception as error:  # onnxruntime's exceptions have no base of their own
+            raise ArtefactMismatchError(
+                f"onnxruntime {ort.__version__} cannot show values of {self.path}: "
+                f"{str(error).strip().splitlines()[0]}"
+            ) from error
+        return dict(zip(names, found, strict=True))
+
+
+def locate(
+    reference: tuple[Path, Kernels],
+    candidate: tuple[Path, Kernels],
+    frame_rgb: npt.NDArray[np.uint8],
+    *,
+    limit: float | None = None,
+) -> Parting | None:
+    """Find the first node at which two ONNX files part.
+
+    A search over the values that both have narrows the place down; then the way is followed up as long as a
+    value that the node is computed from has parted as well, so that branches cannot hide the origin.
+
+    Args:
+        reference, candidate: file, and what runs its custom nodes.
+        frame_rgb: (height, width, 3) uint8: what both see, preprocessed.
+        limit: of the relative error; None goes by the coarser precision.
+    Returns:
+        The place; None when no value that was looked at parts.
+    Raises:
+        ArtefactMismatchError: the two have no value in common, or see frames of another size.
+    """
+    a, b = OnnxSide(*reference), OnnxSide(*candidate)
+    sizes = [(side.metadata.preprocess.height, side.metadata.preprocess.width) for side in (a, b)]
+    if sizes[0] != sizes[1]:
+        raise ArtefactMismatchError(
+            f"{a.path} sees frames of {sizes[0]}, {b.path} of {sizes[1]} (height, width)"
+        )
+    order = [name for name in a.values() if name in b.producers]
+    if not order:
+        raise ArtefactMismatchError(
+            f"{a.path} and {b.path} have no value of one name, so their graphs cannot be compared",
+            hint="Use files that were exported from one network.",
+        )
+    if limit is None:
+        limit = max(LIMITS.get(side.metadata.precision, LIMITS["int8"]) for side in (a, b))
+    errors = _Errors(a, b, frame_rgb[None])
+    value = _search(order, errors, limit)
+    if value is None:
+        return None
+    place = {name: index for index, name in enumerate(order)}
+    while True:
+        inputs = errors.of(_sources(a.producers, value, place))
+        parted = [name for name, error in inputs.items() if error > limit]
+        if not parted:
+            break
+        value = min(parted, key=place.__getitem__)
+    node = a.producers[value]
+    return Parting(
+        node=node.name,
+        op=f"{node.domain}.{node.op_type}" if node.domain else node.op_type,
+        value=value,
+        error=errors.of([value])[value],
+        limit=limit,
+        inputs={name: error for name, error in inputs.items() if not math.isnan(error)},
+        compared=errors.compared,
+        common=len(order),
+    )
+
+
+def _search(order: Sequence[str], errors: _Errors, limit: float) -> str | None:
+    """A value that parts, whose predecessor in the order does not; None when no probe parts."""
+    agreed, parted = -1, len(order)
+    while parted - agreed > 1:
+        last = min(parted, len(order) - 1)
+        probes = sorted({int(index) for index in np.linspace(agreed + 1, last, PROBES)})
+        found = errors.of([order[index] for index in probes])
+        first = next((index for index in probes if found[order[index]] > limit), None)
+        if first is None:
+            return None
+        agreed = max((index for index in probes if index < first), default=agreed)
+        parted = first
+    return order[parted]
+
+
+def _sources(producers: Mapping[str, Any], value: str, common: Iterable[str]) -> list[str]:
+    """The nearest values of both graphs that a value is computed from."""
+    known, found, seen = set(common), list[str](), set[str]()
+    stack = list(producers[value].input)
+    while stack:
+        name = stack.pop()
+        if name in seen or name not in producers:  # a weight, or the frames themselves
+            continue
+        seen.add(name)
+        if name in known:
+            found.append(name)
+        else:
+            stack.extend(producers[name].input)
+    return sorted(found)
+
+
+class _Errors:
+    """Relative errors of values, each computed once."""
+
+    def __init__(self, a: OnnxSide, b: OnnxSide, frames_rgb: npt.NDArray[np.uint8]) -> None:
+        self._sides = a, b
+        self._frames = frames_rgb
+        self._known: dict[str, float] = {}
+
+    @property
+    def compared(self) -> int:
+        return len(self._known)
+
+    def of(self, names: Sequence[str]) -> dict[str, float]:
+        wanted = [name for name in names if name not in self._known]
+        if wanted:
+            left, right = (side.run(self._frames, wanted) for side in self._sides)
+            self._known.update({name: _relative_error(left[name], right[name]) for name in wanted})
+        return {name: self._known[name] for name in names}
+
+
+def _relative_error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """Largest difference over the largest magnitude of ``a``; infinite where one alone is not finite.
+
+    NaN, which parts nowhere, where the shapes differ: of one name, and not the same value.
+    """
+    if a.shape != b.shape:
+        return float("nan")
+    if a.size == 0:
+        return 0.0
+    left, right = a.astype(np.float64), b.astype(np.float64)
+    same = (left == right) | (np.isnan(left) & np.isnan(right))
+    if same.all():
+        return 0.0
+    if not (np.isfinite(left[~same]).all() and np.isfinite(right[~same]).all()):
+        return float("inf")
+    scale = np.abs(left[np.isfinite(left)]).max(initial=0.0)
+    difference = np.abs(left[~same] - right[~same]).max()
+    return float(difference / scale) if scale > 0 else float("inf")

@@ -1,0 +1,1 @@
+"""Segment every frame of a file, in order."""

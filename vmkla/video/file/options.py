@@ -1,0 +1,151 @@
+"""What a run is asked to do, how it tells its progress, and how it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Literal, get_args
+
+from vmkla.errors import UsageError
+from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
+from vmkla.segment.overlay import OVERLAY_STYLES, OverlayStyle
+from vmkla.segment.preprocess import PreprocessSpec, Rect
+from vmkla.video.media.interlace import Deinterlace, check_deinterlace
+
+ImageFormat = Literal["png", "jpg"]
+
+
+def check_drawing(threshold: float | None, overlay: str, alpha: float | None, roi: str | Rect | None) -> None:
+    """Refuse settings of what is found and drawn that make no sense, in file mode and live.
+
+    Raises:
+        UsageError: one of them does not.
+    """
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UsageError(
+            f"threshold is {threshold:g}, expected a probability above 0 and at most 1",
+            hint="For instance: --threshold 0.5",
+        )
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise UsageError(f"alpha is {alpha:g}, expected an opacity from 0 to 1")
+    if overlay not in OVERLAY_STYLES:
+        raise UsageError(
+            f"overlay {overlay!r} is not known", hint=f"Choose one of: {', '.join(OVERLAY_STYLES)}"
+        )
+    if roi is not None:
+        PreprocessSpec(1, 1, roi)  # refuses what makes no sense
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """Settings of one run in file mode.
+
+    Attributes:
+        out_dir: folder of all outputs; made when it is not there.
+        threshold: above 0, at most 1; None takes the model's own. Only for models with one output channel.
+        overlay: how findings are drawn.
+        alpha: opacity of what is drawn, 0 to 1; None takes the style's default.
+        save_masks: write a mask for each segmented frame.
+        stride: segment every Nth frame, the first included. A video's other frames are written without
+            anything drawn; a folder's other images are passed over.
+        roi: field of view, in place of the model's own: ``"auto"``, ``"none"`` or a ``Rect``.
+        image_format: of the overlays of images, ``"png"`` or ``"jpg"`` (quality 95). Masks are PNG files.
+        max_megapixels: larger images and frames are not decoded.
+        resume: go on with an interrupted run over images in the same ``out_dir``.
+        exist_ok: replace the outputs of an earlier run in ``out_dir``.
+        anonymous: call every source and image by the first digits of its sha256; see ``name_source``.
+        track: number of the video track, from 1; None takes the largest.
+        deinterlace: ``"auto"`` finds out whether a video is interlaced; ``"yes"`` and ``"no"`` settle it.
+    """
+
+    out_dir: Path
+    threshold: float | None = None
+    overlay: OverlayStyle = "contour"
+    alpha: float | None = None
+    save_masks: bool = False
+    stride: int = 1
+    roi: str | Rect | None = None
+    image_format: ImageFormat = "png"
+    max_megapixels: float = MAX_MEGAPIXELS
+    resume: bool = False
+    exist_ok: bool = False
+    anonymous: bool = False
+    track: int | None = None
+    deinterlace: Deinterlace = "auto"
+
+    def __post_init__(self) -> None:
+        check_drawing(self.threshold, self.overlay, self.alpha, self.roi)
+        if self.stride < 1:
+            raise UsageError(f"stride is {self.stride}, expected at least 1 (every frame)")
+        check_deinterlace(self.deinterlace)
+        check_max_megapixels(self.max_megapixels)
+        if self.image_format not in get_args(ImageFormat):
+            raise UsageError(
+                f"the image format {self.image_format!r} is not known",
+                hint=f"Choose one of: {', '.join(get_args(ImageFormat))}",
+            )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        done: frames whose outputs are written.
+        total: frames expected, None when unknown; a damaged file may end earlier.
+        findings: frames with a finding so far.
+    """
+
+    done: int
+    total: int | None
+    findings: int
+
+
+class Cancellation(threading.Event):
+    """Set it to stop a run: what is in flight is finished, outputs are closed, the report says so.
+
+    Attributes:
+        signum: the signal that asked for it, None when none did.
+    """
+
+    signum: int | None = None
+
+    def stop(self, signum: int | None = None) -> None:
+        """Ask the run to stop; the first signal is remembered."""
+        if self.signum is None:
+            self.signum = signum
+        self.set()
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Cancellation]:
+    """Within it, SIGINT and SIGTERM stop the run in good order; a second one acts as it did before.
+
+    Only the main thread can do this (Python's rule).
+
+    Yields:
+        What to hand to ``segment``.
+    """
+    cancel = Cancellation()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def ask(signum: int, _frame: FrameType | None) -> None:
+        restore()
+        cancel.stop(signum)
+
+    for number in numbers:
+        signal.signal(number, ask)
+    try:
+        yield cancel
+    finally:
+        restore()

@@ -1,0 +1,170 @@
+"""File mode, whole: source -> preprocess -> runner -> findings -> overlay -> files, in overlapping threads.
+
+One thread decodes, the caller's thread prepares frames and runs the network, one thread reads the findings,
+draws and encodes. The queues between them hold three frames, so memory does not grow with the source. Every
+frame goes through, in order. Whatever ends a run (the source's end, an error in any stage, a signal), the
+outputs are closed, the video is playable up to there, and report.json says how it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from vmkla import __version__
+from vmkla.errors import BadInputError, UsageError
+from vmkla.folders import locked_folder
+from vmkla.runner import Runner, check_one_by_one
+from vmkla.segment.preprocess import PreprocessSpec, Rect, union, visible_field
+from vmkla.video.file.options import Cancellation, Progress, SegmentOptions
+from vmkla.video.file.outputs import OVERLAY_VIDEO, WHOLE, check_image_names, open_outputs, search_exclusions
+from vmkla.video.file.report import SegmentReport, model_warnings
+from vmkla.video.file.run import Plan, Run
+from vmkla.video.file.view import FIELD_EVERY, FIELD_SAMPLES, Views
+from vmkla.video.media.decoding import VideoSource
+from vmkla.video.media.naming import NamedSource, name_source
+from vmkla.video.media.sources import ImageSource, open_source
+
+__all__ = ["Cancellation", "Progress", "SegmentOptions", "SegmentReport", "segment"]
+
+_FIELD_FRAMES_MAX = 300
+
+
+def segment(
+    runner: Runner,
+    source_spec: str | Path | NamedSource,
+    options: SegmentOptions,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: threading.Event | None = None,
+) -> SegmentReport:
+    """Segment a video, an image, a folder or a glob of images.
+
+    Writes ``overlay.mp4`` for a video, ``overlay/<name>.png`` or ``.jpg`` for images, ``masks/`` when asked
+    (0 and 255; with several classes the class's number), ``frames.jsonl`` and ``report.json`` into
+    ``options.out_dir``. Files have temporary names until they are whole.
+
+    With the field of view ``"auto"`` a video has one, found once: the union over the first eight of every
+    fifth frame that show one. An image has its own.
+
+    Args:
+        runner: the network.
+        source_spec: see ``open_source``; or a source that is open and named already.
+        options: what to do.
+        progress: called from this thread after each frame; an error that it raises ends the run.
+        cancel: set it to stop; ``stop_on_signals`` makes one that signals set.
+    Returns:
+        The report, also when ``cancel`` was set without a signal (``outcome`` is then ``"interrupted"``).
+    Raises:
+        DegradedError: everything was written, but not all of the source could be read.
+        StoppedError: a signal stopped it; everything up to there was written.
+        UsageError, BadInputError, ArtefactMismatchError: it cannot begin, or cannot go on.
+    """
+    spec = runner.spec
+    check_one_by_one(spec)
+    if options.threshold is not None and spec.num_classes > 1:
+        raise UsageError(
+            f"a threshold was given, but {spec.path} has {spec.num_classes} classes: each pixel takes its "
+            "most probable one",
+            hint="Leave --threshold out.",
+        )
+    if isinstance(source_spec, NamedSource):
+        named = source_spec
+    else:
+        found = open_source(
+            source_spec,
+            exclude=search_exclusions(options.out_dir),
+            track=options.track,
+            deinterlace=options.deinterlace,
+            max_megapixels=options.max_megapixels,
+        )
+        named = name_source(found, anonymous=options.anonymous)
+    with named.names.in_errors() if named.anonymous else contextlib.nullcontext():
+        return _segment(runner, named, options, progress, cancel or Cancellation())
+
+
+def _segment(
+    runner: Runner,
+    named: NamedSource,
+    options: SegmentOptions,
+    progress: Callable[[Progress], None] | None,
+    cancel: threading.Event,
+) -> SegmentReport:
+    source = named.source
+    if isinstance(source, ImageSource):
+        check_image_names(source.items, options.out_dir, suffix=f".{options.image_format}")
+    elif options.image_format != "png":
+        raise UsageError(
+            f"the image format is for overlays of images, and {source.path} is a video",
+            hint="Leave --image-format out: a video gives overlay.mp4.",
+        )
+    elif options.resume:
+        raise UsageError(
+            "--continue goes on with a folder of images; a video is segmented from its first frame",
+            hint="Leave --continue out; --exist-ok replaces earlier outputs.",
+        )
+    elif source.path.resolve() == (options.out_dir / OVERLAY_VIDEO).resolve():
+        raise BadInputError(
+            f"the output would replace the input {source.path}", hint="Give another folder: --out DIR"
+        )
+    plan = _plan(runner, named, options)
+    with locked_folder(options.out_dir, WHOLE):
+        outputs = open_outputs(
+            options.out_dir,
+            {**plan.settings, "source": named.place},
+            images=source.items if isinstance(source, ImageSource) else None,
+            resume=options.resume,
+            exist_ok=options.exist_ok,
+            save_masks=options.save_masks,
+        )
+        return Run(runner, source, options, plan, outputs).go(progress, cancel)
+
+
+def _plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Plan:
+    source = named.source
+    metadata = runner.spec.metadata
+    roi = metadata.preprocess.roi if options.roi is None else options.roi
+    threshold = metadata.threshold if options.threshold is None else options.threshold
+    warnings = model_warnings(runner)
+    wanted_roi, rect = roi, None
+    if isinstance(source, VideoSource) and roi == "auto":
+        rect, searched = _field_of_video(source)
+        if rect is None:
+            warnings.append(f"the first {searched} frames show no field of view; frames are taken whole")
+            roi = "none"
+    settings = {
+        "vmkla_version": __version__,
+        "model_sha256": runner.spec.sha256,
+        "threshold": threshold,
+        "overlay": options.overlay,
+        "alpha": options.alpha,
+        "save_masks": options.save_masks,
+        "stride": options.stride,
+        "image_format": options.image_format,
+        "roi": roi if isinstance(roi, str) else list(roi),
+        "anonymous": options.anonymous,
+    }
+    if isinstance(source, VideoSource):
+        settings |= {"track": source.track.number, "deinterlace": options.deinterlace}
+    spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)
+    return Plan(spec, threshold, Views(wanted_roi, rect), settings, tuple(warnings), named)
+
+
+def _field_of_video(source: VideoSource) -> tuple[Rect | None, int]:
+    """The field of view over the clip's first lit frames, and how many frames were looked through."""
+    found: list[Rect] = []
+    searched, first_hw = 0, None
+    frames = source.frames()
+    for frame in frames:
+        first_hw = first_hw or frame.rgb.shape[:2]
+        if frame.rgb.shape[:2] != first_hw:
+            break
+        searched += 1
+        field = visible_field(frame.rgb) if frame.index % FIELD_EVERY == 0 else None
+        if field is not None:
+            found.append(field)
+        if len(found) == FIELD_SAMPLES or searched == _FIELD_FRAMES_MAX:
+            break
+    frames.close()
+    return union(found), searched

@@ -1,0 +1,202 @@
+"""What a run did: counted while it runs, written as report.json at its end."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vmkla import __version__
+from vmkla.runner import Runner
+from vmkla.video.latency import LatencyStats
+from vmkla.video.media.frames import Problem
+
+Outcome = Literal["done", "degraded", "interrupted", "failed"]
+STAGES = ("decode", "preprocess", "inference", "postprocess", "overlay", "write", "total")
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+@dataclass
+class Counts:
+    """Frames by what happened to them.
+
+    Attributes:
+        frames: written (of images: those with a row).
+        segmented: given to the network.
+        with_finding: segmented, and something was found.
+        kept: taken over from an interrupted run.
+        damaged: the decoder had to conceal missing data.
+        unreadable: images that cannot be read.
+        lost_packets: pieces of a video that cannot be decoded.
+        repaired_timestamps: time stamps that were missing or did not rise.
+        timestamp_jumps: places where the time stamps began anew.
+        size_changes: places where the frame size changes.
+    """
+
+    frames: int = 0
+    segmented: int = 0
+    with_finding: int = 0
+    kept: int = 0
+    damaged: int = 0
+    unreadable: int = 0
+    lost_packets: int = 0
+    repaired_timestamps: int = 0
+    timestamp_jumps: int = 0
+    size_changes: int = 0
+
+
+@dataclass
+class Latencies:
+    """Latency per stage over the frames that were segmented in this run."""
+
+    stages: dict[str, LatencyStats] = field(
+        default_factory=lambda: {stage: LatencyStats() for stage in STAGES}
+    )
+
+    def add(self, latency_ms: dict[str, float]) -> None:
+        """Count one frame."""
+        for stage, value_ms in latency_ms.items():
+            self.stages[stage].add(value_ms)
+
+    def to_dict(self) -> dict[str, dict[str, float | None]]:
+        """Stage to p50, p95, p99, max and mean, ms."""
+        return {stage: stats.to_dict() for stage, stats in self.stages.items() if stats.count}
+
+
+@dataclass(frozen=True)
+class SegmentReport:
+    """The result of ``segment``; ``to_dict`` is what report.json holds.
+
+    Attributes:
+        outcome: how the run ended.
+        exit_status: what the command line ends with.
+        message: the error's message, empty when all went well.
+        out_dir: the folder of all outputs.
+        outputs: output to path relative to ``out_dir``.
+        counts: frames by what happened to them.
+        wall_s: from the first frame asked for to the last one written.
+        latency_ms: stage to p50, p95, p99, max and mean.
+        model, runtime, input, settings: identities, as plain values.
+        warnings: what the user should know though nothing failed.
+        problems: what could not be read.
+    """
+
+    outcome: Outcome
+    exit_status: int
+    message: str
+    out_dir: Path
+    outputs: dict[str, str]
+    counts: Counts
+    wall_s: float
+    latency_ms: dict[str, dict[str, float | None]]
+    model: dict[str, Any]
+    runtime: dict[str, Any]
+    input: dict[str, Any]
+    settings: dict[str, Any]
+    warnings: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def fps(self) -> float:
+        """Frames of this run per second of wall time."""
+        made = self.counts.frames - self.counts.kept
+        return made / self.wall_s if self.wall_s > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "vmkla_version": __version__,
+            "outcome": self.outcome,
+            "exit_status": self.exit_status,
+            "message": self.message,
+            "counts": vars(self.counts).copy(),
+            "fps": round(self.fps, 3),
+            "wall_s": round(self.wall_s, 3),
+            "latency_ms": self.latency_ms,
+            "model": self.model,
+            "runtime": self.runtime,
+            "input": self.input,
+            "settings": self.settings,
+            "outputs": self.outputs,
+            "warnings": list(self.warnings),
+            "problems": [vars(problem).copy() for problem in self.problems],
+        }
+
+
+def describe_model(runner: Runner) -> dict[str, Any]:
+    """Identity of the model, for the report."""
+    spec = runner.spec
+    metadata = spec.metadata
+    return {
+        "path": Path(spec.path).name,
+        "sha256": spec.sha256,
+        "weights_sha256": metadata.weights_sha256,
+        "name": metadata.model_config.get("name"),
+        "class_names": list(metadata.class_names),
+        "input_hw": [spec.height, spec.width],
+        "precision": metadata.precision,
+        "random_weights": metadata.random_weights,
+        "verified": metadata.verified,
+        "vmkla_version": metadata.vmkla_version,
+    }
+
+
+def describe_runtime(runner: Runner) -> dict[str, Any]:
+    """Identity of what runs the model, for the report."""
+    spec = runner.spec
+    return {
+        "runner": runner.name,
+        "version": spec.runtime,
+        "device": spec.device,
+        "kernels": spec.kernels,
+        "notes": list(spec.notes),
+    }
+
+
+def model_warnings(runner: Runner) -> list[str]:
+    """What the user must know about the model whenever it is used."""
+    metadata = runner.spec.metadata
+    warnings = []
+    if metadata.random_weights:
+        warnings.append("the model's weights are random: what it marks means nothing")
+    if not metadata.verified:
+        reason = runner.spec.unverified_because
+        why = reason or "the check that ends its export was skipped or not passed"
+        warnings.append(f"the model is unverified: {why}")
+    return warnings
+
+
+class FileHash(threading.Thread):
+    """The sha256 of a file, worked out beside the run.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(name="vmkla-hash", daemon=True)
+        self._path = path
+        self._stop_wanted = threading.Event()
+        self._digest: str | None = None
+
+    def run(self) -> None:
+        """Read the file to its end, unless stopped."""
+        digest = hashlib.sha256()
+        try:
+            with open(self._path, "rb") as file:
+                while block := file.read(_HASH_BLOCK_BYTES):
+                    if self._stop_wanted.is_set():
+                        return
+                    digest.update(block)
+        except OSError:
+            return  # the source itself reports what is wrong with the file
+        self._digest = digest.hexdigest()
+
+    def result(self, *, wait: bool) -> str | None:
+        """The hash; None when it was not finished, with ``wait`` only if the file cannot be read."""
+        if not wait:
+            self._stop_wanted.set()
+        self.join()
+        return self._digest

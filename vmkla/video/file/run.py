@@ -1,0 +1,281 @@
+"""One run through the three threads, and what is closed, reported and raised at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vmkla.errors import DegradedError, StoppedError, VmklaError
+from vmkla.runner import Runner
+from vmkla.segment.preprocess import PreprocessSpec, Rect, prepare
+from vmkla.video.file.options import Cancellation, Progress, SegmentOptions
+from vmkla.video.file.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, REPORT, ROWS, OutputFolder
+from vmkla.video.file.report import FileHash, Outcome, SegmentReport, describe_model, describe_runtime
+from vmkla.video.file.view import Views
+from vmkla.video.file.writer import FrameWriter, Inferred, Kept
+from vmkla.video.media.decoding import VideoSource, how_often
+from vmkla.video.media.frames import Frame, Problem, Source
+from vmkla.video.media.naming import NamedSource
+from vmkla.video.media.sources import ImageItem, ImageSource
+from vmkla.video.stages import Channel, ChannelClosedError, Stopwatch
+
+_QUEUE_FRAMES = 3
+_DECODER_JOIN_S, _DECODER_JOIN_CANCELLED_S = 10.0, 0.2
+"""How long the decoder may take to close its file. Whoever stops a run does not wait for a large image."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is settled before the first frame."""
+
+    spec: PreprocessSpec
+    threshold: float
+    views: Views
+    settings: dict[str, Any]
+    warnings: tuple[str, ...]
+    named: NamedSource
+
+
+class Run:
+    """One run, from the first frame to the report."""
+
+    def __init__(
+        self, runner: Runner, source: Source, options: SegmentOptions, plan: Plan, outputs: OutputFolder
+    ) -> None:
+        self._runner = runner
+        self._source = source
+        self._options = options
+        self._plan = plan
+        self._outputs = outputs
+        self._decoded: Channel[_Decoded | Kept] = Channel(_QUEUE_FRAMES)
+        self._inferred: Channel[Inferred | Kept] = Channel(_QUEUE_FRAMES)
+        self._writer = FrameWriter(
+            self._inferred,
+            outputs,
+            options,
+            threshold=plan.threshold,
+            multi_class=runner.spec.num_classes > 1,
+        )
+        self._wall_s = 0.0
+
+    def go(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> SegmentReport:
+        """Run to whatever end it comes to, close everything, report, and raise what there is to raise."""
+        known = self._plan.named.sha256
+        file_hash = FileHash(self._source.path) if self._source.path.is_file() and not known else None
+        if file_hash is not None:
+            file_hash.start()
+        self._writer.cancelled = cancel.is_set
+        began = time.perf_counter()
+        error = _first(None, lambda: self._work(progress, cancel))
+        self._outputs.reserve.release()  # on a full disk this is the space that closing lives on
+        error = _first(error, self._writer.close)
+        self._wall_s = time.perf_counter() - began
+
+        unfinished = error is not None or cancel.is_set()
+        sha256 = file_hash.result(wait=not unfinished) if file_hash is not None else known
+        if error is not None and not self._writer.wrote_anything:
+            self._outputs.discard()
+            raise error
+        counts = self._writer.counts
+        gone = set() if unfinished else set(self._outputs.kept) - self._writer.seen
+        error = _first(error, lambda: self._outputs.close_rows(dropped=gone))
+        if progress is not None and not unfinished:
+            error = _first(
+                error, lambda: progress(Progress(counts.frames, counts.frames, counts.with_finding))
+            )
+        report = self._report(error, cancel, sha256)
+        error = _first(error, lambda: self._outputs.write_report(report.to_dict()))
+        if error is not None:
+            raise error
+        if report.outcome == "degraded":
+            raise DegradedError(report.message, hint=f"All that could be read is in {self._options.out_dir}")
+        if report.outcome == "interrupted" and isinstance(cancel, Cancellation) and cancel.signum is not None:
+            raise StoppedError(cancel.signum, report.message)
+        return report
+
+    def _work(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> None:
+        """Move every frame through; raises the first error of any stage."""
+        decoder = threading.Thread(target=self._decode, name="vmkla-decode", daemon=True)
+        decoder.start()
+        self._writer.start()
+        counts = self._writer.counts
+        try:
+            for item in self._decoded.items(cancel.is_set):
+                self._inferred.put(self._infer(item) if isinstance(item, _Decoded) else item)
+                if progress is not None:
+                    progress(Progress(counts.frames, self._source.total, counts.with_finding))
+        except ChannelClosedError:
+            pass  # the writer failed; its error is raised below
+        finally:
+            self._decoded.close()
+            self._inferred.finish()
+            self._writer.join()
+            decoder.join(_DECODER_JOIN_CANCELLED_S if cancel.is_set() else _DECODER_JOIN_S)
+        if self._writer.error is not None:
+            raise self._writer.error
+
+    def _decode(self) -> None:
+        error: BaseException | None = None
+        try:
+            watch = Stopwatch()
+            with contextlib.closing(self._frames()) as frames:
+                for frame in frames:
+                    self._decoded.put(_Decoded(frame, watch.lap_ms()))
+                    watch = Stopwatch()
+        except ChannelClosedError:
+            return
+        except BaseException as caught:
+            error = caught
+        self._decoded.finish(error)
+
+    def _frames(self) -> Generator[Frame, None, None]:
+        if not isinstance(self._source, ImageSource):
+            return self._source.frames()
+        kept = self._outputs.kept
+
+        def skip(index: int, item: ImageItem, sha256: str) -> bool:
+            row = kept.get(item.name)
+            if row is not None and row["sha256"] == sha256:
+                self._decoded.put(Kept(item.name, bool(row.get("area_px")), bool(row["segmented"])))
+                return True
+            return False
+
+        return self._source.frames(skip)
+
+    def _infer(self, item: _Decoded) -> Inferred:
+        frame = item.frame
+        latency_ms = {"decode": item.decode_ms}
+        if frame.index % self._options.stride:
+            whole = Rect(0, 0, frame.rgb.shape[1], frame.rgb.shape[0])
+            return Inferred(frame, whole, None, latency_ms)
+        watch = Stopwatch()
+        rect = self._plan.views.of(frame)
+        batch = prepare(frame.rgb, self._plan.spec, rect)[np.newaxis]  # (1, h, w, 3)
+        latency_ms["preprocess"] = watch.lap_ms()
+        probability = self._runner.infer(batch)  # (1, classes, h, w)
+        latency_ms["inference"] = watch.lap_ms()
+        return Inferred(frame, rect, probability[0], latency_ms)
+
+    def _report(
+        self, error: BaseException | None, cancel: threading.Event, sha256: str | None
+    ) -> SegmentReport:
+        source, writer, out_dir = self._source, self._writer, self._options.out_dir
+        counts = writer.counts
+        warnings = list(self._plan.warnings)
+        problems = source.problems
+        described: dict[str, Any] = {"kind": source.kind, "name": self._plan.named.label, "sha256": sha256}
+        if isinstance(source, VideoSource):
+            counts.lost_packets = source.lost_packets
+            counts.repaired_timestamps = source.repaired_timestamps
+            counts.timestamp_jumps = source.timestamp_jumps
+            counts.size_changes = source.size_changes
+            described |= source.describe()
+            warnings += source.notes()
+            warnings += source.copy_notes()
+        else:
+            counts.unreadable = len(problems)
+            described["images"] = source.total
+        if writer.video is not None:
+            described["frame_hw"] = list(writer.video.frame_hw)
+            if writer.video.size_hw != writer.video.frame_hw:
+                height_px, width_px = writer.video.size_hw
+                warnings.append(
+                    f"{OVERLAY_VIDEO} is {width_px}x{height_px}: H.264 needs an even width and height"
+                )
+            views = self._plan.views.to_list()
+            if views:
+                described["field_of_view"] = views[0]["field_of_view"]
+            if len(views) > 1:
+                described["sizes"] = views
+
+        # A report travels: it names neither the source's folder nor its own.
+        names = self._plan.named.names.also({str(out_dir): "the output folder"})
+        outcome: Outcome = "done"
+        message, exit_status = "", 0
+        if error is not None:
+            outcome, exit_status = "failed", error.exit_status if isinstance(error, VmklaError) else 1
+            message = error.message if isinstance(error, VmklaError) else f"{type(error).__name__}: {error}"
+            if isinstance(error, KeyboardInterrupt):
+                outcome, exit_status, message = "interrupted", 128 + signal.SIGINT, "stopped by Ctrl-C"
+            elif isinstance(error, SystemExit) and isinstance(error.code, int):
+                outcome, exit_status, message = "interrupted", error.code, "stopped before its end"
+        elif cancel.is_set():
+            signum = getattr(cancel, "signum", None)
+            outcome, exit_status = "interrupted", 128 + (signum or signal.SIGINT)
+            message = f"stopped after {counts.frames} frames; all outputs up to there are in {out_dir}"
+        elif problems or counts.damaged:
+            outcome, exit_status = "degraded", DegradedError.exit_status
+            message = _what_is_missing(source, writer)
+        return SegmentReport(
+            outcome=outcome,
+            exit_status=exit_status,
+            message=names.hide(message),
+            out_dir=out_dir,
+            outputs=_existing_outputs(out_dir, source.kind, self._options.save_masks),
+            counts=counts,
+            wall_s=self._wall_s,
+            latency_ms=writer.latencies.to_dict(),
+            model=describe_model(self._runner),
+            runtime=describe_runtime(self._runner),
+            input=described,
+            settings=self._plan.settings,
+            warnings=tuple(warnings),
+            problems=tuple(Problem(names.hide(each.where), names.hide(each.what)) for each in problems),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """A frame, and how long its decoding took."""
+
+    frame: Frame
+    decode_ms: float
+
+
+def _first(error: BaseException | None, step: Callable[[], None]) -> BaseException | None:
+    """Take a step of closing whatever happened before; gives the first error of all."""
+    try:
+        step()
+    except BaseException as caught:
+        return error or caught
+    return error
+
+
+def _existing_outputs(out_dir: Path, kind: Literal["video", "images"], save_masks: bool) -> dict[str, str]:
+    names = {"overlay": OVERLAY_VIDEO if kind == "video" else OVERLAY_FOLDER, "frames": ROWS}
+    if save_masks:
+        names["masks"] = MASK_FOLDER
+    present = {key: name for key, name in names.items() if (out_dir / name).exists()}
+    return {**present, "report": REPORT}
+
+
+def _what_is_missing(source: Source, writer: FrameWriter) -> str:
+    """One sentence on what a degraded run lacks."""
+    counts = writer.counts
+    if isinstance(source, VideoSource):
+        parts = []
+        if source.cut_off:
+            parts.append(f"the file is cut off, {counts.frames} frames before the cut were read")
+        if counts.lost_packets:
+            parts.append(f"{counts.lost_packets} packets could not be decoded")
+        if counts.damaged:
+            parts.append(f"{counts.damaged} frames are damaged")
+        if counts.size_changes:
+            parts.append(
+                f"the frame size changes {how_often(counts.size_changes)}, and {OVERLAY_VIDEO} keeps the "
+                "first one"
+            )
+        parts += [f"{problem.where} {problem.what}" for problem in source.combed]
+        return f"{source.path} is not whole: {'; '.join(parts)}"
+    first = source.problems[0]
+    others = f" and {len(source.problems) - 1} more" if len(source.problems) > 1 else ""
+    named = source.named if isinstance(source, ImageSource) else source.total
+    return f"{len(source.problems)} of {named} images cannot be read: {first.where}{others}"

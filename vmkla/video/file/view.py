@@ -1,0 +1,73 @@
+"""The field of view of a source's frames: one for all frames of a size, found anew when the size changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vmkla.segment.preprocess import Rect, field_of_view, union, visible_field
+from vmkla.video.media.frames import Frame
+
+FIELD_EVERY, FIELD_SAMPLES = 5, 8
+"""A field of view is the union over so many of every fifth frame: one frame may be dark at an edge."""
+
+Size = tuple[int, int]
+
+
+@dataclass
+class _Seen:
+    """Frames of one size: how many came, and the field of view so far."""
+
+    frames: int = 0
+    found: list[Rect] = field(default_factory=list)
+    rect: Rect | None = None
+
+
+class Views:
+    """What the network sees of each frame.
+
+    Images have a field of view each. A video has one for each frame size: for the first size it is given or
+    found beforehand. For another size it is looked for in the frames as they come, also when a rectangle was
+    given, since that is in pixels of the first size; only ``"none"`` stays what it is.
+
+    Args:
+        roi: ``"auto"``, ``"none"`` or a rectangle of the first size.
+        first: what was found for the first size; None takes ``roi``.
+    """
+
+    def __init__(self, roi: str | Rect, first: Rect | None = None) -> None:
+        self._roi, self._first = roi, first
+        self._sizes: dict[Size, _Seen] = {}
+
+    def of(self, frame: Frame) -> Rect:
+        """The part of a frame that the network sees."""
+        if frame.traits is None:
+            return field_of_view(frame.rgb, self._roi)
+        size_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
+        is_first = not self._sizes
+        seen = self._sizes.setdefault(size_hw, _Seen())
+        if is_first:
+            seen.rect = self._first or field_of_view(frame.rgb, self._roi)
+        elif self._roi == "none":
+            seen.rect = Rect(0, 0, size_hw[1], size_hw[0])
+        elif next(iter(self._sizes)) != size_hw:
+            self._look(seen, frame)
+        seen.frames += 1
+        return seen.rect or Rect(0, 0, size_hw[1], size_hw[0])
+
+    def to_list(self) -> list[dict[str, object]]:
+        """Each size with its field of view and how many of its frames were segmented, for the report."""
+        return [
+            {"frame_hw": list(size_hw), "segmented": seen.frames, "field_of_view": _listed(seen.rect)}
+            for size_hw, seen in self._sizes.items()
+        ]
+
+    def _look(self, seen: _Seen, frame: Frame) -> None:
+        if len(seen.found) < FIELD_SAMPLES and (seen.rect is None or seen.frames % FIELD_EVERY == 0):
+            rect = visible_field(frame.rgb)
+            if rect is not None:
+                seen.found.append(rect)
+                seen.rect = union(seen.found)
+
+
+def _listed(rect: Rect | None) -> list[int] | None:
+    return None if rect is None else list(rect)

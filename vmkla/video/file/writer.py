@@ -1,0 +1,238 @@
+"""The last stage of a run: findings, overlay, files. Runs on its own thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.files import output_errors
+from vmkla.segment.findings import Findings, find
+from vmkla.segment.overlay import draw
+from vmkla.segment.preprocess import Rect
+from vmkla.video.file.letterbox import letterbox
+from vmkla.video.file.options import SegmentOptions
+from vmkla.video.file.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, OutputFolder
+from vmkla.video.file.report import Counts, Latencies
+from vmkla.video.media.frames import Frame, VideoTraits
+from vmkla.video.media.images import LARGE_PX, write_jpeg, write_png
+from vmkla.video.media.sinks import VideoSink
+from vmkla.video.stages import Channel, ChannelClosedError, Stopwatch
+
+
+@dataclass(frozen=True, eq=False)
+class Inferred:
+    """A frame on its way to the writer.
+
+    Attributes:
+        frame: the picture.
+        rect: the field of view that the network saw.
+        probability: (classes, h, w) float32; None when the stride passes the frame over.
+        latency_ms: time spent in the stages before.
+    """
+
+    frame: Frame
+    rect: Rect
+    probability: npt.NDArray[np.float32] | None
+    latency_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A frame that an interrupted run finished.
+
+    Attributes:
+        name: of the image.
+        found: it has a finding.
+        segmented: it was given to the network.
+    """
+
+    name: str
+    found: bool
+    segmented: bool
+
+
+class FrameWriter:
+    """Takes frames from a channel until it ends, and writes everything that belongs to them.
+
+    Args:
+        channel: where frames come from; closed when writing fails.
+        outputs: the folder.
+        options: what to draw and write.
+        threshold: of the mask.
+        multi_class: boxes carry their class.
+    """
+
+    def __init__(
+        self,
+        channel: Channel[Inferred | Kept],
+        outputs: OutputFolder,
+        options: SegmentOptions,
+        *,
+        threshold: float,
+        multi_class: bool,
+    ) -> None:
+        self._channel = channel
+        self._outputs = outputs
+        self._options = options
+        self._threshold = threshold
+        self._multi_class = multi_class
+        self._thread = threading.Thread(target=self._run, name="vmkla-write", daemon=True)
+        self.counts = Counts()
+        self.latencies = Latencies()
+        self.seen: set[str] = set()  # images that have a row of this run or a confirmed one
+        self.video: VideoSink | None = None
+        self.error: BaseException | None = None
+        self.cancelled: Callable[[], bool] = lambda: False
+
+    def start(self) -> None:
+        """Begin taking frames."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until every frame handed over is written, or writing has failed."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    @property
+    def wrote_anything(self) -> bool:
+        """A row or a video frame was written."""
+        return self.counts.frames > 0 or (self.video is not None and self.video.written > 0)
+
+    def close(self) -> None:
+        """Finish the video. What still waits (a second Ctrl-C cut ``join`` short) is dropped.
+
+        Raises:
+            BadInputError: it cannot be finished.
+        """
+        self._channel.close()
+        self.join()
+        if self.video is not None:
+            self.video.close()
+
+    def _run(self) -> None:
+        try:
+            for item in self._channel.items():
+                if isinstance(item, Kept):
+                    self._count_kept(item)
+                else:
+                    self._write(item)
+        except ChannelClosedError:
+            return
+        except BaseException as error:
+            self.error = error
+            self._channel.close()
+
+    def _count_kept(self, kept: Kept) -> None:
+        self.seen.add(kept.name)
+        self.counts.frames += 1
+        self.counts.kept += 1
+        self.counts.segmented += kept.segmented
+        self.counts.with_finding += kept.found
+
+    def _given_up(self, frame: Frame) -> bool:
+        """A large image takes seconds in each step: when the run is stopped, it is left for another run."""
+        return (
+            frame.traits is None and frame.rgb.shape[0] * frame.rgb.shape[1] > LARGE_PX and self.cancelled()
+        )
+
+    def _write(self, item: Inferred) -> None:
+        frame, watch = item.frame, Stopwatch()
+        if self._given_up(frame):
+            return
+        latency_ms = dict(item.latency_ms)
+        shown, findings = frame.rgb, None
+        if item.probability is not None:
+            findings = find(item.probability, item.rect, frame.rgb.shape[:2], self._threshold)
+            latency_ms["postprocess"] = watch.lap_ms()
+            if self._given_up(frame):
+                return
+            shown = draw(frame.rgb, findings, self._options.overlay, self._options.alpha)
+            latency_ms["overlay"] = watch.lap_ms()
+            if self._given_up(frame):
+                return
+        paths = self._write_pictures(frame, shown, findings)
+        latency_ms["write"] = watch.lap_ms()
+        latency_ms["total"] = sum(latency_ms.values())
+        self._outputs.rows.write(self._row(frame, findings, paths, latency_ms))
+        self.counts.frames += 1
+        self.counts.damaged += frame.damaged
+        if frame.traits is None:
+            self.seen.add(frame.name)
+        if findings is not None:
+            self.counts.segmented += 1
+            self.counts.with_finding += findings.any
+            self.latencies.add(latency_ms)
+
+    def _write_pictures(
+        self, frame: Frame, shown: npt.NDArray[np.uint8], findings: Findings | None
+    ) -> dict[str, str]:
+        """Write overlay and mask; gives the paths of still pictures, relative to the folder."""
+        paths: dict[str, str] = {}
+        folder = self._outputs.path
+        if findings is not None and self._options.save_masks:
+            name = f"{frame.name}.png" if frame.traits else str(PurePosixPath(frame.name).with_suffix(".png"))
+            paths["mask"] = f"{MASK_FOLDER}/{name}"
+            mask = findings.mask if self._multi_class else findings.mask * np.uint8(255)
+            with output_errors(folder / paths["mask"]):
+                write_png(folder / paths["mask"], mask)
+        if frame.traits is not None and frame.pts is not None:
+            if self.video is None:
+                self.video = VideoSink(
+                    folder / OVERLAY_VIDEO,
+                    frame.traits,
+                    (frame.rgb.shape[0], frame.rgb.shape[1]),
+                    self._outputs.reserve,
+                )
+            self.video.write(self._fitted(shown, frame.traits), frame.pts)
+        elif findings is not None:
+            suffix, write = (
+                (".jpg", write_jpeg) if self._options.image_format == "jpg" else (".png", write_png)
+            )
+            paths["overlay"] = f"{OVERLAY_FOLDER}/{PurePosixPath(frame.name).with_suffix(suffix)}"
+            with output_errors(folder / paths["overlay"]):
+                write(folder / paths["overlay"], shown)
+        return paths
+
+    def _fitted(self, shown: npt.NDArray[np.uint8], traits: VideoTraits) -> npt.NDArray[np.uint8]:
+        """A frame as the video takes it: of the first one's size and shape of pixels."""
+        assert self.video is not None
+        own, into = traits.sample_aspect_ratio, self.video.traits.sample_aspect_ratio
+        if shown.shape[:2] == self.video.frame_hw and (own or 1) == (into or 1):
+            return shown
+        return letterbox(shown, self.video.frame_hw, own, into)
+
+    def _row(
+        self,
+        frame: Frame,
+        findings: Findings | None,
+        paths: dict[str, str],
+        latency_ms: dict[str, float],
+    ) -> dict[str, Any]:
+        row: dict[str, Any] = {"index": frame.index}
+        if frame.traits is not None:
+            row["pts_s"] = frame.pts_s
+        else:
+            row |= {"name": frame.name, "sha256": frame.sha256}
+        row["frame_hw"] = [frame.rgb.shape[0], frame.rgb.shape[1]]
+        row["segmented"] = findings is not None
+        # A frame that was not looked at has no findings; null is not zero.
+        row["area_px"] = findings.area_px if findings else None
+        row["area_fraction"] = findings.area_fraction if findings else None
+        row["boxes"] = [list(box) for box in findings.boxes] if findings else None
+        row["box_probabilities"] = (
+            [round(value, 6) for value in findings.box_probabilities] if findings else None
+        )
+        if self._multi_class:
+            row["box_classes"] = list(findings.box_classes) if findings else None
+        row["max_probability"] = findings.max_probability if findings else None
+        if frame.damaged:
+            row["damaged"] = True
+        row |= paths
+        row["latency_ms"] = {stage: round(value_ms, 3) for stage, value_ms in latency_ms.items()}
+        return row

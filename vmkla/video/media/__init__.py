@@ -1,0 +1,1 @@
+"""Read, decode and write videos and images; render the procedural clip."""
