@@ -30,6 +30,7 @@ from cpu import machine
 from vmkla.engines import load_runner
 from vmkla.runner import Runner
 from vmkla.segment.findings import Findings, find
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect, field_of_view, prepare
 from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
@@ -92,7 +93,7 @@ def network_mask(runner: Runner, rgb: Image) -> npt.NDArray[np.bool_]:
     metadata = runner.spec.metadata
     rect = field_of_view(rgb, metadata.preprocess.roi)
     probability = runner.infer(prepare(rgb, metadata.preprocess, rect)[None])[0]
-    return find(probability, rect, (rgb.shape[0], rgb.shape[1]), metadata.threshold).mask > 0
+    return find(probability, rect, (rgb.shape[0], rgb.shape[1]), OperatingPoint(metadata.threshold)).mask > 0
 
 
 def boxes_clip(video: Path, boxes: Path) -> Clip:
@@ -109,7 +110,9 @@ def boxes_clip(video: Path, boxes: Path) -> Clip:
 def findings_of(mask: npt.NDArray[np.bool_]) -> Findings:
     """A mask as the network would have found it."""
     height, width = mask.shape
-    return find(mask[None].astype(np.float32), Rect(0, 0, width, height), (height, width), 0.5)
+    return find(
+        mask[None].astype(np.float32), Rect(0, 0, width, height), (height, width), OperatingPoint(0.5)
+    )
 
 
 def dice(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:

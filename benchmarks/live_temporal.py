@@ -13,6 +13,7 @@ from common import Table
 from vmkla.engines import load_runner
 from vmkla.runner import Runner
 from vmkla.segment.findings import find
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect, field_of_view, prepare
 from vmkla.video.live.network.temporal import TemporalFilter, TemporalOptions
 from vmkla.video.media.clip import FPS, Scene
@@ -96,7 +97,7 @@ def judge(
     for index in range(0, len(clip), every):
         answer, at_s = clip[index], index / fps
         probability = steady.apply(answer.probability.astype(np.float32), at_s)
-        findings = find(probability, answer.rect, answer.frame_hw, threshold)
+        findings = find(probability, answer.rect, answer.frame_hw, OperatingPoint(threshold))
         tally.frames += 1
         tally.switches += before is not None and findings.any != before
         before = findings.any
@@ -105,7 +106,7 @@ def judge(
             came_s = None
             tally.empty_frames += 1
             tally.alarms += findings.any
-            tally.false_regions += len(findings.boxes)
+            tally.false_regions += len(findings.regions)
         elif truth.mean() >= LEAST_FRACTION:
             if came_s is None:
                 came_s, found = at_s, False

@@ -16,7 +16,9 @@ from vmkla.cpus import cpu_budget
 from vmkla.engines.runners.cpu import cpu_flags, cpu_name, kernel_instruction_set
 from vmkla.errors import UsageError, VmklaError
 from vmkla.runner import Runner
-from vmkla.segment.preprocess import field_of_view, prepare, restore
+from vmkla.segment.preprocess import restore
+from vmkla.segment.steps import batch as batch_of
+from vmkla.segment.steps import view
 
 
 @dataclass(frozen=True)
@@ -113,15 +115,14 @@ def benchmark(
     for i in range(warmup + iterations):
         chosen = [frames[(i * batch + j) % len(frames)] for j in range(batch)]
         marks = [time.perf_counter()]
-        rects = [field_of_view(frame, spec.roi) for frame in chosen]
-        prepared = [prepare(frame, spec, rect) for frame, rect in zip(chosen, rects, strict=True)]
-        inputs = np.stack(prepared)
+        views = [view(frame, spec) for frame in chosen]
+        inputs = batch_of([seen.pixels_rgb for seen in views])
         marks.append(time.perf_counter())
         probability = runner.infer(inputs)
         marks.append(time.perf_counter())
-        for values, rect, frame in zip(probability, rects, chosen, strict=True):
+        for values, seen, frame in zip(probability, views, chosen, strict=True):
             height, width = frame.shape[:2]
-            restore(values, rect, (height, width))
+            restore(values, seen.rect, (height, width))
         marks.append(time.perf_counter())
         if not np.isfinite(probability).all():
             raise VmklaError(

@@ -45,7 +45,7 @@ def test_a_panel_sees_what_the_runner_sees(tiny_weights: Path) -> None:
     spec = runner.spec.metadata.preprocess
     rect = field_of_view(image, spec.roi)
     probability = runner.infer(prepare(image, spec, rect)[None])[0]
-    expected = find(probability, rect, image.shape[:2], panel.threshold)
+    expected = find(probability, rect, image.shape[:2], panel.point)
     assert expected.any and not (expected.mask > 0).all()
     # A pixel on the edge may fall either way: the two passes add up in another order.
     assert np.mean(view.findings.mask != expected.mask) < 1e-3
@@ -73,7 +73,7 @@ def test_the_picture_shows_each_panel_beside_the_image() -> None:
     image = np.full((60, 80, 3), 100, np.uint8)
     heat = np.zeros((60, 80), np.float32)
     heat[20:40, 30:50] = 1.0
-    nothing = Findings(np.zeros((60, 80), np.uint8), 0, 0.0, (), (), (), 0.0)
+    nothing = Findings(np.zeros((60, 80), np.uint8))
     cold = PanelHeat("cold", np.zeros((60, 80), np.float32), nothing)
     picture = side_by_side(image, [PanelHeat("hot", heat, nothing), cold])
     title_px = picture.shape[0] - 60

@@ -30,6 +30,8 @@ TORCH_PACKAGES = (
     "vmkla.export",
     "vmkla.calibration",
 )
+FACE = "vmkla"
+"""The package itself opens models for its users, and so is the only one that reaches up, in functions."""
 TORCH_MODULES = ("vmkla.engines.runners.torch_runner",)
 HEAVY = (
     "torch",
@@ -114,7 +116,7 @@ def test_imports_run_one_way(module: str) -> None:
     wrong = [
         f"line {line}: {name}"
         for line, name in imported(modules()[module], top_level_only=False)
-        if name.split(".")[0] == "vmkla" and package_of(name) not in ALLOWED[package]
+        if name.split(".")[0] == "vmkla" and package_of(name) not in ALLOWED[package] and module != FACE
     ]
     assert not wrong, f"{module} may import {sorted(ALLOWED[package])} only, and imports {wrong}"
 

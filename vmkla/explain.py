@@ -17,8 +17,10 @@ from vmkla.files import output_errors
 from vmkla.folders import is_empty, locked_folder
 from vmkla.imports import require
 from vmkla.segment.findings import Findings, find
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.overlay import draw
-from vmkla.segment.preprocess import field_of_view, prepare, restore
+from vmkla.segment.preprocess import restore
+from vmkla.segment.steps import view
 from vmkla.video.file.outputs import OVERLAY_FOLDER, check_image_names
 from vmkla.video.media.images import write_png
 from vmkla.video.media.sources import ImageSource
@@ -102,7 +104,7 @@ class Panel:
         if number is None:
             number = depths[block.stage] - 1 if block.stage < len(depths) else 0
         self.title = f"{loaded.config.decoder_block} {block.stage}.{number}"
-        self.threshold = loaded.threshold
+        self.point = OperatingPoint(loaded.threshold)
         self.spec = loaded.preprocess
         self._device = device
         self._cam = gradcam.DecoderGradCam(loaded.model.to(device), block.stage, number)
@@ -114,15 +116,15 @@ class Panel:
         Args:
             image_rgb: (H, W, 3) uint8.
         """
-        rect = field_of_view(image_rgb, self.spec.roi)
-        frame = self._torch.from_numpy(prepare(image_rgb, self.spec, rect)[None]).to(self._device)
+        seen = view(image_rgb, self.spec)
+        frame = self._torch.from_numpy(seen.pixels_rgb[None]).to(self._device)
         found = self._cam(self._served.normalised(frame))
         probability = self._served.probability(found.logits)[0].cpu().numpy()  # (classes, h, w)
         size_hw = image_rgb.shape[:2]
-        heat = restore(found.heat.cpu().numpy(), rect, size_hw)[0]
+        heat = restore(found.heat.cpu().numpy(), seen.rect, size_hw)[0]
         top = float(heat.max())
         return PanelHeat(
-            self.title, heat / top if top > 0 else heat, find(probability, rect, size_hw, self.threshold)
+            self.title, heat / top if top > 0 else heat, find(probability, seen.rect, size_hw, self.point)
         )
 
 

@@ -32,6 +32,11 @@ class Confusion:
         return Confusion(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
+    def pixels(self) -> int:
+        """Number of pixels that were counted."""
+        return self.tp + self.fp + self.fn + self.tn
+
+    @property
     def dice(self) -> float:
         """2 TP / (2 TP + FP + FN); 1 when there is neither truth nor prediction."""
         return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)

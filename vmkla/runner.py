@@ -8,8 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.errors import ArtefactMismatchError
+from vmkla.errors import ArtefactMismatchError, UsageError
 from vmkla.metadata import ArtefactMetadata
+from vmkla.segment.operating_point import OperatingPoint
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,29 @@ class RunnerSpec:
     kernels: str
     notes: tuple[str, ...] = ()
     unverified_because: str | None = None
+
+    @property
+    def operating_point(self) -> OperatingPoint:
+        """The rule by which a region counts as a finding, as the model states it."""
+        return self.point_at(None)
+
+    def point_at(self, threshold: float | None) -> OperatingPoint:
+        """Return the model's operating point with another threshold.
+
+        Args:
+            threshold: 0 to 1; None keeps the model's own.
+        Raises:
+            UsageError: it is outside 0 to 1, or the model has several classes and one is given.
+        """
+        if threshold is None:
+            return OperatingPoint(self.metadata.threshold)
+        if self.num_classes > 1:
+            raise UsageError(
+                f"a threshold was given, but {self.path} has {self.num_classes} classes: each pixel takes "
+                "its most probable one",
+                hint="Leave --threshold out.",
+            )
+        return OperatingPoint(threshold)
 
 
 class Runner(Protocol):

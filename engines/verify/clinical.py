@@ -194,7 +194,7 @@ def verify_reference(
             worst.add(ShownFrame(result, frame, masks))
             rank = result.max_error if result.finite_reference and result.finite_candidate else 2.0
             if loudest is None or rank > loudest[0]:
-                loudest = rank, frame.view(a)[0]
+                loudest = rank, frame.view(a).pixels_rgb
             if progress is not None:
                 progress(len(results))
     if loudest is None:

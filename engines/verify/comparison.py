@@ -15,6 +15,7 @@ from vmkla.engines.verify.clinical import VerifyReport, verify_runners
 from vmkla.engines.verify.gates import FP32_EXPORT, ClinicalGates, GateReport, Gates
 from vmkla.errors import ShapeError
 from vmkla.runner import Runner
+from vmkla.segment.steps import infer
 
 __all__ = [
     "FP32_EXPORT",
@@ -221,13 +222,10 @@ def gates_record(
 
 
 def _run(runner: Runner, frames: npt.NDArray[np.uint8], batch: int) -> Iterator[npt.NDArray[np.float32]]:
-    """(classes, H, W) of each frame; a fixed batch is filled up with its last frame."""
+    """Yield the (classes, H, W) output of each frame."""
     size = runner.spec.batch or batch
     for start in range(0, len(frames), size):
-        part = frames[start : start + size]
-        missing = size - len(part) if runner.spec.batch else 0
-        full = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
-        yield from runner.infer(np.ascontiguousarray(full))[: len(part)]
+        yield from infer(runner, frames[start : start + size])
 
 
 class _LargestValues:

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
-from vmkla.evaluation.judge import compare as count_pixels
-from vmkla.evaluation.judge import largest_region, remaining_preprocess
-from vmkla.evaluation.summary import ALARM_REGION
+from vmkla.evaluation.judge import confusions, remaining_preprocess
+from vmkla.metrics import mean_measures
 from vmkla.runner import Runner, RunnerSpec
-from vmkla.segment.findings import find
-from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, prepare, restore
+from vmkla.segment.operating_point import CLINICAL_MIN_FRACTION, OperatingPoint
+from vmkla.segment.preprocess import PreprocessSpec, restore
+from vmkla.segment.steps import View, find, infer, view
 
 Rgb = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
@@ -38,11 +38,9 @@ class VerifyFrame:
     mask: Mask | None = None
     prepared: PreprocessSpec | None = None
 
-    def view(self, spec: RunnerSpec) -> tuple[Rgb, Rect]:
-        """The network's input, (height, width, 3), and the field of view that it shows."""
-        wanted = remaining_preprocess(self.name, self.prepared, spec.metadata.preprocess)
-        rect = field_of_view(self.image_rgb, wanted.roi)
-        return prepare(self.image_rgb, wanted, rect), rect
+    def view(self, spec: RunnerSpec) -> View:
+        """Return what a network sees of the image."""
+        return view(self.image_rgb, remaining_preprocess(self.name, self.prepared, spec.metadata.preprocess))
 
 
 @dataclass(frozen=True)
@@ -86,11 +84,11 @@ class FrameResult:
         max_error, mean_error: of the absolute difference of all probabilities.
         agreement: Dice of the two masks; 1 when both are empty.
         dice_reference, dice_candidate: against the truth; without truth 1, and the agreement.
-        has_lesion: something is in the truth; without truth, the reference marks a region larger than
-            ``ALARM_REGION``.
+        has_lesion: something is in the truth; without truth, the reference has a finding of at least
+            ``CLINICAL_MIN_FRACTION`` of the field of view.
         empty: nothing is in the truth; without truth, the reference marks no pixel.
-        alarm_reference, alarm_candidate: a region larger than ``ALARM_REGION`` is marked on an empty frame.
-        lesions: of the truth; without truth, the reference's regions larger than ``ALARM_REGION``.
+        alarm_reference, alarm_candidate: an empty frame has a finding of at least that size.
+        lesions: connected regions of the truth; without truth, the reference's findings of that size.
         boundary_reference, boundary_candidate: distance to the truth's outline; without truth None, and the
             distance to the reference's. None as well where one of the two marks nothing.
     """
@@ -135,9 +133,7 @@ class FrameMasks:
 
 def answer(runner: Runner, frame: VerifyFrame) -> Probability:
     """What a runner says to a frame, (classes, height, width); a fixed batch is filled with it."""
-    prepared, _ = frame.view(runner.spec)
-    answers = runner.infer(np.repeat(prepared[None], runner.spec.batch or 1, axis=0))
-    return np.asarray(answers[0])
+    return np.asarray(infer(runner, [frame.view(runner.spec).pixels_rgb])[0])
 
 
 def judge_frame(
@@ -158,23 +154,24 @@ def judge_frame(
         BadInputError: the truth does not fit the image or the models.
     """
     classes = reference[0].num_classes
-    finite, sound, masks, rects = [], [], [], []
+    finite, sound, masks, rects, counted = [], [], [], [], []
     size_hw = (frame.image_rgb.shape[0], frame.image_rgb.shape[1])
     for spec, probability in (reference, candidate):
         finite.append(bool(np.isfinite(probability).all()))
         sound.append(probability if finite[-1] else np.nan_to_num(probability, posinf=0.0, neginf=0.0))
-        rects.append(frame.view(spec)[1])
-        masks.append(find(sound[-1], rects[-1], size_hw, spec.metadata.threshold).mask)
+        rects.append(frame.view(spec).rect)
+        masks.append(find(sound[-1], rects[-1], size_hw, spec.operating_point).mask)
+        clinical = OperatingPoint(spec.metadata.threshold, min_fraction=CLINICAL_MIN_FRACTION)
+        counted.append(find(sound[-1], rects[-1], size_hw, clinical))
     if sound[0].shape != sound[1].shape or rects[0] != rects[1]:
         sound = [restore(part, rect, size_hw) for part, rect in zip(sound, rects, strict=True)]
     error = np.abs(sound[0] - sound[1])
     truth = None if frame.mask is None else _checked_truth(frame, classes)
     target = masks[0] if truth is None else truth
-    # Marks without a truth to vouch for them are lesions from the size on that makes a false alarm.
-    least = ALARM_REGION if truth is None else 0.0
-    lesions = _lesions(target, masks[0], masks[1], least)
+    # Without truth the reference's findings are the lesions, from the size on that makes a false alarm.
+    lesions = _lesions(counted[0].mask if truth is None else truth, masks[0], masks[1])
     empty = not target.any()
-    alarms = [empty and largest_region(mask) > ALARM_REGION for mask in masks]
+    alarms = [empty and found.any for found in counted]
     agreement = _dice(masks[1], masks[0], classes)
     result = FrameResult(
         name=frame.name,
@@ -223,25 +220,23 @@ def _edge(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return np.asarray(region & (inner == 0))
 
 
-def _lesions(target: Mask, reference: Mask, candidate: Mask, least: float) -> tuple[Lesion, ...]:
-    """Regions of one class that are larger than a share of the image, and who finds them."""
+def _lesions(target: Mask, reference: Mask, candidate: Mask) -> tuple[Lesion, ...]:
+    """List the connected regions of each class of a mask, and who finds them."""
     found = []
     for value in np.unique(target[target > 0]):
         count, labels, stats, _ = cv2.connectedComponentsWithStats(
             (target == value).astype(np.uint8), connectivity=8
         )
         for label in range(1, count):
-            share = float(stats[label, cv2.CC_STAT_AREA] / target.size)
-            if share > least:
-                region = labels == label
-                seen = [bool((mask[region] == value).any()) for mask in (reference, candidate)]
-                found.append(Lesion(share, *seen))
+            region = labels == label
+            seen = [bool((mask[region] == value).any()) for mask in (reference, candidate)]
+            found.append(Lesion(float(stats[label, cv2.CC_STAT_AREA] / target.size), *seen))
     return tuple(found)
 
 
 def _dice(mask: Mask, target: Mask, classes: int) -> float:
     """Mean over the classes but the background; a class that neither has scores 1."""
-    return count_pixels(mask, target, classes).measures()["dice"]
+    return mean_measures(confusions(mask, target, classes))["dice"]
 
 
 def _checked_truth(frame: VerifyFrame, classes: int) -> Mask:

@@ -9,6 +9,7 @@ from colour_runners import RedRunner, labelled
 
 from vmkla.evaluation import judge
 from vmkla.evaluation.cases import PREDICTION_RGB, TRUTH_RGB, CaseBook, draw_classes, draw_contours
+from vmkla.segment.operating_point import OperatingPoint
 
 
 def square(left: int, size: int = 20, height: int = 60, width: int = 80) -> npt.NDArray[np.uint8]:
@@ -66,7 +67,7 @@ def test_the_choice() -> None:
             if number >= 20:
                 shown = square(5, (20, 10, 2)[number - 20]) > 0  # 2 x 2 of 4800 pixels: no alarm
             sample = labelled(f"{number:02d}", shown, real)
-            result, prediction = judge(runner, sample, 0.5)
+            result, prediction = judge(runner, sample, OperatingPoint(0.5, min_fraction=0.005))
             results.append(result)
             book.add(result, sample, prediction)
         chosen = book.choose(results)

@@ -9,6 +9,7 @@ import pytest
 
 from vmkla.errors import UsageError
 from vmkla.segment.findings import Findings, find
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.overlay import PALETTE_RGB, OverlayStyle, draw, outline, paint
 from vmkla.segment.preprocess import Rect
 
@@ -21,7 +22,7 @@ def scene(height: int = 240, width: int = 320, *, seed: int = 0) -> tuple[Image,
     probability = np.zeros((1, height, width), np.float32)
     cv2.circle(probability[0], (width // 3, height // 2), height // 5, 1.0, -1)
     cv2.circle(probability[0], (width - 5, height // 4), height // 8, 1.0, -1)
-    return frame, find(probability, Rect(0, 0, width, height), (height, width), 0.5)
+    return frame, find(probability, Rect(0, 0, width, height), (height, width), OperatingPoint(0.5))
 
 
 def near_edge(mask: Image, reach_px: int) -> npt.NDArray[np.bool_]:
@@ -44,7 +45,7 @@ def test_only_the_marker_changes(style: OverlayStyle, alpha: float | None) -> No
         "box": np.zeros(findings.mask.shape, bool),
     }[style]
     if style == "box":
-        for box in findings.boxes:
+        for box in (region.box for region in findings.regions):
             grown = np.zeros(findings.mask.shape, bool)
             grown[max(0, box.y - 1) : box.y + box.h + 1, max(0, box.x - 1) : box.x + box.w + 1] = True
             grown[box.y + 1 : box.y + box.h - 1, box.x + 1 : box.x + box.w - 1] = False
@@ -86,7 +87,7 @@ def test_classes_have_colours_of_their_own() -> None:
     probability = np.zeros((3, 40, 60), np.float32)
     probability[0] = 0.5
     probability[1, 5:20, 5:20] = probability[2, 22:35, 30:50] = 0.9
-    findings = find(probability, Rect(0, 0, 60, 40), (40, 60), 0.5)
+    findings = find(probability, Rect(0, 0, 60, 40), (40, 60), OperatingPoint(0.5))
     drawn = draw(np.zeros((40, 60, 3), np.uint8), findings, "fill", 1.0)
     assert tuple(drawn[10, 10]) == PALETTE_RGB[0] and tuple(drawn[28, 40]) == PALETTE_RGB[1]
 
@@ -94,7 +95,7 @@ def test_classes_have_colours_of_their_own() -> None:
 @pytest.mark.parametrize("style", ["contour", "fill", "box", "none"])
 def test_nothing_found_nothing_drawn(style: OverlayStyle) -> None:
     frame, _ = scene()
-    nothing = find(np.zeros((1, 4, 4), np.float32), Rect(0, 0, 320, 240), (240, 320), 0.5)
+    nothing = find(np.zeros((1, 4, 4), np.float32), Rect(0, 0, 320, 240), (240, 320), OperatingPoint(0.5))
     np.testing.assert_array_equal(draw(frame, nothing, style), frame)
 
 
@@ -107,7 +108,7 @@ def test_a_finding_of_the_whole_frame_and_of_one_pixel() -> None:
     frame = np.zeros((20, 30, 3), np.uint8)
     for probability in (np.ones((1, 20, 30), np.float32), np.zeros((1, 20, 30), np.float32)):
         probability[0, 19, 29] = 1
-        findings = find(probability, Rect(0, 0, 30, 20), (20, 30), 0.9)
+        findings = find(probability, Rect(0, 0, 30, 20), (20, 30), OperatingPoint(0.9))
         for style in ("contour", "fill", "box"):
             assert (draw(frame, findings, style)[19, 29] == PALETTE_RGB[0]).all() or style == "fill"
             assert draw(frame, findings, style)[19, 29].any()
@@ -157,7 +158,7 @@ def test_holes_stay_holes_when_a_drawing_moves() -> None:
     probability = np.zeros((1, 90, 120), np.float32)
     cv2.circle(probability[0], (60, 45), 30, 1.0, -1)
     cv2.circle(probability[0], (60, 45), 12, 0.0, -1)
-    findings = find(probability, Rect(0, 0, 120, 90), (90, 120), 0.5)
+    findings = find(probability, Rect(0, 0, 120, 90), (90, 120), OperatingPoint(0.5))
     drawing = outline(findings, "fill")
     np.testing.assert_array_equal(drawing.covered(), findings.mask > 0)
     moved = drawing.moved(np.array([[1, 0, 10], [0, 1, 5]], np.float64))

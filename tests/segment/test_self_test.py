@@ -11,12 +11,11 @@ import pytest
 from live_workers import CommandedRunner
 
 from vmkla.engines import load_runner
-from vmkla.errors import ArtefactMismatchError, ShapeError, VmklaError
+from vmkla.errors import ArtefactMismatchError, VmklaError
 from vmkla.runner import Runner
 from vmkla.segment.self_test import (
     GRID,
     TOLERANCES,
-    check_probability,
     check_self_test,
     known_output,
     self_test_frames,
@@ -156,17 +155,3 @@ def test_batches_and_classes() -> None:
     several = known_output(CommandedRunner(batch=4, classes=3))
     assert np.asarray(several["grids"]).shape == (2, 3, GRID, GRID)
     assert np.asarray(several["grids"])[:, :1].tolist() == known_output(CommandedRunner())["grids"]
-
-
-def test_the_output_of_one_frame() -> None:
-    runner = CommandedRunner()
-    check_probability(np.full((1, 1, 32, 48), 0.5, np.float32), runner)
-    with pytest.raises(ShapeError):
-        check_probability(None, runner)  # type: ignore[arg-type]
-    with pytest.raises(ShapeError):
-        check_probability(np.zeros((2, 1, 32, 48), np.float32), runner)
-    spoilt = np.zeros((1, 1, 32, 48), np.float32)
-    for value in (np.nan, np.inf, -np.inf):
-        spoilt[0, 0, 31, 47] = value
-        with pytest.raises(VmklaError, match="NaN or infinity"):
-            check_probability(spoilt, runner)

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.evaluation.judge import ImageResult, LabelledImage, Mask
-from vmkla.evaluation.summary import ALARM_REGION
 from vmkla.segment.overlay import PALETTE_RGB
 
 TRUTH_RGB, PREDICTION_RGB = (255, 230, 0), (0, 230, 255)
@@ -76,7 +75,7 @@ class CaseBook:
         alarms = [
             index
             for index, result in enumerate(results)
-            if not result.native.has_polyp and result.native.largest_region > ALARM_REGION
+            if not result.native.has_polyp and result.native.findings
         ]
         alarms.sort(key=lambda index: -results[index].native.largest_region)
         chosen = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from vmkla.errors import BadInputError, UsageError
@@ -10,6 +11,7 @@ from vmkla.evaluation.judge import ImageResult, LabelledImage, Mask, judge
 from vmkla.evaluation.summary import summarise
 from vmkla.evaluation.volumes import VolumeScores
 from vmkla.runner import Runner, RunnerSpec
+from vmkla.segment.operating_point import CLINICAL_MIN_FRACTION, OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 OnImage = Callable[[ImageResult, LabelledImage, Mask], None]
@@ -45,9 +47,9 @@ def evaluate(
         Plain values: ``images``, ``threshold``, ``class_names`` (without the background), ``resolution``,
         ``per_image`` (mean, std and 95 % interval of each measure over images; an image with neither truth
         nor prediction scores 1), ``global`` (one confusion matrix over all pixels, and intervals),
-        ``without_polyp`` (images without one; ``false_alarms``: a connected region larger than
-        ``region_fraction`` of the image is marked; ``any_mark``: a pixel is), ``with_polyp`` (images with
-        one; ``missed``: no pixel of it was found), ``resolutions`` (all of these at ``native`` and at
+        ``without_polyp`` (images without one; ``false_alarms``: a connected region of at least
+        ``region_fraction`` of the field of view is marked; ``any_mark``: a pixel is), ``with_polyp`` (images
+        with one; ``missed``: no pixel of it was found), ``resolutions`` (all of these at ``native`` and at
         ``model`` resolution), ``by_size``, ``by_sequence`` (None where frames form none), ``by_class``
         (several classes), ``by_set`` (several sets), ``volumes`` (when asked for), ``each``.
         With several classes every measure is the mean over the classes that are not background.
@@ -56,7 +58,7 @@ def evaluate(
         UsageError: the threshold makes no sense.
     """
     spec = runner.spec
-    limit = check_threshold(threshold, spec)
+    point = clinical_point(threshold, spec)
     sets = samples if isinstance(samples, Mapping) else {"": samples}
     preprocess = spec.metadata.preprocess
     if roi is not None:
@@ -66,7 +68,7 @@ def evaluate(
     results: list[ImageResult] = []
     for set_name, images in sets.items():
         for sample in images:
-            result, prediction = judge(runner, sample, limit, preprocess=preprocess, set_name=set_name)
+            result, prediction = judge(runner, sample, point, preprocess=preprocess, set_name=set_name)
             results.append(result)
             if scores is not None:
                 scores.add(sample, prediction, set_name)
@@ -79,6 +81,7 @@ def evaluate(
         return summarise(
             chosen,
             class_names=class_names,
+            point=point,
             model_hw=(spec.height, spec.width),
             at_native=at_native,
             resamples=resamples,
@@ -86,7 +89,7 @@ def evaluate(
         )
 
     report = {
-        "threshold": limit if spec.num_classes == 1 else None,
+        "threshold": point.threshold if spec.num_classes == 1 else None,
         "class_names": list(class_names),
         **summary(results),
     }
@@ -101,22 +104,18 @@ def evaluate(
     return report
 
 
-def check_threshold(threshold: float | None, spec: RunnerSpec) -> float:
-    """The threshold to use.
+def clinical_point(threshold: float | None, spec: RunnerSpec) -> OperatingPoint:
+    """Return the operating point at which regions are counted.
 
+    Args:
+        threshold: above 0 and below 1; None takes the model's own.
+        spec: of the model.
     Raises:
-        UsageError: it is not between 0 and 1, or the model has several classes and one is given.
+        UsageError: it is outside that range, or the model has several classes and one is given.
     """
-    if threshold is not None and spec.num_classes > 1:
-        raise UsageError(
-            f"a threshold of {threshold} is given, and the model has {spec.num_classes} classes, of which "
-            "the most probable wins",
-            hint="Leave the threshold out.",
-        )
-    limit = spec.metadata.threshold if threshold is None else threshold
-    if not 0 < limit < 1:
-        raise UsageError(f"the threshold must lie between 0 and 1, got {limit}")
-    return limit
+    if threshold is not None and not 0 < threshold < 1:
+        raise UsageError(f"the threshold must lie between 0 and 1, got {threshold}")
+    return replace(spec.point_at(threshold), min_fraction=CLINICAL_MIN_FRACTION)
 
 
 def finding_names(spec: RunnerSpec) -> tuple[str, ...]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
 from vmkla.metrics import Confusion, confusion, mean_measures
 from vmkla.runner import Runner
-from vmkla.segment.findings import find
-from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare, prepare_mask
+from vmkla.segment.findings import Findings, Region
+from vmkla.segment.operating_point import OperatingPoint
+from vmkla.segment.preprocess import PreprocessSpec, Rect, prepare_mask
+from vmkla.segment.steps import check, find, infer, view
 
 Mask = npt.NDArray[np.uint8]
 
@@ -48,11 +49,19 @@ class Comparison:
 
     Attributes:
         confusions: counts of pixels, one per class that is not background.
-        largest_region: the largest connected marked region (8-neighbourhood), as a fraction of the image.
+        regions: connected regions of the prediction, largest first.
+        findings: those of them that count at the evaluation's operating point.
     """
 
     confusions: tuple[Confusion, ...]
-    largest_region: float
+    regions: tuple[Region, ...]
+    findings: tuple[Region, ...]
+
+    @property
+    def largest_region(self) -> float:
+        """Area of the largest region as a share of the image, 0 to 1."""
+        largest_px = self.regions[0].area_px if self.regions else 0
+        return largest_px / self.confusions[0].pixels
 
     @property
     def has_polyp(self) -> bool:
@@ -108,7 +117,7 @@ class ImageResult:
 def judge(
     runner: Runner,
     sample: LabelledImage,
-    threshold: float,
+    point: OperatingPoint,
     *,
     preprocess: PreprocessSpec | None = None,
     set_name: str = "",
@@ -118,7 +127,7 @@ def judge(
     Args:
         runner: a loaded model.
         sample: image and truth.
-        threshold: probability at and above which a pixel is polyp; without effect with several classes.
+        point: its threshold makes the masks; peak and area decide which regions are findings.
         preprocess: None takes the model's own.
         set_name: noted in the result.
     Returns:
@@ -130,23 +139,26 @@ def judge(
     spec = runner.spec
     preprocess = remaining_preprocess(sample.name, sample.prepared, preprocess or spec.metadata.preprocess)
     truth = _truth(sample, max(1, spec.num_classes - 1))
-    rect = field_of_view(sample.image_rgb, preprocess.roi)
-    frames = prepare(sample.image_rgb, preprocess, rect)[None]
-    if spec.batch is not None and spec.batch > 1:
-        frames = np.repeat(frames, spec.batch, axis=0)
-    probability = runner.infer(frames)[0]  # (classes, h, w)
-    findings = find(probability, rect, (truth.shape[0], truth.shape[1]), threshold)
-    if spec.num_classes == 1:
-        small = (probability[0] >= np.float32(threshold)).astype(np.uint8)
-    else:
-        small = np.argmax(probability, axis=0).astype(np.uint8)
+    seen = view(sample.image_rgb, preprocess)
+    probability = infer(runner, [seen.pixels_rgb])
+    check(probability, spec)
+    threshold_alone = OperatingPoint(point.threshold)
+    frame_hw, model_hw = (truth.shape[0], truth.shape[1]), (spec.height, spec.width)
+    findings = find(probability[0], seen.rect, frame_hw, threshold_alone)
+    small = find(probability[0], Rect(0, 0, spec.width, spec.height), model_hw, threshold_alone)
     result = ImageResult(
         name=sample.name,
         set_name=set_name,
         group=sample.group,
         size_hw=(truth.shape[0], truth.shape[1]),
-        native=compare(findings.mask, truth, spec.num_classes),
-        model=compare(small, prepare_mask(truth, preprocess, rect), spec.num_classes),
+        native=_comparison(findings, truth, spec.num_classes, point, seen.rect),
+        model=_comparison(
+            small,
+            prepare_mask(truth, preprocess, seen.rect),
+            spec.num_classes,
+            point,
+            Rect(0, 0, spec.width, spec.height),
+        ),
         truth_fraction=np.count_nonzero(truth) / truth.size,
         max_probability=findings.max_probability,
         packed=sample.prepared is not None,
@@ -154,32 +166,24 @@ def judge(
     return result, findings.mask
 
 
-def compare(prediction: Mask, truth: Mask, num_classes: int) -> Comparison:
-    """Count the pixels of each class.
+def confusions(prediction: Mask, truth: Mask, num_classes: int) -> tuple[Confusion, ...]:
+    """Count the pixels of each class that is not background.
 
     Args:
         prediction, truth: (H, W) uint8, class indices.
         num_classes: output channels of the model.
     """
-    return Comparison(
-        tuple(confusion(prediction == k, truth == k) for k in range(1, max(2, num_classes))),
-        largest_region(prediction),
+    return tuple(confusion(prediction == k, truth == k) for k in range(1, max(2, num_classes)))
+
+
+def _comparison(
+    findings: Findings, truth: Mask, num_classes: int, point: OperatingPoint, field: Rect
+) -> Comparison:
+    """Compare what the threshold marks with the truth, and list the regions that count at the point."""
+    counted = tuple(
+        region for region in findings.regions if point.accepts(region.area_px, region.peak, field.w * field.h)
     )
-
-
-def largest_region(mask: Mask) -> float:
-    """Area of the largest connected region that is not background, as a fraction of the image.
-
-    Args:
-        mask: (H, W) uint8, class indices. Neighbours of different classes are one region.
-    """
-    marked = np.asarray(mask > 0).view(np.uint8)
-    left, top, width, height = cv2.boundingRect(marked)
-    if not width:
-        return 0.0
-    window = marked[top : top + height, left : left + width]
-    _, _, stats, _ = cv2.connectedComponentsWithStats(window, connectivity=8)
-    return float(stats[1:, cv2.CC_STAT_AREA].max() / mask.size)
+    return Comparison(confusions(findings.mask, truth, num_classes), findings.regions, counted)
 
 
 def remaining_preprocess(

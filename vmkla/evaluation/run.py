@@ -10,7 +10,7 @@ from typing import Any
 
 from vmkla import __version__
 from vmkla.evaluation.cases import CaseBook
-from vmkla.evaluation.evaluate import check_threshold, evaluate, finding_names
+from vmkla.evaluation.evaluate import clinical_point, evaluate, finding_names
 from vmkla.evaluation.html import render_report
 from vmkla.evaluation.judge import ImageResult, LabelledImage, Mask
 from vmkla.evaluation.outputs import PAGE, REPORT, ROWS, output_folder, write_outputs
@@ -68,7 +68,7 @@ def run_evaluation(
         BadInputError: images or truths are wrong, or the outputs cannot be written.
         MissingDependencyError: a package that the page or HD95 needs is absent; said before the first image.
     """
-    check_threshold(options.threshold, runner.spec)
+    clinical_point(options.threshold, runner.spec)
     if options.html:
         require("matplotlib", extra="report", purpose="report.html (leave it out with --no-html)")
     if options.volumes:

@@ -18,12 +18,11 @@ from vmkla.metrics import (
     bootstrap_mean,
     mean_measures,
 )
+from vmkla.segment.operating_point import OperatingPoint
 
 SIZE_LIMITS = (0.05, 0.15)
 """A lesion is small below the first, large from the second on: share of the image that the truth marks."""
 SIZES = ("small", "medium", "large")
-ALARM_REGION = 0.005
-"""On a frame without a polyp a connected region larger than this share of the image is a false alarm."""
 _GLOBAL_NAMES = {"dice": "dsc", "iou": "miou"}
 
 Report = dict[str, Any]
@@ -33,6 +32,7 @@ def summarise(
     results: Sequence[ImageResult],
     *,
     class_names: Sequence[str],
+    point: OperatingPoint,
     model_hw: tuple[int, int],
     at_native: bool = True,
     resamples: int = 2000,
@@ -43,6 +43,7 @@ def summarise(
     Args:
         results: at least one.
         class_names: of the classes that are not background.
+        point: the operating point that the findings were counted at.
         model_hw: height and width of the network's input, px.
         at_native: which resolution the top level, the strata and ``each`` speak of; ``resolutions``
             always has both.
@@ -54,7 +55,7 @@ def summarise(
     options = {"resamples": resamples, "seed": seed}
     packed = any(result.packed for result in results)
     labels = {True: "as packed" if packed else "native", False: f"{model_hw[0]}x{model_hw[1]}"}
-    both = {native: _figures(results, native, labels[native], **options) for native in (True, False)}
+    both = {native: _figures(results, native, labels[native], point, **options) for native in (True, False)}
     report: Report = {
         "images": len(results),
         **both[at_native],
@@ -112,7 +113,13 @@ def _of_classes(results: Sequence[ImageResult], native: bool) -> list[tuple[Conf
 
 
 def _figures(
-    results: Sequence[ImageResult], native: bool, resolution: str, *, resamples: int, seed: int
+    results: Sequence[ImageResult],
+    native: bool,
+    resolution: str,
+    point: OperatingPoint,
+    *,
+    resamples: int,
+    seed: int,
 ) -> Report:
     """Both families at one resolution."""
     per_measure: Report = {}
@@ -126,9 +133,9 @@ def _figures(
         "global": _global(_of_classes(results, native), resamples=resamples, seed=seed),
         "without_polyp": {
             "images": len(negatives),
-            "false_alarms": sum(view.largest_region > ALARM_REGION for view in negatives),
+            "false_alarms": sum(bool(view.findings) for view in negatives),
             "any_mark": sum(view.has_mark for view in negatives),
-            "region_fraction": ALARM_REGION,
+            "region_fraction": point.min_fraction,
         },
         "with_polyp": {
             "images": len(positives),

@@ -1,105 +1,125 @@
-"""From probability to what is reported: mask, area, boxes."""
+"""Findings: the regions of a probability map that count, at the frame's own pixels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import VmklaError
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect, restore
+
+Mask = npt.NDArray[np.uint8]
+Probability = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected region (8-neighbourhood) of one class.
+
+    Attributes:
+        box: bounding box, px of the frame.
+        area_px: number of pixels of the frame.
+        class_index: class of its pixels, at least 1; 1 with one output channel.
+        probability: largest probability of that class inside it, interpolated to the frame, 0 to 1.
+        peak: largest probability of that class among the network's own pixels under it, 0 to 1.
+    """
+
+    box: Rect
+    area_px: int
+    class_index: int
+    probability: float
+    peak: float
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What the network found in one frame.
+    """The regions that the network found in one frame.
 
     Attributes:
         mask: (H, W) uint8, the class of each pixel: 0 is background. With one output channel a finding is 1.
-        area_px: pixels that are not background.
-        area_fraction: the same over all pixels of the frame.
-        boxes: one per connected region (8-neighbourhood) of one class, largest first.
-        box_classes: the class of each box.
-        box_probabilities: the largest probability of that class in each box's region, 0 to 1.
-        max_probability: the largest probability of any finding class anywhere in the frame.
+        regions: the connected regions of the mask, largest first.
+        max_probability: largest probability of any class that is not background, anywhere in the frame.
+        probability: (classes, h, w) float32, the network's own output; None where only the mask is known.
     """
 
-    mask: npt.NDArray[np.uint8]
-    area_px: int
-    area_fraction: float
-    boxes: tuple[Rect, ...]
-    box_classes: tuple[int, ...]
-    box_probabilities: tuple[float, ...]
-    max_probability: float
+    mask: Mask
+    regions: tuple[Region, ...] = ()
+    max_probability: float = 0.0
+    probability: Probability | None = None
 
     @property
     def any(self) -> bool:
-        """Something was found."""
-        return self.area_px > 0
+        """Whether there is a finding."""
+        return bool(self.regions)
+
+    @property
+    def area_px(self) -> int:
+        """Number of pixels that are not background."""
+        return sum(region.area_px for region in self.regions)
+
+    @property
+    def area_fraction(self) -> float:
+        """Share of the frame's pixels that are not background, 0 to 1."""
+        return self.area_px / self.mask.size
 
 
-def find(
-    probability: npt.NDArray[np.float32], rect: Rect, frame_hw: tuple[int, int], threshold: float
-) -> Findings:
-    """Bring a probability back to the frame and read the findings from it.
+def find(probability: Probability, rect: Rect, frame_hw: tuple[int, int], point: OperatingPoint) -> Findings:
+    """Bring a probability map back to the frame and read the findings from it.
 
-    One channel: a pixel is a finding when its probability, interpolated to the frame, is at least the
-    threshold. Several channels: a pixel belongs to its most probable class, and the threshold plays no part.
+    One channel: a pixel belongs to a region when its probability, interpolated to the frame, is at least the
+    threshold. Several channels: a pixel belongs to its most probable class, and the threshold has no effect.
+    A region is a finding when it also reaches the point's peak and area.
 
     Args:
         probability: (classes, h, w) float32, from the runner.
-        rect: the field of view that the network saw.
+        rect: the field of view that the network saw, px of the frame.
         frame_hw: height and width of the frame, px.
-        threshold: 0 to 1.
+        point: the rule by which a region counts.
     Raises:
-        VmklaError: the probability holds a NaN.
+        VmklaError: the probability holds NaN or infinity.
     """
-    finding = probability if probability.shape[0] == 1 else probability[1:]
-    max_probability = float(finding.max())
+    foreground = probability if len(probability) == 1 else probability[1:]
+    max_probability = float(foreground.max())
     if not np.isfinite(float(probability.sum())):
         raise VmklaError(
             "the model's probability holds NaN or infinity, expected 0 to 1",
-            hint="Export again with --frames of such pictures, or with --precision fp32.",
+            hint="Export again with --frames of such frames, or with --precision fp32.",
         )
-    if probability.shape[0] == 1 and max_probability < np.float32(threshold):
+    if len(probability) == 1 and max_probability < point.least:
         # Interpolation never exceeds its inputs, so most frames end here.
-        return Findings(np.zeros(frame_hw, np.uint8), 0, 0.0, (), (), (), max_probability)
+        return Findings(np.zeros(frame_hw, np.uint8), (), max_probability, probability)
     restored = restore(probability, rect, frame_hw)  # (classes, H, W)
-    if restored.shape[0] == 1:
-        mask = (restored[0] >= np.float32(threshold)).view(np.uint8)
-        of_class = {1: restored[0]}
+    if len(restored) == 1:
+        mask = (restored[0] >= np.float32(point.threshold)).view(np.uint8)
+        classes = [1] if cv2.countNonZero(mask) else []
     else:
         mask = np.argmax(restored, axis=0).astype(np.uint8)
-        present = np.flatnonzero(np.bincount(mask.ravel()))
-        of_class = {int(value): restored[value] for value in present if value}
-    area_px = int(cv2.countNonZero(mask))
-    regions = [
-        region for value, plane in of_class.items() if area_px for region in _regions(mask, value, plane)
-    ]
-    regions.sort(key=lambda region: (-region.area_px, region.box, region.value))
-    return Findings(
-        mask=mask,
-        area_px=area_px,
-        area_fraction=area_px / mask.size,
-        boxes=tuple(region.box for region in regions),
-        box_classes=tuple(region.value for region in regions),
-        box_probabilities=tuple(region.probability for region in regions),
-        max_probability=max_probability,
-    )
+        classes = [int(value) for value in np.flatnonzero(np.bincount(mask.ravel())) if value]
+    regions: list[Region] = []
+    for value in classes:
+        channel = value if len(restored) > 1 else 0
+        regions += _regions(mask, value, restored[channel], probability[channel], rect, point)
+    regions.sort(key=lambda region: (-region.area_px, region.box, region.class_index))
+    return Findings(mask, tuple(regions), max_probability, probability)
 
 
-class _Region(NamedTuple):
-    area_px: int
-    box: Rect
-    value: int  # the class
-    probability: float
+def _regions(
+    mask: Mask, value: int, restored: Probability, own: Probability, rect: Rect, point: OperatingPoint
+) -> list[Region]:
+    """Return the findings of one class; the regions that are none are cleared from the mask.
 
-
-def _regions(mask: npt.NDArray[np.uint8], value: int, probability: npt.NDArray[np.float32]) -> list[_Region]:
-    """The connected regions of one class, given its probability (H, W)."""
+    Args:
+        mask: (H, W) uint8, changed in place.
+        value: the class.
+        restored: (H, W), its probability at the frame's pixels.
+        own: (h, w), the same at the network's pixels.
+        rect: the field of view, px of the frame.
+        point: the rule by which a region counts.
+    """
     of_class = (mask == value).view(np.uint8)
     left, top, width, height = cv2.boundingRect(of_class)  # labelling the whole frame takes ten times as long
     window = of_class[top : top + height, left : left + width]
@@ -108,6 +128,56 @@ def _regions(mask: npt.NDArray[np.uint8], value: int, probability: npt.NDArray[n
     for label, (x, y, w, h, area_px) in enumerate(stats.tolist()[1:], start=1):
         box = Rect(left + x, top + y, w, h)
         inside = labels[y : y + h, x : x + w] == label
-        largest = probability[box.y : box.y + h, box.x : box.x + w].max(where=inside, initial=0.0)
-        regions.append(_Region(area_px, box, value, min(1.0, float(largest))))
+        peak = _peak(inside, box, own, rect)
+        if not point.accepts(area_px, peak, rect.w * rect.h):
+            mask[box.y : box.y + h, box.x : box.x + w][inside] = 0
+            continue
+        largest = restored[box.y : box.y + h, box.x : box.x + w].max(where=inside, initial=0.0)
+        regions.append(Region(box, area_px, value, min(1.0, float(largest)), min(1.0, peak)))
     return regions
+
+
+def _peak(inside: npt.NDArray[np.bool_], box: Rect, own: Probability, rect: Rect) -> float:
+    """Return the largest probability among the network's own pixels under a region.
+
+    A pixel of the network lies under the region when its centre does. A region that covers no centre (the
+    frame may have fewer pixels than the network) takes the pixels of the network under its own pixels.
+
+    Args:
+        inside: (box.h, box.w), the region.
+        box: where it is, px of the frame.
+        own: (h, w), the network's probability of its class.
+        rect: the field of view, px of the frame.
+    """
+    rows, columns = (
+        _centres(side, start, length, begin, size)
+        for side, start, length, begin, size in (
+            (own.shape[0], rect.y, rect.h, box.y, box.h),
+            (own.shape[1], rect.x, rect.w, box.x, box.w),
+        )
+    )
+    under = inside[np.ix_(rows[1], columns[1])]
+    if under.any():
+        return float(own[np.ix_(rows[0], columns[0])].max(where=under, initial=0.0))
+    y, x = np.nonzero(inside)
+    own_y = (2 * (y + box.y - rect.y) + 1) * own.shape[0] // (2 * rect.h)
+    own_x = (2 * (x + box.x - rect.x) + 1) * own.shape[1] // (2 * rect.w)
+    return float(own[own_y, own_x].max())
+
+
+def _centres(
+    side: int, start: int, length: int, begin: int, size: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the network's pixels whose centres lie in a box, along one side.
+
+    Args:
+        side: pixels of the network along the side.
+        start, length: field of view, px of the frame.
+        begin, size: box, px of the frame.
+    Returns:
+        Their indices, and their centres' places inside the box, px.
+    """
+    index = np.arange(side)
+    place = start + (2 * index + 1) * length // (2 * side) - begin
+    within = (place >= 0) & (place < size)
+    return index[within], place[within]

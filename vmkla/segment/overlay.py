@@ -122,10 +122,8 @@ def outline(findings: Findings, style: OverlayStyle = "contour", alpha: float | 
     if style == "none" or not findings.any or opacity <= 0:
         return Drawing(style, opacity, frame_hw)
     layers = []
-    for value in sorted(set(findings.box_classes)):
-        around = union(
-            box for box, of in zip(findings.boxes, findings.box_classes, strict=True) if of == value
-        )
+    for value in sorted({region.class_index for region in findings.regions}):
+        around = union(region.box for region in findings.regions if region.class_index == value)
         assert around is not None  # a class that is listed has a box
         window = findings.mask[around.y : around.y + around.h, around.x : around.x + around.w]
         region = (window == value).view(np.uint8)

@@ -276,10 +276,33 @@ def _stretch(field: npt.NDArray[Any], size_wh: tuple[int, int]) -> npt.NDArray[A
 
 
 def _check_frame(frame_rgb: npt.NDArray[np.uint8]) -> None:
-    if frame_rgb.ndim != 3 or frame_rgb.shape[2] != 3 or frame_rgb.dtype != np.uint8 or not frame_rgb.size:
+    if not isinstance(frame_rgb, np.ndarray):
         raise ShapeError(
-            f"a frame has shape {frame_rgb.shape} and type {frame_rgb.dtype}, expected (H, W, 3) uint8 in RGB"
+            f"a frame is a {type(frame_rgb).__name__}, expected a NumPy array (H, W, 3) uint8 in RGB",
+            hint="Convert it: numpy.asarray(frame)",
         )
+    shape, dtype = frame_rgb.shape, frame_rgb.dtype
+    if len(shape) == 3 and shape[2] == 3 and dtype == np.uint8 and frame_rgb.size:
+        return
+    raise ShapeError(
+        f"a frame has shape {shape} and type {dtype}, expected (H, W, 3) uint8 in RGB",
+        hint=_frame_hint(shape, dtype),
+    )
+
+
+def _frame_hint(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:
+    """Return what turns a common other layout into a frame; None where nothing is known to."""
+    if len(shape) == 4:
+        return "Give one frame at a time, or several to Segmenter.batch."
+    if len(shape) == 2:
+        return "Repeat a grey image in three channels: numpy.repeat(image[..., None], 3, axis=2)"
+    if len(shape) == 3 and shape[0] == 3 and shape[2] != 3:
+        return "Put the channels last: frame.transpose(1, 2, 0)"
+    if len(shape) == 3 and shape[2] == 4:
+        return "Drop the alpha channel: frame[..., :3]"
+    if np.issubdtype(dtype, np.floating):
+        return "Give bytes; for values of 0 to 1: (255 * frame).round().astype(numpy.uint8)"
+    return None
 
 
 def _check_inside(rect: Rect, frame_hw: tuple[int, ...]) -> None:

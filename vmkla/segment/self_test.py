@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.errors import ArtefactMismatchError, ShapeError, VmklaError
+from vmkla.errors import ArtefactMismatchError, VmklaError
 from vmkla.runner import Runner
+from vmkla.segment.steps import check, infer
 
 GRID = 8
 """The answer is the mean probability in each of GRID x GRID cells."""
@@ -30,7 +31,6 @@ INT8_LARGEST, INT8_MEAN = 0.005, 1.2e-4
 A rounding that falls the other way in other float kernels changes many in the layers behind it: 0.0011 and
 5e-5 at most, over ``nano``, ``small`` and ``tiny``, AVX2 and AVX-512, function bodies, and graphs that are
 not optimized. Products that saturate give 2.7e-4 on average and more."""
-_RANGE_SLACK = 1e-3
 _DIGITS = 5
 
 Floats = npt.NDArray[np.float32]
@@ -68,28 +68,6 @@ def self_test_frames(height: int, width: int) -> npt.NDArray[np.uint8]:
     rgb[squared(512, 512) >= 540**2] = 4  # outside the round field of view
     frame = rgb.clip(0, 255).astype(np.uint8)
     return np.stack([frame, frame[:, ::-1]])
-
-
-def check_probability(probability: Floats, runner: Runner) -> None:
-    """Refuse an output that is no probability of the runner's classes and size for one frame.
-
-    Raises:
-        ShapeError: shape or type is another.
-        VmklaError: it holds NaN or infinity, or leaves 0 to 1.
-    """
-    spec = runner.spec
-    expected = (1, spec.num_classes, spec.height, spec.width)
-    seen = (getattr(probability, "shape", None), str(getattr(probability, "dtype", type(probability))))
-    if seen != (expected, "float32"):
-        raise ShapeError(f"the network's output is {seen[1]} {seen[0]}, expected float32 {expected}")
-    low, high = float(probability.min()), float(probability.max())
-    if not np.isfinite(low + high):  # min and max pass a NaN on
-        raise VmklaError(
-            "the network's output holds NaN or infinity, expected 0 to 1",
-            hint="Export again with --frames of such pictures, or with --precision fp32.",
-        )
-    if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
-        raise VmklaError(f"the network's output reaches from {low:g} to {high:g}, expected 0 to 1")
 
 
 def known_output(runner: Runner) -> dict[str, Any]:
@@ -161,9 +139,8 @@ def _answer(runner: Runner) -> Floats:
     """(2, classes, GRID, GRID): mean probability in each cell, for both pictures."""
     answers = []
     for frame in self_test_frames(runner.spec.height, runner.spec.width):
-        batch = np.repeat(frame[np.newaxis], runner.spec.batch or 1, axis=0)
-        probability = runner.infer(batch)[:1]
-        check_probability(probability, runner)
+        probability = infer(runner, frame[np.newaxis])
+        check(probability, runner.spec)
         answers.append(_grid(probability[0]))
     return np.stack(answers)
 

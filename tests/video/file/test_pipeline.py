@@ -19,6 +19,7 @@ import pytest
 
 from vmkla.errors import ArtefactMismatchError, BadInputError, DegradedError, UsageError
 from vmkla.segment.findings import find
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.overlay import draw
 from vmkla.segment.preprocess import PreprocessSpec, Rect, prepare, visible_field
 from vmkla.video.file.pipeline import Progress, SegmentOptions, segment
@@ -52,7 +53,7 @@ def by_hand(path: Path, runner: Any, rect: Rect | None = None) -> list[tuple[Ima
         height, width = frame.rgb.shape[:2]
         field = rect or Rect(0, 0, width, height)
         probability = runner.infer(prepare(frame.rgb, spec, field)[None])[0]
-        made.append((frame.rgb, find(probability, field, (height, width), 0.5)))
+        made.append((frame.rgb, find(probability, field, (height, width), OperatingPoint(0.5))))
     return made
 
 
@@ -78,7 +79,7 @@ class TestVideo:
             assert row["pts_s"] == pytest.approx(index / 25)
             assert row["area_px"] == findings.area_px
             assert row["area_fraction"] == pytest.approx(findings.area_px / (96 * 128))
-            assert row["boxes"] == [list(box) for box in findings.boxes]
+            assert row["boxes"] == [list(region.box) for region in findings.regions]
             assert row["max_probability"] == pytest.approx(findings.max_probability)
             assert row["mask"] == f"masks/{index:06d}.png"
             mask = cv2.imread(str(out / row["mask"]), cv2.IMREAD_UNCHANGED)
@@ -264,7 +265,7 @@ class TestFieldOfView:
         assert fields[0] is None and fields[-1] is not None
         wanted = by_hand(path, make_runner(), Rect(x, y, w, h))
         for row, (_, findings) in zip(rows(tmp_path / "out"), wanted, strict=True):
-            assert row["boxes"] == [list(box) for box in findings.boxes]
+            assert row["boxes"] == [list(region.box) for region in findings.regions]
 
     def test_a_dark_clip_is_taken_whole_and_says_so(
         self, write_clip: WriteClip, make_frames: MakeFrames, make_runner: Any, tmp_path: Path
@@ -420,7 +421,7 @@ def test_memory_does_not_grow_with_the_clip(
     write_clip: WriteClip, make_frames: MakeFrames, tmp_path: Path
 ) -> None:
     """240 frames more, once buffers are full, peak within 20 MB; keeping them would take 124 MB."""
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     script = """
 import sys
 sys.path.insert(0, sys.argv[3])

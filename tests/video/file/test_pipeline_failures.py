@@ -344,7 +344,7 @@ except VmklaError as error:
 """
         out = tmp_path / "out"
         process = subprocess.Popen(
-            [sys.executable, "-I", "-c", script, str(clip), str(out), str(Path(__file__).parent)],
+            [sys.executable, "-I", "-c", script, str(clip), str(out), str(Path(__file__).parents[1])],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -156,6 +156,7 @@ def _stop_after(out: Path, text: str, cancel: Cancellation) -> None:
 def test_markers_stay_where_the_finding_is_in_the_picture(frame: int) -> None:
     """Interpolated lines move nothing: the box is that of the upper field, in pixels of the whole picture."""
     from vmkla.segment.findings import find
+    from vmkla.segment.operating_point import OperatingPoint
     from vmkla.segment.preprocess import PreprocessSpec, Rect, prepare
 
     rgb = boxes_in_fields(3)[frame]
@@ -163,8 +164,8 @@ def test_markers_stay_where_the_finding_is_in_the_picture(frame: int) -> None:
 
     def box(picture: Image) -> tuple[int, ...]:
         red = prepare(picture, spec, whole)[..., 0].astype(np.float32)[None] / 255
-        (found,) = find(red, whole, (96, 192), 0.5).boxes
-        return tuple(found)
+        (found,) = find(red, whole, (96, 192), OperatingPoint(0.5)).regions
+        return tuple(found.box)
 
     x, y, w, h = moving_box(frame)
     assert box(rgb) == (x, y, w + 8, h)  # both fields: eight pixels too wide

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from vmkla.segment.findings import Findings
+from vmkla.segment.findings import Findings, Region
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.link.ring import FrameRing
@@ -81,7 +81,7 @@ def result(of: LivePicture) -> LiveResult:
     height, width = of.rgb.shape[:2]
     mask = np.zeros((height, width), np.uint8)
     mask[30:60, 40:80] = 1
-    findings = Findings(mask, 1200, 1200 / mask.size, (Rect(40, 30, 40, 30),), (1,), (0.9,), 0.9)
+    findings = Findings(mask, (Region(Rect(40, 30, 40, 30), 1200, 1, 0.9, 0.9),), 0.9)
     return LiveResult(of.sequence, of.captured_s, of.captured_s + 0.01, (height, width), findings, {})
 
 

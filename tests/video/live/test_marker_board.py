@@ -12,6 +12,7 @@ import pytest
 
 from vmkla.segment import overlay
 from vmkla.segment.findings import Findings, find
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.overlay import OverlayStyle
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
@@ -37,11 +38,13 @@ def pictures(frames: Sequence[Image], first: int = 1) -> list[LivePicture]:
 def disc(height: int = HEIGHT, width: int = WIDTH, *, at: tuple[int, int] = (80, 60)) -> Findings:
     probability = np.zeros((1, height, width), np.float32)
     cv2.circle(probability[0], at, 20, 1.0, -1)
-    return find(probability, Rect(0, 0, width, height), (height, width), 0.5)
+    return find(probability, Rect(0, 0, width, height), (height, width), OperatingPoint(0.5))
 
 
 def nothing() -> Findings:
-    return find(np.zeros((1, 4, 4), np.float32), Rect(0, 0, WIDTH, HEIGHT), (HEIGHT, WIDTH), 0.5)
+    return find(
+        np.zeros((1, 4, 4), np.float32), Rect(0, 0, WIDTH, HEIGHT), (HEIGHT, WIDTH), OperatingPoint(0.5)
+    )
 
 
 def result(picture: LivePicture, findings: Findings) -> LiveResult:
@@ -243,7 +246,8 @@ def test_rendered_polyps_are_better_marked_with_motion_than_without() -> None:
     for motion in (False, True):
         board = MarkerBoard("fill", 1.0, max_staleness_s=1, motion=motion)
         truth = [
-            find(mask[None] / np.float32(255), Rect(0, 0, 240, 180), (180, 240), 0.5) for _, mask in clip
+            find(mask[None] / np.float32(255), Rect(0, 0, 240, 180), (180, 240), OperatingPoint(0.5))
+            for _, mask in clip
         ]
         marker = board.prepare(result(seen[0], truth[0]))
         for picture in seen:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vmkla.segment.findings import Findings
+from vmkla.segment.findings import Findings, Region
 from vmkla.segment.overlay import PALETTE_RGB, draw, outline
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.conformance.measuring import MeasuringScreen, wrong_pixels
@@ -31,7 +31,7 @@ def image(seed: int = 0) -> Image:
 def findings() -> Findings:
     mask = np.zeros(HW, np.uint8)
     mask[10:30, 15:40] = 1
-    return Findings(mask, 500, 500 / mask.size, (Rect(15, 10, 25, 20),), (1,), (0.9,), 0.9)
+    return Findings(mask, (Region(Rect(15, 10, 25, 20), 500, 1, 0.9, 0.9),), 0.9)
 
 
 def shown(

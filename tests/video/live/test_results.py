@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from vmkla.errors import BadInputError
 from vmkla.segment.findings import find
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.link.results import decode_result, encode_result
 from vmkla.video.live.picture import LiveResult
@@ -21,7 +22,7 @@ from vmkla.video.live.picture import LiveResult
 
 def result_of(probability: np.ndarray, frame_hw: tuple[int, int] = (40, 60)) -> LiveResult:
     rect = Rect(3, 2, frame_hw[1] - 5, frame_hw[0] - 4)
-    findings = find(probability.astype(np.float32), rect, frame_hw, 0.5)
+    findings = find(probability.astype(np.float32), rect, frame_hw, OperatingPoint(0.5))
     return LiveResult(7, 12.25, 12.5, frame_hw, findings, {"preprocess": 0.5, "inference": 20.125})
 
 
@@ -38,7 +39,7 @@ def test_round_trip(probability: np.ndarray) -> None:
     result = result_of(probability)
     back = decode_result(message_of(result))
     np.testing.assert_array_equal(back.findings.mask, result.findings.mask)
-    for name in ("area_px", "area_fraction", "boxes", "box_classes", "box_probabilities", "max_probability"):
+    for name in ("area_px", "area_fraction", "regions", "max_probability"):
         assert getattr(back.findings, name) == getattr(result.findings, name), name
     for name in ("sequence", "captured_s", "finished_s", "frame_hw", "latency_ms"):
         assert getattr(back, name) == getattr(result, name), name
@@ -59,6 +60,13 @@ def changed(**changes: Any) -> bytes:
     return struct.pack("<I", len(text)) + text + bytes(mask)
 
 
+def region(**changes: Any) -> dict[str, Any]:
+    """The region of the example, but for some values."""
+    _, text, _ = encode_result(result_of(np.pad(np.ones((1, 2, 3)), ((0, 0), (3, 3), (3, 3)))))
+    (only,) = json.loads(text)["regions"]
+    return {**only, **changes}
+
+
 def test_the_example_is_sound() -> None:
     assert decode_result(changed()).findings.area_px > 0
 
@@ -71,12 +79,15 @@ def test_the_example_is_sound() -> None:
         {"frame_hw": [10, 10]},
         {"window": [0, 0, 1, 1]},
         {"window": [-3, 2, 30, 20]},
-        {"boxes": [[0, 0, 60, 40]]},
-        {"boxes": [[1, 2, 3]]},
-        {"box_classes": []},
-        {"box_probabilities": []},
-        {"box_probabilities": [1.5]},
-        {"area_px": 1},
+        {"regions": [region(box=[0, 0, 60, 40])]},
+        {"regions": [region(box=[1, 2, 3])]},
+        {"regions": [region(class_index=0)]},
+        {"regions": [region(probability=1.5)]},
+        {"regions": [region(peak=float("nan"))]},
+        {"regions": [region(area_px=0)]},
+        {"regions": [region(area_px=1)]},
+        {"regions": []},
+        {"regions": [{"box": [1, 2, 3, 4]}]},
         {"max_probability": 1.5},
         {"max_probability": float("nan")},
         {"captured_s": float("inf")},

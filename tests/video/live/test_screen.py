@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from vmkla.errors import MissingDependencyError
-from vmkla.segment.findings import Findings
+from vmkla.segment.findings import Findings, Region
 from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.picture import AiState, LivePicture, LiveResult, LiveStatus, SignalState
 from vmkla.video.live.screen import FileScreen, NullScreen, Screen, Shown, WindowScreen
@@ -55,7 +55,7 @@ def marked(rgb: np.ndarray) -> Shown:
 
     box = Rect(width // 4, height // 4, width // 2 - width // 4, height // 2 - height // 4)
     area = int(mask.sum())
-    findings = Findings(mask, area, area / mask.size, (box,), (1,), (0.9,), 0.9)
+    findings = Findings(mask, (Region(box, area, 1, 0.9, 0.9),), 0.9)
     picture = LivePicture(3, 10.0, rgb)
     board = MarkerBoard()
     marker = board.prepare(LiveResult(3, 10.0, 10.01, (height, width), findings, {}))

@@ -155,7 +155,8 @@ def test_results_are_of_their_pictures() -> None:
         show.wait_for(lambda: len(taken) > 5)
         result = show.supervisor.result
         assert result is not None and result.frame_hw == (60, 80)
-        (box,) = result.findings.boxes
+        (region,) = result.findings.regions
+        box = region.box
         assert abs(box.x - 20) <= 1 and abs(box.y - 10) <= 1 and result.findings.max_probability == 1.0
         assert [one.sequence for one in taken] == sorted({one.sequence for one in taken})
         about = show.supervisor.describe()

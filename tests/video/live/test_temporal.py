@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from vmkla.errors import UsageError
 from vmkla.segment.findings import find
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.markers.scene import thumbnail
 from vmkla.video.live.network.temporal import RESET_AFTER_S, TemporalFilter, TemporalOptions
@@ -32,7 +33,9 @@ def blob(peak: float, *, at: tuple[int, int] = (32, 32), radius: int = 8, floor:
 
 def area(probability: Floats, threshold: float = THRESHOLD) -> int:
     """Pixels found, at four times the network's size, so that interpolation has its say."""
-    return find(probability, Rect(0, 0, 4 * SIDE, 4 * SIDE), (4 * SIDE, 4 * SIDE), threshold).area_px
+    return find(
+        probability, Rect(0, 0, 4 * SIDE, 4 * SIDE), (4 * SIDE, 4 * SIDE), OperatingPoint(threshold)
+    ).area_px
 
 
 def steadied(planes: list[Floats], **options: Any) -> list[Floats]:

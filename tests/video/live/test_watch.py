@@ -70,7 +70,7 @@ class Act:
     def answer(self, sequence: int | None = None, captured_s: float | None = None) -> None:
         """The worker's result for a picture; the newest, unless told otherwise."""
         assert self.newest is not None
-        findings = Findings(np.zeros((4, 4), np.uint8), 0, 0.0, (), (), (), 0.0)
+        findings = Findings(np.zeros((4, 4), np.uint8))
         self.result = LiveResult(
             self.newest[0] if sequence is None else sequence,
             self.newest[1] if captured_s is None else captured_s,

@@ -224,6 +224,7 @@ def test_the_network_finds_nearer_what_it_finds_in_whole_frames(tmp_path: Path) 
     """Area error of the shipped network on woven frames, and on the same made whole."""
     from vmkla.engines import load_runner
     from vmkla.segment.findings import find
+    from vmkla.segment.operating_point import OperatingPoint
     from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare
 
     woven, whole, truth = woven_frames(8, height=360, width=480)
@@ -236,7 +237,9 @@ def test_the_network_finds_nearer_what_it_finds_in_whole_frames(tmp_path: Path) 
         for rgb in images:
             rect = field_of_view(rgb, spec.roi)
             probability = runner.infer(prepare(rgb, spec, rect)[np.newaxis])[0]
-            found.append(find(probability, rect, (360, 480), runner.spec.metadata.threshold).mask > 0)
+            found.append(
+                find(probability, rect, (360, 480), OperatingPoint(runner.spec.metadata.threshold)).mask > 0
+            )
         return found
 
     def wrong_px(images: list[Image]) -> int:

@@ -17,19 +17,17 @@ from vmkla import __version__
 from vmkla.errors import BadInputError, UsageError
 from vmkla.folders import locked_folder
 from vmkla.runner import Runner, check_one_by_one
-from vmkla.segment.preprocess import PreprocessSpec, Rect, union, visible_field
+from vmkla.segment.preprocess import PreprocessSpec
 from vmkla.video.file.options import Cancellation, Progress, SegmentOptions
 from vmkla.video.file.outputs import OVERLAY_VIDEO, WHOLE, check_image_names, open_outputs, search_exclusions
 from vmkla.video.file.report import SegmentReport, model_warnings
 from vmkla.video.file.run import Plan, Run
-from vmkla.video.file.view import FIELD_EVERY, FIELD_SAMPLES, Views
+from vmkla.video.file.view import Views
 from vmkla.video.media.decoding import VideoSource
 from vmkla.video.media.naming import NamedSource, name_source
 from vmkla.video.media.sources import ImageSource, open_source
 
 __all__ = ["Cancellation", "Progress", "SegmentOptions", "SegmentReport", "segment"]
-
-_FIELD_FRAMES_MAX = 300
 
 
 def segment(
@@ -63,12 +61,7 @@ def segment(
     """
     spec = runner.spec
     check_one_by_one(spec)
-    if options.threshold is not None and spec.num_classes > 1:
-        raise UsageError(
-            f"a threshold was given, but {spec.path} has {spec.num_classes} classes: each pixel takes its "
-            "most probable one",
-            hint="Leave --threshold out.",
-        )
+    spec.point_at(options.threshold)  # rejects one that makes no sense before anything is read
     if isinstance(source_spec, NamedSource):
         named = source_spec
     else:
@@ -125,18 +118,18 @@ def _plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Plan:
     source = named.source
     metadata = runner.spec.metadata
     roi = metadata.preprocess.roi if options.roi is None else options.roi
-    threshold = metadata.threshold if options.threshold is None else options.threshold
+    point = runner.spec.point_at(options.threshold)
     warnings = model_warnings(runner)
-    wanted_roi, rect = roi, None
-    if isinstance(source, VideoSource) and roi == "auto":
-        rect, searched = _field_of_video(source)
-        if rect is None:
-            warnings.append(f"the first {searched} frames show no field of view; frames are taken whole")
-            roi = "none"
+    views = Views.of_source(source, roi)
+    if views.searched_in_vain:
+        warnings.append(
+            f"the first {views.searched_in_vain} frames show no field of view; frames are taken whole"
+        )
+        roi = "none"
     settings = {
         "vmkla_version": __version__,
         "model_sha256": runner.spec.sha256,
-        "threshold": threshold,
+        "threshold": point.threshold,
         "overlay": options.overlay,
         "alpha": options.alpha,
         "save_masks": options.save_masks,
@@ -148,23 +141,4 @@ def _plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Plan:
     if isinstance(source, VideoSource):
         settings |= {"track": source.track.number, "deinterlace": options.deinterlace}
     spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)
-    return Plan(spec, threshold, Views(wanted_roi, rect), settings, tuple(warnings), named)
-
-
-def _field_of_video(source: VideoSource) -> tuple[Rect | None, int]:
-    """The field of view over the clip's first lit frames, and how many frames were looked through."""
-    found: list[Rect] = []
-    searched, first_hw = 0, None
-    frames = source.frames()
-    for frame in frames:
-        first_hw = first_hw or frame.rgb.shape[:2]
-        if frame.rgb.shape[:2] != first_hw:
-            break
-        searched += 1
-        field = visible_field(frame.rgb) if frame.index % FIELD_EVERY == 0 else None
-        if field is not None:
-            found.append(field)
-        if len(found) == FIELD_SAMPLES or searched == _FIELD_FRAMES_MAX:
-            break
-    frames.close()
-    return union(found), searched
+    return Plan(spec, point, views, settings, tuple(warnings), named)

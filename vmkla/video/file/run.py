@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from vmkla.errors import DegradedError, StoppedError, VmklaError
 from vmkla.runner import Runner
-from vmkla.segment.preprocess import PreprocessSpec, Rect, prepare
+from vmkla.segment.operating_point import OperatingPoint
+from vmkla.segment.preprocess import PreprocessSpec, Rect
+from vmkla.segment.steps import check, infer, view
 from vmkla.video.file.options import Cancellation, Progress, SegmentOptions
 from vmkla.video.file.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, REPORT, ROWS, OutputFolder
 from vmkla.video.file.report import FileHash, Outcome, SegmentReport, describe_model, describe_runtime
@@ -37,7 +37,7 @@ class Plan:
     """What is settled before the first frame."""
 
     spec: PreprocessSpec
-    threshold: float
+    point: OperatingPoint
     views: Views
     settings: dict[str, Any]
     warnings: tuple[str, ...]
@@ -61,7 +61,7 @@ class Run:
             self._inferred,
             outputs,
             options,
-            threshold=plan.threshold,
+            point=plan.point,
             multi_class=runner.spec.num_classes > 1,
         )
         self._wall_s = 0.0
@@ -157,12 +157,12 @@ class Run:
             whole = Rect(0, 0, frame.rgb.shape[1], frame.rgb.shape[0])
             return Inferred(frame, whole, None, latency_ms)
         watch = Stopwatch()
-        rect = self._plan.views.of(frame)
-        batch = prepare(frame.rgb, self._plan.spec, rect)[np.newaxis]  # (1, h, w, 3)
+        seen = view(frame.rgb, self._plan.spec, self._plan.views.of(frame))
         latency_ms["preprocess"] = watch.lap_ms()
-        probability = self._runner.infer(batch)  # (1, classes, h, w)
+        probability = infer(self._runner, [seen.pixels_rgb])  # (1, classes, h, w)
+        check(probability, self._runner.spec)
         latency_ms["inference"] = watch.lap_ms()
-        return Inferred(frame, rect, probability[0], latency_ms)
+        return Inferred(frame, seen.rect, probability[0], latency_ms)
 
     def _report(
         self, error: BaseException | None, cancel: threading.Event, sha256: str | None

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vmkla.segment.preprocess import Rect, field_of_view, union, visible_field
-from vmkla.video.media.frames import Frame
+from vmkla.video.media.frames import Frame, Source
 
 FIELD_EVERY, FIELD_SAMPLES = 5, 8
 """A field of view is the union over so many of every fifth frame: one frame may be dark at an edge."""
+
+_FIELD_FRAMES_MAX = 300
+"""Number of frames of a video that are searched for its field of view."""
 
 Size = tuple[int, int]
 
@@ -32,11 +35,21 @@ class Views:
     Args:
         roi: ``"auto"``, ``"none"`` or a rectangle of the first size.
         first: what was found for the first size; None takes ``roi``.
+        searched_in_vain: number of frames in which no field of view was found for the first size.
     """
 
-    def __init__(self, roi: str | Rect, first: Rect | None = None) -> None:
+    def __init__(self, roi: str | Rect, first: Rect | None = None, searched_in_vain: int = 0) -> None:
+        self.searched_in_vain = searched_in_vain
         self._roi, self._first = roi, first
         self._sizes: dict[Size, _Seen] = {}
+
+    @classmethod
+    def of_source(cls, source: Source, roi: str | Rect) -> Views:
+        """Look through the first frames of a video for their field of view, where ``roi`` asks for it."""
+        if source.kind != "video" or roi != "auto":
+            return cls(roi)
+        rect, searched = _field_of_video(source)
+        return cls(roi, rect, 0 if rect else searched)
 
     def of(self, frame: Frame) -> Rect:
         """The part of a frame that the network sees."""
@@ -71,3 +84,22 @@ class Views:
 
 def _listed(rect: Rect | None) -> list[int] | None:
     return None if rect is None else list(rect)
+
+
+def _field_of_video(source: Source) -> tuple[Rect | None, int]:
+    """Return the field of view over a clip's first lit frames, and how many frames were looked through."""
+    found: list[Rect] = []
+    searched, first_hw = 0, None
+    frames = source.frames()
+    for frame in frames:
+        first_hw = first_hw or frame.rgb.shape[:2]
+        if frame.rgb.shape[:2] != first_hw:
+            break
+        searched += 1
+        field = visible_field(frame.rgb) if frame.index % FIELD_EVERY == 0 else None
+        if field is not None:
+            found.append(field)
+        if len(found) == FIELD_SAMPLES or searched == _FIELD_FRAMES_MAX:
+            break
+    frames.close()
+    return union(found), searched

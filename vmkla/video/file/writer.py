@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from vmkla.files import output_errors
 from vmkla.segment.findings import Findings, find
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.overlay import draw
 from vmkla.segment.preprocess import Rect
 from vmkla.video.file.letterbox import letterbox
@@ -64,7 +65,7 @@ class FrameWriter:
         channel: where frames come from; closed when writing fails.
         outputs: the folder.
         options: what to draw and write.
-        threshold: of the mask.
+        point: the rule by which a region counts.
         multi_class: boxes carry their class.
     """
 
@@ -74,13 +75,13 @@ class FrameWriter:
         outputs: OutputFolder,
         options: SegmentOptions,
         *,
-        threshold: float,
+        point: OperatingPoint,
         multi_class: bool,
     ) -> None:
         self._channel = channel
         self._outputs = outputs
         self._options = options
-        self._threshold = threshold
+        self._point = point
         self._multi_class = multi_class
         self._thread = threading.Thread(target=self._run, name="vmkla-write", daemon=True)
         self.counts = Counts()
@@ -148,7 +149,7 @@ class FrameWriter:
         latency_ms = dict(item.latency_ms)
         shown, findings = frame.rgb, None
         if item.probability is not None:
-            findings = find(item.probability, item.rect, frame.rgb.shape[:2], self._threshold)
+            findings = find(item.probability, item.rect, frame.rgb.shape[:2], self._point)
             latency_ms["postprocess"] = watch.lap_ms()
             if self._given_up(frame):
                 return
@@ -224,12 +225,12 @@ class FrameWriter:
         # A frame that was not looked at has no findings; null is not zero.
         row["area_px"] = findings.area_px if findings else None
         row["area_fraction"] = findings.area_fraction if findings else None
-        row["boxes"] = [list(box) for box in findings.boxes] if findings else None
+        row["boxes"] = [list(region.box) for region in findings.regions] if findings else None
         row["box_probabilities"] = (
-            [round(value, 6) for value in findings.box_probabilities] if findings else None
+            [round(region.probability, 6) for region in findings.regions] if findings else None
         )
         if self._multi_class:
-            row["box_classes"] = list(findings.box_classes) if findings else None
+            row["box_classes"] = [region.class_index for region in findings.regions] if findings else None
         row["max_probability"] = findings.max_probability if findings else None
         if frame.damaged:
             row["damaged"] = True

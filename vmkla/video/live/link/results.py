@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import struct
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
-from vmkla.segment.findings import Findings
+from vmkla.segment.findings import Findings, Region
 from vmkla.segment.preprocess import Rect, union
 from vmkla.video.live.picture import MAX_PICTURE_BYTES, LiveResult
 
@@ -23,7 +24,7 @@ _LENGTH = struct.Struct("<I")
 def encode_result(result: LiveResult) -> tuple[bytes, bytes, npt.NDArray[np.uint8]]:
     """Pieces to publish. Of the mask only what the boxes hold travels; there is nothing outside them."""
     findings = result.findings
-    window = union(findings.boxes) or Rect(0, 0, 0, 0)
+    window = union(region.box for region in findings.regions) or Rect(0, 0, 0, 0)
     facts = {
         "sequence": result.sequence,
         "captured_s": result.captured_s,
@@ -32,10 +33,7 @@ def encode_result(result: LiveResult) -> tuple[bytes, bytes, npt.NDArray[np.uint
         "latency_ms": result.latency_ms,
         "deinterlaced": result.deinterlaced,
         "window": list(window),
-        "area_px": findings.area_px,
-        "boxes": [list(box) for box in findings.boxes],
-        "box_classes": list(findings.box_classes),
-        "box_probabilities": list(findings.box_probabilities),
+        "regions": [dataclasses.asdict(region) for region in findings.regions],
         "max_probability": min(1.0, max(0.0, findings.max_probability)),  # a runner may exceed 1 by a hair
     }
     text = json.dumps(facts).encode()
@@ -63,28 +61,33 @@ def _to_result(facts: dict[str, Any], pixels: memoryview) -> LiveResult:
         raise ValueError(f"a picture of {width}x{height}")
     frame = Rect(0, 0, width, height)
     window = _inside(facts["window"], frame)
-    boxes = tuple(_inside(box, window) for box in facts["boxes"])
-    classes = tuple(int(value) for value in facts["box_classes"])
-    probabilities = tuple(float(value) for value in facts["box_probabilities"])
-    area_px, largest = int(facts["area_px"]), float(facts["max_probability"])
+    regions = tuple(_to_region(values, window) for values in facts["regions"])
+    largest = float(facts["max_probability"])
     times = [float(facts["captured_s"]), float(facts["finished_s"])]
     latency_ms = {str(stage): float(value) for stage, value in dict(facts["latency_ms"]).items()}
     if not all(map(math.isfinite, (*times, *latency_ms.values()))) or times[1] < times[0]:
         raise ValueError(f"times of {times} s and {latency_ms} ms")
-    if not all(0 <= value <= 1 for value in (largest, *probabilities)):
-        raise ValueError(f"probabilities of {largest} and {probabilities}")
-    if not len(boxes) == len(classes) == len(probabilities):
-        raise ValueError(
-            f"{len(boxes)} boxes of {len(classes)} classes and {len(probabilities)} probabilities"
-        )
+    if not 0 <= largest <= 1:
+        raise ValueError(f"a largest probability of {largest}")
     part = np.frombuffer(pixels, np.uint8).reshape(window.h, window.w)
+    area_px = sum(region.area_px for region in regions)
     if np.count_nonzero(part) != area_px:
         raise ValueError(f"a mask that is not of {area_px} pixels")
     mask = np.zeros((height, width), np.uint8)
     mask[window.y : window.y + window.h, window.x : window.x + window.w] = part
-    findings = Findings(mask, area_px, area_px / mask.size, boxes, classes, probabilities, largest)
+    findings = Findings(mask, regions, largest)
     sequence, deinterlaced = int(facts["sequence"]), bool(facts["deinterlaced"])
     return LiveResult(sequence, times[0], times[1], (height, width), findings, latency_ms, deinterlaced)
+
+
+def _to_region(values: dict[str, Any], window: Rect) -> Region:
+    area_px, class_index = int(values["area_px"]), int(values["class_index"])
+    probability, peak = float(values["probability"]), float(values["peak"])
+    if area_px < 1 or class_index < 1 or not (0 <= probability <= 1 and 0 <= peak <= 1):
+        raise ValueError(
+            f"a region of {area_px} pixels, class {class_index}, probability {probability}, peak {peak}"
+        )
+    return Region(_inside(values["box"], window), area_px, class_index, probability, peak)
 
 
 def _inside(values: list[int], outer: Rect) -> Rect:

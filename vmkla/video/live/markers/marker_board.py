@@ -99,7 +99,7 @@ class MarkerBoard:
             picture_thumbnail: of the picture that it was computed from; not needed when ``draw`` saw it.
         """
         drawing = outline(result.findings, self._style, self._alpha)
-        box = union(result.findings.boxes)
+        box = union(region.box for region in result.findings.regions)
         return Marker(result.sequence, result.captured_s, drawing, box, picture_thumbnail)
 
     def draw(

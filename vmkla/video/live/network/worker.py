@@ -18,14 +18,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from vmkla.errors import UsageError
 from vmkla.runner import Runner, check_one_by_one
 from vmkla.safe_text import log_printable
-from vmkla.segment.findings import find
-from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, prepare, visible_field
-from vmkla.segment.self_test import check_probability, check_self_test
+from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, visible_field
+from vmkla.segment.self_test import check_self_test
+from vmkla.segment.steps import check, find, infer, view
 from vmkla.video.file.report import describe_model, describe_runtime, model_warnings
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.pulse import Heart
@@ -169,23 +166,17 @@ class _Finder:
     def __init__(self, runner: Runner, options: WorkerOptions, heart: Heart) -> None:
         spec = runner.spec
         check_one_by_one(spec)
-        if options.threshold is not None and spec.num_classes > 1:
-            raise UsageError(
-                f"a threshold was given, but {spec.path} has {spec.num_classes} classes: each pixel takes "
-                "its most probable one",
-                hint="Leave --threshold out.",
-            )
         metadata = spec.metadata
         self._runner = runner
         self._heart = heart
-        self._threshold = metadata.threshold if options.threshold is None else options.threshold
+        self._point = spec.point_at(options.threshold)
         roi = metadata.preprocess.roi if options.roi is None else options.roi
         self._spec = PreprocessSpec(spec.height, spec.width, roi)
         self._field = _Field(roi)
         self._whole = WholeFrames(options.deinterlace)
         steady = options.temporal is not None and options.temporal.any
         self._filter = (
-            TemporalFilter(options.temporal, self._threshold) if options.temporal and steady else None
+            TemporalFilter(options.temporal, self._point.threshold) if options.temporal and steady else None
         )
 
     def describe(self) -> dict[str, Any]:
@@ -194,7 +185,7 @@ class _Finder:
             "model": describe_model(self._runner),
             "runtime": describe_runtime(self._runner),
             "warnings": model_warnings(self._runner),
-            "threshold": self._threshold,
+            "threshold": self._point.threshold,
         }
 
     def result(self, picture: LivePicture) -> LiveResult:
@@ -203,20 +194,20 @@ class _Finder:
         latency_ms = {}
         rect = self._field.of(picture)
         whole = self._whole.of(picture.rgb, picture.captured_s)
-        batch = prepare(whole, self._spec, rect)[np.newaxis]  # (1, h, w, 3)
+        seen = view(whole, self._spec, rect)
         latency_ms["preprocess"] = watch.lap_ms()
         self._heart.say(inferring_since_s=time.monotonic())
         with _blamed("inference failed"):
-            probability = self._runner.infer(batch)  # (1, classes, h, w)
+            probability = infer(self._runner, [seen.pixels_rgb])  # (1, classes, h, w)
         self._heart.say(inferring_since_s=None)
         latency_ms["inference"] = watch.lap_ms()
         with _blamed("output makes no sense"):
-            check_probability(probability, self._runner)
+            check(probability, self._runner.spec)
         steady = probability[0]
         if self._filter is not None:
             steady = self._filter.apply(steady, picture.captured_s, thumbnail(picture.rgb))
         frame_hw = (picture.rgb.shape[0], picture.rgb.shape[1])
-        findings = find(steady, rect, frame_hw, self._threshold)
+        findings = find(steady, rect, frame_hw, self._point)
         latency_ms["postprocess"] = watch.lap_ms()
         return LiveResult(
             picture.sequence,

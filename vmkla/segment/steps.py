@@ -1,0 +1,114 @@
+"""The steps of one frame's path through a network: view, batch, infer, check, find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vmkla.errors import ShapeError, VmklaError
+from vmkla.runner import Runner, RunnerSpec
+from vmkla.segment.findings import Probability, find
+from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, prepare
+
+__all__ = ["View", "batch", "check", "find", "infer", "view"]
+
+Pixels = npt.NDArray[np.uint8]
+
+_RANGE_SLACK = 1e-3
+"""How far a probability may leave 0 to 1: a device's sigmoid exceeds 1 by a rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The part of a frame that the network sees, at the network's size.
+
+    Attributes:
+        pixels_rgb: (h, w, 3) uint8.
+        rect: the field of view, px of the frame.
+    """
+
+    pixels_rgb: Pixels
+    rect: Rect
+
+
+def view(frame_rgb: Pixels, preprocess: PreprocessSpec, rect: Rect | None = None) -> View:
+    """Cut out the field of view and stretch it to the network's size.
+
+    Args:
+        frame_rgb: (H, W, 3) uint8, RGB.
+        preprocess: size of the network's input, and how the field of view is found.
+        rect: the field of view where it is known already, px of the frame; None looks for it.
+    Raises:
+        ShapeError: the frame is not (H, W, 3) uint8.
+        BadInputError: a fixed field of view leaves the frame.
+    """
+    if rect is None:
+        rect = field_of_view(frame_rgb, preprocess.roi)
+    return View(prepare(frame_rgb, preprocess, rect), rect)
+
+
+def batch(views: Pixels | Sequence[Pixels], size: int | None = None) -> Pixels:
+    """Stack network inputs into one batch.
+
+    Args:
+        views: (n, h, w, 3) uint8, or n of (h, w, 3); n at least 1.
+        size: the fixed batch size of the network, which is filled up with the last view; None takes the
+            views as they are.
+    Returns:
+        (n, h, w, 3) uint8, contiguous.
+    Raises:
+        ShapeError: there is no view, or there are more than ``size``.
+    """
+    missing = 0 if size is None else size - len(views)
+    if not len(views) or missing < 0:
+        raise ShapeError(f"a batch of {len(views)} frames, expected 1 to {size or 'any number'}")
+    if not missing and (isinstance(views, np.ndarray) or len(views) == 1):
+        return np.ascontiguousarray(views if isinstance(views, np.ndarray) else views[0][np.newaxis])
+    return np.stack([*views, *[views[-1]] * missing])
+
+
+def infer(runner: Runner, frames_rgb: Pixels | Sequence[Pixels]) -> Probability:
+    """Run a network over any number of frames, whatever batch it takes.
+
+    Args:
+        runner: the network. A fixed batch is filled up with its last frame.
+        frames_rgb: (n, h, w, 3) uint8, or n of (h, w, 3), at the network's size; n at least 1.
+    Returns:
+        (n, classes, h, w) float32.
+    Raises:
+        ShapeError: the runner does not take frames of that shape or type.
+    """
+    size = runner.spec.batch
+    if size is None:
+        return runner.infer(batch(frames_rgb))
+    parts = (frames_rgb[start : start + size] for start in range(0, len(frames_rgb), size))
+    answers = [runner.infer(batch(part, size))[: len(part)] for part in parts]
+    return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+
+def check(probability: Probability, spec: RunnerSpec, frames: int = 1) -> None:
+    """Reject an output that is not a probability of the network's classes and size.
+
+    Args:
+        probability: what ``infer`` returned.
+        spec: of the network.
+        frames: how many frames it saw.
+    Raises:
+        ShapeError: shape or type is another than (frames, classes, h, w) float32.
+        VmklaError: it holds NaN or infinity, or leaves 0 to 1.
+    """
+    expected = (frames, spec.num_classes, spec.height, spec.width)
+    seen = (getattr(probability, "shape", None), str(getattr(probability, "dtype", type(probability))))
+    if seen != (expected, "float32"):
+        raise ShapeError(f"the network's output is {seen[1]} {seen[0]}, expected float32 {expected}")
+    low, high = float(probability.min()), float(probability.max())
+    if not np.isfinite(low + high):  # min and max pass a NaN on
+        raise VmklaError(
+            "the network's output holds NaN or infinity, expected 0 to 1",
+            hint="Export again with --frames of such frames, or with --precision fp32.",
+        )
+    if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
+        raise VmklaError(f"the network's output reaches from {low:g} to {high:g}, expected 0 to 1")
