@@ -21,7 +21,7 @@ from vmkla.data.sources import DataSource, Pair
 from vmkla.errors import BadInputError, UsageError
 from vmkla.limits import check_unreadable
 from vmkla.names import Names, given_names
-from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare
+from vmkla.segment.preprocess import PreprocessSpec, view
 from vmkla.video.media.frames import Problem
 from vmkla.video.media.images import read_image
 from vmkla.video.media.naming import name_source
@@ -303,7 +303,7 @@ class _Reader:
         _check_share(unreadable, tried, text)
 
     def _prepared(self, image_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        return prepare(image_rgb, self._spec, field_of_view(image_rgb, self._spec.roi))
+        return view(image_rgb, self._spec).pixels_rgb
 
     def _take(self, shot: _Shot) -> bool:
         """Keep a frame unless it shows a view that is known."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from vmkla.errors import BadInputError
 from vmkla.limits import MAX_MEGAPIXELS
-from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare
+from vmkla.segment.preprocess import PreprocessSpec, view
 
 SOURCE_FRAMES = 16
 """Frames of a source that are used to check with, spread over it."""
@@ -62,7 +62,7 @@ def _source_frames(
     prepared: list[npt.NDArray[np.uint8]] = []
     for index, frame in enumerate(opened.frames()):
         if index % step == 0:
-            prepared.append(prepare(frame.rgb, spec, field_of_view(frame.rgb, spec.roi)))
+            prepared.append(view(frame.rgb, spec).pixels_rgb)
         if len(prepared) == SOURCE_FRAMES:
             break
     for problem in opened.problems:

@@ -18,7 +18,7 @@ from vmkla.data.augment_pool import AugmentPool
 from vmkla.data.augment_worker import augmented
 from vmkla.data.sources import Sample
 from vmkla.errors import BadInputError, ErrorReport
-from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare, prepare_mask
+from vmkla.segment.preprocess import PreprocessSpec, prepare_mask, view
 
 CROP_MARGIN = 1.25
 """Images that will be warped are kept this much larger than the network's input, for detail."""
@@ -61,8 +61,8 @@ def prepared_pair(
                 "--margin (1 where the augmentation moves no pixels)",
             )
         return sample.image_rgb, sample.mask
-    rect = field_of_view(sample.image_rgb, spec.roi)
-    return prepare(sample.image_rgb, spec, rect), prepare_mask(sample.mask, spec, rect)
+    seen = view(sample.image_rgb, spec)
+    return seen.pixels_rgb, prepare_mask(sample.mask, spec, seen.rect)
 
 
 def _said(spec: PreprocessSpec) -> str:

@@ -197,6 +197,35 @@ def prepare(frame_rgb: npt.NDArray[np.uint8], spec: PreprocessSpec, rect: Rect) 
     return np.ascontiguousarray(_stretch(field, (spec.width, spec.height)), dtype=np.uint8)
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """The part of a frame that the network sees, at the network's size.
+
+    Attributes:
+        pixels_rgb: (h, w, 3) uint8.
+        rect: the field of view, px of the frame.
+    """
+
+    pixels_rgb: npt.NDArray[np.uint8]
+    rect: Rect
+
+
+def view(frame_rgb: npt.NDArray[np.uint8], preprocess: PreprocessSpec, rect: Rect | None = None) -> View:
+    """Cut out the field of view and stretch it to the network's size.
+
+    Args:
+        frame_rgb: (H, W, 3) uint8, RGB.
+        preprocess: size of the network's input, and how the field of view is found.
+        rect: the field of view where it is known already, px of the frame; None looks for it.
+    Raises:
+        ShapeError: the frame is not (H, W, 3) uint8.
+        BadInputError: a fixed field of view leaves the frame.
+    """
+    if rect is None:
+        rect = field_of_view(frame_rgb, preprocess.roi)
+    return View(prepare(frame_rgb, preprocess, rect), rect)
+
+
 def prepare_mask(mask: npt.NDArray[np.uint8], spec: PreprocessSpec, rect: Rect) -> npt.NDArray[np.uint8]:
     """The truth at the network's size, on the very pixels that ``prepare`` makes of its image.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from vmkla.errors import ShapeError, VmklaError
 from vmkla.runner import Runner, RunnerSpec
 from vmkla.segment.findings import Probability, find
-from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, prepare
+from vmkla.segment.preprocess import View, view
 
 __all__ = ["View", "batch", "check", "find", "infer", "view"]
 
@@ -19,35 +18,6 @@ Pixels = npt.NDArray[np.uint8]
 
 _RANGE_SLACK = 1e-3
 """How far a probability may leave 0 to 1: a device's sigmoid exceeds 1 by a rounding."""
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """The part of a frame that the network sees, at the network's size.
-
-    Attributes:
-        pixels_rgb: (h, w, 3) uint8.
-        rect: the field of view, px of the frame.
-    """
-
-    pixels_rgb: Pixels
-    rect: Rect
-
-
-def view(frame_rgb: Pixels, preprocess: PreprocessSpec, rect: Rect | None = None) -> View:
-    """Cut out the field of view and stretch it to the network's size.
-
-    Args:
-        frame_rgb: (H, W, 3) uint8, RGB.
-        preprocess: size of the network's input, and how the field of view is found.
-        rect: the field of view where it is known already, px of the frame; None looks for it.
-    Raises:
-        ShapeError: the frame is not (H, W, 3) uint8.
-        BadInputError: a fixed field of view leaves the frame.
-    """
-    if rect is None:
-        rect = field_of_view(frame_rgb, preprocess.roi)
-    return View(prepare(frame_rgb, preprocess, rect), rect)
 
 
 def batch(views: Pixels | Sequence[Pixels], size: int | None = None) -> Pixels:
