@@ -1,0 +1,1 @@
+"""Build a TensorRT engine from an ONNX file."""
