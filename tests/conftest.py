@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import built_once
 import pytest
 from hypothesis import settings
+
+from tests import ROOT
 
 # Torch's compiler imports setuptools, and that fails in a process that imported pip before: so it is first.
 with contextlib.suppress(ImportError):
@@ -25,7 +28,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 settings.register_profile("vmkla", derandomize=True, deadline=None)
 settings.load_profile("vmkla")
 
-ROOT = Path(__file__).resolve().parents[1]
+# For tests, benchmarks and experiments, and last: `vmkla` is what is installed, not the checkout's folder.
+sys.path.append(str(ROOT))
 
 MAY_SKIP = {"needs_data", "gpu", "tensorrt", "hardware"}
 """Markers of tests that need what no installation can bring."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import ROOT
+from tests import ROOT
 
 from vmkla.cli.main import app
 

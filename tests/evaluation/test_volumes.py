@@ -185,7 +185,7 @@ assert evaluate(RedRunner(32, 32), [labelled("x", mask, mask)])["per_image"]["di
 sys.exit(f"loaded: {sorted({'torch', 'monai', 'matplotlib'} & set(sys.modules))}"
          if {"torch", "monai", "matplotlib"} & set(sys.modules) else 0)
 """
-    from conftest import ROOT
+    from tests import ROOT
 
     done = subprocess.run(
         [sys.executable, "-c", code, str(ROOT / "tests")],

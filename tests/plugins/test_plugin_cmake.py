@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from tests import ROOT
 
 IN_PIP = "-DSKBUILD=2"
 NVCC = "-DVMKLA_NVCC=/bin/true"

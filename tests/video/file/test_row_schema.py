@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import jsonschema
 import pytest
-from conftest import ROOT
+from tests import ROOT
 
 from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.pipeline import segment
