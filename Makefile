@@ -27,8 +27,8 @@ help:
 	@echo "make test-all  all tests; builds PyCUDA and mamba-ssm for those that need them"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   ruff's formatter over all Python files"
-	@echo "make bench    measure speed and memory on this CPU, write benchmarks/cpu.md"
-	@echo "make ablation  the paper's Tables 7 to 10 at a reduced scale, write benchmarks/ablation.md"
+	@echo "make bench    measure speed and memory on this CPU, write benchmarks/cpu/results.md"
+	@echo "make ablation  the paper's Tables 7 to 10 at a reduced scale, write experiments/ablation.md"
 	@echo "make gpu-proof-pack  prepare what make gpu-proof carries to a machine with a GPU"
 	@echo "make gpu-proof  check, time and train on this machine's GPU in ten minutes, leave one tar"
 	@echo "make develop  editable install, for working on the Python files"
@@ -105,24 +105,24 @@ format: $(VENV)/.dev
 
 # About ten minutes; `pip install openvino` into $(VENV) adds its rows.
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/cpu/run.py
 
 # TENSORRT_ROOT brings the plugin along; DATA=polyp=DIR packs those images, else frames are rendered.
 gpu-proof-pack: $(VENV)/.dev
-	$(BIN)/python benchmarks/gpu_pack.py $(if $(TENSORRT_ROOT),--tensorrt-root '$(TENSORRT_ROOT)') \
+	$(BIN)/python benchmarks/gpu/pack.py $(if $(TENSORRT_ROOT),--tensorrt-root '$(TENSORRT_ROOT)') \
 		$(if $(filter command environment,$(firstword $(origin DATA))),--data '$(DATA)') \
 		$(if $(ARCHITECTURES),--architectures '$(ARCHITECTURES)') $(GPU_PROOF_FLAGS)
 
 # By the machine's own Python with torch: nothing is installed or compiled.
 gpu-proof:
-	$(PYTHON) benchmarks/gpu_proof.py run $(if $(OUT),--out '$(OUT)') $(GPU_PROOF_FLAGS)
+	$(PYTHON) benchmarks/gpu/proof.py run $(if $(OUT),--out '$(OUT)') $(GPU_PROOF_FLAGS)
 
 # DATA as `vmkla train --data` takes it.
 DATA ?= polyp=data/polyp
 
 # About an hour on one core; goes on where an earlier call was cut off.
 ablation: $(VENV)/.dev
-	$(BIN)/python benchmarks/ablation.py --data '$(DATA)' $(ABLATION_FLAGS)
+	$(BIN)/python experiments/ablation.py --data '$(DATA)' $(ABLATION_FLAGS)
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """What happens to the picture when something happens to the network: one function for each fault.
 
-Each starts a live run of its own, hurts it, and gives figures: ``benchmarks/live.py`` prints them, and the
-tests hold them in a short form.
+Each starts a live run of its own, hurts it, and gives figures: ``benchmarks/live/faults.py`` prints them,
+and the tests hold them in a short form.
 """
 
 from __future__ import annotations

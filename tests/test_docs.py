@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import typer
-from tests import ROOT
 
+from tests import ROOT
 from vmkla.cli.main import app
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+FOLDERS = ("docs", "benchmarks", "experiments")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))])
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 

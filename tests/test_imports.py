@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import vmkla
+from tests import ROOT
 
 # Package -> what it may import of vmkla's own; `vmkla` stands for all that is not in the four folders.
 ALLOWED = {
@@ -142,14 +143,14 @@ def test_no_heavy_import_at_the_top(module: str) -> None:
     assert not wrong, f"{module} must import without torch and onnx; at its top it imports {wrong}"
 
 
-BENCHMARKS = sorted((Path(__file__).resolve().parents[1] / "benchmarks").glob("*.py"))
+SCRIPTS = sorted([*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("experiments/**/*.py")])
 
 
 def test_onnxruntime_is_imported_through_require_only() -> None:
-    assert BENCHMARKS
+    assert len(SCRIPTS) > 20
     wrong = [
         f"{path.name}:{line}: {name}"
-        for path in (*modules().values(), *BENCHMARKS)
+        for path in (*modules().values(), *SCRIPTS)
         for line, name in imported(path, top_level_only=False)
         if name.split(".")[0] == "onnxruntime"
     ]

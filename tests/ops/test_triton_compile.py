@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 import pytest
-from triton_log import (
+
+from benchmarks.gpu.triton_log import (
     ARCHITECTURES,
     BASIS_KERNELS,
     RANKED_KERNELS,

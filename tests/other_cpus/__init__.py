@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from other_cpus.copies import copy_onnxruntime, copy_patched
+from tests.other_cpus.copies import copy_onnxruntime, copy_patched
 
 HERE = Path(__file__).parent
 PROFILE, FOLDER, BITS = "VMKLA_TEST_CPU", "VMKLA_TEST_CPU_FOLDER", "VMKLA_TEST_CPU_BITS"

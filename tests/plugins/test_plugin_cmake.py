@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests import ROOT
 
 IN_PIP = "-DSKBUILD=2"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import ROOT
 
+from tests import ROOT
 from vmkla.cli.main import main
 
 # What a row is called, and how many images it has -> what `vmkla eval --data` takes, and the set of several.

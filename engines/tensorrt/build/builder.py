@@ -17,6 +17,18 @@ from typing import Any
 from vmkla.engines.runners.onnx_file import without_functions
 from vmkla.engines.tensorrt.api import TensorRTApi, load_api
 from vmkla.engines.tensorrt.build.inspection import inspect_engine
+from vmkla.engines.tensorrt.build.monitor import SCALE, BuildProgress, Phases, make_monitor, run_cancellable
+from vmkla.engines.tensorrt.build.network import (
+    INPUT,
+    check_custom_layers,
+    check_network,
+    layer_counts,
+    parse_network,
+)
+from vmkla.engines.tensorrt.build.outputs import folder_made
+from vmkla.engines.tensorrt.build.preflight import BuildRequest, Preflight, preflight
+from vmkla.engines.tensorrt.build.timing import TimingCache
+from vmkla.engines.tensorrt.build.verification import verify_engine
 from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
 from vmkla.engines.tensorrt.manifest import (
     BuildSettings,
@@ -28,19 +40,7 @@ from vmkla.engines.tensorrt.manifest import (
     write_manifest,
 )
 from vmkla.engines.tensorrt.messages import Messages
-from vmkla.engines.tensorrt.build.monitor import SCALE, BuildProgress, Phases, make_monitor, run_cancellable
-from vmkla.engines.tensorrt.build.network import (
-    INPUT,
-    check_custom_layers,
-    check_network,
-    layer_counts,
-    parse_network,
-)
-from vmkla.engines.tensorrt.build.outputs import folder_made
 from vmkla.engines.tensorrt.plugins import load_plugin
-from vmkla.engines.tensorrt.build.preflight import BuildRequest, Preflight, preflight
-from vmkla.engines.tensorrt.build.timing import TimingCache
-from vmkla.engines.tensorrt.build.verification import verify_engine
 from vmkla.errors import BadInputError, MissingDependencyError, VmklaError
 from vmkla.files import file_sha256, written_whole
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmkla import weights
-from vmkla.engines.verify.gate_frames import check_frames_of
-from vmkla.engines.verify.gates import ENGINE
 from vmkla.engines.runners.model_file import ModelFile, open_model
 from vmkla.engines.runners.onnx_file import OnnxOutline
 from vmkla.engines.tensorrt.api import TURING, EngineRuntime, TensorRTApi
 from vmkla.engines.tensorrt.build.host_memory import check_memory
-from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
 from vmkla.engines.tensorrt.build.outputs import check_files, check_output_name
+from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
 from vmkla.engines.tensorrt.plugins import CREATORS, NAMESPACE, find_plugin
+from vmkla.engines.verify.gate_frames import check_frames_of
+from vmkla.engines.verify.gates import ENGINE
 from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError, UsageError
 from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.metadata import ArtefactMetadata

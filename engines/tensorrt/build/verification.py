@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.verify.gate_frames import check_frames_of
-from vmkla.engines.verify.gates import ENGINE
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.tensorrt.build.preflight import BuildRequest, Preflight
 from vmkla.engines.tensorrt.run.runner import TensorRTRunner
 from vmkla.engines.verify.comparison import check, compare, gates_record
+from vmkla.engines.verify.gate_frames import check_frames_of
+from vmkla.engines.verify.gates import ENGINE
 from vmkla.errors import BadInputError, GateError
 from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.runner import Runner, RunnerSpec

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import jsonschema
 import pytest
-from tests import ROOT
 
+from tests import ROOT
 from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.pipeline import segment
 

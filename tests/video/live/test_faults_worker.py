@@ -1,7 +1,7 @@
 """The network fails in every way, and the picture goes on. Whole live runs with ``nano``, hurt from outside.
 
 What is held is behaviour: which pictures are shown, what the strip says, that it comes back. Times are
-``benchmarks/live.py``'s; here they are only bounded far above what they take.
+``benchmarks/live/faults.py``'s; here they are only bounded far above what they take.
 """
 
 from __future__ import annotations

@@ -239,7 +239,7 @@ def test_when_it_cannot_be_found_again_it_is_not_drawn() -> None:
 
 
 def test_rendered_polyps_are_better_marked_with_motion_than_without() -> None:
-    """The reason for the default: the same figure as in benchmarks/live.md, in short."""
+    """The reason for the default: the same figure as in benchmarks/live/results.md, in short."""
     clip = list(render_clip(1, 180, 240, 5))
     seen = pictures([rgb for rgb, _ in clip])
     dice = {}

@@ -10,9 +10,9 @@ from onnx import helper
 from small_engines import small_model
 
 from vmkla.engines.tensorrt.api import TURING, TensorRTApi, load_api
-from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
 from vmkla.engines.tensorrt.build.outputs import folder_made
 from vmkla.engines.tensorrt.build.preflight import LARGEST_BATCH, BuildRequest, Preflight, preflight
+from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
 from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError, UsageError, VmklaError
 
 ORIN = GpuFacts("Orin", "8.7", 16)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 CUT_LIMIT = 0.18
-"""Neighbouring pictures that differ by more show different scenes; ``benchmarks/live.md`` has the figures."""
+"""Neighbouring pictures that differ by more show different scenes; see ``benchmarks/live/results.md``."""
 CHANGE_LIMIT = 0.4
 """Between pictures further apart, up to the time that a marker lives, a moving camera changes as much."""
 
