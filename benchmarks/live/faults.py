@@ -25,15 +25,11 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
-import live_other_faults as other
-import live_record_faults as record
-import live_source_faults as source
-import live_worker_faults as worker
-from live_clips import write_clip
-from live_figures import Figures
-from live_harness import Setup
-
 from benchmarks.live.tables import BEGIN, END, section
+from tests.faults import around, record, source, worker
+from tests.faults.clips import write_clip
+from tests.faults.figures import Figures
+from tests.faults.harness import Setup
 from vmkla.engines.runners.cpu import cpu_name
 
 HERE = Path(__file__).resolve().parent
@@ -106,8 +102,8 @@ def around_cases(plan: Plan) -> list[Case]:
     """The monitor's clients and the clock."""
     setup = plan.setup
     return [
-        lambda folder: other.hammered(folder, setup, seconds=plan.seconds(30)),
-        lambda folder: other.clock_stepped(folder, setup),
+        lambda folder: around.hammered(folder, setup, seconds=plan.seconds(30)),
+        lambda folder: around.clock_stepped(folder, setup),
     ]
 
 
@@ -115,9 +111,9 @@ def delay_cases(plan: Plan) -> list[Case]:
     """Delays with nothing else going on, at both sizes."""
     seconds = plan.seconds(120)
     return [
-        lambda folder: _named(other.soaked(folder, plan.setup, seconds=seconds), "480x360, nothing happens"),
+        lambda folder: _named(around.soaked(folder, plan.setup, seconds=seconds), "480x360, nothing happens"),
         lambda folder: _named(
-            other.soaked(folder, plan.large, seconds=seconds), "1920x1080, nothing happens"
+            around.soaked(folder, plan.large, seconds=seconds), "1920x1080, nothing happens"
         ),
     ]
 
@@ -126,7 +122,7 @@ def loop_cases(plan: Plan) -> list[Case]:
     """Ten minutes of a clip, over and over."""
     return [
         lambda folder: _named(
-            other.soaked(folder, plan.setup, seconds=plan.seconds(600), every_s=5),
+            around.soaked(folder, plan.setup, seconds=plan.seconds(600), every_s=5),
             "ten minutes of a clip, looped",
         )
     ]
@@ -134,11 +130,11 @@ def loop_cases(plan: Plan) -> list[Case]:
 
 def soak_cases(plan: Plan) -> list[Case]:
     """Half an hour with everything on."""
-    options = {**plan.setup.options, "record": True, "monitor": ["127.0.0.1", other.free_port()]}
+    options = {**plan.setup.options, "record": True, "monitor": ["127.0.0.1", around.free_port()]}
     setup = replace(plan.setup, options=options)
     return [
         lambda folder: _named(
-            other.soaked(folder, setup, seconds=plan.seconds(1800), every_s=10),
+            around.soaked(folder, setup, seconds=plan.seconds(1800), every_s=10),
             "half an hour, recording, with the monitor",
         )
     ]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_workers import CommandedRunner
 
+from tests.faults.commanded import CommandedRunner
 from vmkla.engines import load_runner
 from vmkla.errors import ArtefactMismatchError, VmklaError
 from vmkla.runner import Runner

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from live_clips import write_clip
-from live_harness import Setup
+
+from tests.faults.clips import write_clip
+from tests.faults.harness import Setup
 
 
 @pytest.fixture(scope="session")

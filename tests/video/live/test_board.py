@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from live_workers import reply
 
+from tests.faults.commanded import reply
 from vmkla.errors import VmklaError
 from vmkla.video.live.link.board import Board
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import live_other_faults as faults
 import pytest
-from live_clips import write_clip
-from live_harness import Setup
-from live_tests import picture_held
+
+from tests.faults import around as faults
+from tests.faults.clips import write_clip
+from tests.faults.harness import Setup
+from tests.faults.picture import picture_held
 
 pytestmark = pytest.mark.slow
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import live_record_faults as faults
 import pytest
-from live_harness import Setup
-from live_tests import picture_held
+
+from tests.faults import record as faults
+from tests.faults.harness import Setup
+from tests.faults.picture import picture_held
 
 pytestmark = pytest.mark.slow
 

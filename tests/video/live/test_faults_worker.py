@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import live_worker_faults as faults
 import pytest
-from live_figures import Figures
-from live_harness import Setup
-from live_tests import picture_held
+
+from tests.faults import worker as faults
+from tests.faults.figures import Figures
+from tests.faults.harness import Setup
+from tests.faults.picture import picture_held
 
 pytestmark = pytest.mark.slow
 

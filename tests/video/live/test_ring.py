@@ -7,14 +7,14 @@ import multiprocessing
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from live_workers import echo
 
+from tests import ROOT
+from tests.faults.commanded import echo
 from vmkla.errors import VmklaError
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import FrameRing
@@ -247,7 +247,7 @@ def test_torn_pictures_are_counted_and_never_given() -> None:
 
 
 def _hammer(kills: int) -> dict[str, int]:
-    program = Path(__file__).parents[2] / "live_torn_writer.py"
+    program = ROOT / "tests" / "faults" / "torn_writer.py"
     done = subprocess.run(
         [sys.executable, str(program), str(kills)], capture_output=True, text=True, timeout=240, check=True
     )

@@ -18,11 +18,11 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-import live_workers
 import numpy as np
 import pytest
-from live_workers import CommandedRunner
 
+from tests.faults import commanded
+from tests.faults.commanded import CommandedRunner
 from vmkla.engines import load_runner
 from vmkla.errors import VmklaError
 from vmkla.segment.preprocess import Rect
@@ -72,7 +72,7 @@ class Live:
     ) -> None:
         self.ring = FrameRing(slots=4)
         self.log = Log()
-        self.rgb = np.full((60, 80, 3), live_workers.HEALTHY, np.uint8)
+        self.rgb = np.full((60, 80, 3), commanded.HEALTHY, np.uint8)
         self.rgb[10:30, 20:50] = 255
         self.healthy = self.rgb
         self.held = False  # while it is, no picture comes
@@ -183,13 +183,13 @@ def test_options_reach_the_worker() -> None:
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        (live_workers.NAN, "output makes no sense"),
-        (live_workers.RAISE, "inference failed"),
-        pytest.param(live_workers.SHAPE, "output makes no sense", marks=pytest.mark.slow),
-        pytest.param(live_workers.ABOVE_ONE, "output makes no sense", marks=pytest.mark.slow),
-        pytest.param(live_workers.DOUBLE, "output makes no sense", marks=pytest.mark.slow),
-        pytest.param(live_workers.MEMORY, "out of memory", marks=pytest.mark.slow),
-        pytest.param(live_workers.EXIT, "worker crashed", marks=pytest.mark.slow),
+        (commanded.NAN, "output makes no sense"),
+        (commanded.RAISE, "inference failed"),
+        pytest.param(commanded.SHAPE, "output makes no sense", marks=pytest.mark.slow),
+        pytest.param(commanded.ABOVE_ONE, "output makes no sense", marks=pytest.mark.slow),
+        pytest.param(commanded.DOUBLE, "output makes no sense", marks=pytest.mark.slow),
+        pytest.param(commanded.MEMORY, "out of memory", marks=pytest.mark.slow),
+        pytest.param(commanded.EXIT, "worker crashed", marks=pytest.mark.slow),
     ],
 )
 def test_what_fails_is_off_and_comes_back(command: int, reason: str) -> None:
@@ -212,7 +212,7 @@ def test_a_hang_in_the_network() -> None:
     )
     with live(limits=limits) as show:
         show.wait(AiState.ON)
-        show.command(live_workers.HANG)
+        show.command(commanded.HANG)
         show.wait(AiState.OFF, "too slow")
         show.wait(AiState.OFF, "inference hangs")
         show.rgb = show.healthy
@@ -225,7 +225,7 @@ def test_a_slow_network_is_off_and_is_not_restarted() -> None:
     with live(limits=limits) as show:
         show.wait(AiState.ON)
         pid = show.pid()
-        show.command(live_workers.SLOW)
+        show.command(commanded.SLOW)
         show.wait(AiState.OFF, "too slow")
         time.sleep(1.5)
         assert show.supervisor.state == (AiState.OFF, "too slow")
@@ -322,7 +322,7 @@ def test_a_worker_that_had_been_ready_is_not_waited_for_long() -> None:
 def test_model_file_deleted(tmp_path: Path) -> None:
     file = tmp_path / "model"
     file.touch()
-    with live(functools.partial(live_workers.load_from, file)) as show:
+    with live(functools.partial(commanded.load_from, file)) as show:
         show.wait(AiState.ON)
         file.unlink()
         time.sleep(0.3)
@@ -339,7 +339,7 @@ def test_model_file_deleted(tmp_path: Path) -> None:
 def test_another_model_in_its_place_fails_the_self_test(tmp_path: Path) -> None:
     file = tmp_path / "model"
     file.touch()
-    with live(functools.partial(live_workers.load_from, file)) as show:
+    with live(functools.partial(commanded.load_from, file)) as show:
         show.wait(AiState.ON)
         file.write_text("0.3", encoding="utf-8")
         os.kill(show.pid(), signal.SIGKILL)
@@ -354,7 +354,7 @@ def test_a_network_that_goes_wrong_while_there_is_no_picture_is_found_out(tmp_pa
     file = tmp_path / "drift"
     file.touch()
     options = WorkerOptions(idle_test_s=0.05)
-    with live(functools.partial(live_workers.DriftingRunner, file), options) as show:
+    with live(functools.partial(commanded.DriftingRunner, file), options) as show:
         show.wait(AiState.ON)
         show.held = True
         file.write_text("0.3", encoding="utf-8")
@@ -362,7 +362,7 @@ def test_a_network_that_goes_wrong_while_there_is_no_picture_is_found_out(tmp_pa
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
-    with live(functools.partial(live_workers.load_from, tmp_path / "model")) as show:
+    with live(functools.partial(commanded.load_from, tmp_path / "model")) as show:
         show.wait(AiState.OFF, "model cannot be loaded")
         error = show.supervisor.load_error
         assert isinstance(error, VmklaError)
@@ -419,7 +419,7 @@ def test_ctrl_c_is_the_display_processes_business() -> None:
 _DISPLAY = """
 import sys, time
 sys.path[:0] = {path!r}
-from live_workers import CommandedRunner
+from tests.faults.commanded import CommandedRunner
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.network.supervisor import Supervisor, WorkerOptions
 

@@ -6,8 +6,8 @@ import gc
 from pathlib import Path
 
 import av
-from live_clips import write_clip
 
+from tests.faults.clips import write_clip
 from vmkla.video.media.rgb import RgbConverter
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from live_figures import Figures
+from tests.faults.figures import Figures
 
 
 def picture_held(figures: Figures) -> None:

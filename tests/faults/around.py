@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from live_figures import SETTLE_S, Figures, reasons, sum_up
-from live_harness import LiveRun, Setup, comm, live_run, resident_bytes
+
+from tests import ROOT
+from tests.faults.figures import SETTLE_S, Figures, reasons, sum_up
+from tests.faults.harness import LiveRun, Setup, comm, live_run, resident_bytes
 
 HERE = Path(__file__).resolve().parent
 _TIMEOUT_S = 5.0
@@ -73,13 +75,13 @@ def clock_stepped(folder: Path, setup: Setup, *, steps_s: tuple[int, ...] = (720
 
 
 def build_clock(folder: Path) -> Path:
-    """Compile ``live_clock.c``; see there.
+    """Compile ``clock.c``; see there.
 
     Raises:
         subprocess.CalledProcessError: there is no C compiler, or it refuses.
     """
-    shim = folder / "live_clock.so"
-    source = HERE / "live_clock.c"
+    shim = folder / "clock.so"
+    source = HERE / "clock.c"
     subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(shim), str(source), "-ldl"], check=True)
     return shim
 
@@ -134,7 +136,8 @@ def _hammer(port: int, clients: int, paths: tuple[str, ...]) -> Iterator[list[in
     """Clients in a process of their own, until the block ends; then the list holds each one's answers."""
     answers: list[int] = []
     code = (
-        "import live_other_faults as l, sys; l.hammer_main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])"
+        f"import sys; sys.path.append({str(ROOT)!r}); from tests.faults.around import hammer_main; "
+        "hammer_main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(port), str(clients), *paths],

@@ -76,7 +76,7 @@ class LiveRun:
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         self._errors = open(folder / "stderr.txt", "wb")
         self.process = subprocess.Popen(
-            [*setup.prefix, sys.executable, str(HERE / "live_process.py"), str(folder / "settings.json")],
+            [*setup.prefix, sys.executable, str(HERE / "victim.py"), str(folder / "settings.json")],
             stdout=self._errors,
             stderr=self._errors,
             env={**os.environ, "OMP_NUM_THREADS": "1", **setup.environment},
@@ -178,7 +178,7 @@ class LiveRun:
     # How it is hurt
 
     def spoil(self, order: str) -> float:
-        """Tell the network to fail; see ``live_runners.Saboteur``. Gives the time, ``time.monotonic()``."""
+        """Tell the network to fail; see ``saboteur.Saboteur``. Gives the time, ``time.monotonic()``."""
         partial = self.order.with_suffix(".part")
         partial.write_text(order, encoding="utf-8")
         partial.rename(self.order)

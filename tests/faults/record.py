@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import av
-from live_figures import SETTLE_S, Figures, sum_up
-from live_harness import LiveRun, Setup, live_run, longest_gap_ms, pictures, skipped
+
+from tests.faults.figures import SETTLE_S, Figures, sum_up
+from tests.faults.harness import LiveRun, Setup, live_run, longest_gap_ms, pictures, skipped
 
 _MIB = 1 << 20
 _MOUNTED = 'mount -t tmpfs -o size="$0" none "$1" && shift && exec "$@"'

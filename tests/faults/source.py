@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from live_feed import PipeCamera
-from live_figures import SETTLE_S, Figures, reasons, sum_up
-from live_harness import LiveRun, Setup, live_run, longest_gap_ms
+from tests.faults.figures import SETTLE_S, Figures, reasons, sum_up
+from tests.faults.harness import LiveRun, Setup, live_run, longest_gap_ms
+from tests.faults.pipe_camera import PipeCamera
 
 
 def stalled(folder: Path, setup: Setup, *, seconds: float = 5.0) -> Figures:

@@ -1,4 +1,4 @@
-"""One live run in a process of its own, as the faults' victim: ``python live_process.py SETTINGS.json``.
+"""One live run in a process of its own, as the faults' victim: ``python tests/faults/victim.py SETTINGS.json``.
 
 It is what ``vmkla infer --live`` runs, with a screen that measures in place of a window, and with a network
 that fails on command where the settings name a file of orders.
@@ -13,9 +13,13 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from live_runners import loader
+sys.path.append(
+    str(Path(__file__).resolve().parents[2])
+)  # last: the installed vmkla is found before the checkout
 
+import numpy as np
+
+from tests.faults.saboteur import loader
 from vmkla.errors import VmklaError
 from vmkla.video.file.options import stop_on_signals
 from vmkla.video.live.conformance.measuring import MeasuringScreen

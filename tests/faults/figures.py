@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from live_harness import LiveRun, longest_gap_ms, off_spells, skipped
+from tests.faults.harness import LiveRun, longest_gap_ms, off_spells, skipped
 
 SETTLE_S = 0.5
 """A run is left alone for so long before and after it is hurt."""

@@ -13,9 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from live_figures import SETTLE_S, Figures, reasons, sum_up
-from live_harness import LiveRun, Setup, live_run
-
+from tests.faults.figures import SETTLE_S, Figures, reasons, sum_up
+from tests.faults.harness import LiveRun, Setup, live_run
 from vmkla.weights import shipped
 
 OF_LOAD = ("no result in time", "too slow", "catching up", "watchdog is late", "worker does not answer")
