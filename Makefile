@@ -60,8 +60,8 @@ $(VENV)/.mamba: $(VENV)/.dev
 	@touch $@
 
 # PyCUDA comes as source alone. Built without a CUDA toolkit: a minute of a CPU.
-$(VENV)/.pycuda: tests/build_pycuda.py | $(VENV)/.dev
-	$(BIN)/python tests/build_pycuda.py
+$(VENV)/.pycuda: tests/engines/tensorrt/build_pycuda.py | $(VENV)/.dev
+	$(BIN)/python tests/engines/tensorrt/build_pycuda.py
 	@touch $@
 
 install: $(VENV)/.dev $(VENV)/.mamba $(VENV)/.pycuda

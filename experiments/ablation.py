@@ -214,7 +214,8 @@ def report(documents: Sequence[Mapping[str, Any]]) -> str:
         "# Ablation: encoder depths and decoder blocks",
         "",
         "Written by `python experiments/ablation.py`. The paper's Tables 7 to 10 at a reduced scale: what "
-        "the variants are worth beside each other at equal steps and on a CPU's budget, not the paper's figures.",
+        "the variants are worth beside each other at equal steps and on a CPU's budget, not the "
+        "paper's figures.",
         "",
         "- Variants: the encoder depths that the paper and its published settings name (2-2-2-2, 2-2-9-2, "
         "and 2-2-27-2 for Synapse), and the six decoder blocks of Tables 9 and 10; see docs/paper.md.",

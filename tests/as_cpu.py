@@ -13,7 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from other_cpus import PROFILES, build, environment
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # behind the installed vmkla
+
+from tests.other_cpus import PROFILES, build, environment
 
 
 def main() -> int:

@@ -11,11 +11,10 @@ import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
-import built_once
 import pytest
 from hypothesis import settings
 
-from tests import ROOT
+from tests import ROOT, built_once
 
 # Torch's compiler imports setuptools, and that fails in a process that imported pip before: so it is first.
 with contextlib.suppress(ImportError):
@@ -101,7 +100,7 @@ def shared_data() -> Path:
 @pytest.fixture
 def tiny_onnx(tmp_path: Path) -> Path:
     """A whole, verified ONNX file of a tiny network with random weights, to be spoilt at will."""
-    from exported_models import exported
+    from tests.export.exported_models import exported
 
     path = tmp_path / "tiny.onnx"
     path.write_bytes(exported())
@@ -111,8 +110,7 @@ def tiny_onnx(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network as a weights file."""
-    from exported_models import HEIGHT, WIDTH, network
-
+    from tests.export.exported_models import HEIGHT, WIDTH, network
     from vmkla.models.checkpoints import save_weights
 
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
@@ -123,7 +121,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def other_cpus_folder() -> Path:
     """What ``other_cpus.run`` runs Python with as another CPU: built once, in about five seconds."""
-    import other_cpus
+    from tests import other_cpus
 
     if other_cpus.FOLDER in os.environ:  # the tests themselves run as another CPU
         return Path(os.environ[other_cpus.FOLDER])

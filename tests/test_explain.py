@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported_models import HEIGHT, WIDTH, frames, network
 
+from tests.export.exported_models import HEIGHT, WIDTH, frames, network
 from vmkla.errors import ArtefactMismatchError, UsageError
 from vmkla.explain import BlockName, Panel, PanelHeat, side_by_side
 from vmkla.models.checkpoints import save_weights

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_images import write_irregular
 
+from tests.video.media.small_images import write_irregular
 from vmkla.errors import BadInputError
 from vmkla.files import (
     create_file,

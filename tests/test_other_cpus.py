@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import other_cpus
 import pytest
-from other_cpus.copies import BREAKPOINT, copy_patched
+
+from tests import other_cpus
+from tests.other_cpus.copies import BREAKPOINT, copy_patched
 
 PRODUCT = """
 import ctypes, json, sys

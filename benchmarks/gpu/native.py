@@ -20,8 +20,6 @@ from benchmarks.gpu.machine import find_tool, read_carried
 from benchmarks.gpu.process import Done, call
 from benchmarks.gpu.records import Context, Recorder, SkippedError, parse_rows
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [folder for folder in map(str, (TESTS, TESTS / "plugins")) if folder not in sys.path]
 HARNESS, HOST, PLUGIN = "bin/vmkla_harness", "bin/plugin_host", "bin/libvmkla_tensorrt.so"
 WRONG, NO_GPU, HOST_SKIPS = 5, 4, 77
 """Exit statuses of the harness, and of the host for a case that cannot run here."""
@@ -175,8 +173,8 @@ def plugin(context: Context, out: Recorder) -> None:
 def enqueue_cases(dtype: type[np.floating]) -> Iterator[tuple[str, list[Any], Any, tuple[object, ...]]]:
     """Name, inputs, exact result and the host's arguments: scans in one chunk and in several, bases."""
     import torch
-    from emulated_kernels import random_inputs, recurrence
 
+    from tests.plugins.emulated_kernels import random_inputs, recurrence
     from vmkla.ops import bspline_basis
 
     for what, shape in (("one chunk", (2, 5, 7, 33, 16, 3)), ("in chunks", (1, 24, 16, 64, 16, 6))):

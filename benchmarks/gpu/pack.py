@@ -69,9 +69,9 @@ def build_kernels(out: Path, root: str | None, architectures: str) -> None:
 
 def build_emulation(out: Path, root: str | None) -> None:
     """Compile the same programs for the CPU by g++ alone, over the emulation of CUDA."""
-    from built_once import FOLDER
-    from emulated_kernels import EMULATION, KERNELS, PLUGINS, compile_emulation
-    from plugin_builds import emulated
+    from tests.built_once import FOLDER
+    from tests.plugins.emulated_kernels import EMULATION, KERNELS, PLUGINS, compile_emulation
+    from tests.plugins.plugin_builds import emulated
 
     harness = [path for path in (PLUGINS / "harness").iterdir() if path.suffix in (".cpp", ".cu")]
     with tempfile.TemporaryDirectory() as objects:

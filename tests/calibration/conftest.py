@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_graphs import small_weights, write_images, write_small
+
+from tests.calibration.small_graphs import small_weights, write_images, write_small
 
 
 @pytest.fixture

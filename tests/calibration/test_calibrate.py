@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exported_models import frames
-from labelled_folders import write_folder
-from small_graphs import SIDE, small_weights, write_small
 
+from tests.calibration.small_graphs import SIDE, small_weights, write_small
+from tests.data.labelled_folders import write_folder
+from tests.export.exported_models import frames
 from vmkla.calibration.calibrate import CalibrateReport, calibrate
 from vmkla.calibration.request import CalibrateRequest
 from vmkla.engines.runners.cpu import missing_for_int8

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import other_cpus
 import pytest
-from small_graphs import small_weights, write_small
-from small_videos import write_video
 
+from tests import other_cpus
+from tests.calibration.small_graphs import small_weights, write_small
+from tests.video.small_videos import write_video
 from vmkla.calibration.artefact import open_artefact
 from vmkla.calibration.layers import Target
 from vmkla.engines.runners import onnxruntime_runner
@@ -20,7 +20,7 @@ from vmkla.errors import ArtefactMismatchError
 from vmkla.metadata import ArtefactMetadata
 from vmkla.segment.self_test import INT8_MEAN
 
-TESTS = Path(__file__).parents[1]
+HERE = Path(__file__).parent
 CLI = "import sys; from vmkla.cli.main import run; sys.argv[0] = 'vmkla'; run()"
 
 
@@ -44,7 +44,7 @@ def quantized(folder: Path, target: Target) -> Path:
 @pytest.mark.parametrize("profile", ["avx2", "avx512", "vnni"])
 def test_the_largest_integers_are_multiplied_exactly(other_cpus_folder: Path, profile: str) -> None:
     """Activations of -128, -127 and 127 and weights at their limits, up to 6144 summands, against int32."""
-    program = TESTS / "extreme_products.py"
+    program = HERE / "extreme_products.py"
     seen = answer(profile, other_cpus_folder, program, "cpu", "cpu-vnni")
     difference, in_integers = seen["cpu"]
     assert difference == 0 and in_integers == 4  # each of the shapes is multiplied in integers
@@ -57,7 +57,7 @@ def test_the_largest_integers_are_multiplied_exactly(other_cpus_folder: Path, pr
 def test_a_session_that_saturates_fails_the_self_test(
     other_cpus_folder: Path, tmp_path: Path, profile: str
 ) -> None:
-    seen = answer(profile, other_cpus_folder, TESTS / "saturating_session.py", tmp_path)
+    seen = answer(profile, other_cpus_folder, HERE / "saturating_session.py", tmp_path)
     assert "is an INT8 file for CPUs with VNNI" in seen["refused"]
     assert seen["exact"] == "True"
     assert "8-bit products may saturate" in seen["by default"] or "off by 0." in seen["by default"]

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
-from exported_models import HEIGHT, WIDTH, exported, frames
 from onnx import TensorProto, helper, numpy_helper
-from small_graphs import SIDE, small_graph, small_weights, write_small
 
+from tests.calibration.small_graphs import SIDE, small_graph, small_weights, write_small
+from tests.export.exported_models import HEIGHT, WIDTH, exported, frames
 from vmkla.calibration.artefact import open_artefact
 from vmkla.calibration.cache import CalibrationCache
 from vmkla.calibration.channels import measure_channels

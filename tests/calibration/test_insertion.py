@@ -7,11 +7,11 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
-from exported_models import exported, frames
-from extreme_products import integer_products
 from onnx import TensorProto, numpy_helper
-from small_graphs import SIDE, small_graph, small_weights
 
+from tests.calibration.extreme_products import integer_products
+from tests.calibration.small_graphs import SIDE, small_graph, small_weights
+from tests.export.exported_models import exported, frames
 from vmkla.calibration.insertion import insert
 from vmkla.calibration.layers import Layer, Target, find_layers, group_of, groups_of
 from vmkla.errors import GateError

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from exported_models import frames
-from small_graphs import SIDE, small_weights
 
+from tests.calibration.small_graphs import SIDE, small_weights
+from tests.export.exported_models import frames
 from vmkla.calibration.artefact import Artefact, open_artefact
 from vmkla.calibration.cache import CalibrationCache
 from vmkla.calibration.insertion import Range

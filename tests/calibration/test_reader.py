@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from exported_models import frames
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelled_folders import write_folder
-from small_graphs import SIDE
-from small_videos import write_tracks
 
+from tests.calibration.small_graphs import SIDE
+from tests.data.labelled_folders import write_folder
+from tests.export.exported_models import frames
+from tests.video.small_videos import write_tracks
 from vmkla.calibration.likeness import Views
 from vmkla.calibration.reader import MIN_CHECK, MIN_FRAMES, read_check, read_frames
 from vmkla.errors import BadInputError

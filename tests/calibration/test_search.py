@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from exported_models import frames
-from small_graphs import SIDE, small_weights, write_small
 
+from tests.calibration.small_graphs import SIDE, small_weights, write_small
+from tests.export.exported_models import frames
 from vmkla.calibration.artefact import open_artefact
 from vmkla.calibration.ranges import measure
 from vmkla.calibration.search import search

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exported_models import HEIGHT, WIDTH, exported, frames
-from extreme_products import integer_products
 from onnx import TensorProto
 
+from tests.calibration.extreme_products import integer_products
+from tests.export.exported_models import HEIGHT, WIDTH, exported, frames
 from vmkla.calibration.artefact import open_artefact, open_half
 from vmkla.calibration.channels import measure_channels
 from vmkla.calibration.equalise import equalise, find_divisors

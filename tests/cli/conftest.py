@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_videos import write_video
 
+from tests.video.small_videos import write_video
 from vmkla.cli.main import main
 
 

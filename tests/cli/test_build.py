@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_engines import small_model
 
+from tests.engines.tensorrt.small_engines import small_model
 from vmkla.engines.tensorrt.manifest import Profile, manifest_path, read_manifest
 
 RTX = ("--runtime", "tensorrt-rtx", "--target-sm", "86")

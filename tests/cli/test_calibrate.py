@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_graphs import small_weights, write_images, write_small
+
+from tests.calibration.small_graphs import small_weights, write_images, write_small
 
 
 @pytest.fixture

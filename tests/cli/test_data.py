@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from labelled_folders import write_folder, write_pranet
 
+from tests.data.labelled_folders import write_folder, write_pranet
 from vmkla.cli.data import pack as pack_command
 from vmkla.data.arrays import CROP_MARGIN
 from vmkla.data.packing import PackOptions

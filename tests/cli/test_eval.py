@@ -13,8 +13,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from labelled_folders import write_folder
 
+from tests.data.labelled_folders import write_folder
 from vmkla.data import iter_samples, open_dataset
 from vmkla.engines import load_runner
 from vmkla.evaluation import evaluate
@@ -122,8 +122,7 @@ def test_volumes(vmkla: Any, tmp_path: Path) -> None:
     """Synapse's layout through a network of nine classes."""
     from dataclasses import replace
 
-    from exported_models import HEIGHT, TINY, WIDTH, network
-
+    from tests.export.exported_models import HEIGHT, TINY, WIDTH, network
     from vmkla.data.layouts import ORGANS
     from vmkla.models.checkpoints import save_weights
 

@@ -51,8 +51,7 @@ def test_two_images_that_would_share_a_picture(
 def test_two_networks_side_by_side(vmkla: Any, images: Path, tiny_weights: Path, tmp_path: Path) -> None:
     import dataclasses
 
-    from exported_models import HEIGHT, TINY, WIDTH, network
-
+    from tests.export.exported_models import HEIGHT, TINY, WIDTH, network
     from vmkla.models.checkpoints import save_weights
 
     other = tmp_path / "ss2d.safetensors"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labelled_folders import write_folder
+
+from tests.data.labelled_folders import write_folder
 
 COMMANDS = {
     "video": ("infer", "--video", "clip.mp4", "--save-masks", "--out", "made/out"),

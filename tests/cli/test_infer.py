@@ -18,9 +18,10 @@ import av
 import cv2
 import numpy as np
 import pytest
-from small_images import black_png, write_irregular
-from small_videos import count_frames, write_tracks, write_video
-from woven_clips import woven_frames, write_flagged
+
+from tests.video.media.small_images import black_png, write_irregular
+from tests.video.media.woven_clips import woven_frames, write_flagged
+from tests.video.small_videos import count_frames, write_tracks, write_video
 
 VMKLA = str(Path(sys.executable).with_name("vmkla"))
 

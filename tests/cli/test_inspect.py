@@ -53,8 +53,7 @@ def test_bench_prints_a_table(vmkla: Any, tiny_onnx: Path) -> None:
 
 
 def test_complexity_of_a_file_and_of_a_preset(vmkla: Any, tiny_onnx: Path, tiny_weights: Path) -> None:
-    from exported_models import HEIGHT, TINY, WIDTH, network
-
+    from tests.export.exported_models import HEIGHT, TINY, WIDTH, network
     from vmkla.models.vmkla_unet import parameter_count
 
     documents = [vmkla("inspect", file, "--complexity", "--json").json for file in (tiny_onnx, tiny_weights)]

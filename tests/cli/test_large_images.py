@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from labelled_folders import write_folder
-from small_images import stating
+
+from tests.data.labelled_folders import write_folder
+from tests.video.media.small_images import stating
 
 # Stands in for a decoder that takes minutes: a call into C that no signal interrupts, with the GIL released.
 SLOW_DECODER = """

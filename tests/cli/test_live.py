@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_videos import write_video
+
+from tests.video.small_videos import write_video
 
 VMKLA = str(Path(sys.executable).with_name("vmkla"))
 SAMPLE = "sample://?size=160x120&seed=7"

@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labelled_folders import write_folder
-from spoilt_models import flip_weight, spoilt, with_external_data, with_impossible_reshape, with_nan
+
+from tests.data.labelled_folders import write_folder
+from tests.engines.runners.spoilt_models import (
+    flip_weight,
+    spoilt,
+    with_external_data,
+    with_impossible_reshape,
+    with_nan,
+)
 
 Spoil = Callable[[Path], object]
 

@@ -12,8 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from labelled_folders import write_stems
-from small_videos import write_video
+
+from tests.data.labelled_folders import write_stems
+from tests.video.small_videos import write_video
 
 PATIENT, FORENAME = "zyxdoe", "qwjane"
 """Of a folder and of its files."""

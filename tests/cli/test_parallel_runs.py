@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labelled_folders import write_folder
-from small_videos import count_frames, write_video
 
+from tests.data.labelled_folders import write_folder
+from tests.video.small_videos import count_frames, write_video
 from vmkla.folders import LOCK, locked_folder
 
 VMKLA = str(Path(sys.executable).with_name("vmkla"))

@@ -18,8 +18,9 @@ import av
 import cv2
 import numpy as np
 import pytest
-from exported_models import resealed
-from small_videos import write_video
+
+from tests.export.exported_models import resealed
+from tests.video.small_videos import write_video
 
 ADDRESSES = (
     "rtsp://user:s3cret#Zq9@127.0.0.1:1/live",

@@ -7,7 +7,8 @@ from typing import Any
 
 import cv2
 import pytest
-from small_videos import count_frames
+
+from tests.video.small_videos import count_frames
 
 
 def test_a_clip_and_its_masks(vmkla: Any, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from labelled_folders import write_folder
-from small_videos import write_video
-from traced_processes import refuse_to_trace_nothing, trace, whole_calls
 
+from tests.cli.traced_processes import refuse_to_trace_nothing, trace, whole_calls
+from tests.data.labelled_folders import write_folder
+from tests.video.small_videos import write_video
 from vmkla.cli.main import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.hardware]

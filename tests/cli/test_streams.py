@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_videos import count_frames
+
+from tests.video.small_videos import count_frames
 
 VMKLA = str(Path(sys.executable).with_name("vmkla"))
 Run = subprocess.CompletedProcess[str]

@@ -8,8 +8,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from labelled_folders import write_folder, write_pranet, write_split_polyps, write_stems, write_synapse
 
+from tests.data.labelled_folders import (
+    write_folder,
+    write_pranet,
+    write_split_polyps,
+    write_stems,
+    write_synapse,
+)
 from vmkla.models.checkpoints import load_weights
 from vmkla.training import Ranks
 from vmkla.training.config import TrainConfig, TrainResult

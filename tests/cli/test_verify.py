@@ -8,8 +8,9 @@ from typing import Any
 
 import onnx
 import pytest
-from exported_models import exported, resealed, with_roots
-from labelled_folders import write_folder
+
+from tests.data.labelled_folders import write_folder
+from tests.export.exported_models import exported, resealed, with_roots
 
 SIZE = {"height": 32, "width": 64}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelled_folders import write_folder
 
+from tests.data.labelled_folders import write_folder
 from vmkla.data.arrays import (
     LabelledArrays,
     TrainLoader,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from labelled_folders import labelled_image
 
+from tests.data.labelled_folders import labelled_image
 from vmkla.data.augment import AugmentConfig, augment, warp_matrix
 from vmkla.errors import UsageError
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelled_folders import labelled_image
 
+from tests.data.labelled_folders import labelled_image
 from vmkla.data import augment_pool, shared
 from vmkla.data.arrays import LabelledArrays, TrainLoader
 from vmkla.data.augment import AugmentConfig

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from labelled_folders import write_folder, write_split_polyps, write_stems, write_synapse
 
+from tests.data.labelled_folders import write_folder, write_split_polyps, write_stems, write_synapse
 from vmkla.data import open_dataset
 from vmkla.data.check import KINDS, CheckReport, check, mask_problem
 from vmkla.data.duplicates import ALIKE_BITS, look_alikes, picture_hash

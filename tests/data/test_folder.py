@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from labelled_folders import labelled_image, write_folder
 from PIL import Image
 
+from tests.data.labelled_folders import labelled_image, write_folder
 from vmkla.data import DataSet
 from vmkla.data.check import check
 from vmkla.data.folder import iter_samples, list_pairs, read_sample

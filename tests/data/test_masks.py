@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small_images import KINDS, tagged
 
+from tests.video.media.small_images import KINDS, tagged
 from vmkla.data.masks import StoredMask, placed, read_mask
 from vmkla.data.rules import MaskValues, ReadRules
 from vmkla.errors import BadInputError, UsageError

@@ -19,9 +19,9 @@ import numpy.typing as npt
 import PIL.Image
 import pytest
 import torch
-from labelled_folders import labelled_image, write_folder, write_split_polyps, write_synapse
-from tolerances import tol
 
+from tests.data.labelled_folders import labelled_image, write_folder, write_split_polyps, write_synapse
+from tests.tolerances import tol
 from vmkla.data import AugmentConfig, DataSet, Sample, iter_samples, open_dataset
 from vmkla.data.arrays import CROP_MARGIN, cache_spec, stack
 from vmkla.data.packing import PackOptions, pack

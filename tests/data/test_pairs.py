@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from labelled_folders import write_folder, write_synapse
-from small_images import KINDS, stating, tagged, write_irregular
 
+from tests.data.labelled_folders import write_folder, write_synapse
+from tests.video.media.small_images import KINDS, stating, tagged, write_irregular
 from vmkla.data import open_dataset
 from vmkla.data.check import check
 from vmkla.data.folder import iter_samples, list_pairs

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from labelled_folders import labelled_image
-from tolerances import tol
 
+from tests.data.labelled_folders import labelled_image
+from tests.tolerances import tol
 from vmkla.data.augment import AugmentConfig, augment, warp_matrix
 from vmkla.data.pixels import Ellipse, OpenCVPixels, PillowPixels, available
 

@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from labelled_folders import (
+
+from tests.data.labelled_folders import (
     write_folder,
     write_pranet,
     write_split_polyps,
     write_stems,
     write_synapse,
 )
-
 from vmkla.config import ModelConfig
 from vmkla.data import DataSet, DataSource, iter_samples, list_pairs, open_dataset
 from vmkla.data.layouts import ORGANS

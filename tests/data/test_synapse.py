@@ -11,8 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from labelled_folders import synapse_slice, write_synapse
 
+from tests.data.labelled_folders import synapse_slice, write_synapse
 from vmkla.data.folder import iter_samples, list_pairs
 from vmkla.data.rules import ReadRules
 from vmkla.data.sources import SLICES, VOLUMES, DataSource

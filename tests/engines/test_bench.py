@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from exported_models import frames
 
+from tests.export.exported_models import frames
 from vmkla.engines import bench, load_runner
 from vmkla.errors import UsageError, VmklaError
 

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-import stand_in_tensorrt
-from exported_models import HEIGHT, WIDTH
 
+from tests.engines.tensorrt import stand_in_tensorrt
+from tests.export.exported_models import HEIGHT, WIDTH
 from vmkla.engines.inspect import describe, network_of
 from vmkla.errors import ArtefactMismatchError, BadInputError
 

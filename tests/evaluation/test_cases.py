@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import numpy.typing as npt
-from colour_runners import RedRunner, labelled
 
+from tests.evaluation.colour_runners import RedRunner, labelled
 from vmkla.evaluation import judge
 from vmkla.evaluation.cases import PREDICTION_RGB, TRUTH_RGB, CaseBook, draw_classes, draw_contours
 from vmkla.segment.operating_point import OperatingPoint

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from colour_runners import ClassRunner, Labelled, RedRunner, labelled
 from sklearn import metrics as sklearn_metrics
 
+from tests.evaluation.colour_runners import ClassRunner, Labelled, RedRunner, labelled
 from vmkla.errors import BadInputError, UsageError
 from vmkla.evaluation import evaluate
 from vmkla.segment.preprocess import PreprocessSpec, Rect
@@ -329,8 +329,7 @@ def test_a_field_of_view_in_place_of_the_models_own() -> None:
 
 
 def test_a_real_runner_on_a_real_folder(tiny_onnx: Path, tmp_path: Path) -> None:
-    from labelled_folders import write_folder
-
+    from tests.data.labelled_folders import write_folder
     from vmkla.data.folder import iter_samples
     from vmkla.data.sources import DataSource
     from vmkla.engines import load_runner

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from colour_runners import ClassRunner, Labelled, RedRunner, labelled
 
+from tests.evaluation.colour_runners import ClassRunner, Labelled, RedRunner, labelled
 from vmkla.errors import BadInputError, MissingDependencyError, UsageError
 from vmkla.evaluation import evaluate
 from vmkla.evaluation.run import EvalOptions, run_evaluation

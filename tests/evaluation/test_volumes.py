@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from colour_runners import ClassRunner, labelled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from sklearn.metrics import f1_score
-from tolerances import tol
 
+from tests import FIND_TESTS
+from tests.evaluation.colour_runners import ClassRunner, labelled
+from tests.tolerances import tol
 from vmkla.errors import BadInputError
 from vmkla.evaluation import evaluate
 from vmkla.evaluation.volumes import VolumeScores, hd95, score_volume
@@ -175,20 +176,16 @@ def test_slices_that_are_no_volume_are_refused() -> None:
 
 def test_images_alone_need_neither_torch_nor_monai() -> None:
     code = """
-import sys
-sys.path[:0] = sys.argv[1:]
 import numpy as np
-from colour_runners import RedRunner, labelled
+from tests.evaluation.colour_runners import RedRunner, labelled
 from vmkla.evaluation import evaluate
 mask = np.eye(32, dtype=bool)
 assert evaluate(RedRunner(32, 32), [labelled("x", mask, mask)])["per_image"]["dice"] == 1
 sys.exit(f"loaded: {sorted({'torch', 'monai', 'matplotlib'} & set(sys.modules))}"
          if {"torch", "monai", "matplotlib"} & set(sys.modules) else 0)
 """
-    from tests import ROOT
-
     done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT / "tests")],
+        [sys.executable, "-I", "-c", FIND_TESTS + code],
         capture_output=True,
         text=True,
         check=False,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from labelled_folders import write_folder
+
+from tests.data.labelled_folders import write_folder
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labelled_folders import write_folder
 
 from experiments import ablation
+from tests.data.labelled_folders import write_folder
 from vmkla.config import DECODER_BLOCKS
 from vmkla.models.complexity import measure
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labelled_folders import write_folder
 from safetensors import safe_open
 
 from experiments import polyp, rows
+from tests.data.labelled_folders import write_folder
 
 TINY = ("--imgsz", 32, "--batch", 4, "--epochs", 2, "--device", "cpu", "--precision", "fp32", "--threads", 1)
 

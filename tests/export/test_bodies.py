@@ -9,11 +9,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from custom_op_models import Array, call_model, open_session, run, scan_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerances import tol
 
+from tests.engines.runners.custom_op_models import Array, call_model, open_session, run, scan_inputs
+from tests.tolerances import tol
 from vmkla.errors import ShapeError
 from vmkla.export.bodies import bspline_body, scan_body
 from vmkla.ops import UniformGrid

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported_models import HEIGHT, TINY, WIDTH, exported, frames, network, resealed, traced
-from tolerances import tol
 
+from tests.export.exported_models import HEIGHT, TINY, WIDTH, exported, frames, network, resealed, traced
+from tests.tolerances import tol
 from vmkla.engines.runners.onnx_file import outline_of, read_model
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.verify.gate_frames import RENDERED_FRAMES

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from custom_op_models import open_session
 from onnx import TensorProto, helper
 
+from tests.engines.runners.custom_op_models import open_session
 from vmkla.export.graph import give_names, open_elu
 
 

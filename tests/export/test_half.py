@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported_models import HEIGHT, TINY, WIDTH, exported, frames, network, traced
 from onnx import TensorProto
-from tolerances import tol
 
+from tests.export.exported_models import HEIGHT, TINY, WIDTH, exported, frames, network, traced
+from tests.tolerances import tol
 from vmkla.cli.main import main
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.verify.gate_frames import RENDERED_FRAMES

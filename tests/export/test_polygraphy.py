@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exported_models import HEIGHT, WIDTH, frames
 
+from tests.export.exported_models import HEIGHT, WIDTH, frames
 from vmkla.engines import load_runner
 
 SHAPE = f"frames:[2,{HEIGHT},{WIDTH},3]"

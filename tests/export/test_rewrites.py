@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tolerances import tol
 
+from tests.tolerances import tol
 from vmkla.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from vmkla.errors import UsageError
 from vmkla.export.decoder_rewrites import rewrite_decoder

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from custom_op_models import open_session
-from exported_models import network
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.engines.runners.custom_op_models import open_session
+from tests.export.exported_models import network
 from vmkla.export.storage import SMALLEST, round_to_half, store_half
 
 

@@ -1,4 +1,4 @@
-"""One live run in a process of its own, as the faults' victim: ``python tests/faults/victim.py SETTINGS.json``.
+"""One live run in a process of its own, which the faults hurt: ``python tests/faults/victim.py SETTINGS``.
 
 It is what ``vmkla infer --live`` runs, with a screen that measures in place of a window, and with a network
 that fails on command where the settings name a file of orders.
@@ -13,9 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-sys.path.append(
-    str(Path(__file__).resolve().parents[2])
-)  # last: the installed vmkla is found before the checkout
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
 import numpy as np
 

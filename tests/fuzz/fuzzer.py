@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-TESTS = Path(__file__).resolve().parents[1]
+WORKER = Path(__file__).with_name("worker.py")
 HANG_S = 30.0
 """An input that takes longer hangs; the slowest takes a second on a quiet machine."""
 START_S = 120.0
@@ -83,13 +83,13 @@ def fuzz(target: str, folder: Path, kept: Path, *, seed: int, seconds: float) ->
 def read_again(target: str, folder: Path, path: Path) -> subprocess.CompletedProcess[str]:
     """Have one kept input read."""
     return subprocess.run(
-        [sys.executable, "-m", "fuzz.worker", target, str(folder), str(path.resolve())],
+        [sys.executable, str(WORKER), target, str(folder), str(path.resolve())],
         env=_environment(), cwd=folder, capture_output=True, text=True, timeout=START_S,
     )  # fmt: skip
 
 
 def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 class _Run:
@@ -108,7 +108,7 @@ class _Run:
         work = (self._target, self._folder, self._seed, first, seconds)
         with self._log.open("w") as errors:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "fuzz.worker", *map(str, work)],
+                [sys.executable, str(WORKER), *map(str, work)],
                 env=_environment(), cwd=self._folder, stdout=subprocess.PIPE, stderr=errors, text=True,
             )  # fmt: skip
         lines: queue.Queue[str] = queue.Queue()

@@ -19,9 +19,10 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from fuzz import seeds, spoilers
-from fuzz.seeds import Seed
-from fuzz.spoilers import Spoiler
+
+from tests.fuzz import seeds, spoilers
+from tests.fuzz.seeds import Seed
+from tests.fuzz.spoilers import Spoiler
 
 _IMAGES = b"FOLDER"
 """Stands for the folder of a run's images, which differs from run to run."""
@@ -44,8 +45,7 @@ class Target:
 
 def _segment(path: Path, out: Path, **options: Any) -> None:
     """``vmkla infer --source PATH --out OUT``, with a network that needs no weights."""
-    from colour_runners import RedRunner
-
+    from tests.evaluation.colour_runners import RedRunner
     from vmkla.video.file.options import SegmentOptions
     from vmkla.video.file.pipeline import segment
 
@@ -184,7 +184,7 @@ def _load_model(path: Path, out: Path) -> None:
 
 
 def _models(folder: Path) -> list[Seed]:
-    from small_engines import small_model
+    from tests.engines.tensorrt.small_engines import small_model
 
     return [(".onnx", small_model(scan=scan).SerializeToString()) for scan in (False, True)]
 
@@ -250,8 +250,7 @@ def _read_reference(path: Path, out: Path) -> None:
 
 
 def _references(folder: Path) -> list[Seed]:
-    from colour_runners import RedRunner
-
+    from tests.evaluation.colour_runners import RedRunner
     from vmkla.engines.verify.clinical import LiveReference
     from vmkla.engines.verify.frame import VerifyFrame
     from vmkla.engines.verify.saved_reference import save_answers
@@ -281,8 +280,7 @@ def _read_manifest(path: Path, out: Path) -> None:
 
 
 def _manifests(folder: Path) -> list[Seed]:
-    from small_engines import properties
-
+    from tests.engines.tensorrt.small_engines import properties
     from vmkla.engines.tensorrt.manifest import (
         BuildSettings,
         EngineManifest,

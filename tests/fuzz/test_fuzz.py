@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fuzz.conftest import SECONDS
-from fuzz.fuzzer import fuzz, read_again
-from fuzz.targets import TARGETS
+
+from tests.fuzz.conftest import SECONDS
+from tests.fuzz.fuzzer import fuzz, read_again
+from tests.fuzz.targets import TARGETS
 
 KEPT = Path("runs") / "fuzz"
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import pytest
-from fuzz.spoilers import spoil_bytes
-from live_monitor import MALFORMED_HOSTS, SECURITY, TOKEN, Client, Display, served
 
+from tests.fuzz.spoilers import spoil_bytes
+from tests.video.live.monitor.displays import MALFORMED_HOSTS, SECURITY, TOKEN, Client, Display, served
 from vmkla.video.live.monitor.app import COOKIE, MonitorLimits
 
 pytestmark = pytest.mark.slow

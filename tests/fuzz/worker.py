@@ -1,7 +1,7 @@
 """Reads spoilt files, one after another, in a process that may die of it.
 
-    python -m fuzz.worker TARGET FOLDER SEED FIRST SECONDS
-    python -m fuzz.worker TARGET FOLDER FILE
+    python tests/fuzz/worker.py TARGET FOLDER SEED FIRST SECONDS
+    python tests/fuzz/worker.py TARGET FOLDER FILE
 
 Prints a line before each input (``run N``) and one after it: ``ok``, ``refused STATUS`` or ``failed``, the
 last with the exception, where it came from and the traceback, as JSON. The input lies in FOLDER meanwhile,
@@ -21,9 +21,10 @@ import traceback
 from pathlib import Path
 from random import Random
 
-from fuzz.seeds import Seed
-from fuzz.targets import TARGETS, Target, check_whole
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
+from tests.fuzz.seeds import Seed
+from tests.fuzz.targets import TARGETS, Target, check_whole
 from vmkla.errors import VmklaError
 
 MAX_MORE_MEMORY_BYTES = 2 << 30

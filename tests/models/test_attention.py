@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerances import tol
 from torch import Tensor, nn
 
+from tests.tolerances import tol
 from vmkla.errors import UsageError
 from vmkla.models.attention import (
     ChannelAttention,

@@ -10,8 +10,8 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from tolerances import tol
 
+from tests.tolerances import tol
 from vmkla.config import ModelConfig
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
 from vmkla.models import VMKLAUNet

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from tolerances import tol
 from torch import Tensor, nn
 
+from tests.tolerances import tol
 from vmkla.config import DECODER_BLOCKS, ModelConfig
 from vmkla.models.attention import ChannelSpatialAttention, KANQueryKey, LinearQueryKey, SiluGate
 from vmkla.models.decoder import BLOCKS, Decoder, MixerBlock, PatchExpand, SegmentationHead

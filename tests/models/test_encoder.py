@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from tolerances import tol
 
+from tests.tolerances import tol
 from vmkla.config import ModelConfig
 from vmkla.models.encoder import Encoder, PatchEmbed, PatchMerging
 

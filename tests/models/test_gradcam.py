@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from exported_models import TINY, network
-from tolerances import tol
 from torch.nn.functional import interpolate
 
+from tests.export.exported_models import TINY, network
+from tests.tolerances import tol
 from vmkla.errors import UsageError
 from vmkla.models.gradcam import DecoderGradCam
 from vmkla.models.vmkla_unet import VMKLAUNet, build_model

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from tolerances import tol
 
+from tests.tolerances import tol
 from vmkla.models.kan import KANLinear
 
 

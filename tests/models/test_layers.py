@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tolerances import tol
 from torch import nn
 
+from tests.tolerances import tol
 from vmkla.models.layers import DepthwiseConv, DropPath, Float32Island, LayerNorm, Mlp
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tolerances import tol
 from torch.nn.functional import softplus
 
+from tests.tolerances import tol
 from vmkla.models.ss2d import SS2D, VSSBlock, dt_rank_of
 from vmkla.ops.scan import selective_scan2d_reference
 

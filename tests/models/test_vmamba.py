@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tolerances import tol
 from torch import Tensor
 from torch.nn.functional import conv2d, layer_norm, silu, softplus
 
+from tests.tolerances import tol
 from vmkla.config import PRESETS, ModelConfig
 from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.models import VMKLAUNet, load_vmamba_encoder

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tolerances import tol
 
+from tests.tolerances import tol
 from vmkla.config import DECODER_BLOCKS, PRESETS, ModelConfig, get_preset
 from vmkla.errors import ShapeError, UsageError
 from vmkla.models import build_model, parameter_count

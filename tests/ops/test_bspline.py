@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import instruction_sets
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
-from tolerances import tol
 from torch import Tensor
 
+from tests.ops import instruction_sets
+from tests.tolerances import tol
 from vmkla.errors import ShapeError, UsageError
 from vmkla.ops import UniformGrid, bspline_basis
 from vmkla.ops.bspline import bspline_basis_reference

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from tolerances import tol
 from torch import Tensor
 
+from tests.tolerances import tol
 from vmkla.ops import backends
 from vmkla.ops.mamba import sequence_arguments
 from vmkla.ops.scan import route_orders, selective_scan2d_reference

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import instruction_sets
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerances import tol
 from torch import Tensor
 
+from tests.ops import instruction_sets
+from tests.tolerances import tol
 from vmkla.errors import ShapeError, UsageError
 from vmkla.ops import selective_scan2d
 from vmkla.ops.scan import selective_scan2d_reference

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import interpreted_bases
-import interpreted_scan
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerances import tol
 from torch import Tensor
 
+from tests.ops import interpreted_bases, interpreted_scan
+from tests.tolerances import tol
 from vmkla.errors import UsageError
 from vmkla.ops import UniformGrid
 from vmkla.ops.bspline import bspline_basis_reference

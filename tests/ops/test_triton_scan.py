@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import interpreted_scan
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerances import tol
 from torch import Tensor
 
+from tests.ops import interpreted_scan
+from tests.tolerances import tol
 from vmkla.errors import ShapeError, UsageError
 from vmkla.ops import triton_op
 from vmkla.ops.scan import selective_scan2d_reference

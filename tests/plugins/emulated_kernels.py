@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from built_once import built_once
 from numpy.typing import NDArray
+
+from tests.built_once import built_once
 
 PLUGINS = Path(__file__).resolve().parents[2] / "engines" / "plugins"
 KERNELS = ("cuda/selective_scan2d.cu", "cuda/scan2d_plan.cu", "cuda/bspline_basis.cu")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from emulated_kernels import EMULATION, KERNELS, PLUGINS, compile_emulation
+
+from tests.plugins.emulated_kernels import EMULATION, KERNELS, PLUGINS, compile_emulation
 
 EXPORTS = PLUGINS / "tensorrt" / "exports.map"
 HOST = Path(__file__).parent / "host"

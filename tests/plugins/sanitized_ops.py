@@ -13,10 +13,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
+
 import numpy as np
 import onnxruntime
-from custom_op_models import Array, call_model, scan_inputs
 
+from tests.engines.runners.custom_op_models import Array, call_model, scan_inputs
 from vmkla.engines.runners.custom_ops import register
 
 NUMBERS = (-(2**63), -1, 0, 1, 3, 16, 2**31 - 1, 2**31, 2**62 - 1, 2**62, 2**63 - 1)

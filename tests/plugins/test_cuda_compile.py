@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from emulated_kernels import KERNELS, PLUGINS
+
+from tests.plugins.emulated_kernels import KERNELS, PLUGINS
 
 ARCHITECTURES = ("sm_87", "sm_90")
 MOST_REGISTERS = 128

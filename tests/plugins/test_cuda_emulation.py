@@ -11,7 +11,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from emulated_kernels import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.plugins.emulated_kernels import (
     CUTS,
     EMULATION,
     ENTRY,
@@ -27,9 +30,7 @@ from emulated_kernels import (
     random_inputs,
     recurrence,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tolerances import tol
+from tests.tolerances import tol
 
 DTYPES = (np.float32, np.float16)
 BIG_GPU, MEDIUM_GPU, SMALL_GPU = 132, 16, 1

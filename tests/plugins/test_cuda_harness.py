@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from emulated_kernels import CUTS, EMULATION, KERNELS, PLUGINS, compile_emulation
+
+from tests.plugins.emulated_kernels import CUTS, EMULATION, KERNELS, PLUGINS, compile_emulation
 
 HARNESS = tuple(f"harness/{name}" for name in ("main.cpp", "checks.cpp", "host_reference.cpp", "timing.cu"))
 SCAN, PASSES = "cuda/scan2d_chunk.h", "cuda/scan2d_kernels.h"

@@ -13,12 +13,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import plugin_builds
 import pytest
 import torch
-from emulated_kernels import Array, ScanInputs, Shape, random_inputs, recurrence
-from plugin_builds import Build
-from tolerances import TOLERANCES
+
+from tests.plugins import plugin_builds
+from tests.plugins.emulated_kernels import Array, ScanInputs, Shape, random_inputs, recurrence
+from tests.plugins.plugin_builds import Build
+from tests.tolerances import TOLERANCES
 
 pytestmark = [pytest.mark.tensorrt, pytest.mark.slow]
 

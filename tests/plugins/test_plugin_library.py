@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import plugin_builds
 import pytest
-from emulated_kernels import EMULATION, KERNELS, compile_emulation
-from plugin_builds import Build, must
+
+from tests.plugins import plugin_builds
+from tests.plugins.emulated_kernels import EMULATION, KERNELS, compile_emulation
+from tests.plugins.plugin_builds import Build, must
 
 pytestmark = [pytest.mark.tensorrt, pytest.mark.slow]
 

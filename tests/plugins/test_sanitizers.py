@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from plugin_builds import must
+
+from tests.plugins.plugin_builds import must
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,6 @@ def on_nodes(library: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, HERE / "sanitized_ops.py", library, str(NODES)],
         LD_PRELOAD=" ".join(preloaded),
         ASAN_OPTIONS="detect_leaks=0",  # Python's own, at its end
-        PYTHONPATH=str(HERE.parent),
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from labelled_folders import write_folder
-from tiny_runs import TINY
 
+from tests.data.labelled_folders import write_folder
+from tests.training.tiny_runs import TINY
 from vmkla.data.sources import DataSource
 from vmkla.training import TrainConfig
 

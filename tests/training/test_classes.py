@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelled_folders import write_synapse
-from small_networks import Convolutions, Settings
-from tiny_runs import TINY
 
+from tests.data.labelled_folders import write_synapse
+from tests.training.small_networks import Convolutions, Settings
+from tests.training.tiny_runs import TINY
 from vmkla.data import open_dataset
 from vmkla.errors import BadInputError
 from vmkla.models.checkpoints import load_weights

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_networks import Convolutions, Settings
-from tiny_runs import TINY, state_of
-from tolerances import tol
 
+from tests.tolerances import tol
+from tests.training.small_networks import Convolutions, Settings
+from tests.training.tiny_runs import TINY, state_of
 from vmkla.models import VMKLAUNet
 from vmkla.training import TrainConfig, train
 from vmkla.training.losses import segmentation_loss

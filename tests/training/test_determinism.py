@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import TINY
 
+from tests.training.tiny_runs import TINY
 from vmkla.config import DECODER_BLOCKS
 from vmkla.models import VMKLAUNet
 from vmkla.training import Ranks, TrainConfig

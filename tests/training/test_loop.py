@@ -21,9 +21,9 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from labelled_folders import write_folder
-from tiny_runs import TINY, assert_same_state, interrupt_at, state_of
 
+from tests.data.labelled_folders import write_folder
+from tests.training.tiny_runs import TINY, assert_same_state, interrupt_at, state_of
 from vmkla.data.augment import AugmentConfig
 from vmkla.data.sources import DataSource
 from vmkla.errors import BadInputError, StoppedError, UsageError, VmklaError

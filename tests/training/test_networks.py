@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
-from small_networks import Convolutions, Settings
-from tiny_runs import assert_same_state, interrupt_at, state_of
 from torch import nn
 
+from tests.training.small_networks import Convolutions, Settings
+from tests.training.tiny_runs import assert_same_state, interrupt_at, state_of
 from vmkla.errors import ArtefactMismatchError, StoppedError, UsageError
 from vmkla.models.checkpoints import load_weights
 from vmkla.training import TrainConfig, train

@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import TINY, assert_same_state, state_of
-from tolerances import tol
 
+from tests import FIND_TESTS
+from tests.tolerances import tol
+from tests.training.tiny_runs import TINY, assert_same_state, state_of
 from vmkla.training import TrainConfig, train
 
 pytestmark = pytest.mark.slow
-
-TESTS = Path(__file__).resolve().parents[1]
 
 SCRIPT = """
 import dataclasses, json, os, pickle, signal, sys
@@ -74,13 +73,13 @@ def torchrun(folder: Path, config: TrainConfig, act: str = "none") -> tuple[int,
 
     folder.mkdir(exist_ok=True)
     (folder / "config.pickle").write_bytes(pickle.dumps(config))
-    (folder / "script.py").write_text(SCRIPT)
+    (folder / "script.py").write_text(FIND_TESTS + SCRIPT)
     for rank in (0, 1):
         (folder / f"end-{rank}.json").unlink(missing_ok=True)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launcher, str(folder / "script.py"), str(folder), act],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

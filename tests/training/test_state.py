@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import TINY
 
+from tests.training.tiny_runs import TINY
 from vmkla.errors import BadInputError, UsageError
 from vmkla.training import TrainConfig
 from vmkla.training.state import load_state, save_state

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import TINY
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.training.tiny_runs import TINY
 from vmkla.data.arrays import LabelledArrays
 from vmkla.models import VMKLAUNet
 from vmkla.training import Ranks, TrainConfig

@@ -33,8 +33,8 @@ def needed_memory_bytes(onnx_bytes: int, *, rtx: bool) -> int:
     """Host memory that a build takes, about.
 
     TensorRT-RTX 1.7 was measured (benchmarks/gpu/tensorrt-rtx.md): 0.75 GB for nano, 1.35 GB for small's
-    90 MB in half precision, 1.7 GB for its 179 MB in float32, whatever the number of targets. TensorRT loads more
-    libraries of kernels and was not measured: 2 GiB beside the file.
+    90 MB in half precision, 1.7 GB for its 179 MB in float32, whatever the number of targets. TensorRT loads
+    more libraries of kernels and was not measured: 2 GiB beside the file.
     """
     return (3 << 28 if rtx else 1 << 31) + 6 * onnx_bytes
 

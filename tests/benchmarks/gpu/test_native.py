@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulated_kernels import PLUGINS
 
 from benchmarks.gpu import native as gpu_native
 from benchmarks.gpu.floors import BYTES, EXPONENTIALS
@@ -16,6 +15,7 @@ from benchmarks.gpu.machine import CARRIED
 from benchmarks.gpu.native import StepError
 from benchmarks.gpu.process import Done
 from benchmarks.gpu.records import Context, Recorder, SkippedError, read_rows
+from tests.plugins.emulated_kernels import PLUGINS
 
 CHECK = {
     "check": "selective_scan2d", "shape": [1, 3, 4, 5, 16, 2], "multiprocessors": 46, "plan": [8, 2, 1],

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stand_in_gpu
 
 from benchmarks.gpu import machine as gpu_machine
 from benchmarks.gpu import native as gpu_native
@@ -24,6 +23,7 @@ from benchmarks.gpu import report as gpu_report
 from benchmarks.gpu.process import call
 from benchmarks.gpu.records import read_tar, write_tar
 from tests import ROOT
+from tests.engines.tensorrt import stand_in_gpu
 
 SCRIPT = Path(gpu_proof.__file__)
 ABSENT = (

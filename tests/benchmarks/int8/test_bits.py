@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.int8 import bits as int8_bits
-from benchmarks.int8 import measure as int8_measure
+from benchmarks.int8 import bits, measure
 from vmkla import weights
 from vmkla.segment.self_test import self_test_frames
 
 
 @pytest.mark.slow
 def test_a_file_is_made_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_measure, "REPEATS", 5)
+    monkeypatch.setattr(measure, "REPEATS", 5)
     frames: Any = SimpleNamespace(frames=self_test_frames(192, 192))
-    path = int8_bits.quantized("cpu", frames, tmp_path)
-    found = int8_measure.measure(weights.resolve("nano", ".onnx"), path, (), 1, busy=True)
+    path = bits.quantized("cpu", frames, tmp_path)
+    found = measure.measure(weights.resolve("nano", ".onnx"), path, (), 1, busy=True)
     assert found["sets"] == {} and len(found["ms"]) == 2 and min(found["ms"]) > 0

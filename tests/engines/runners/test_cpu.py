@@ -6,9 +6,9 @@ import os
 import platform
 from pathlib import Path
 
-import other_cpus
 import pytest
 
+from tests import other_cpus
 from vmkla.engines.runners import cpu
 from vmkla.errors import MissingDependencyError
 

@@ -13,10 +13,17 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from custom_op_models import SCAN_INPUTS, Array, call_model, open_session, run, scan_inputs
 from onnx import helper
-from tolerances import tol
 
+from tests.engines.runners.custom_op_models import (
+    SCAN_INPUTS,
+    Array,
+    call_model,
+    open_session,
+    run,
+    scan_inputs,
+)
+from tests.tolerances import tol
 from vmkla.engines.runners.custom_ops import register
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError
 from vmkla.native import find_library

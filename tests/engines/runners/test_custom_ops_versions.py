@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from custom_op_models import Array, call_model, open_session, run, save, scan_inputs
 from onnx import helper
 
+from tests.engines.runners.custom_op_models import Array, call_model, open_session, run, save, scan_inputs
 from vmkla.errors import MissingDependencyError
 
 pytestmark = pytest.mark.slow

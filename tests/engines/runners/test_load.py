@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import stand_in_tensorrt
-from exported_models import HEIGHT, WIDTH, frames, network, resealed
 from onnx import TensorProto, helper
 
+from tests.engines.tensorrt import stand_in_tensorrt
+from tests.export.exported_models import HEIGHT, WIDTH, frames, network, resealed
 from vmkla.engines import load_runner
 from vmkla.engines.runners import custom_ops
 from vmkla.engines.tensorrt import machine

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from exported_models import frames
 from onnx import TensorProto, helper, numpy_helper
-from spoilt_models import (
+
+from tests.engines.runners.spoilt_models import (
     Model,
     external,
     largest_weight,
@@ -22,7 +22,7 @@ from spoilt_models import (
     with_impossible_reshape,
     with_nan,
 )
-
+from tests.export.exported_models import frames
 from vmkla.calibration.artefact import open_artefact
 from vmkla.engines import load_runner
 from vmkla.engines.inspect import describe

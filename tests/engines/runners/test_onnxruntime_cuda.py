@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from exported_models import HEIGHT, WIDTH, frames, resealed
 
+from tests.export.exported_models import HEIGHT, WIDTH, frames, resealed
 from vmkla.engines import load_runner
 from vmkla.engines.runners import onnxruntime_cuda
 from vmkla.engines.runners.onnx_file import with_batch_of_one

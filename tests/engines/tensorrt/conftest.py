@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stand_in_gpu
-from built_once import built_once
-from exported_models import exported
 
+from tests.built_once import built_once
+from tests.engines.tensorrt import stand_in_gpu
+from tests.export.exported_models import exported
 from vmkla.cli.main import main
 
 RESULTS = "VMKLA_STAND_IN_RESULTS"

@@ -434,8 +434,8 @@ def test_removed_names_are_gone_from_the_newest_list() -> None:
 
 
 def test_the_stand_in_offers_nothing_of_its_own() -> None:
-    """tests/stand_in_tensorrt.py has only what 10.3, and for TensorRT-RTX the installed one, have."""
-    import stand_in_tensorrt as stand_in
+    """stand_in_tensorrt.py has only what 10.3, and for TensorRT-RTX the installed one, have."""
+    from tests.engines.tensorrt import stand_in_tensorrt as stand_in
 
     module = stand_in.module("tensorrt")
     names = api("10.3")

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import stand_in_gpu
-import stand_in_tensorrt
-from exported_models import HEIGHT, WIDTH
-from small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
-from small_videos import write_video
 
+from tests.engines.tensorrt import stand_in_gpu, stand_in_tensorrt
+from tests.engines.tensorrt.small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
+from tests.export.exported_models import HEIGHT, WIDTH
+from tests.video.small_videos import write_video
 from vmkla.engines.tensorrt.plugins import CREATORS, LIBRARY
 
 Run = Callable[..., tuple[int, str, str]]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_engines import properties
 
+from tests.engines.tensorrt.small_engines import properties
 from vmkla import weights
 from vmkla.engines.tensorrt.manifest import (
     BuildSettings,

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 
 import pytest
-import stand_in_tensorrt
 
+from tests.engines.tensorrt import stand_in_tensorrt
 from vmkla.engines.tensorrt import messages as messages_module
 from vmkla.engines.tensorrt.api import TensorRTApi, load_api
 from vmkla.engines.tensorrt.messages import KEPT_ERRORS, LibraryLog, Messages, library_log, take_errors

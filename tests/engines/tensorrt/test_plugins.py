@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
 
+from tests.engines.tensorrt.small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
 from vmkla.engines.tensorrt.api import TensorRTApi, load_api
 from vmkla.engines.tensorrt.plugins import (
     CREATORS,

@@ -8,11 +8,11 @@ import json
 import numpy as np
 import numpy.typing as npt
 import pytest
-from colour_runners import ClassRunner, labelled
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from verify_scenes import GREEN, LESION, NOTHING, RED, SIDE, ChannelRunner, box, frame
 
+from tests.engines.verify.scenes import GREEN, LESION, NOTHING, RED, SIDE, ChannelRunner, box, frame
+from tests.evaluation.colour_runners import ClassRunner, labelled
 from vmkla.engines.verify.clinical import verify_runners
 from vmkla.engines.verify.figures import ErrorHistogram
 from vmkla.engines.verify.frame import VerifyFrame, boundary

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from labelled_folders import write_folder
-from small_images import stating
-from small_videos import write_tracks
 
+from tests.data.labelled_folders import write_folder
+from tests.video.media.small_images import stating
+from tests.video.small_videos import write_tracks
 from vmkla.engines.verify.gate_frames import SOURCE_FRAMES, check_frames_of
 from vmkla.errors import BadInputError
 from vmkla.segment.preprocess import PreprocessSpec

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelled_folders import write_folder
-from small_images import stating
-from small_videos import write_tracks, write_video
 
+from tests.data.labelled_folders import write_folder
+from tests.video.media.small_images import stating
+from tests.video.small_videos import write_tracks, write_video
 from vmkla.data import DataSource, list_pairs
 from vmkla.engines.verify.inputs import VerifyInputs, labelled_inputs, unlabelled_inputs
 from vmkla.errors import BadInputError

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 import onnx
 import pytest
-from exported_models import exported, frames, resealed, with_roots
 from onnx import numpy_helper
 
+from tests.export.exported_models import exported, frames, resealed, with_roots
 from vmkla.engines import load_runner
 from vmkla.engines.verify import locate
 from vmkla.engines.verify.comparison import verify_runners

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exported_models import HEIGHT, WIDTH, frames
-from verify_scenes import GREEN, LESION, NOTHING, RED, ChannelRunner, box, frame
 
+from tests.engines.verify.scenes import GREEN, LESION, NOTHING, RED, ChannelRunner, box, frame
+from tests.export.exported_models import HEIGHT, WIDTH, frames
 from vmkla.engines import load_runner
 from vmkla.engines.verify.clinical import LiveReference, verify_reference
 from vmkla.engines.verify.frame import VerifyFrame

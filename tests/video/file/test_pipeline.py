@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests import FIND_TESTS
 from vmkla.errors import ArtefactMismatchError, BadInputError, DegradedError, UsageError
 from vmkla.segment.findings import find
 from vmkla.segment.operating_point import OperatingPoint
@@ -421,11 +422,9 @@ def test_memory_does_not_grow_with_the_clip(
     write_clip: WriteClip, make_frames: MakeFrames, tmp_path: Path
 ) -> None:
     """240 frames more, once buffers are full, peak within 20 MB; keeping them would take 124 MB."""
-    here = str(Path(__file__).parents[1])
     script = """
 import sys
-sys.path.insert(0, sys.argv[3])
-from conftest import RedRunner
+from tests.video.red_runner import RedRunner
 from pathlib import Path
 from vmkla.video.file.pipeline import SegmentOptions, segment
 segment(RedRunner(), sys.argv[1], SegmentOptions(Path(sys.argv[2])))
@@ -435,7 +434,7 @@ print(int(status[status.index("VmHWM:") + 1]) / 1024)  # getrusage begins at thi
     peaks_mb = []
     for count in (240, 480):
         path = write_clip(f"{count}.mp4", make_frames(60, 360, 480) * (count // 60))
-        command = [sys.executable, "-I", "-c", script, str(path), str(tmp_path / str(count)), here]
+        command = [sys.executable, "-I", "-c", FIND_TESTS + script, str(path), str(tmp_path / str(count))]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
         peaks_mb.append(float(done.stdout))
     assert peaks_mb[1] - peaks_mb[0] < 20

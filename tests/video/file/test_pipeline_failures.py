@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests import FIND_TESTS
 from vmkla import files
 from vmkla.errors import BadInputError, StoppedError, VmklaError
 from vmkla.video.file import writer
@@ -321,8 +322,7 @@ class TestStopping:
         """A process of its own is sent the signal in the middle of a slow run."""
         script = """
 import sys, time
-sys.path.insert(0, sys.argv[3])
-from conftest import RedRunner
+from tests.video.red_runner import RedRunner
 from pathlib import Path
 from vmkla.errors import VmklaError
 from vmkla.video.file.options import stop_on_signals
@@ -344,7 +344,7 @@ except VmklaError as error:
 """
         out = tmp_path / "out"
         process = subprocess.Popen(
-            [sys.executable, "-I", "-c", script, str(clip), str(out), str(Path(__file__).parents[1])],
+            [sys.executable, "-I", "-c", FIND_TESTS + script, str(clip), str(out)],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from small_images import black_png
 
+from tests.video.media.small_images import black_png
 from vmkla.errors import ArtefactMismatchError, BadInputError, DegradedError, UsageError
 from vmkla.video.file.options import Cancellation
 from vmkla.video.file.pipeline import SegmentOptions, segment

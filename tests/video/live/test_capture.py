@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_cameras import PipeCamera, grainy, next_picture, take_all, wait_until
-from small_videos import write_tracks
 
+from tests.video.live.cameras import PipeCamera, grainy, next_picture, take_all, wait_until
+from tests.video.small_videos import write_tracks
 from vmkla.errors import BadInputError, MissingDependencyError, UsageError
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.picture import SignalState

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from woven_clips import woven_frames, write_flagged
 
 from tests.faults.commanded import CommandedRunner
+from tests.video.media.woven_clips import woven_frames, write_flagged
 from vmkla.errors import UsageError
 from vmkla.video.file.options import Cancellation
 from vmkla.video.live.network.fields import WholeFrames, looks_woven, upper_field

@@ -20,6 +20,7 @@ import av
 import numpy as np
 import pytest
 
+from tests import FIND_TESTS
 from vmkla.errors import BadInputError
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.events import EventLog
@@ -214,7 +215,7 @@ def test_a_killed_recorder_is_started_anew_and_overwrites_nothing(
 ALONE = """
 import sys, threading, time
 from pathlib import Path
-from test_recording import Feed
+from tests.video.live.test_recording import Feed
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.recording.recorder import Recorder, RecordOptions
 
@@ -237,11 +238,8 @@ if __name__ == "__main__":
 def start_alone(folder: Path) -> tuple[subprocess.Popen[str], int]:
     """A display process of its own; it and the recorder's number, once two segments are closed."""
     script = folder.parent / "alone.py"
-    script.write_text(ALONE)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    display = subprocess.Popen(
-        [sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    script.write_text(FIND_TESTS + ALONE)
+    display = subprocess.Popen([sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, text=True)
     assert display.stdout is not None
     return display, int(display.stdout.readline().split()[0])
 

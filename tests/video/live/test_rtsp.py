@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from live_cameras import DEADLINE_S, next_picture, wait_until
 
+from tests.video.live.cameras import DEADLINE_S, next_picture, wait_until
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.picture import SignalState
 from vmkla.video.live.sources.address import parse_address
@@ -66,7 +66,7 @@ def serve(root: Path) -> Iterator[StartServer]:
     servers: list[Server] = []
 
     def begin(*flags: str) -> Server:
-        servers.append(Server(root / "tests" / "rtsp_server.py", *flags))
+        servers.append(Server(Path(__file__).with_name("rtsp_server.py"), *flags))
         return servers[-1]
 
     yield begin

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_videos import count_frames, write_video
 
+from tests.video.small_videos import count_frames, write_video
 from vmkla.engines import load_runner
 from vmkla.errors import BadInputError, DegradedError, StoppedError, UsageError
 from vmkla.runner import Runner

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import FIND_TESTS
 from tests.faults import commanded
 from tests.faults.commanded import CommandedRunner
 from vmkla.engines import load_runner
@@ -418,7 +419,6 @@ def test_ctrl_c_is_the_display_processes_business() -> None:
 
 _DISPLAY = """
 import sys, time
-sys.path[:0] = {path!r}
 from tests.faults.commanded import CommandedRunner
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.network.supervisor import Supervisor, WorkerOptions
@@ -441,7 +441,7 @@ if __name__ == "__main__":
 )
 def test_the_worker_goes_with_the_display_process(tmp_path: Path, then: str, stopped: bool) -> None:
     program = tmp_path / "display.py"
-    program.write_text(_DISPLAY.format(path=sys.path, then=then), encoding="utf-8")
+    program.write_text(FIND_TESTS + _DISPLAY.format(then=then), encoding="utf-8")
     display = subprocess.Popen([sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert display.stdin is not None and display.stdout is not None
     with display:

@@ -19,6 +19,7 @@ import av.video.format
 import numpy as np
 import pytest
 
+from tests import ROOT
 from vmkla.errors import BadInputError, UsageError
 from vmkla.video.media.errors import output_errors, reading_errors, reason, unknown_codec
 from vmkla.video.media.frames import VideoTraits
@@ -29,7 +30,6 @@ FFMPEG_ERRORS = [
     for kind in vars(av.error).values()
     if isinstance(kind, type) and issubclass(kind, av.error.FFmpegError)
 ]
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("kind", FFMPEG_ERRORS, ids=lambda kind: kind.__name__)

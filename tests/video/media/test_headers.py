@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_images import KINDS, STATED, shown_as, stating, tagged
 
+from tests.video.media.small_images import KINDS, STATED, shown_as, stating, tagged
 from vmkla.errors import BadInputError
 from vmkla.video.media.headers import HeaderError, looks_like_image, read_header
 from vmkla.video.media.images import decode_image

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from small_images import shown_as
 
+from tests.video.media.small_images import shown_as
 from vmkla import files
 from vmkla.errors import BadInputError
 from vmkla.video.media.images import decode_image, looks_like_image, read_image, write_png

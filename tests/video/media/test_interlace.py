@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from woven_clips import woven_frames, write_flagged
 
+from tests.video.media.woven_clips import woven_frames, write_flagged
 from vmkla.errors import UsageError
 from vmkla.video.media.decoding import VideoSource
 from vmkla.video.media.interlace import Deinterlacer, FieldVotes, decide

@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from small_images import stating, write_irregular
 
+from tests.video.media.small_images import stating, write_irregular
 from vmkla.errors import BadInputError, UsageError
 from vmkla.video.media.decoding import VideoSource
 from vmkla.video.media.sources import ImageSource, open_source

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from av.stream import Disposition
-from small_videos import set_disposition, write_tracks
 
+from tests.video.small_videos import set_disposition, write_tracks
 from vmkla.errors import BadInputError, UsageError
 from vmkla.video.media.decoding import VideoSource
 from vmkla.video.media.h264 import H264Encoder

@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import stand_in_builder
-import stand_in_gpu
-import stand_in_tensorrt
 import tensorrt_rtx
-from small_engines import HEIGHT, WIDTH, small_model
-from small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
 
+from tests.engines.tensorrt import stand_in_builder, stand_in_gpu, stand_in_tensorrt
+from tests.engines.tensorrt.small_engines import HEIGHT, WIDTH, small_model
+from tests.engines.tensorrt.small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
 from vmkla.engines import load_runner
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.tensorrt.manifest import GpuFacts, read_manifest

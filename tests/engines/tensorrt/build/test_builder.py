@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from exported_models import frames, resealed
-from small_engines import small_model
 
+from tests.engines.tensorrt.small_engines import small_model
+from tests.export.exported_models import frames, resealed
 from vmkla import __version__
 from vmkla.cli.main import main
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner

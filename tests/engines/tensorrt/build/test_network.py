@@ -9,8 +9,8 @@ from typing import Any
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from small_engines import HEIGHT, WIDTH, small_model
 
+from tests.engines.tensorrt.small_engines import HEIGHT, WIDTH, small_model
 from vmkla.engines.runners.onnx_file import outline_of, read_model, without_functions
 from vmkla.engines.tensorrt.api import TensorRTApi, load_api
 from vmkla.engines.tensorrt.build.network import (

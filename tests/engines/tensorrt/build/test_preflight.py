@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from onnx import helper
-from small_engines import small_model
 
+from tests.engines.tensorrt.small_engines import small_model
 from vmkla.engines.tensorrt.api import TURING, TensorRTApi, load_api
 from vmkla.engines.tensorrt.build.outputs import folder_made
 from vmkla.engines.tensorrt.build.preflight import LARGEST_BATCH, BuildRequest, Preflight, preflight

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import stand_in_gpu
-from stand_in_gpu import PACKAGES, needs_pycuda
 
+from tests.engines.tensorrt import stand_in_gpu
+from tests.engines.tensorrt.stand_in_gpu import PACKAGES, needs_pycuda
 from vmkla.engines.tensorrt.run import memory
 from vmkla.engines.tensorrt.run.memory import Cuda, CudaError, Package, open_cuda
 from vmkla.errors import MissingDependencyError, VmklaError

@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-import stand_in_gpu
-import stand_in_tensorrt
-from exported_models import HEIGHT, WIDTH, frames, resealed, with_roots
-from small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
 
+from tests.engines.tensorrt import stand_in_gpu, stand_in_tensorrt
+from tests.engines.tensorrt.small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
+from tests.export.exported_models import HEIGHT, WIDTH, frames, resealed, with_roots
 from vmkla.engines import load_runner
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.tensorrt.manifest import GpuFacts, Profile, manifest_path, sealed

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from live_monitor import Display
+
+from tests.video.live.monitor.displays import Display
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from live_monitor import MALFORMED_HOSTS
 
+from tests.video.live.monitor.displays import MALFORMED_HOSTS
 from vmkla.errors import BadInputError, UsageError
 from vmkla.video.live.monitor.access import (
     Access,

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import pytest
-from live_monitor import MALFORMED_HOSTS, SECURITY, TOKEN, Client, Display, served, wait_for
+
+from tests.video.live.monitor.displays import (
+    MALFORMED_HOSTS,
+    SECURITY,
+    TOKEN,
+    Client,
+    Display,
+    served,
+    wait_for,
+)
 
 PATHS = ("/", "/page.js", "/page.css", "/status.json", "/picture.jpg")
 

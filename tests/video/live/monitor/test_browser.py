@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_monitor import DEADLINE_S, TOKEN, Display, served, wait_for
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -19,6 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.video.live.monitor.displays import DEADLINE_S, TOKEN, Display, served, wait_for
 from vmkla.video.live.monitor.process import Monitor
 from vmkla.video.live.picture import AiState, SignalState
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_monitor import SECURITY, Client, Display, served, wait_for
 
+from tests.video.live.monitor.displays import SECURITY, Client, Display, served, wait_for
 from vmkla.video.live.monitor.app import MonitorLimits
 from vmkla.video.live.monitor.process import Monitor
 

@@ -10,7 +10,8 @@ import time
 from collections import deque
 
 import pytest
-from live_monitor import TOKEN, Client, Display, served, wait_for
+
+from tests.video.live.monitor.displays import TOKEN, Client, Display, served, wait_for
 
 ANSWERED_WITHIN_S = 1.0
 FLOOD_PER_S = 500

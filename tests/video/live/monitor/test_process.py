@@ -11,16 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
-from live_monitor import TOKEN, Client, Display, served, wait_for
 
+from tests import FIND_TESTS
+from tests.video.live.monitor.displays import TOKEN, Client, Display, served, wait_for
 from vmkla.errors import BadInputError, UsageError
 from vmkla.video.live.monitor.process import Monitor
 
 # A display process of its own, which says where its page is and then waits to be killed.
 PARENT = """
 import sys
-sys.path.insert(0, {tests!r})
-from live_monitor import Client, Display, served
+from tests.video.live.monitor.displays import Client, Display, served
 
 if __name__ == "__main__":
     display = Display()
@@ -42,7 +42,7 @@ def alive(pid: int) -> bool:
 def start_parent(folder: Path) -> tuple[subprocess.Popen[str], str, int]:
     """The process, the page's address, and the id of the page's process."""
     script = folder / "parent.py"
-    script.write_text(PARENT.format(tests=str(Path(__file__).parents[3]), token=TOKEN))
+    script.write_text(FIND_TESTS + PARENT.format(token=TOKEN))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([sys.executable, str(script)], text=True, **pipes)  # type: ignore[call-overload]
     line = process.stdout.readline().split()

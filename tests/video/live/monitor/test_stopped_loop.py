@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from live_monitor import wait_for
-
+from tests.video.live.monitor.displays import wait_for
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.monitor.feeds import StatusFeed

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import stand_in_gpu
-from small_libraries import creators_of
 
+from tests.engines.tensorrt import stand_in_gpu
+from tests.engines.tensorrt.small_libraries import creators_of
 from vmkla.engines.runners import custom_ops
 from vmkla.engines.runners.onnx_file import outline_of, read_model
 from vmkla.engines.tensorrt.manifest import (

@@ -1,6 +1,6 @@
 """An 8-bit file in a session that saturates, where it should be refused: a program for ``other_cpus.run``.
 
-    python tests/saturating_session.py FOLDER
+    python tests/calibration/saturating_session.py FOLDER
 
 Prints, as JSON, what the self-test says of the session, and of one that computes the same file exactly.
 """
@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import other_cpus
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
+import numpy as np
+
+from tests import other_cpus
 from vmkla import weights
 from vmkla.calibration.artefact import open_artefact
 from vmkla.engines.runners import onnxruntime_runner

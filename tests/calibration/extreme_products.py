@@ -1,6 +1,6 @@
 """Products of the largest integers in ONNX Runtime against numpy: a program for ``other_cpus.run``.
 
-    python tests/extreme_products.py TARGET ...
+    python tests/calibration/extreme_products.py TARGET ...
 
 Prints, as JSON, the largest difference in integers by target, and how many products there were.
 """

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import onnx
-from exported_models import frames
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.export.exported_models import frames
 from vmkla.metadata import ArtefactMetadata
 from vmkla.segment.preprocess import PreprocessSpec
 

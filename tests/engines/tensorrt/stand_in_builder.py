@@ -14,9 +14,9 @@ import types
 from typing import Any
 
 import onnx
-import stand_in_tensorrt
 import tensorrt_rtx
 
+from tests.engines.tensorrt import stand_in_tensorrt
 from vmkla.export import bodies
 
 SHARED = (

@@ -4,7 +4,7 @@ PyCUDA comes as source alone. It needs the headers of CUDA's driver API, which a
 a libcuda to link with: an empty one does, since the process that imports it brings a driver, or the tests'
 stand-in for one. CURAND is left out.
 
-    python tests/build_pycuda.py
+    python tests/engines/tensorrt/build_pycuda.py
 """
 
 from __future__ import annotations

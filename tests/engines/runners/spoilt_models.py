@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from exported_models import resealed
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.export.exported_models import resealed
 
 Model = onnx.ModelProto
 Change = Callable[[Model], object]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from built_once import built_once
 
+from tests.built_once import built_once
 from vmkla.config import ModelConfig
 from vmkla.engines.runners.onnx_file import with_metadata
 from vmkla.export.exporter import export_onnx

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from colour_runners import RedRunner
 
+from tests.evaluation.colour_runners import RedRunner
 from vmkla.engines.verify.frame import VerifyFrame
 
 SIDE = 40
