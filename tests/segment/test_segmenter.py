@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_workers import CommandedRunner
 
 import vmkla
+from tests.faults.commanded import CommandedRunner
 from vmkla.errors import BadInputError, DegradedError, ShapeError, UsageError, VmklaError
 from vmkla.segment.segmenter import Segmenter
 from vmkla.segment.steps import find, infer, view

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from live_workers import CommandedRunner
 
+from tests.faults.commanded import CommandedRunner
 from vmkla.errors import ShapeError, VmklaError
 from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, prepare
 from vmkla.segment.steps import batch, check, infer, view
