@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from exported_models import HEIGHT, WIDTH
 
 import vmkla
+from tests.export.exported_models import HEIGHT, WIDTH
 from vmkla.calibration.reader import read_frames
 from vmkla.engines.runners.torch_runner import TorchRunner
 from vmkla.engines.verify.frame import VerifyFrame, answer, judge_frame
@@ -51,8 +51,7 @@ class Recorder:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network whose field of view is found in the frame."""
-    from exported_models import network
-
+    from tests.export.exported_models import network
     from vmkla.models.checkpoints import save_weights
 
     path = tmp_path_factory.mktemp("weights") / "auto.safetensors"
