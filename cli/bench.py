@@ -165,11 +165,11 @@ def _conform(
 
     from vmkla.files import written_whole
     from vmkla.folders import locked_folder
-    from vmkla.video.file.options import stop_on_signals
+    from vmkla.video.cancellation import stop_on_signals
     from vmkla.video.live.conformance.check import ConformancePlan, run_conformance
     from vmkla.video.live.conformance.page import conformance_page
     from vmkla.video.live.options import LiveOptions
-    from vmkla.video.live.sources.address import parse_address
+    from vmkla.video.media.address import parse_address
 
     times = ConformancePlan(**{name: value for name, value in plan.items() if value is not None})
     with run_folder(out, CONFORMANCE_RUNS, again=False) as out_dir:

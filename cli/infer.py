@@ -213,7 +213,7 @@ def infer(
         return
     refuse_flags(flags.given(), live=False)
 
-    from vmkla.video.live.sources.address import is_live_address
+    from vmkla.video.media.address import is_live_address
 
     if is_live_address(spec):
         raise UsageError(
@@ -222,7 +222,8 @@ def infer(
 
     from vmkla.engines import load_runner
     from vmkla.segment.preprocess import parse_roi
-    from vmkla.video.file.options import Progress, SegmentOptions, stop_on_signals
+    from vmkla.video.cancellation import stop_on_signals
+    from vmkla.video.file.options import Progress, SegmentOptions
     from vmkla.video.file.outputs import search_exclusions
     from vmkla.video.file.pipeline import segment
     from vmkla.video.media.naming import name_source

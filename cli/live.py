@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vmkla.runner import Runner
     from vmkla.segment.preprocess import Rect
     from vmkla.video.live.options import LiveOptions
-    from vmkla.video.live.sources.address import LiveAddress
+    from vmkla.video.media.address import LiveAddress
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def run_live_command(
         runs: where runs go.
     """
     from vmkla.names import Names
-    from vmkla.video.file.options import stop_on_signals
+    from vmkla.video.cancellation import stop_on_signals
     from vmkla.video.live.run import run_live
     from vmkla.video.live.screen import WindowScreen
-    from vmkla.video.live.sources import address as addresses
+    from vmkla.video.media import address as addresses
 
     address, names = addresses.parse_address(spec), Names({})
     if anonymous:

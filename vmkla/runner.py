@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -110,3 +111,46 @@ def check_one_by_one(spec: RunnerSpec) -> None:
             if spec.path.endswith(".plan")
             else "Run: vmkla export again with --batch dynamic or --batch 1",
         )
+
+
+def describe_model(runner: Runner) -> dict[str, Any]:
+    """Identity of the model, for the report."""
+    spec = runner.spec
+    metadata = spec.metadata
+    return {
+        "path": Path(spec.path).name,
+        "sha256": spec.sha256,
+        "weights_sha256": metadata.weights_sha256,
+        "name": metadata.model_config.get("name"),
+        "class_names": list(metadata.class_names),
+        "input_hw": [spec.height, spec.width],
+        "precision": metadata.precision,
+        "random_weights": metadata.random_weights,
+        "verified": metadata.verified,
+        "vmkla_version": metadata.vmkla_version,
+    }
+
+
+def describe_runtime(runner: Runner) -> dict[str, Any]:
+    """Identity of what runs the model, for the report."""
+    spec = runner.spec
+    return {
+        "runner": runner.name,
+        "version": spec.runtime,
+        "device": spec.device,
+        "kernels": spec.kernels,
+        "notes": list(spec.notes),
+    }
+
+
+def model_warnings(runner: Runner) -> list[str]:
+    """What the user must know about the model whenever it is used."""
+    metadata = runner.spec.metadata
+    warnings = []
+    if metadata.random_weights:
+        warnings.append("the model's weights are random: what it marks means nothing")
+    if not metadata.verified:
+        reason = runner.spec.unverified_because
+        why = reason or "the check that ends its export was skipped or not passed"
+        warnings.append(f"the model is unverified: {why}")
+    return warnings

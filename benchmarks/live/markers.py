@@ -34,9 +34,9 @@ from vmkla.runner import Runner
 from vmkla.segment.findings import Findings, find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect, field_of_view, prepare
+from vmkla.video.live.frame import LivePicture, LiveResult
 from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
-from vmkla.video.live.picture import LivePicture, LiveResult
 from vmkla.video.media.clip import FPS, Scene
 
 HERE = Path(__file__).resolve().parent

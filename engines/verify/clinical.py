@@ -23,8 +23,7 @@ from vmkla.engines.verify.frame import (
 )
 from vmkla.engines.verify.gates import ClinicalGates
 from vmkla.errors import BadInputError, ShapeError
-from vmkla.runner import Runner, RunnerSpec
-from vmkla.video.file.report import describe_model, describe_runtime
+from vmkla.runner import Runner, RunnerSpec, describe_model, describe_runtime
 
 ReadableFrame = Any
 """A ``VerifyFrame``, a ``vmkla.data.Sample`` or like it, or an (H, W, 3) uint8 image."""

@@ -15,9 +15,9 @@ import time
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.video.live.frame import LivePicture
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, Slot, TornError
-from vmkla.video.live.picture import LivePicture
 
 _HW = (300, 400)
 

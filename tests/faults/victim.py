@@ -19,11 +19,11 @@ import numpy as np
 
 from tests.faults.saboteur import loader
 from vmkla.errors import VmklaError
-from vmkla.video.file.options import stop_on_signals
+from vmkla.video.cancellation import stop_on_signals
 from vmkla.video.live.conformance.measuring import MeasuringScreen
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.run import run_live
-from vmkla.video.live.sources.address import parse_address
+from vmkla.video.media.address import parse_address
 from vmkla.video.media.decoding import VideoSource
 
 

@@ -25,7 +25,7 @@ from vmkla.segment.self_test import check_self_test, known_output, self_test_fra
 from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.pipeline import segment
 from vmkla.video.live.network.worker import WorkerOptions, _Finder
-from vmkla.video.live.picture import LivePicture
+from vmkla.video.live.frame import LivePicture
 from vmkla.video.media.images import read_image, write_png
 
 Image = npt.NDArray[np.uint8]

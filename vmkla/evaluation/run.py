@@ -15,9 +15,8 @@ from vmkla.evaluation.html import render_report
 from vmkla.evaluation.judge import ImageResult, LabelledImage, Mask
 from vmkla.evaluation.outputs import PAGE, REPORT, ROWS, output_folder, write_outputs
 from vmkla.imports import require
-from vmkla.runner import Runner
+from vmkla.runner import Runner, describe_model, describe_runtime, model_warnings
 from vmkla.segment.preprocess import Rect
-from vmkla.video.file.report import describe_model, describe_runtime, model_warnings
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 _FLOOR_MS = 1e-3
 _GROWTH = 1.01
@@ -47,3 +48,17 @@ class LatencyStats:
             "max": round(self.max_ms, 3),
             "mean": round(self.sum_ms / self.count, 3),
         }
+
+
+class Stopwatch:
+    """Milliseconds of consecutive steps."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap_ms(self) -> float:
+        """Time since the last lap, or since the beginning."""
+        now = time.perf_counter()
+        elapsed_ms = (now - self._since) * 1e3
+        self._since = now
+        return elapsed_ms

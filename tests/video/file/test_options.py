@@ -1,9 +1,7 @@
-"""vmkla.video.file.options: settings that make no sense are refused; signals stop a run in good order."""
+"""vmkla.video.file.options: settings that make no sense are refused."""
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import pytest
 
 from vmkla.errors import UsageError
 from vmkla.segment.preprocess import Rect
-from vmkla.video.file.options import SegmentOptions, stop_on_signals
+from vmkla.video.file.options import SegmentOptions
 
 
 @pytest.mark.parametrize(
@@ -37,15 +35,3 @@ def test_nonsense_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
 
 def test_extremes_are_taken(tmp_path: Path) -> None:
     SegmentOptions(tmp_path, threshold=1.0, alpha=0.0, stride=10**6, roi=Rect(0, 0, 1, 1))
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_and_the_handlers_come_back(signum: signal.Signals) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with stop_on_signals() as cancel:
-        assert not cancel.is_set()
-        os.kill(os.getpid(), signum)
-        assert cancel.wait(5) and cancel.signum == signum
-        # The second one acts as before, so that an impatient user gets out.
-        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -22,8 +22,8 @@ import pytest
 from tests import FIND_TESTS
 from vmkla import files
 from vmkla.errors import BadInputError, StoppedError, VmklaError
+from vmkla.video.cancellation import Cancellation
 from vmkla.video.file import writer
-from vmkla.video.file.options import Cancellation
 from vmkla.video.file.pipeline import Progress, SegmentOptions, segment
 from vmkla.video.media.decoding import VideoSource
 from vmkla.video.media.images import write_png
@@ -325,7 +325,7 @@ import sys, time
 from tests.video.red_runner import RedRunner
 from pathlib import Path
 from vmkla.errors import VmklaError
-from vmkla.video.file.options import stop_on_signals
+from vmkla.video.cancellation import stop_on_signals
 from vmkla.video.file.pipeline import SegmentOptions, segment
 
 class SlowRunner(RedRunner):

@@ -15,7 +15,7 @@ import pytest
 
 from tests.video.media.small_images import black_png
 from vmkla.errors import ArtefactMismatchError, BadInputError, DegradedError, UsageError
-from vmkla.video.file.options import Cancellation
+from vmkla.video.cancellation import Cancellation
 from vmkla.video.file.pipeline import SegmentOptions, segment
 from vmkla.video.media.images import read_image, write_png
 from vmkla.video.media.sinks import JsonlSink

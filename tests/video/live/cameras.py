@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.video.live.picture import LivePicture
+from vmkla.video.live.frame import LivePicture
 from vmkla.video.live.sources.capture import Capture
 
 DEADLINE_S = 20.0

@@ -19,12 +19,12 @@ from tests.video.live.cameras import PipeCamera, grainy, next_picture, take_all,
 from tests.video.small_videos import write_tracks
 from vmkla.errors import BadInputError, MissingDependencyError, UsageError
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.picture import SignalState
+from vmkla.video.live.frame import SignalState
 from vmkla.video.live.sources import playback
-from vmkla.video.live.sources.address import parse_address
 from vmkla.video.live.sources.cameras import CameraContext, CaptureLimits
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.sources.health import HealthLimits
+from vmkla.video.media.address import parse_address
 from vmkla.video.media.rgb import RgbConverter
 
 LIMITS = CaptureLimits(HealthLimits(stall_s=0.3, black_s=0.1, frozen_s=0.3), retry_s=0.02, retry_max_s=0.1)

@@ -11,7 +11,7 @@ import pytest
 
 from vmkla.cli.main import main
 from vmkla.errors import UsageError
-from vmkla.video.file.options import Cancellation
+from vmkla.video.cancellation import Cancellation
 from vmkla.video.latency import LatencyStats
 from vmkla.video.live.conformance import check
 from vmkla.video.live.conformance.check import (
@@ -24,7 +24,7 @@ from vmkla.video.live.conformance.measuring import Measured
 from vmkla.video.live.conformance.page import conformance_page, conformance_tables
 from vmkla.video.live.conformance.power import power_mode
 from vmkla.video.live.options import LiveOptions
-from vmkla.video.live.sources.address import parse_address
+from vmkla.video.media.address import parse_address
 
 COUNT = 100
 

@@ -14,7 +14,7 @@ import pytest
 
 from vmkla.errors import BadInputError
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.lines import LineLog
+from vmkla.video.live.line_log import LineLog
 
 
 def rows(path: Path) -> list[dict[str, object]]:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vmkla.video.live.picture import SignalState
+from vmkla.video.live.frame import SignalState
 from vmkla.video.live.sources.health import HealthLimits, SignalHealth
 from vmkla.video.media.clip import render_clip
 

@@ -13,10 +13,10 @@ import pytest
 from vmkla.segment.findings import Findings, Region
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.events import EventLog
+from vmkla.video.live.frame import AiState, LivePicture, LiveResult, SignalState
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.loop import DisplayLoop
 from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
-from vmkla.video.live.picture import AiState, LivePicture, LiveResult, SignalState
 from vmkla.video.live.screen import Shown
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.tallies import Tallies
@@ -256,7 +256,7 @@ def test_figures() -> None:
     tallies = Tallies(began_s=base)
     rig = Rig([])
     board_marker = rig.board.prepare(result(pictures[1]))
-    from vmkla.video.live.picture import LiveStatus
+    from vmkla.video.live.frame import LiveStatus
 
     for shown_picture in pictures:
         marker = board_marker if shown_picture.sequence >= 3 else None

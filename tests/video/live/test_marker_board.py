@@ -15,8 +15,8 @@ from vmkla.segment.findings import Findings, find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.overlay import OverlayStyle
 from vmkla.segment.preprocess import Rect
+from vmkla.video.live.frame import LivePicture, LiveResult
 from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
-from vmkla.video.live.picture import LivePicture, LiveResult
 from vmkla.video.media.clip import render_clip
 
 Image = npt.NDArray[np.uint8]

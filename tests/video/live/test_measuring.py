@@ -15,8 +15,8 @@ from vmkla.segment.findings import Findings, Region
 from vmkla.segment.overlay import PALETTE_RGB, draw, outline
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.conformance.measuring import MeasuringScreen, wrong_pixels
+from vmkla.video.live.frame import AiState, LivePicture, LiveStatus, SignalState
 from vmkla.video.live.markers.marker_board import Marker
-from vmkla.video.live.picture import AiState, LivePicture, LiveStatus, SignalState
 from vmkla.video.live.screen import Shown
 
 Image = npt.NDArray[np.uint8]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from vmkla.errors import MissingDependencyError
-from vmkla.video.live.sources.address import LiveAddress, parse_address
 from vmkla.video.live.sources.cameras import CameraContext, CameraError, CaptureLimits
 from vmkla.video.live.sources.opencv_camera import OpenCvCamera, has_gstreamer
+from vmkla.video.media.address import LiveAddress, parse_address
 
 WriteClip = Callable[..., Path]
 

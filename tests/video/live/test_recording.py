@@ -24,8 +24,8 @@ from tests import FIND_TESTS
 from vmkla.errors import BadInputError
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.events import EventLog
+from vmkla.video.live.frame import LivePicture
 from vmkla.video.live.link.ring import FrameRing
-from vmkla.video.live.picture import LivePicture
 from vmkla.video.live.recording.disk_writer import read_index
 from vmkla.video.live.recording.recorder import Recorder, RecordOptions
 

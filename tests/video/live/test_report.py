@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vmkla.video.latency import LatencyStats
-from vmkla.video.live.picture import AiState
+from vmkla.video.live.frame import AiState
 from vmkla.video.live.report import too_slow
 from vmkla.video.live.tallies import Tallies
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tests import ROOT
 from tests.faults.commanded import echo
 from vmkla.errors import VmklaError
+from vmkla.video.live.frame import LivePicture
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, TornError, checksum
-from vmkla.video.live.picture import LivePicture
 
 HW = (40, 50)
 

@@ -14,12 +14,12 @@ import pytest
 
 from tests.video.live.cameras import DEADLINE_S, next_picture, wait_until
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.picture import SignalState
-from vmkla.video.live.sources.address import parse_address
+from vmkla.video.live.frame import SignalState
 from vmkla.video.live.sources.cameras import CaptureLimits
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.sources.health import HealthLimits
 from vmkla.video.live.sources.streaming import Backlog
+from vmkla.video.media.address import parse_address
 
 pytestmark = pytest.mark.slow
 

@@ -23,14 +23,14 @@ from tests.video.small_videos import count_frames, write_video
 from vmkla.engines import load_runner
 from vmkla.errors import BadInputError, DegradedError, StoppedError, UsageError
 from vmkla.runner import Runner
-from vmkla.video.file.options import Cancellation
+from vmkla.video.cancellation import Cancellation
 from vmkla.video.live.describe import names_in
 from vmkla.video.live.network.temporal import TemporalOptions
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.report import LiveReport
 from vmkla.video.live.run import run_live
 from vmkla.video.live.screen import FileScreen, NullScreen, Shown
-from vmkla.video.live.sources.address import parse_address
+from vmkla.video.media.address import parse_address
 from vmkla.video.media.clip import render_clip
 
 NANO: Callable[[], Runner] = functools.partial(load_runner, "nano", threads=1)
@@ -339,12 +339,12 @@ import functools, resource
 from pathlib import Path
 from vmkla.engines import load_runner
 from vmkla.errors import BadInputError
-from vmkla.video.live.sources.address import parse_address
+from vmkla.video.media.address import parse_address
 from vmkla.video.live.describe import names_in
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.run import run_live
 from vmkla.video.live.screen import FileScreen
-from vmkla.video.file.options import Cancellation
+from vmkla.video.cancellation import Cancellation
 
 class Screen(FileScreen):
     on = after = 0

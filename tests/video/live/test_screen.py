@@ -19,8 +19,8 @@ import pytest
 
 from vmkla.errors import MissingDependencyError
 from vmkla.segment.findings import Findings, Region
+from vmkla.video.live.frame import AiState, LivePicture, LiveResult, LiveStatus, SignalState
 from vmkla.video.live.markers.marker_board import MarkerBoard
-from vmkla.video.live.picture import AiState, LivePicture, LiveResult, LiveStatus, SignalState
 from vmkla.video.live.screen import FileScreen, NullScreen, Screen, Shown, WindowScreen
 from vmkla.video.live.status_strip import DisplayBuffer, draw_strip, no_signal_picture, strip_height_px
 
@@ -173,7 +173,7 @@ def display() -> Iterator[str]:
 WINDOW = """
 import subprocess, sys, time
 import cv2, numpy as np
-from vmkla.video.live.picture import AiState, LivePicture, LiveStatus
+from vmkla.video.live.frame import AiState, LivePicture, LiveStatus
 from vmkla.video.live.screen import Shown, WindowScreen
 
 rgb = np.random.default_rng(0).integers(0, 256, (360, 480, 3), dtype=np.uint8)

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from vmkla.errors import BadInputError, UsageError
 from vmkla.segment.preprocess import Rect
-from vmkla.video.live.picture import LivePicture
+from vmkla.video.channel import ChannelClosedError
+from vmkla.video.live.frame import LivePicture
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError
 from vmkla.video.live.recording.disk_writer import INDEX, Block, DiskWriter, Index, SegmentFile, read_index
 from vmkla.video.live.recording.recorder import RecordOptions
@@ -33,7 +34,6 @@ from vmkla.video.live.recording.segments import (
     hide,
     last_number,
 )
-from vmkla.video.stages import ChannelClosedError
 
 Image = npt.NDArray[np.uint8]
 MakeFrames = Callable[..., list[Image]]

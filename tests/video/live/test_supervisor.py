@@ -28,11 +28,11 @@ from vmkla.engines import load_runner
 from vmkla.errors import VmklaError
 from vmkla.segment.preprocess import Rect
 from vmkla.segment.self_test import known_output
+from vmkla.video.live.frame import AiState, LivePicture, LiveResult
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.network.generation import Generation
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits, WorkerOptions
 from vmkla.video.live.network.temporal import TemporalOptions
-from vmkla.video.live.picture import AiState, LivePicture, LiveResult
 
 LONG_S = 60.0
 # A machine that does much else: only what a test is about shall be the reason for "off".

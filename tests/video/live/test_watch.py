@@ -10,9 +10,9 @@ import pytest
 
 from vmkla.errors import BadInputError
 from vmkla.segment.findings import Findings
+from vmkla.video.live.frame import AiState, LiveResult
 from vmkla.video.live.link.pulse import Pulse
 from vmkla.video.live.network.watch import Fault, SupervisorLimits, Watch
-from vmkla.video.live.picture import AiState, LiveResult
 
 ON, OFF, STARTING = AiState.ON, AiState.OFF, AiState.STARTING
 FRAME_S = 1 / 30

@@ -1,14 +1,9 @@
-"""What a run is asked to do, how it tells its progress, and how it is stopped."""
+"""Options of a run in file mode, and its progress."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Literal, get_args
 
 from vmkla.errors import UsageError
@@ -104,48 +99,3 @@ class Progress:
     done: int
     total: int | None
     findings: int
-
-
-class Cancellation(threading.Event):
-    """Set it to stop a run: what is in flight is finished, outputs are closed, the report says so.
-
-    Attributes:
-        signum: the signal that asked for it, None when none did.
-    """
-
-    signum: int | None = None
-
-    def stop(self, signum: int | None = None) -> None:
-        """Ask the run to stop; the first signal is remembered."""
-        if self.signum is None:
-            self.signum = signum
-        self.set()
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Cancellation]:
-    """Within it, SIGINT and SIGTERM stop the run in good order; a second one acts as it did before.
-
-    Only the main thread can do this (Python's rule).
-
-    Yields:
-        What to hand to ``segment``.
-    """
-    cancel = Cancellation()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    def ask(signum: int, _frame: FrameType | None) -> None:
-        restore()
-        cancel.stop(signum)
-
-    for number in numbers:
-        signal.signal(number, ask)
-    try:
-        yield cancel
-    finally:
-        restore()

@@ -16,11 +16,12 @@ from pathlib import Path
 from vmkla import __version__
 from vmkla.errors import BadInputError, UsageError
 from vmkla.folders import locked_folder
-from vmkla.runner import Runner, check_one_by_one
+from vmkla.runner import Runner, check_one_by_one, model_warnings
 from vmkla.segment.preprocess import PreprocessSpec
-from vmkla.video.file.options import Cancellation, Progress, SegmentOptions
+from vmkla.video.cancellation import Cancellation
+from vmkla.video.file.options import Progress, SegmentOptions
 from vmkla.video.file.outputs import OVERLAY_VIDEO, WHOLE, check_image_names, open_outputs, search_exclusions
-from vmkla.video.file.report import SegmentReport, model_warnings
+from vmkla.video.file.report import SegmentReport
 from vmkla.video.file.run import Plan, Run
 from vmkla.video.file.view import Views
 from vmkla.video.media.decoding import VideoSource

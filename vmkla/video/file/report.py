@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vmkla import __version__
-from vmkla.runner import Runner
 from vmkla.video.latency import LatencyStats
 from vmkla.video.media.frames import Problem
 
@@ -123,49 +122,6 @@ class SegmentReport:
             "warnings": list(self.warnings),
             "problems": [vars(problem).copy() for problem in self.problems],
         }
-
-
-def describe_model(runner: Runner) -> dict[str, Any]:
-    """Identity of the model, for the report."""
-    spec = runner.spec
-    metadata = spec.metadata
-    return {
-        "path": Path(spec.path).name,
-        "sha256": spec.sha256,
-        "weights_sha256": metadata.weights_sha256,
-        "name": metadata.model_config.get("name"),
-        "class_names": list(metadata.class_names),
-        "input_hw": [spec.height, spec.width],
-        "precision": metadata.precision,
-        "random_weights": metadata.random_weights,
-        "verified": metadata.verified,
-        "vmkla_version": metadata.vmkla_version,
-    }
-
-
-def describe_runtime(runner: Runner) -> dict[str, Any]:
-    """Identity of what runs the model, for the report."""
-    spec = runner.spec
-    return {
-        "runner": runner.name,
-        "version": spec.runtime,
-        "device": spec.device,
-        "kernels": spec.kernels,
-        "notes": list(spec.notes),
-    }
-
-
-def model_warnings(runner: Runner) -> list[str]:
-    """What the user must know about the model whenever it is used."""
-    metadata = runner.spec.metadata
-    warnings = []
-    if metadata.random_weights:
-        warnings.append("the model's weights are random: what it marks means nothing")
-    if not metadata.verified:
-        reason = runner.spec.unverified_because
-        why = reason or "the check that ends its export was skipped or not passed"
-        warnings.append(f"the model is unverified: {why}")
-    return warnings
 
 
 class FileHash(threading.Thread):

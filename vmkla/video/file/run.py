@@ -12,20 +12,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vmkla.errors import DegradedError, StoppedError, VmklaError
-from vmkla.runner import Runner
+from vmkla.runner import Runner, describe_model, describe_runtime
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec, Rect
 from vmkla.segment.steps import check, infer, view
-from vmkla.video.file.options import Cancellation, Progress, SegmentOptions
+from vmkla.video.cancellation import Cancellation
+from vmkla.video.channel import Channel, ChannelClosedError
+from vmkla.video.file.options import Progress, SegmentOptions
 from vmkla.video.file.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, REPORT, ROWS, OutputFolder
-from vmkla.video.file.report import FileHash, Outcome, SegmentReport, describe_model, describe_runtime
+from vmkla.video.file.report import FileHash, Outcome, SegmentReport
 from vmkla.video.file.view import Views
 from vmkla.video.file.writer import FrameWriter, Inferred, Kept
+from vmkla.video.latency import Stopwatch
 from vmkla.video.media.decoding import VideoSource, how_often
 from vmkla.video.media.frames import Frame, Problem, Source
 from vmkla.video.media.naming import NamedSource
 from vmkla.video.media.sources import ImageItem, ImageSource
-from vmkla.video.stages import Channel, ChannelClosedError, Stopwatch
 
 _QUEUE_FRAMES = 3
 _DECODER_JOIN_S, _DECODER_JOIN_CANCELLED_S = 10.0, 0.2

@@ -16,14 +16,15 @@ from vmkla.segment.findings import Findings, find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.overlay import draw
 from vmkla.segment.preprocess import Rect
+from vmkla.video.channel import Channel, ChannelClosedError
 from vmkla.video.file.letterbox import letterbox
 from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, OutputFolder
 from vmkla.video.file.report import Counts, Latencies
+from vmkla.video.latency import Stopwatch
 from vmkla.video.media.frames import Frame, VideoTraits
 from vmkla.video.media.images import LARGE_PX, write_jpeg, write_png
 from vmkla.video.media.sinks import VideoSink
-from vmkla.video.stages import Channel, ChannelClosedError, Stopwatch
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from vmkla.video.live.options import LiveOptions
-from vmkla.video.live.sources.address import LiveAddress
+from vmkla.video.media.address import LiveAddress
 
 _NAME_LETTERS = 4
 

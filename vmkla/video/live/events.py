@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from vmkla.video.live.lines import LineLog
+from vmkla.video.live.line_log import LineLog
 
 _RECENT = 200
 

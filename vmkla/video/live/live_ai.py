@@ -7,8 +7,8 @@ from typing import Protocol
 
 from vmkla.video.latency import LatencyStats
 from vmkla.video.live.events import EventLog
+from vmkla.video.live.frame import AiState, LiveResult
 from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
-from vmkla.video.live.picture import AiState, LiveResult
 
 _STAGES = ("preprocess", "inference", "postprocess")
 

@@ -9,8 +9,8 @@ from typing import Any
 from vmkla import __version__
 from vmkla.video.file.report import Outcome
 from vmkla.video.latency import LatencyStats
+from vmkla.video.live.frame import AiState
 from vmkla.video.live.network.watch import TOO_SLOW
-from vmkla.video.live.picture import AiState
 from vmkla.video.live.tallies import Tallies
 
 _LASTING_S = 0.5

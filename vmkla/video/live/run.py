@@ -18,7 +18,7 @@ from vmkla.errors import DegradedError, StoppedError, UsageError, VmklaError
 from vmkla.folders import locked_folder
 from vmkla.names import Names
 from vmkla.runner import Runner
-from vmkla.video.file.options import Cancellation
+from vmkla.video.cancellation import Cancellation
 from vmkla.video.file.report import Outcome
 from vmkla.video.live.describe import names_in, plain_settings
 from vmkla.video.live.events import EventLog
@@ -33,14 +33,14 @@ from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
 from vmkla.video.live.network.worker import WorkerOptions
 from vmkla.video.live.options import LiveOptions
-from vmkla.video.live.precedence import deaf_to_interrupts, keep_memory, picture_first, quick_switches
+from vmkla.video.live.priority import deaf_to_interrupts, keep_memory, picture_first, quick_switches
 from vmkla.video.live.recording.recorder import Recorder, RecordOptions
 from vmkla.video.live.report import LiveReport, too_slow, what_is_missing
 from vmkla.video.live.screen import FileScreen, Screen
-from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.status_writer import StatusWriter
 from vmkla.video.live.tallies import Tallies
+from vmkla.video.media.address import LiveAddress
 
 __all__ = ["LiveOptions", "LiveReport", "run_live"]
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from vmkla.errors import MissingDependencyError
 from vmkla.files import create_file, output_errors
-from vmkla.video.live.lines import LineLog
+from vmkla.video.live.frame import LivePicture, LiveStatus
+from vmkla.video.live.line_log import LineLog
 from vmkla.video.live.markers.marker_board import Marker
-from vmkla.video.live.picture import LivePicture, LiveStatus
 from vmkla.video.live.status_strip import DisplayBuffer
 
 Image = npt.NDArray[np.uint8]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.video.live.picture import AiState, LiveStatus, SignalState
+from vmkla.video.live.frame import AiState, LiveStatus, SignalState
 
 Image = npt.NDArray[np.uint8]
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from vmkla.video.live.events import EventLog
+from vmkla.video.live.frame import AiState, SignalState
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.monitor.status import MAX_EVENTS, MonitorStatus, StatusEvent
-from vmkla.video.live.picture import AiState, SignalState
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.tallies import Tallies
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmkla.video.latency import LatencyStats
+from vmkla.video.live.frame import AiState, LiveStatus, SignalState
 from vmkla.video.live.monitor.status import DelayWindow
-from vmkla.video.live.picture import AiState, LiveStatus, SignalState
 from vmkla.video.live.screen import Shown
 
 _RECENT = 128

@@ -16,7 +16,7 @@ from vmkla.errors import BadInputError, UsageError
 from vmkla.files import why_not_regular
 from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.safe_text import redact
-from vmkla.video.live.sources.address import is_address, is_live_address, parse_address
+from vmkla.video.media.address import is_address, is_live_address, parse_address
 from vmkla.video.media.decoding import VideoSource
 from vmkla.video.media.frames import Frame, Problem, Source, VideoTraits
 from vmkla.video.media.images import IMAGE_SUFFIXES, decode_image, looks_like_image, read_bytes

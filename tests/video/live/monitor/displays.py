@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.video.live.events import EventLog
+from vmkla.video.live.frame import AiState, LivePicture, SignalState
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.monitor.app import MonitorLimits
@@ -26,7 +27,6 @@ from vmkla.video.live.monitor.status import (
     MonitorStatus,
     StatusEvent,
 )
-from vmkla.video.live.picture import AiState, LivePicture, SignalState
 
 TOKEN = "a-token-of-the-tests-0123456789"
 DEADLINE_S = 30.0

@@ -19,8 +19,8 @@ from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.video.live.monitor.displays import DEADLINE_S, TOKEN, Display, served, wait_for
+from vmkla.video.live.frame import AiState, SignalState
 from vmkla.video.live.monitor.process import Monitor
-from vmkla.video.live.picture import AiState, SignalState
 
 # (width, height, ...): of the picture's middle, as the page has drawn it.
 DRAWN = """

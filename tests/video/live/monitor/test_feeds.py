@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
+from vmkla.video.live.frame import AiState, LivePicture, SignalState
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.monitor.feeds import MAX_PICTURES_PER_S, Jpeg, PictureFeed, StatusFeed, encode_jpeg
 from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES, DelayWindow, MonitorStatus
-from vmkla.video.live.picture import AiState, LivePicture, SignalState
 
 DELAYS = DelayWindow.of_video().summary(0.0)
 STATUS = MonitorStatus(0.0, 60.0, AiState.ON, "", SignalState.GOOD, 30.0, 10, 9, DELAYS, DELAYS)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmkla.errors import BadInputError
+from vmkla.video.live.frame import AiState, SignalState
 from vmkla.video.live.monitor.status import (
     MARKER_DELAY_EDGES_MS,
     MAX_EVENTS,
@@ -25,7 +26,6 @@ from vmkla.video.live.monitor.status import (
     plain_text,
     read_status,
 )
-from vmkla.video.live.picture import AiState, SignalState
 
 DELAYS = DelayWindow.of_video().summary(0.0)
 STATUS = MonitorStatus(12.5, 60.0, AiState.ON, "", SignalState.GOOD, 30.0, 10, 9, DELAYS, DELAYS)

@@ -23,15 +23,15 @@ from vmkla.errors import UsageError, VmklaError
 from vmkla.files import file_sha256
 from vmkla.native import find_library
 from vmkla.runner import Runner
-from vmkla.video.file.options import Cancellation
+from vmkla.video.cancellation import Cancellation
 from vmkla.video.live.conformance.measuring import Measured, MeasuringScreen
 from vmkla.video.live.conformance.power import power_mode
+from vmkla.video.live.frame import AiState
 from vmkla.video.live.options import LiveOptions
-from vmkla.video.live.picture import AiState
 from vmkla.video.live.run import run_live
 from vmkla.video.live.screen import Screen, Shown
-from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.capture import Capture
+from vmkla.video.media.address import LiveAddress
 from vmkla.video.media.decoding import VideoSource
 
 WARM, AFTER_IDLE = "warm", "after idle"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vmkla.segment.overlay import PALETTE_RGB
 from vmkla.video.latency import LatencyStats
-from vmkla.video.live.picture import AiState, LivePicture
+from vmkla.video.live.frame import AiState, LivePicture
 from vmkla.video.live.screen import Screen, Shown
 from vmkla.video.live.status_strip import DisplayBuffer
 

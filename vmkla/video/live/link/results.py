@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vmkla.errors import BadInputError
 from vmkla.segment.findings import Findings, Region
 from vmkla.segment.preprocess import Rect, union
-from vmkla.video.live.picture import MAX_PICTURE_BYTES, LiveResult
+from vmkla.video.live.frame import MAX_PICTURE_BYTES, LiveResult
 
 RESULT_BYTES = MAX_PICTURE_BYTES // 3 + (1 << 22)
 """The largest result: a mask of the largest picture, and what is said of it."""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from vmkla.errors import VmklaError
+from vmkla.video.live.frame import MAX_PICTURE_BYTES, LivePicture
 from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, Slot, TornError
-from vmkla.video.live.picture import MAX_PICTURE_BYTES, LivePicture
 
 _NOTE = struct.Struct("<QdIIB")  # sequence, captured_s, height, width, damaged
 

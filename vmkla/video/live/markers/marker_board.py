@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from vmkla.segment.overlay import Drawing, OverlayStyle, outline, paint
 from vmkla.segment.preprocess import Rect, union
+from vmkla.video.live.frame import LivePicture, LiveResult
 from vmkla.video.live.markers.motion import follow
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
-from vmkla.video.live.picture import LivePicture, LiveResult
 
 MAX_STALENESS_S = 0.12
 """What regulators accept as marker delay (FDA De Novo DEN200055)."""

@@ -16,9 +16,9 @@ from vmkla.errors import BadInputError
 from vmkla.video.live.monitor.status import read_status
 
 if TYPE_CHECKING:
+    from vmkla.video.live.frame import LivePicture
     from vmkla.video.live.link.board import Board
     from vmkla.video.live.link.ring import RingReader
-    from vmkla.video.live.picture import LivePicture
 
 BELIEVED_S = 1.0
 """A status or a picture older than this is not given out: an old "AI ON" must not pass for a present one."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
-from vmkla.video.live.picture import AiState, SignalState
+from vmkla.video.live.frame import AiState, SignalState
 
 STATUS_CAPACITY_BYTES = 32 * 1024
 """Any status fits into a board of this size."""

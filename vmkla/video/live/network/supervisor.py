@@ -15,11 +15,11 @@ from typing import Any, Protocol
 from vmkla.errors import VmklaError
 from vmkla.runner import Runner
 from vmkla.video.latency import LatencyStats
+from vmkla.video.live.frame import AiState, LiveResult
 from vmkla.video.live.link.ring import FrameRing, Waker
 from vmkla.video.live.network.generation import Generation
 from vmkla.video.live.network.watch import Fault, SupervisorLimits, Watch
 from vmkla.video.live.network.worker import LOAD_CAUSE, WorkerOptions
-from vmkla.video.live.picture import AiState, LiveResult
 
 __all__ = ["Supervisor", "SupervisorLimits", "WorkerOptions"]
 

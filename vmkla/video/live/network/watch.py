@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vmkla.errors import BadInputError
+from vmkla.video.live.frame import AiState, LiveResult
 from vmkla.video.live.link.pulse import Pulse
-from vmkla.video.live.picture import AiState, LiveResult
 
 NO_RESULT = "no result in time"
 TOO_SLOW = "too slow"

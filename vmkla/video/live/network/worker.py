@@ -18,23 +18,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vmkla.runner import Runner, check_one_by_one
+from vmkla.runner import Runner, check_one_by_one, describe_model, describe_runtime, model_warnings
 from vmkla.safe_text import log_printable
 from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, visible_field
 from vmkla.segment.self_test import check_self_test
 from vmkla.segment.steps import check, find, infer, view
-from vmkla.video.file.report import describe_model, describe_runtime, model_warnings
+from vmkla.video.latency import Stopwatch
+from vmkla.video.live.frame import LivePicture, LiveResult
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.pulse import Heart
 from vmkla.video.live.link.results import encode_result
 from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.markers.scene import thumbnail
-from vmkla.video.live.network.fields import WholeFrames
+from vmkla.video.live.network.deinterlace import WholeFrames
 from vmkla.video.live.network.temporal import TemporalFilter, TemporalOptions
-from vmkla.video.live.picture import LivePicture, LiveResult
-from vmkla.video.live.precedence import keep_memory
+from vmkla.video.live.priority import keep_memory
 from vmkla.video.media.interlace import Deinterlace
-from vmkla.video.stages import Stopwatch
 
 LOAD_CAUSE = "model cannot be loaded"
 ABOUT_BYTES = 1 << 20

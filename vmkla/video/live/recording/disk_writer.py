@@ -13,9 +13,9 @@ from typing import Any
 
 from vmkla.bounded import MalformedError, parse_json
 from vmkla.files import create_file
+from vmkla.video.channel import Channel
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
 from vmkla.video.media.sinks import to_json
-from vmkla.video.stages import Channel
 
 INDEX = "recording.jsonl"
 

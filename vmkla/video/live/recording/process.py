@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 
 from vmkla.segment.preprocess import Rect
+from vmkla.video.channel import ChannelClosedError
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
@@ -32,7 +33,6 @@ from vmkla.video.live.recording.segments import (
     StreamRecorder,
     last_number,
 )
-from vmkla.video.stages import ChannelClosedError
 
 STATUS_BYTES = 1 << 16
 STATUS_EVERY_S = 0.1

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.segment.preprocess import Rect
-from vmkla.video.live.picture import LivePicture
+from vmkla.video.live.frame import LivePicture
 from vmkla.video.live.recording.disk_guard import RecordingStoppedError
 from vmkla.video.live.recording.disk_writer import Block, DiskWriter, Row, SegmentFile
 from vmkla.video.media.frames import VideoTraits

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vmkla.errors import VmklaError
-from vmkla.video.live.picture import MAX_PICTURE_BYTES, LivePicture, SignalState
-from vmkla.video.live.sources.address import LiveAddress
+from vmkla.video.live.frame import MAX_PICTURE_BYTES, LivePicture, SignalState
 from vmkla.video.live.sources.cameras import CameraContext, CameraError, CaptureLimits, Shot
 from vmkla.video.live.sources.health import SignalHealth
 from vmkla.video.live.sources.opening import make_camera
+from vmkla.video.media.address import LiveAddress
 
 __all__ = ["Capture", "CaptureCounts", "CaptureLimits", "EventSink"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.video.live.picture import SignalState
+from vmkla.video.live.frame import SignalState
 
 _ROWS_STEP = 16  # one row in so many is looked at
 

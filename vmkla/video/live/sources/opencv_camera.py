@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from vmkla.errors import MissingDependencyError
-from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.cameras import CameraContext, CameraError, Shot
+from vmkla.video.media.address import LiveAddress
 
 _DEFAULT_SIZE_WH = (1920, 1080)
 _DEFAULT_FPS = 30.0

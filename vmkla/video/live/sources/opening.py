@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.cameras import Camera, CameraContext
+from vmkla.video.media.address import LiveAddress
 
 
 def make_camera(address: LiveAddress, context: CameraContext, *, loop: bool = False) -> Camera:

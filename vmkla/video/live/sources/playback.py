@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError, UsageError
-from vmkla.video.live.picture import MAX_PICTURE_BYTES
-from vmkla.video.live.sources.address import LiveAddress
+from vmkla.video.live.frame import MAX_PICTURE_BYTES
 from vmkla.video.live.sources.cameras import CameraContext, Shot, stream_facts
+from vmkla.video.media.address import LiveAddress
 from vmkla.video.media.clip import FPS, Scene
 from vmkla.video.media.errors import reading_errors
 from vmkla.video.media.rgb import RgbConverter

@@ -15,8 +15,8 @@ import av.error
 
 from vmkla.cpus import codec_threads
 from vmkla.errors import BadInputError
-from vmkla.video.live.sources.address import LiveAddress
 from vmkla.video.live.sources.cameras import CameraContext, CameraError, Shot, stream_facts
+from vmkla.video.media.address import LiveAddress
 from vmkla.video.media.errors import MEDIA_ERRORS, reason
 from vmkla.video.media.rgb import RgbConverter
 from vmkla.video.media.streams import FORMATS, LENIENT_METADATA

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -86,17 +85,3 @@ class Channel(Generic[T]):
             yield item
         if self._error is not None and not stopped():
             raise self._error
-
-
-class Stopwatch:
-    """Milliseconds of consecutive steps."""
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-
-    def lap_ms(self) -> float:
-        """Time since the last lap, or since the beginning."""
-        now = time.perf_counter()
-        elapsed_ms = (now - self._since) * 1e3
-        self._since = now
-        return elapsed_ms

@@ -12,7 +12,7 @@ import pytest
 _CHURN = """
 import json, resource
 import numpy as np
-from vmkla.video.live.precedence import keep_memory
+from vmkla.video.live.priority import keep_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -1,4 +1,4 @@
-"""network.fields: the network sees one field of woven pictures, and the screen the whole picture."""
+"""network.deinterlace: the network sees one field of woven pictures, and the screen the whole picture."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import pytest
 from tests.faults.commanded import CommandedRunner
 from tests.video.media.woven_clips import woven_frames, write_flagged
 from vmkla.errors import UsageError
-from vmkla.video.file.options import Cancellation
-from vmkla.video.live.network.fields import WholeFrames, looks_woven, upper_field
+from vmkla.video.cancellation import Cancellation
+from vmkla.video.live.network.deinterlace import WholeFrames, looks_woven, upper_field
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.run import run_live
-from vmkla.video.live.sources.address import parse_address
+from vmkla.video.media.address import parse_address
 from vmkla.video.media.decoding import VideoSource
 
 Image = npt.NDArray[np.uint8]

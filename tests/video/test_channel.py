@@ -1,4 +1,4 @@
-"""vmkla.video.stages: hand-over between threads neither hangs nor loses an error."""
+"""vmkla.video.channel: hand-over between threads neither hangs nor loses an error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from vmkla.video.stages import Channel, ChannelClosedError
+from vmkla.video.channel import Channel, ChannelClosedError
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 

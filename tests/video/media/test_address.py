@@ -1,4 +1,4 @@
-"""vmkla.video.live.sources.address: what an address means, and that no password of it is ever shown."""
+"""vmkla.video.media.address: what an address means, and that no password of it is ever shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vmkla.errors import UsageError
 from vmkla.safe_text import redact
-from vmkla.video.live.sources.address import is_address, is_live_address, parse_address
+from vmkla.video.media.address import is_address, is_live_address, parse_address
 
 
 @pytest.mark.parametrize(
