@@ -175,7 +175,7 @@ def _rect(text: str) -> Rect:
         return Rect(*(int(part) for part in text.split(",")))
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"--hide is {text!r}, expected X,Y,W,H in pixels of the picture",
+            f"--hide is {text!r}, expected X,Y,W,H in pixels of the frame",
             hint="For instance: --hide 0,0,160,40",
         ) from error
 
@@ -195,7 +195,7 @@ def _print_results(report: dict[str, Any], folder: Path, *, json: bool, quiet: b
     counts, ai_s = report["counts"], report["ai_s"]
     video, marker = report["video_delay_ms"], report["marker_delay_ms"]
     print_line(
-        f"{counts['shown']} of {counts['received']} pictures shown, {report['fps']:.1f} frames/s, "
+        f"{counts['shown']} of {counts['received']} frames shown, {report['fps']:.1f} frames/s, "
         f"AI on for {ai_s['on']:.1f} of {sum(ai_s.values()):.1f} s"
     )
     print_line(f"added video delay: {_delays(video, ('p50', 'p99', 'max'), digits=2)}")

@@ -34,7 +34,7 @@ from vmkla.runner import Runner
 from vmkla.segment.findings import Findings, find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect, field_of_view, prepare
-from vmkla.video.live.frame import LivePicture, LiveResult
+from vmkla.video.live.frame import LiveFrame, LiveResult
 from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 from vmkla.video.media.clip import FPS, Scene
@@ -139,12 +139,12 @@ def stale_markers(clip: Clip, lag: int, motion: bool) -> Iterator[Stale]:
         if marked is None or later is None or marked.mean() < LEAST_FRACTION:
             continue
         board = MarkerBoard("fill", 1.0, max_staleness_s=10, motion=motion)
-        pictures = [LivePicture(1 + i, i / clip.fps, clip.frames[start + i]) for i in range(lag + 1)]
+        pictures = [LiveFrame(1 + i, i / clip.fps, clip.frames[start + i]) for i in range(lag + 1)]
         result = LiveResult(1, 0.0, 0.0, (marked.shape[0], marked.shape[1]), findings_of(marked), {})
         marker = board.prepare(result)
         for picture in pictures:
             board.draw(picture, None)
-        _, drawn = board.draw(LivePicture(lag + 1, lag / clip.fps, pictures[-1].rgb), marker)
+        _, drawn = board.draw(LiveFrame(lag + 1, lag / clip.fps, pictures[-1].rgb), marker)
         covered = None if drawn is None else drawn.drawing.covered()
         yield Stale(None if covered is None else dice(covered, later), dice(marked, later))
 
@@ -330,7 +330,7 @@ def _draw_times(height: int, width: int) -> list[str]:
             times["prepared"].append(spent)
             board.clear()
             for index, rgb in enumerate(frames[:3]):
-                picture = LivePicture(first + index, (first + index) / FPS, rgb)
+                picture = LiveFrame(first + index, (first + index) / FPS, rgb)
                 _, spent = _timed(board.draw, picture, marker if index == 2 else None)
                 times["none" if index < 2 else "moved" if motion else "left"].append(spent)
         assert not board.cleared, board.cleared

@@ -99,7 +99,7 @@ def test_a_password_is_nowhere(vmkla: Any, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     source = "rtsp://doctor:secret99@127.0.0.1:9/room?token=secret99"
     done = vmkla("infer", "--source", source, "--live", "--duration-s", "1.5")
-    assert done.status == 7 and "gave no picture" in done.stderr
+    assert done.status == 7 and "gave no frame" in done.stderr
     out = tmp_path / "runs" / "infer" / "live-rtsp"
     written = [path.read_text() for path in out.iterdir()]
     assert not any("secret99" in text or "doctor" in text for text in (done.stdout, done.stderr, *written))

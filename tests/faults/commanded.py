@@ -19,12 +19,12 @@ from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import RingReader
 
 HEALTHY, NAN, SHAPE, ABOVE_ONE, RAISE, HANG, SLOW, MEMORY, EXIT, DOUBLE = range(0, 100, 10)
-"""What a picture with this value in every pixel makes the network do."""
+"""What a frame with this value in every pixel makes the network do."""
 SLOW_S = 0.4
 
 
 class CommandedRunner:
-    """The probability of a pixel is its red channel; pictures of one value are commands.
+    """The probability of a pixel is its red channel; frames of one value are commands.
 
     Args:
         self_test: of the metadata.
@@ -129,7 +129,7 @@ def reply(questions: Board, answers: Board) -> None:
 
 
 def echo(reader: RingReader, answers: Board) -> None:
-    """Sums of the pictures that came, until picture 20."""
+    """Sums of the frames that came, until frame 20."""
     sums = []
     while not sums or sums[-1][0] < 20:
         if not reader.wait(20):

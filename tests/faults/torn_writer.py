@@ -15,7 +15,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.video.live.frame import LivePicture
+from vmkla.video.live.frame import LiveFrame
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, Slot, TornError
 
@@ -23,31 +23,31 @@ _HW = (300, 400)
 
 
 def _careless(slots: SharedSlots, number: int) -> Slot:
-    """What a reader would take for a picture if it checked nothing."""
+    """What a reader would take for a frame if it checked nothing."""
     content = slots._content(number)[: _HW[0] * _HW[1] * 3].copy()
     return Slot(number, b"", content)
 
 
 def hammer(kills: int, seed: int) -> dict[str, int]:
-    """Counts: ``whole`` and ``mixed`` pictures that the reader gave, ``half`` slots that it refused, and
-    ``careless``, how many of those a reader without checks would have given as mixed pictures."""
+    """Counts: ``whole`` and ``mixed`` frames that the reader gave, ``half`` slots that it refused, and
+    ``careless``, how many of those a reader without checks would have given as mixed frames."""
     ring = FrameRing(slots=3, slot_bytes=_HW[0] * _HW[1] * 3)
     reader = ring.subscribe()
     slots = reader._slots
-    pictures = [np.full((*_HW, 3), value, np.uint8) for value in range(17)]
+    frames = [np.full((*_HW, 3), value, np.uint8) for value in range(17)]
     for sequence in range(1, 4):
-        ring.publish(LivePicture(sequence, time.monotonic(), pictures[sequence]))
+        ring.publish(LiveFrame(sequence, time.monotonic(), frames[sequence]))
     delays = random.Random(seed)
     counts = {"kills": 0, "whole": 0, "mixed": 0, "half": 0, "careless": 0}
     for _ in range(kills):
         writer = os.fork()
         if writer == 0:
-            _publish_for_ever(ring, slots.newest, pictures)
+            _publish_for_ever(ring, slots.newest, frames)
         until = time.monotonic() + delays.uniform(0.0005, 0.002)
         while time.monotonic() < until:
-            picture = reader.latest()
-            if picture is not None:
-                counts["mixed" if _is_mixed(picture.rgb) else "whole"] += 1
+            frame = reader.latest()
+            if frame is not None:
+                counts["mixed" if _is_mixed(frame.rgb) else "whole"] += 1
         os.kill(writer, signal.SIGKILL)
         os.waitpid(writer, 0)
         counts["kills"] += 1
@@ -62,10 +62,10 @@ def hammer(kills: int, seed: int) -> dict[str, int]:
     return counts
 
 
-def _publish_for_ever(ring: FrameRing, sequence: int, pictures: list[npt.NDArray[np.uint8]]) -> None:
+def _publish_for_ever(ring: FrameRing, sequence: int, frames: list[npt.NDArray[np.uint8]]) -> None:
     while True:
         sequence += 1
-        ring.publish(LivePicture(sequence, time.monotonic(), pictures[sequence % len(pictures)]))
+        ring.publish(LiveFrame(sequence, time.monotonic(), frames[sequence % len(frames)]))
 
 
 def _is_mixed(content: npt.NDArray[np.uint8]) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures for cameras of the tests, and how to wait for what a capture thread does."""
+"""Frames for cameras of the tests, and how to wait for what a capture thread does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.video.live.frame import LivePicture
+from vmkla.video.live.frame import LiveFrame
 from vmkla.video.live.sources.capture import Capture
 
 DEADLINE_S = 20.0
@@ -26,38 +26,38 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.005)
 
 
-def next_picture(capture: Capture) -> LivePicture:
-    """The next picture that comes."""
+def next_frame(capture: Capture) -> LiveFrame:
+    """The next frame that comes."""
     end_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < end_s:
-        picture = capture.take(0.1)
-        if picture is not None:
-            return picture
+        frame = capture.take(0.1)
+        if frame is not None:
+            return frame
     raise AssertionError(f"no picture in {DEADLINE_S:.0f} s; {capture.counts}, {capture.trouble}")
 
 
-def take_all(capture: Capture) -> list[LivePicture]:
-    """Every picture until a file ends."""
-    pictures = []
+def take_all(capture: Capture) -> list[LiveFrame]:
+    """Every frame until a file ends."""
+    frames = []
     end_s = time.monotonic() + DEADLINE_S
     while not capture.ended:
         assert time.monotonic() < end_s, "the file does not end"
-        picture = capture.take(0.1)
-        if picture is not None:
-            pictures.append(picture)
-    return pictures
+        frame = capture.take(0.1)
+        if frame is not None:
+            frames.append(frame)
+    return frames
 
 
 def grainy(level: int, size_hw: tuple[int, int] = (48, 64)) -> npt.NDArray[np.uint8]:
-    """A picture with a mean of ``level``, 25 to 230: noise, so that it has the kilobytes of a real one."""
+    """A frame with a mean of ``level``, 25 to 230: noise, so that it has the kilobytes of a real one."""
     rng = np.random.default_rng(level)
     return (level + rng.integers(-25, 26, (*size_hw, 3))).astype(np.uint8)
 
 
 class PipeCamera:
-    """Writes pictures as Motion JPEG into a named pipe, when a test says so.
+    """Writes frames as Motion JPEG into a named pipe, when a test says so.
 
-    A reader has a picture whole when the next one begins, so each is written behind the one before it.
+    A reader has a frame whole when the next one begins, so each is written behind the one before it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,7 +79,7 @@ class PipeCamera:
         os.set_blocking(self._descriptor, True)
 
     def show(self, rgb: npt.NDArray[np.uint8]) -> None:
-        """Send a picture."""
+        """Send a frame."""
         self.send(cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
 
     def send(self, data: bytes) -> None:

@@ -18,5 +18,5 @@ def live_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def live_setup(live_clip: Path) -> Setup:
-    """``nano`` on that clip, over and over; every picture is held against the clip's own."""
+    """``nano`` on that clip, over and over; every frame is held against the clip's own."""
     return Setup(str(live_clip), options={"loop": True}, known=True)

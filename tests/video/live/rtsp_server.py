@@ -1,6 +1,6 @@
 """An RTSP camera for the tests. It needs GStreamer's RTSP server, so it runs under the system's Python.
 
-In the upper left corner of each picture stands the time of ``time.monotonic()`` at which it was made, in
+In the upper left corner of each frame stands the time of ``time.monotonic()`` at which it was made, in
 milliseconds: 32 squares of 16 px in two rows, the highest bit first, bright for 1. The rest is moving noise.
 
 It prints ``ready`` when it answers. Lines on standard input: ``size 480x360``, ``stall``, ``go``.
@@ -22,8 +22,8 @@ from gi.repository import GLib, Gst, GstRtspServer  # type: ignore[import-not-fo
 
 SQUARE_PX = 16
 ENCODERS = {
-    # One thread makes one slice a picture: this payloader puts parameter sets between the slices of a key
-    # picture, and readers take what follows them for the next one.
+    # One thread makes one slice a frame: this payloader puts parameter sets between the slices of a key
+    # frame, and readers take what follows them for the next one.
     "h264": "x264enc tune=zerolatency threads=1 speed-preset=ultrafast key-int-max=15 bitrate=4000 "
     "! rtph264pay name=pay0 pt=96 config-interval=-1",
     "jpeg": "jpegenc ! rtpjpegpay name=pay0 pt=26",
@@ -31,7 +31,7 @@ ENCODERS = {
 
 
 class Camera:
-    """Makes pictures at a steady rate for as many streams as there are."""
+    """Makes frames at a steady rate for as many streams as there are."""
 
     def __init__(self, size_wh: tuple[int, int], fps: int) -> None:
         self.size_wh, self.fps = size_wh, fps
@@ -41,12 +41,12 @@ class Camera:
         GLib.timeout_add(1000 // fps, self.push)
 
     def caps(self) -> str:
-        """GStreamer's words for the pictures."""
+        """GStreamer's words for the frames."""
         width, height = self.size_wh
         return f"video/x-raw,format=I420,width={width},height={height},framerate={self.fps}/1"
 
     def resize(self, size_wh: tuple[int, int]) -> None:
-        """Another size from the next picture on, without a new connection."""
+        """Another size from the next frame on, without a new connection."""
         self.size_wh = size_wh
         for source in self.sources:
             source.set_property("caps", Gst.Caps.from_string(self.caps()))
@@ -58,14 +58,14 @@ class Camera:
         media.connect("unprepared", lambda _media: self.sources.remove(source))
 
     def push(self) -> bool:
-        """Send a picture; called by the main loop."""
+        """Send a frame; called by the main loop."""
         if not self.stalled and self.sources:
-            data = self.picture()
+            data = self.frame()
             for source in self.sources:
                 source.emit("push-buffer", Gst.Buffer.new_wrapped(data))
         return True
 
-    def picture(self) -> bytes:
+    def frame(self) -> bytes:
         """I420: a luma plane, and two of a quarter of its size for colour."""
         width, height = self.size_wh
         start = random.randrange(len(self.noise) - width * height)

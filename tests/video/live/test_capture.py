@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.video.live.cameras import PipeCamera, grainy, next_picture, take_all, wait_until
+from tests.video.live.cameras import PipeCamera, grainy, next_frame, take_all, wait_until
 from tests.video.small_videos import write_tracks
 from vmkla.errors import BadInputError, MissingDependencyError, UsageError
 from vmkla.video.live.events import EventLog
@@ -58,21 +58,21 @@ def details(events: EventLog, kind: str) -> list[str]:
 
 
 class TestFile:
-    def test_every_picture_at_its_own_time(
+    def test_every_frame_at_its_own_time(
         self, start: Start, write_clip: WriteClip, make_frames: MakeFrames, read_back: Callable[..., tuple]
     ) -> None:
         path = write_clip("a.mp4", make_frames(10, 48, 64), rate=Fraction(10))
         capture = start(path)
-        pictures = take_all(capture)
+        frames = take_all(capture)
         expected = read_back(path)[0]
-        assert [picture.sequence for picture in pictures] == list(range(1, 11))
-        for picture, rgb in zip(pictures, expected, strict=True):
-            assert np.abs(picture.rgb.astype(int) - rgb).mean() < 3 and not picture.rgb.flags.writeable
-        span_s = pictures[-1].captured_s - pictures[0].captured_s
+        assert [frame.sequence for frame in frames] == list(range(1, 11))
+        for frame, rgb in zip(frames, expected, strict=True):
+            assert np.abs(frame.rgb.astype(int) - rgb).mean() < 3 and not frame.rgb.flags.writeable
+        span_s = frames[-1].captured_s - frames[0].captured_s
         assert 0.5 < span_s < 9  # nine steps of 0.1 s, give or take what a busy machine adds to one
         assert capture.counts.received == 10 and capture.counts.dropped == {} and capture.error is None
 
-    def test_a_picture_is_given_when_it_is_due_and_not_before(
+    def test_a_frame_is_given_when_it_is_due_and_not_before(
         self, start: Start, write_clip: WriteClip, make_frames: MakeFrames
     ) -> None:
         pts = [0, 1, 2, 40]
@@ -81,7 +81,7 @@ class TestFile:
         last = take_all(start(path))[-1]
         assert last.captured_s - begun_s >= 0.8
 
-    def test_the_next_picture_is_made_when_this_one_was_shown(
+    def test_the_next_frame_is_made_when_this_one_was_shown(
         self, write_clip: WriteClip, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         order: list[str] = []
@@ -103,8 +103,8 @@ class TestFile:
     ) -> None:
         capture = start(write_clip("a.mp4", make_frames(12, 48, 64), rate=Fraction(50)))
         wait_until(lambda: capture.counts.received == 12, "all pictures were read")
-        picture = capture.take(0)
-        assert picture is not None and picture.sequence == 12
+        frame = capture.take(0)
+        assert frame is not None and frame.sequence == 12
         assert capture.counts.dropped == {"not taken": 11}
         wait_until(lambda: capture.ended, "the end")
         assert capture.take(1.0) is None
@@ -113,12 +113,12 @@ class TestFile:
         self, start: Start, write_clip: WriteClip, make_frames: MakeFrames
     ) -> None:
         capture = start(write_clip("a.mp4", make_frames(5, 48, 64), rate=Fraction(25)), loop=True)
-        pictures = [next_picture(capture) for _ in range(17)]
-        assert [picture.sequence for picture in pictures] == sorted({p.sequence for p in pictures})
-        steps = pictures[-1].sequence - pictures[0].sequence
-        assert pictures[-1].captured_s - pictures[0].captured_s > 0.02 * steps
-        assert np.array_equal(pictures[0].rgb, next(
-            p.rgb for p in pictures[1:] if (p.sequence - pictures[0].sequence) % 5 == 0
+        frames = [next_frame(capture) for _ in range(17)]
+        assert [frame.sequence for frame in frames] == sorted({p.sequence for p in frames})
+        steps = frames[-1].sequence - frames[0].sequence
+        assert frames[-1].captured_s - frames[0].captured_s > 0.02 * steps
+        assert np.array_equal(frames[0].rgb, next(
+            p.rgb for p in frames[1:] if (p.sequence - frames[0].sequence) % 5 == 0
         ))  # fmt: skip
         assert not capture.ended and capture.counts.opened == 1
 
@@ -128,9 +128,9 @@ class TestFile:
         path = write_clip("a.mp4", make_frames(8, 48, 64))
         other = write_clip("b.mp4", make_frames(8, 64, 96))
         capture = start(path, loop=True)
-        assert next_picture(capture).rgb.shape == (48, 64, 3)
+        assert next_frame(capture).rgb.shape == (48, 64, 3)
         os.replace(other, path)
-        wait_until(lambda: next_picture(capture).rgb.shape == (64, 96, 3), "the new file")
+        wait_until(lambda: next_frame(capture).rgb.shape == (64, 96, 3), "the new file")
         assert details(events, "source format") == ["64x48 became 96x64"]
 
     def test_a_file_that_goes_away_and_comes_back(
@@ -138,12 +138,12 @@ class TestFile:
     ) -> None:
         path = write_clip("a.mp4", make_frames(5, 48, 64))
         capture = start(path, loop=True)
-        next_picture(capture)
+        next_frame(capture)
         hidden = path.rename(path.with_name("hidden.mp4"))
         wait_until(lambda: capture.take(0.01) is None and capture.signal is SignalState.LOST, "lost")
         assert capture.trouble and str(path) not in capture.trouble
         shutil.copy(hidden, path)
-        next_picture(capture)
+        next_frame(capture)
         assert capture.signal is SignalState.GOOD and not capture.trouble
         assert details(events, "signal") == ["lost became good", "good became lost", "lost became good"]
 
@@ -156,8 +156,8 @@ class TestFile:
             data[offset] ^= 0xFF
         path.write_bytes(data[: len(data) * 9 // 10])
         capture = start(path)
-        pictures = take_all(capture)
-        assert 5 < len(pictures) < 20
+        frames = take_all(capture)
+        assert 5 < len(frames) < 20
         lost = capture.counts.dropped.get("undecodable", 0) + capture.counts.damaged
         assert lost > 0 and capture.error is None
 
@@ -174,16 +174,16 @@ class TestFile:
 class TestSample:
     def test_a_camera_that_never_ends_and_never_cuts(self, start: Start) -> None:
         capture = start("sample://?seed=3&size=64x48&fps=100&seconds=0.1")
-        pictures = [next_picture(capture) for _ in range(25)]
-        assert not capture.ended and pictures[0].rgb.shape == (48, 64, 3)
-        for before, after in zip(pictures, pictures[1:], strict=False):
+        frames = [next_frame(capture) for _ in range(25)]
+        assert not capture.ended and frames[0].rgb.shape == (48, 64, 3)
+        for before, after in zip(frames, frames[1:], strict=False):
             if after.sequence == before.sequence + 1:
                 assert not np.array_equal(before.rgb, after.rgb)
                 assert np.abs(before.rgb.astype(int) - after.rgb).mean() < 30
 
     def test_a_large_one_is_enlarged(self, start: Start) -> None:
         capture = start("sample://?size=1280x720&seconds=0.1&fps=20")
-        assert next_picture(capture).rgb.shape == (720, 1280, 3)
+        assert next_frame(capture).rgb.shape == (720, 1280, 3)
 
     @pytest.mark.parametrize("size", ["16x16", "9000x9000"])
     def test_sizes_that_make_no_sense(self, start: Start, size: str) -> None:
@@ -195,7 +195,7 @@ class TestStrangeFiles:
     def test_of_two_tracks_the_largest_is_played(self, start: Start, tmp_path: Path) -> None:
         path = write_tracks(tmp_path / "a.mkv", [(64, 48), (192, 144)])
         capture = start(path)
-        assert {picture.rgb.shape for picture in take_all(capture)} == {(144, 192, 3)}
+        assert {frame.rgb.shape for frame in take_all(capture)} == {(144, 192, 3)}
         assert capture.describe()["track"] == 2 and len(capture.describe()["tracks"]) == 2
 
     def test_a_change_of_size_goes_on(
@@ -204,7 +204,7 @@ class TestStrangeFiles:
         parts = [write_clip(f"{w}.h264", make_frames(4, h, w)) for h, w in ((48, 64), (96, 128))]
         both = tmp_path / "both.h264"
         both.write_bytes(b"".join(part.read_bytes() for part in parts))
-        shapes = [picture.rgb.shape[:2] for picture in take_all(start(both))]
+        shapes = [frame.rgb.shape[:2] for frame in take_all(start(both))]
         assert shapes == [(48, 64)] * 4 + [(96, 128)] * 4
         assert details(events, "source format") == ["64x48 became 128x96"]
 
@@ -230,15 +230,15 @@ class TestPipe:
     def camera(self, tmp_path: Path) -> PipeCamera:
         return PipeCamera(tmp_path / "camera")
 
-    def test_pictures_come_when_they_are_written(self, start: Start, camera: PipeCamera) -> None:
+    def test_frames_come_when_they_are_written(self, start: Start, camera: PipeCamera) -> None:
         capture = start(camera.path)
         camera.connect()
         for level in range(30, 90, 5):
             camera.show(grainy(level))
-        first = next_picture(capture)
+        first = next_frame(capture)
         for level in range(90, 150, 5):
             camera.show(grainy(level))
-        wait_until(lambda: next_picture(capture).rgb.mean() > 130, "the newest picture")
+        wait_until(lambda: next_frame(capture).rgb.mean() > 130, "the newest picture")
         assert first.rgb.mean() < 90
 
     def test_stall_and_return(self, start: Start, camera: PipeCamera, events: EventLog) -> None:
@@ -246,11 +246,11 @@ class TestPipe:
         camera.connect()
         for level in range(30, 60):
             camera.show(grainy(level))
-        next_picture(capture)
+        next_frame(capture)
         wait_until(lambda: capture.take(0.01) is None and capture.signal is SignalState.LOST, "a stall")
         for level in range(100, 140):
             camera.show(grainy(level))
-        wait_until(lambda: next_picture(capture).rgb.mean() > 110, "the picture after it")
+        wait_until(lambda: next_frame(capture).rgb.mean() > 110, "the picture after it")
         assert capture.signal is SignalState.GOOD and capture.counts.opened == 1
         assert details(events, "signal") == ["lost became good", "good became lost", "lost became good"]
 
@@ -260,7 +260,7 @@ class TestPipe:
             camera.connect()
             for level in range(begin, begin + 40):
                 camera.show(grainy(level))
-            wait_until(lambda begin=begin: next_picture(capture).rgb.mean() > begin + 20, "the camera")
+            wait_until(lambda begin=begin: next_frame(capture).rgb.mean() > begin + 20, "the camera")
             camera.hang_up()
             wait_until(lambda: capture.take(0.01) is None and capture.signal is SignalState.LOST, "its end")
         assert capture.counts.opened == 2
@@ -274,7 +274,7 @@ class TestPipe:
             camera.show(grainy(level))
         for level in range(60, 90):
             camera.show(grainy(level, (64, 96)))
-        wait_until(lambda: next_picture(capture).rgb.shape == (64, 96, 3), "the other size")
+        wait_until(lambda: next_frame(capture).rgb.shape == (64, 96, 3), "the other size")
         assert details(events, "source format") == ["64x48 became 96x64"] and capture.counts.opened == 1
 
     def test_black_and_frozen(self, start: Start, camera: PipeCamera) -> None:
@@ -282,13 +282,13 @@ class TestPipe:
         camera.connect()
         for level in range(30, 60):
             camera.show(grainy(level))
-        for picture, state in (
+        for frame, state in (
             (np.full((48, 64, 3), 2, np.uint8), SignalState.BLACK),
             (grainy(120), SignalState.FROZEN),
         ):
 
-            def shown(picture: np.ndarray = picture, state: SignalState = state) -> bool:
-                camera.show(picture)
+            def shown(frame: np.ndarray = frame, state: SignalState = state) -> bool:
+                camera.show(frame)
                 capture.take(0.02)
                 return capture.signal is state
 
@@ -302,12 +302,12 @@ class TestPipe:
 
         wait_until(moving, "a moving picture")
 
-    def test_rubbish_between_pictures(self, start: Start, camera: PipeCamera) -> None:
+    def test_rubbish_between_frames(self, start: Start, camera: PipeCamera) -> None:
         capture = start(camera.path)
         camera.connect()
         for level in range(30, 60):
             camera.show(grainy(level))
-        next_picture(capture)
+        next_frame(capture)
         rng = np.random.default_rng(0)
         for level in range(60, 160, 10):
             camera.send(b"\xff\xd8\xff\xdb" + rng.bytes(200))
@@ -316,8 +316,8 @@ class TestPipe:
 
         def goes_on() -> bool:
             camera.show(grainy(next(levels)))
-            picture = capture.take(0.02)
-            return picture is not None and picture.rgb.mean() > 160
+            frame = capture.take(0.02)
+            return frame is not None and frame.rgb.mean() > 160
 
         wait_until(goes_on, "the pictures after it")
         assert capture.counts.damaged + capture.counts.dropped.get("undecodable", 0) > 0
@@ -376,6 +376,6 @@ class TestHanging:
 
         monkeypatch.setattr(capture._camera, "shots", shots)
         capture.start()
-        next_picture(capture)
+        next_frame(capture)
         capture.close()
         assert details(events, "source lost") == ["unexpected RuntimeError"]

@@ -112,7 +112,7 @@ def test_the_page_says_what_is_exceeded_and_escapes_what_it_is_told() -> None:
     page = conformance_page(document)
     assert page.count("EXCEEDED") == 2  # of the whole, and of one check
     assert "&lt;b&gt;fast" in page and "<b>fast" not in page and "a &lt; b" in page and "ab12" in page
-    assert [table.title for table in conformance_tables(document)] == ["Limits", "Delays, ms", "Pictures"]
+    assert [table.title for table in conformance_tables(document)] == ["Limits", "Delays, ms", "Frames"]
 
 
 def test_power_mode_is_plain() -> None:
@@ -152,7 +152,7 @@ def test_nano_on_a_clip(live_clip: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_a_limit_that_is_exceeded_ends_with_status_5(
     live_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No machine hands a picture over in no time; the reports are written all the same."""
+    """No machine hands a frame over in no time; the reports are written all the same."""
     strict = functools.partial(ConformanceLimits, video_delay_p99_ms=0.0)
     monkeypatch.setattr(check, "ConformanceLimits", strict)
     assert run("--source", live_clip, "--out", tmp_path / "out") == 5

@@ -1,4 +1,4 @@
-"""network.deinterlace: the network sees one field of woven pictures, and the screen the whole picture."""
+"""network.deinterlace: the network sees one field of woven frames, and the screen the whole frame."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def clip() -> Clip:
 
 
 class TestLook:
-    def test_woven_pictures_look_so_and_whole_ones_do_not(self, clip: Clip) -> None:
+    def test_woven_frames_look_so_and_whole_ones_do_not(self, clip: Clip) -> None:
         woven, whole, _ = clip
         assert [looks_woven(rgb) for rgb in woven] == [True] * 6
         assert [looks_woven(rgb) for rgb in whole] == [False] * 6
@@ -88,7 +88,7 @@ class TestWholeFrames:
             assert frames.of(whole[0], 0.1 + second) is not whole[0]
         assert frames.of(whole[0], 10.2) is whole[0] and not frames.active
 
-    def test_one_strange_picture_does_not(self, clip: Clip) -> None:
+    def test_one_strange_frame_does_not(self, clip: Clip) -> None:
         woven, whole, _ = clip
         frames = WholeFrames()
         for index, rgb in enumerate([woven[0], whole[0], woven[1], whole[1]]):
@@ -148,13 +148,13 @@ def _stop_after(out: Path, text: str, cancel: Cancellation) -> None:
     events = out / "events.jsonl"
     while time.monotonic() < until and not (events.exists() and text in events.read_text()):
         time.sleep(0.02)
-    time.sleep(0.3)  # some pictures more
+    time.sleep(0.3)  # some frames more
     cancel.stop()
 
 
 @pytest.mark.parametrize("frame", range(3))
-def test_markers_stay_where_the_finding_is_in_the_picture(frame: int) -> None:
-    """Interpolated lines move nothing: the box is that of the upper field, in pixels of the whole picture."""
+def test_markers_stay_where_the_finding_is_in_the_frame(frame: int) -> None:
+    """Interpolated lines move nothing: the box is that of the upper field, in pixels of the whole frame."""
     from vmkla.segment.findings import find
     from vmkla.segment.operating_point import OperatingPoint
     from vmkla.segment.preprocess import PreprocessSpec, Rect, prepare
@@ -162,8 +162,8 @@ def test_markers_stay_where_the_finding_is_in_the_picture(frame: int) -> None:
     rgb = boxes_in_fields(3)[frame]
     spec, whole = PreprocessSpec(96, 192), Rect(0, 0, 192, 96)
 
-    def box(picture: Image) -> tuple[int, ...]:
-        red = prepare(picture, spec, whole)[..., 0].astype(np.float32)[None] / 255
+    def box(image: Image) -> tuple[int, ...]:
+        red = prepare(image, spec, whole)[..., 0].astype(np.float32)[None] / 255
         (found,) = find(red, whole, (96, 192), OperatingPoint(0.5)).regions
         return tuple(found.box)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults import record as faults
 from tests.faults.harness import Setup
-from tests.faults.picture import picture_held
+from tests.faults.held import frame_held
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.telling
 def test_sigterm(tmp_path: Path, live_setup: Setup) -> None:
     figures = faults.ended(tmp_path, live_setup, seconds=2.5)
-    picture_held(figures)
+    frame_held(figures)
     more = figures.more
     assert more["raw segments"] >= 2 and more["raw segments"] == more["overlay segments"]
     assert more["raw segments unplayable"] == more["overlay segments unplayable"] == 0
@@ -40,7 +40,7 @@ def test_kill_of_everything(tmp_path: Path, live_setup: Setup) -> None:
 @pytest.mark.skipif(not faults.can_mount(), reason="needs unshare and a mount namespace of its own")
 def test_disk_full(tmp_path: Path, live_setup: Setup) -> None:
     figures = faults.disk_full(tmp_path, live_setup)
-    picture_held(figures)
+    frame_held(figures)
     assert figures.more["to REC off, ms"] < 20_000
     assert figures.more["last pictures with AI ON"] > 0
     assert "full" in figures.more["recording stopped because of"]

@@ -1,6 +1,6 @@
-"""The network fails in every way, and the picture goes on. Whole live runs with ``nano``, hurt from outside.
+"""The network fails in every way, and the frame goes on. Whole live runs with ``nano``, hurt from outside.
 
-What is held is behaviour: which pictures are shown, what the strip says, that it comes back. Times are
+What is held is behaviour: which frames are shown, what the strip says, that it comes back. Times are
 ``benchmarks/live/faults.py``'s; here they are only bounded far above what they take.
 """
 
@@ -13,14 +13,14 @@ import pytest
 from tests.faults import worker as faults
 from tests.faults.figures import Figures
 from tests.faults.harness import Setup
-from tests.faults.picture import picture_held
+from tests.faults.held import frame_held
 
 pytestmark = pytest.mark.slow
 
 
 def held(figures: Figures) -> None:
     """What holds whatever happens to the network."""
-    picture_held(figures)
+    frame_held(figures)
     assert figures.to_off_ms and all(to_off < 1000 for to_off in figures.to_off_ms)
 
 

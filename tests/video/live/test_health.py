@@ -17,11 +17,11 @@ def noise(seed: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
-def test_before_the_first_picture_it_is_lost() -> None:
+def test_before_the_first_frame_it_is_lost() -> None:
     assert SignalHealth(HealthLimits()).state(0.0) is SignalState.LOST
 
 
-def test_a_stall_is_lost_at_once_when_its_time_is_over_and_back_with_a_picture() -> None:
+def test_a_stall_is_lost_at_once_when_its_time_is_over_and_back_with_a_frame() -> None:
     health = SignalHealth(HealthLimits(stall_s=0.5))
     health.see(noise(0), 10.0)
     assert health.state(10.5) is SignalState.GOOD
@@ -37,7 +37,7 @@ def test_a_lost_source_is_lost_before_it_has_stalled() -> None:
     assert health.state(10.01) is SignalState.LOST
 
 
-def test_rendered_pictures_are_good() -> None:
+def test_rendered_frames_are_good() -> None:
     health = SignalHealth(HealthLimits())
     for index, (rgb, _) in enumerate(render_clip(3, 96, 128, 30)):
         health.see(rgb, index * STEP_S)
@@ -45,7 +45,7 @@ def test_rendered_pictures_are_good() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 20])
-def test_dark_noise_is_black_after_its_time_and_one_dark_picture_is_not(level: int) -> None:
+def test_dark_noise_is_black_after_its_time_and_one_dark_frame_is_not(level: int) -> None:
     health = SignalHealth(HealthLimits(black_s=0.2))
     states = []
     for index in range(10):
@@ -57,7 +57,7 @@ def test_dark_noise_is_black_after_its_time_and_one_dark_picture_is_not(level: i
     assert health.state(10 * STEP_S) is SignalState.GOOD
 
 
-def test_a_small_light_on_black_is_no_black_picture() -> None:
+def test_a_small_light_on_black_is_no_black_frame() -> None:
     health = SignalHealth(HealthLimits(black_s=0.2))
     for index in range(20):
         rgb = noise(index) // 64
@@ -89,7 +89,7 @@ def test_one_changed_value_anywhere_is_not_frozen(row: int) -> None:
     assert health.state(59 * STEP_S) is SignalState.GOOD
 
 
-def test_another_size_is_another_picture() -> None:
+def test_another_size_is_another_frame() -> None:
     health = SignalHealth(HealthLimits(frozen_s=1.0))
     for index in range(60):
         side = 32 + 16 * (index % 2)

@@ -1,4 +1,4 @@
-"""The display loop alone: pictures from a list, an AI that says what it is told, a screen that keeps all."""
+"""The display loop alone: frames from a list, an AI that says what it is told, a screen that keeps all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from vmkla.segment.findings import Findings, Region
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.frame import AiState, LivePicture, LiveResult, SignalState
+from vmkla.video.live.frame import AiState, LiveFrame, LiveResult, SignalState
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.loop import DisplayLoop
 from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
@@ -26,13 +26,13 @@ SIZE_HW = (90, 120)
 
 @dataclass
 class ListedCapture:
-    """Gives pictures from a list; None in it is a tick without one. Then it has ended."""
+    """Gives frames from a list; None in it is a tick without one. Then it has ended."""
 
-    items: deque[LivePicture | None]
+    items: deque[LiveFrame | None]
     signal: SignalState = SignalState.GOOD
     ended: bool = False
 
-    def take(self, timeout_s: float) -> LivePicture | None:
+    def take(self, timeout_s: float) -> LiveFrame | None:
         assert timeout_s < 0.1  # AI OFF must be on the screen within 100 ms
         if not self.items:
             self.ended = True
@@ -50,12 +50,12 @@ class ToldAi:
 class KeepingScreen:
     """Keeps what it was shown."""
 
-    pictures: list[Shown] = field(default_factory=list)
+    frames: list[Shown] = field(default_factory=list)
     handed_over_s: float = 0.0
     closed: bool = False
 
-    def show(self, picture: Shown) -> None:
-        self.pictures.append(picture)
+    def show(self, shown: Shown) -> None:
+        self.frames.append(shown)
         self.handed_over_s = time.monotonic()
 
     def close(self) -> None:
@@ -63,20 +63,20 @@ class KeepingScreen:
 
 
 def scene(seed: int = 0) -> np.ndarray:
-    """A smooth picture; another seed is another scene."""
+    """A smooth frame; another seed is another scene."""
     import cv2
 
     rng = np.random.default_rng(seed)
     return cv2.resize(rng.integers(40, 256, (6, 8, 3), dtype=np.uint8), SIZE_HW[::-1])
 
 
-def picture(sequence: int, captured_s: float | None = None, rgb: np.ndarray | None = None) -> LivePicture:
-    return LivePicture(
+def frame(sequence: int, captured_s: float | None = None, rgb: np.ndarray | None = None) -> LiveFrame:
+    return LiveFrame(
         sequence, time.monotonic() if captured_s is None else captured_s, scene() if rgb is None else rgb
     )
 
 
-def result(of: LivePicture) -> LiveResult:
+def result(of: LiveFrame) -> LiveResult:
     """A finding in the middle."""
     height, width = of.rgb.shape[:2]
     mask = np.zeros((height, width), np.uint8)
@@ -88,7 +88,7 @@ def result(of: LivePicture) -> LiveResult:
 class Rig:
     """A loop with all its neighbours."""
 
-    def __init__(self, items: list[LivePicture | None]) -> None:
+    def __init__(self, items: list[LiveFrame | None]) -> None:
         self.capture = ListedCapture(deque(items))
         self.ai = ToldAi()
         self.screen = KeepingScreen()
@@ -109,20 +109,20 @@ class Rig:
 
     def run(self) -> list[Shown]:
         assert self.loop.run(lambda: False) == "source ended"
-        return self.screen.pictures
+        return self.screen.frames
 
 
 def test_a_young_result_is_drawn_and_an_old_one_turns_the_ai_off() -> None:
     base = time.monotonic() - 1
-    pictures = [picture(number, base + 0.05 * number) for number in (1, 2, 3, 4, 5)]
-    rig = Rig(list(pictures))
-    rig.ai.marker = rig.board.prepare(result(pictures[0]))
+    frames = [frame(number, base + 0.05 * number) for number in (1, 2, 3, 4, 5)]
+    rig = Rig(list(frames))
+    rig.ai.marker = rig.board.prepare(result(frames[0]))
     seen = rig.run()
     assert [shown.status.ai for shown in seen] == [AiState.ON] * 3 + [AiState.OFF] * 2
     assert [shown.marker_sequence for shown in seen] == [1, 1, 1, None, None]
     assert [shown.status.ai_reason for shown in seen[3:]] == ["no result in time"] * 2
     assert seen[1].marker_age_ms == pytest.approx(50) and seen[0].marker_age_ms == 0
-    for shown, source in zip(seen, pictures, strict=True):
+    for shown, source in zip(seen, frames, strict=True):
         if shown.marker is None:
             assert shown.rgb is source.rgb
         else:
@@ -132,7 +132,7 @@ def test_a_young_result_is_drawn_and_an_old_one_turns_the_ai_off() -> None:
 
 
 def test_off_means_untouched_whatever_result_lies_there() -> None:
-    source = picture(1)
+    source = frame(1)
     for state in (AiState.OFF, AiState.STARTING):
         rig = Rig([source])
         rig.ai.marker, rig.ai.state = rig.board.prepare(result(source)), (state, "worker ended")
@@ -142,8 +142,8 @@ def test_off_means_untouched_whatever_result_lies_there() -> None:
 
 
 @pytest.mark.parametrize("signal", [SignalState.BLACK, SignalState.FROZEN])
-def test_a_bad_signal_turns_the_ai_off_and_the_picture_goes_on(signal: SignalState) -> None:
-    source = picture(1)
+def test_a_bad_signal_turns_the_ai_off_and_the_frame_goes_on(signal: SignalState) -> None:
+    source = frame(1)
     rig = Rig([source])
     rig.ai.marker, rig.capture.signal = rig.board.prepare(result(source)), signal
     (shown,) = rig.run()
@@ -152,12 +152,12 @@ def test_a_bad_signal_turns_the_ai_off_and_the_picture_goes_on(signal: SignalSta
 
 
 def test_a_lost_signal_is_black_and_the_old_marker_never_comes_back() -> None:
-    first, after = picture(1), picture(2)
+    first, after = frame(1), frame(2)
     rig = Rig([first, None, after])
     rig.ai.marker = rig.board.prepare(result(first))
     take = rig.capture.take
 
-    def losing(timeout_s: float) -> LivePicture | None:
+    def losing(timeout_s: float) -> LiveFrame | None:
         taken = take(timeout_s)
         rig.capture.signal = SignalState.LOST if taken is None else SignalState.GOOD
         return taken
@@ -165,15 +165,15 @@ def test_a_lost_signal_is_black_and_the_old_marker_never_comes_back() -> None:
     rig.capture.take = losing  # type: ignore[method-assign]
     on, black, back = rig.run()
     assert on.marker_sequence == 1
-    assert black.sequence == 0 and black.picture is None and black.status.signal is SignalState.LOST
+    assert black.sequence == 0 and black.frame is None and black.status.signal is SignalState.LOST
     assert black.status.ai is AiState.OFF and black.rgb.shape == first.rgb.shape
     assert not np.array_equal(black.rgb, first.rgb) and (black.rgb == 0).mean() > 0.8
     assert back.rgb is after.rgb and back.marker is None
     assert rig.tallies.replaced == 1 and rig.tallies.shown == 2
 
 
-def test_the_ai_going_off_between_two_pictures_is_shown_at_once_without_the_marker() -> None:
-    first = picture(1)
+def test_the_ai_going_off_between_two_frames_is_shown_at_once_without_the_marker() -> None:
+    first = frame(1)
     rig = Rig([first, None, None, None])
     rig.ai.marker = rig.board.prepare(result(first))
     show = rig.screen.show
@@ -190,15 +190,15 @@ def test_the_ai_going_off_between_two_pictures_is_shown_at_once_without_the_mark
     assert rig.events.counts == {"screen ai on": 1, "screen ai off": 1}
 
 
-def test_off_is_not_taken_back_before_the_next_picture() -> None:
-    first = picture(1)
-    rig = Rig([first, None, None, picture(2)])
+def test_off_is_not_taken_back_before_the_next_frame() -> None:
+    first = frame(1)
+    rig = Rig([first, None, None, frame(2)])
     rig.ai.marker = rig.board.prepare(result(first))
     show = rig.screen.show
 
     def flickering(shown: Shown) -> None:
         show(shown)
-        on = len(rig.screen.pictures) > 1
+        on = len(rig.screen.frames) > 1
         rig.ai.state = (AiState.ON, "") if on else (AiState.OFF, "no result in time")
 
     rig.screen.show = flickering  # type: ignore[method-assign]
@@ -210,22 +210,22 @@ def test_off_is_not_taken_back_before_the_next_picture() -> None:
     ]
 
 
-def test_drawing_that_fails_costs_the_marker_and_not_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = picture(1)
-    rig = Rig([first, picture(2)])
+def test_drawing_that_fails_costs_the_marker_and_not_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = frame(1)
+    rig = Rig([first, frame(2)])
     rig.ai.marker = rig.board.prepare(result(first))
     monkeypatch.setattr(rig.board, "draw", lambda *_: 1 / 0)
     seen = rig.run()
-    assert [shown.rgb is shown.picture.rgb for shown in seen if shown.picture] == [True, True]
+    assert [shown.rgb is shown.frame.rgb for shown in seen if shown.frame] == [True, True]
     assert {shown.status.ai for shown in seen} == {AiState.OFF}
     assert rig.events.counts["drawing failed"] == 2
 
 
-def test_pictures_go_to_the_others_after_they_were_shown() -> None:
-    pictures = [picture(number) for number in (1, 2)]
-    rig = Rig(list(pictures))
+def test_frames_go_to_the_others_after_they_were_shown() -> None:
+    frames = [frame(number) for number in (1, 2)]
+    rig = Rig(list(frames))
     raw, shown_reader = rig.ring.subscribe(), rig.shown.subscribe()
-    rig.ai.marker = rig.board.prepare(result(pictures[0]))
+    rig.ai.marker = rig.board.prepare(result(frames[0]))
     order: list[str] = []
     for name, part, call in (("screen", rig.screen, "show"), ("ring", rig.ring, "publish")):
         done = getattr(part, call)
@@ -235,40 +235,40 @@ def test_pictures_go_to_the_others_after_they_were_shown() -> None:
     for number, shown in enumerate(seen):
         plain, marked = raw.next(), shown_reader.next()
         assert plain is not None and marked is not None
-        assert np.array_equal(plain.rgb, pictures[number].rgb) and np.array_equal(marked.rgb, shown.rgb)
+        assert np.array_equal(plain.rgb, frames[number].rgb) and np.array_equal(marked.rgb, shown.rgb)
         assert plain.sequence == marked.sequence == number + 1
-    assert not np.array_equal(seen[0].rgb, pictures[0].rgb)
+    assert not np.array_equal(seen[0].rgb, frames[0].rgb)
 
 
 def test_a_window_that_is_closed_ends_the_run_and_so_do_time_and_a_stop() -> None:
-    rig = Rig([picture(number) for number in range(1, 100)])
+    rig = Rig([frame(number) for number in range(1, 100)])
     rig.screen.closed = True
-    assert rig.loop.run(lambda: False) == "closed" and len(rig.screen.pictures) == 1
+    assert rig.loop.run(lambda: False) == "closed" and len(rig.screen.frames) == 1
     rig.screen.closed = False
     assert rig.loop.run(lambda: False, until_s=time.monotonic()) == "time is over"
-    assert rig.loop.run(lambda: len(rig.screen.pictures) == 10) == "stopped"
-    assert len(rig.screen.pictures) == 10
+    assert rig.loop.run(lambda: len(rig.screen.frames) == 10) == "stopped"
+    assert len(rig.screen.frames) == 10
 
 
 def test_figures() -> None:
     base = time.monotonic() - 10
-    pictures = [picture(number, base + 0.04 * number) for number in range(1, 6)]
+    frames = [frame(number, base + 0.04 * number) for number in range(1, 6)]
     tallies = Tallies(began_s=base)
     rig = Rig([])
-    board_marker = rig.board.prepare(result(pictures[1]))
+    board_marker = rig.board.prepare(result(frames[1]))
     from vmkla.video.live.frame import LiveStatus
 
-    for shown_picture in pictures:
-        marker = board_marker if shown_picture.sequence >= 3 else None
+    for shown_frame in frames:
+        marker = board_marker if shown_frame.sequence >= 3 else None
         status = LiveStatus(AiState.ON) if marker else LiveStatus(AiState.OFF, "too slow")
-        shown = Shown(shown_picture.sequence, shown_picture.rgb, shown_picture, status, marker=marker)
-        tallies.add(shown, shown_picture.captured_s + 0.002)
+        shown = Shown(shown_frame.sequence, shown_frame.rgb, shown_frame, status, marker=marker)
+        tallies.add(shown, shown_frame.captured_s + 0.002)
     tallies.add(Shown(0, scene(), None, LiveStatus(AiState.OFF, "no signal")), base + 0.5)
     tallies.finish(base + 0.7)
     figures = tallies.to_dict()
     assert (figures["shown"], figures["covered"], figures["replaced"]) == (5, 3, 1)
     assert figures["video_delay_ms"]["p50"] == pytest.approx(2, rel=0.02)
-    # Shown first with the third picture, 40 ms after the second, of which it is.
+    # Shown first with the third frame, 40 ms after the second, of which it is.
     assert figures["marker_delay_ms"]["max"] == pytest.approx(42, abs=0.1)
     assert tallies.marker_delay_ms.count == 1
     assert figures["longest_gap_ms"] == pytest.approx(40, abs=0.1)

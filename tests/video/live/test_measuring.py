@@ -1,4 +1,4 @@
-"""The screen that measures sees what it must see: one wrong pixel, one strange picture, one late marker."""
+"""The screen that measures sees what it must see: one wrong pixel, one strange frame, one late marker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmkla.segment.findings import Findings, Region
 from vmkla.segment.overlay import PALETTE_RGB, draw, outline
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.conformance.measuring import MeasuringScreen, wrong_pixels
-from vmkla.video.live.frame import AiState, LivePicture, LiveStatus, SignalState
+from vmkla.video.live.frame import AiState, LiveFrame, LiveStatus, SignalState
 from vmkla.video.live.markers.marker_board import Marker
 from vmkla.video.live.screen import Shown
 
@@ -37,9 +37,9 @@ def findings() -> Findings:
 def shown(
     sequence: int, rgb: Image, source: Image, marker: Marker | None = None, age_s: float = 0.01
 ) -> Shown:
-    picture = LivePicture(sequence, time.monotonic() - age_s, source)
+    frame = LiveFrame(sequence, time.monotonic() - age_s, source)
     return Shown(
-        sequence, rgb, picture, ON, marker_sequence=None if marker is None else marker.sequence, marker=marker
+        sequence, rgb, frame, ON, marker_sequence=None if marker is None else marker.sequence, marker=marker
     )
 
 
@@ -77,7 +77,7 @@ def test_a_faint_marker_is_refused() -> None:
     assert wrong_pixels(draw(source, findings(), "fill", 0.4), source, marked=True) > 0
 
 
-def test_delays_are_of_the_first_picture_with_the_marker() -> None:
+def test_delays_are_of_the_first_frame_with_the_marker() -> None:
     screen, source = MeasuringScreen(), image()
     screen.show(shown(1, source, source, age_s=0.010))
     marker = Marker(1, 0.0, outline(findings()))
@@ -92,7 +92,7 @@ def test_delays_are_of_the_first_picture_with_the_marker() -> None:
     assert measured.wrong_pixels == 0
 
 
-def test_pictures_twice_or_out_of_order_are_counted_and_not_timed() -> None:
+def test_frames_twice_or_out_of_order_are_counted_and_not_timed() -> None:
     screen, source = MeasuringScreen(), image()
     for sequence in (1, 3, 3, 2, 4):
         screen.show(shown(sequence, source, source))
@@ -100,7 +100,7 @@ def test_pictures_twice_or_out_of_order_are_counted_and_not_timed() -> None:
     assert screen.phases["all"].video_delay_ms.count == 3
 
 
-def test_a_picture_that_the_source_has_not_is_a_stranger() -> None:
+def test_a_frame_that_the_source_has_not_is_a_stranger() -> None:
     known = frozenset({zlib.crc32(image(0).tobytes())})
     screen = MeasuringScreen(known=known)
     screen.show(shown(1, image(0), image(0)))
@@ -116,9 +116,9 @@ def test_what_stands_in_for_a_lost_signal_must_be_black() -> None:
     words[20:22, 10:50] = 200
     screen.show(Shown(0, words, None, lost))
     assert screen.phases["all"].wrong_pixels == 0 and screen.phases["all"].replaced == 1
-    for picture in (image(), np.repeat(image()[..., :1], 3, axis=2)):  # of the source, in colour and in grey
+    for frame in (image(), np.repeat(image()[..., :1], 3, axis=2)):  # of the source, in colour and in grey
         before = screen.phases["all"].wrong_pixels
-        screen.show(Shown(0, picture, None, lost))
+        screen.show(Shown(0, frame, None, lost))
         assert screen.phases["all"].wrong_pixels > before
 
 
@@ -133,7 +133,7 @@ def test_each_phase_has_figures_of_its_own() -> None:
     assert screen.phases["after"].gap_ms.count == 0  # the gap belongs to neither
 
 
-def test_the_log_has_a_line_for_each_picture() -> None:
+def test_the_log_has_a_line_for_each_frame() -> None:
     log, source = io.StringIO(), image()
     screen = MeasuringScreen(log=log)
     screen.show(shown(7, source, source))

@@ -20,7 +20,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 def texture(seed: int, height: int, width: int) -> Image:
-    """A smooth random picture whose detail is a tenth of its side."""
+    """A smooth random frame whose detail is a tenth of its side."""
     noise = np.random.default_rng(seed).normal(0, 1, (height, width, 3)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), min(height, width) / 50)
     return np.clip(120 + 50 * smooth / smooth.std(), 0, 255).astype(np.uint8)
@@ -78,12 +78,12 @@ def test_any_small_motion_is_found(shift: tuple[float, float], turn: float, scal
     assert np.abs(corners(box) @ (found - wanted).T).max() < 3
 
 
-def test_most_unrelated_pictures_are_lost() -> None:
-    pictures = [thumbnail(texture(seed, 240, 320)) for seed in range(12)]
+def test_most_unrelated_frames_are_lost() -> None:
+    frames = [thumbnail(texture(seed, 240, 320)) for seed in range(12)]
     found = [
         follow(first, second, Rect(100, 80, 80, 80)) is not None
-        for first in pictures
-        for second in pictures
+        for first in frames
+        for second in frames
         if first is not second
     ]
     assert np.mean(found) < 0.15
@@ -107,7 +107,7 @@ def test_boxes_at_the_limits(box: Rect) -> None:
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (2, 300), (16, 16), (33, 20)])
-def test_tiny_and_flat_pictures_do_not_fail(hw: tuple[int, int]) -> None:
+def test_tiny_and_flat_frames_do_not_fail(hw: tuple[int, int]) -> None:
     for rgb in (texture(1, *hw), np.zeros((*hw, 3), np.uint8)):
         found = follow(thumbnail(rgb), thumbnail(rgb), Rect(0, 0, hw[1], hw[0]))
         assert found is None or np.isfinite(found).all()

@@ -26,19 +26,19 @@ def stand_in(path: Path) -> OpenCvCamera:
     return OpenCvCamera(LiveAddress("gst", str(path), "gst:stand-in"), context(), backend=cv2.CAP_FFMPEG)
 
 
-def test_pictures_in_rgb_until_the_device_ends(
+def test_frames_in_rgb_until_the_device_ends(
     write_clip: WriteClip, make_frames: Callable[..., list[np.ndarray]], read_back: Callable[..., tuple]
 ) -> None:
     path = write_clip("a.mp4", make_frames(6, 48, 64))
-    camera, pictures = stand_in(path), []
-    with pytest.raises(CameraError, match="no more pictures") as caught:
+    camera, frames = stand_in(path), []
+    with pytest.raises(CameraError, match="no more frames") as caught:
         for shot in camera.shots():
-            pictures.append(shot)
-    assert caught.value.cause == "the device gives no picture"
-    assert len(pictures) == 6
-    for shot, expected in zip(pictures, read_back(path)[0], strict=True):
+            frames.append(shot)
+    assert caught.value.cause == "the device gives no frame"
+    assert len(frames) == 6
+    for shot, expected in zip(frames, read_back(path)[0], strict=True):
         assert np.abs(shot.rgb.astype(int) - expected).mean() < 4  # red is red
-    times = [shot.captured_s for shot in pictures]
+    times = [shot.captured_s for shot in frames]
     assert times == sorted(times)
     assert camera.describe()["size_wh"] == [64, 48]
     camera.close()

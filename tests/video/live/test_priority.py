@@ -1,4 +1,4 @@
-"""What live mode asks of the system for the picture's sake."""
+"""What live mode asks of the system for the frame's sake."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vmkla.video.live.priority import keep_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        pictures = [np.ones((1080, 1920, 3), np.uint8) for _ in range(6)]
-        del pictures
+        frames = [np.ones((1080, 1920, 3), np.uint8) for _ in range(6)]
+        del frames
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 faults()
@@ -30,7 +30,7 @@ print(json.dumps([given_back, kept, faults()]))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told")
-def test_memory_of_pictures_is_taken_once() -> None:
+def test_memory_of_frames_is_taken_once() -> None:
     # In a process of its own, since it cannot be undone.
     done = subprocess.run([sys.executable, "-I", "-c", _CHURN], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

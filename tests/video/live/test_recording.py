@@ -1,4 +1,4 @@
-"""recording.recorder: a process that may be killed, stopped or starved of disk beside the picture."""
+"""recording.recorder: a process that may be killed, stopped or starved of disk beside the frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests import FIND_TESTS
 from vmkla.errors import BadInputError
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.frame import LivePicture
+from vmkla.video.live.frame import LiveFrame
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.recording.disk_writer import read_index
 from vmkla.video.live.recording.recorder import Recorder, RecordOptions
@@ -56,7 +56,7 @@ def frames_of(path: Path) -> tuple[list[float], set[tuple[int, int]]]:
 
 
 class Feed:
-    """A display that shows 30 pictures a second, to two rings."""
+    """A display that shows 30 frames a second, to two rings."""
 
     def __init__(self) -> None:
         self.raw, self.shown = FrameRing(), FrameRing()
@@ -76,13 +76,13 @@ class Feed:
             number = len(self.published) + 1
             rgb = noise[: self.hw[0], : self.hw[1]].copy()
             rgb[40:50, number % 100 : number % 100 + 10] = 240
-            picture = LivePicture(number, time.monotonic(), rgb)
+            frame = LiveFrame(number, time.monotonic(), rgb)
             marked = rgb.copy()
             marked[60:70, 60:70] = (0, 255, 0)
-            self.raw.publish(picture)
-            self.shown.publish(LivePicture(number, picture.captured_s, marked))
-            self.longest_publish_s = max(self.longest_publish_s, time.monotonic() - picture.captured_s)
-            self.published.append((number, picture.captured_s))
+            self.raw.publish(frame)
+            self.shown.publish(LiveFrame(number, frame.captured_s, marked))
+            self.longest_publish_s = max(self.longest_publish_s, time.monotonic() - frame.captured_s)
+            self.published.append((number, frame.captured_s))
 
     def close(self) -> None:
         self._end.set()
@@ -129,7 +129,7 @@ def closed_rows(folder: Path, stream: str) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: str(row["file"]))
 
 
-def test_both_streams_with_every_picture_at_its_time(
+def test_both_streams_with_every_frame_at_its_time(
     tmp_path: Path, feed: Feed, record: Callable[..., tuple[Recorder, EventLog]]
 ) -> None:
     before = os.umask(0)
@@ -160,7 +160,7 @@ def test_both_streams_with_every_picture_at_its_time(
             found.update(zip(numbers, (row["first_captured_s"] + time_s for time_s in times), strict=True))
         assert len({row["width"] for row in rows}) == 2 and len(rows) >= 3
         assert len(found) == counts["written"] > 70
-        # Each picture from the first on is written or counted as missed.
+        # Each frame from the first on is written or counted as missed.
         assert len(found) + counts["missed"] == max(found) - min(found) + 1
         assert max(abs(captured[n] - time_s) for n, time_s in found.items()) < 1e-6
 
@@ -318,11 +318,11 @@ def test_too_little_space_is_said_before_anything_starts(
         record(min_free_bytes=2 * free.f_bavail * free.f_frsize + (1 << 30))
 
 
-def test_a_region_that_is_not_in_the_picture_ends_recording(
+def test_a_region_that_is_not_in_the_frame_ends_recording(
     tmp_path: Path, record: Callable[..., tuple[Recorder, EventLog]]
 ) -> None:
     recorder, events = record(hide=(Rect(900, 10, 20, 20),))
-    wanted = (False, "rectangle 900,10,20,20 is not in the picture of 128x96")
+    wanted = (False, "rectangle 900,10,20,20 is not in the frame of 128x96")
     until("it is said", lambda: recorder.state == wanted)
     until("the process ends", lambda: recorder.pid is None or gone(recorder.pid))
     assert not list((tmp_path / "rec").glob("*.mp4")) and recorder.restarts == 0
@@ -331,12 +331,12 @@ def test_a_region_that_is_not_in_the_picture_ends_recording(
 def test_an_error_that_nobody_expected_is_logged_and_outlived(
     feed: Feed, record: Callable[..., tuple[Recorder, EventLog]]
 ) -> None:
-    """The encoder refuses pictures of more than 16384 columns."""
+    """The encoder refuses frames of more than 16384 columns."""
     recorder, events = record()
     until("recording", lambda: written(recorder) > 3)
     feed.hw = (2, 512)
     noise = np.zeros((2, 20_000, 3), np.uint8)
-    feed.raw.publish(LivePicture(10**6, time.monotonic(), noise))
+    feed.raw.publish(LiveFrame(10**6, time.monotonic(), noise))
     until("it died", lambda: "recorder died" in kinds(events))
     died = next(event for event in events.recent(200) if event.kind == "recorder died")
     assert "SegmentMp4" in died.facts["trace"] and "/" not in died.detail

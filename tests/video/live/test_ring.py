@@ -1,4 +1,4 @@
-"""The ring of pictures: readers get whole pictures or none, and the writer waits for nobody."""
+"""The ring of frames: readers get whole frames or none, and the writer waits for nobody."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests import ROOT
 from tests.faults.commanded import echo
 from vmkla.errors import VmklaError
-from vmkla.video.live.frame import LivePicture
+from vmkla.video.live.frame import LiveFrame
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, TornError, checksum
@@ -24,12 +24,12 @@ from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, To
 HW = (40, 50)
 
 
-def picture(sequence: int, height: int = HW[0], width: int = HW[1], *, damaged: bool = False) -> LivePicture:
+def frame(sequence: int, height: int = HW[0], width: int = HW[1], *, damaged: bool = False) -> LiveFrame:
     rgb = np.random.default_rng(sequence).integers(0, 256, (height, width, 3), np.uint8)
-    return LivePicture(sequence, 0.25 * sequence, rgb, damaged)
+    return LiveFrame(sequence, 0.25 * sequence, rgb, damaged)
 
 
-def assert_same(seen: LivePicture | None, sent: LivePicture) -> None:
+def assert_same(seen: LiveFrame | None, sent: LiveFrame) -> None:
     assert seen is not None
     assert (seen.sequence, seen.captured_s, seen.damaged) == (sent.sequence, sent.captured_s, sent.damaged)
     np.testing.assert_array_equal(seen.rgb, sent.rgb)
@@ -40,9 +40,9 @@ def test_latest_gives_the_newest_and_each_once() -> None:
     reader = ring.subscribe()
     assert reader.latest() is None and not reader.wait(0)
     for sequence in range(1, 6):
-        ring.publish(picture(sequence))
+        ring.publish(frame(sequence))
     assert reader.wait(0)
-    assert_same(reader.latest(), picture(5))
+    assert_same(reader.latest(), frame(5))
     assert reader.latest() is None and not reader.wait(0.001)
     assert (reader.skipped, reader.missed, reader.torn) == (4, 0, 0)
 
@@ -51,12 +51,12 @@ def test_next_gives_all_in_order_and_counts_what_was_overwritten() -> None:
     ring = FrameRing(slots=4)
     reader = ring.subscribe()
     for sequence in range(1, 4):
-        ring.publish(picture(sequence, damaged=sequence == 2))
+        ring.publish(frame(sequence, damaged=sequence == 2))
     for sequence in range(1, 4):
-        assert_same(reader.next(), picture(sequence, damaged=sequence == 2))
+        assert_same(reader.next(), frame(sequence, damaged=sequence == 2))
     assert reader.next() is None
     for sequence in range(4, 14):
-        ring.publish(picture(sequence))
+        ring.publish(frame(sequence))
     seen = [reader.next() for _ in range(4)]
     assert [one.sequence for one in seen if one is not None] == [10, 11, 12, 13]
     assert (reader.missed, reader.torn, reader.next()) == (6, 0, None)
@@ -65,9 +65,9 @@ def test_next_gives_all_in_order_and_counts_what_was_overwritten() -> None:
 def test_a_late_reader_begins_with_the_newest() -> None:
     ring = FrameRing()
     for sequence in (1, 2, 3):
-        ring.publish(picture(sequence))
+        ring.publish(frame(sequence))
     reader = ring.subscribe()
-    assert_same(reader.next(), picture(3))
+    assert_same(reader.next(), frame(3))
     assert reader.missed == 0 and ring.newest == (3, 0.75)
 
 
@@ -76,8 +76,8 @@ def test_any_size_and_changes_of_size(height: int, width: int, other_height: int
     ring = FrameRing(slots=2, slot_bytes=70 * 70 * 3)
     reader = ring.subscribe()
     for sequence, size in enumerate([(height, width), (other_height, other_width), (height, width)], 1):
-        ring.publish(picture(sequence, *size))
-        assert_same(reader.next(), picture(sequence, *size))
+        ring.publish(frame(sequence, *size))
+        assert_same(reader.next(), frame(sequence, *size))
     ring.close()
     reader.close()
 
@@ -85,8 +85,8 @@ def test_any_size_and_changes_of_size(height: int, width: int, other_height: int
 def test_views_that_are_not_contiguous() -> None:
     ring = FrameRing()
     reader = ring.subscribe()
-    rgb = picture(1).rgb[:, ::-1]
-    ring.publish(LivePicture(1, 0.0, rgb))
+    rgb = frame(1).rgb[:, ::-1]
+    ring.publish(LiveFrame(1, 0.0, rgb))
     seen = reader.latest()
     assert seen is not None
     np.testing.assert_array_equal(seen.rgb, rgb)
@@ -104,20 +104,20 @@ def test_views_that_are_not_contiguous() -> None:
 )
 def test_refuses_what_does_not_fit(rgb: np.ndarray, words: str) -> None:
     ring = FrameRing(slots=2, slot_bytes=9000)
-    ring.publish(picture(1))
+    ring.publish(frame(1))
     with pytest.raises(VmklaError) as caught:
-        ring.publish(LivePicture(2, 0.0, rgb))
+        ring.publish(LiveFrame(2, 0.0, rgb))
     assert words in caught.value.message
-    assert_same(ring.subscribe().latest(), picture(1))
+    assert_same(ring.subscribe().latest(), frame(1))
 
 
 def test_readers_that_never_read_hold_up_nobody() -> None:
     ring = FrameRing(slots=2)
     readers = [ring.subscribe() for _ in range(5)]
     for sequence in range(1, 400):
-        ring.publish(picture(sequence))
+        ring.publish(frame(sequence))
     for reader in readers:
-        assert_same(reader.latest(), picture(399))
+        assert_same(reader.latest(), frame(399))
 
 
 def test_readers_leave_while_the_writer_goes_on() -> None:
@@ -127,19 +127,19 @@ def test_readers_leave_while_the_writer_goes_on() -> None:
         leaver = ring.subscribe()
         leaver.close()
         leaver.close()
-        ring.publish(picture(sequence))
-    assert_same(stays.latest(), picture(49))
+        ring.publish(frame(sequence))
+    assert_same(stays.latest(), frame(49))
     ring.close()
     ring.close()
     with pytest.raises(VmklaError, match="closed"):
-        ring.publish(picture(50))
+        ring.publish(frame(50))
     with pytest.raises(VmklaError, match="closed"):
         leaver.latest()
 
 
 def test_a_reader_cannot_write() -> None:
     ring = FrameRing(slots=2)
-    ring.publish(picture(1))
+    ring.publish(frame(1))
     with pytest.raises(TypeError, match="read-only"):
         ring.subscribe()._slots.write([np.zeros(1, np.uint8)])
 
@@ -152,16 +152,16 @@ def test_in_another_process() -> None:
     processes = [context.Process(target=echo, args=(readers[0], answers), daemon=True)]
     processes[0].start()
     for sequence in range(1, 21):
-        ring.publish(picture(sequence))
+        ring.publish(frame(sequence))
         time.sleep(0.001)
     assert answers.wait(30)
     message = answers.read()
     processes[0].join(10)
     assert message is not None
     sums, missed, torn = json.loads(message)
-    assert sums == [[sequence, int(picture(sequence).rgb.sum())] for sequence in range(1, 21)]
+    assert sums == [[sequence, int(frame(sequence).rgb.sum())] for sequence in range(1, 21)]
     assert (missed, torn) == (0, 0)
-    assert_same(readers[1].latest(), picture(20))
+    assert_same(readers[1].latest(), frame(20))
 
 
 class _DiesError(Exception):
@@ -182,7 +182,7 @@ class _Piece:
 
 
 @given(st.integers(1, 9), st.integers(0, 20_000), st.integers(1, 20_000))
-def test_a_writer_that_dies_half_way_leaves_the_pictures_before(before: int, first: int, rest: int) -> None:
+def test_a_writer_that_dies_half_way_leaves_the_frames_before(before: int, first: int, rest: int) -> None:
     slots = SharedSlots(3, 40_000)
     reader = slots.reader()
     content = np.random.default_rng(first).integers(0, 256, first + rest, np.uint8)
@@ -219,7 +219,7 @@ def test_every_flipped_bit_is_seen(length: int, data: st.DataObject) -> None:
 
 
 @given(st.integers(0, 40_000), st.integers(0, 40_000))
-def test_the_checksum_sees_pictures_that_are_mixed(length: int, cut: int) -> None:
+def test_the_checksum_sees_frames_that_are_mixed(length: int, cut: int) -> None:
     before, after = (np.random.default_rng(seed).integers(0, 256, length, np.uint8) for seed in (1, 2))
     mixed = np.concatenate([after[:cut], before[cut:]])
     whole = np.array_equal(mixed, after)
@@ -227,21 +227,21 @@ def test_the_checksum_sees_pictures_that_are_mixed(length: int, cut: int) -> Non
 
 
 @given(st.integers(1, 12), st.integers(1, 11))
-def test_the_checksum_sees_a_shifted_picture(blocks: int, shift: int) -> None:
+def test_the_checksum_sees_a_shifted_frame(blocks: int, shift: int) -> None:
     content = np.random.default_rng(blocks).integers(0, 256, blocks * 4096, np.uint8)
     moved = np.roll(content, shift * 4096)
     assert (checksum(moved) == checksum(content)) == np.array_equal(moved, content)
 
 
-def test_torn_pictures_are_counted_and_never_given() -> None:
+def test_torn_frames_are_counted_and_never_given() -> None:
     ring = FrameRing(slots=4)
     reader, other = ring.subscribe(), ring.subscribe()
     for sequence in (1, 2, 3):
-        ring.publish(picture(sequence))
+        ring.publish(frame(sequence))
     ring._slots._content(2)[17] ^= np.uint8(4)
     assert [one.sequence for one in (reader.next(), reader.next()) if one is not None] == [1, 3]
     assert (reader.torn, reader.missed) == (1, 0)
-    ring.publish(picture(4))
+    ring.publish(frame(4))
     ring._slots._content(4)[0] ^= np.uint8(1)
     assert other.latest() is None and other.torn == 1
 

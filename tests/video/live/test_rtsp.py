@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.video.live.cameras import DEADLINE_S, next_picture, wait_until
+from tests.video.live.cameras import DEADLINE_S, next_frame, wait_until
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.frame import SignalState
 from vmkla.video.live.sources.cameras import CaptureLimits
@@ -94,22 +94,22 @@ def start(events: EventLog) -> Iterator[Callable[[str], Capture]]:
 
 
 def made_ms(rgb: npt.NDArray[np.uint8]) -> int:
-    """The time that the server wrote into a picture."""
+    """The time that the server wrote into a frame."""
     middle = SQUARE_PX // 2
     rows = rgb[middle : 2 * SQUARE_PX : SQUARE_PX, middle : 16 * SQUARE_PX : SQUARE_PX, 1]
     return int("".join("1" if value > 128 else "0" for value in rows.ravel()), 2)
 
 
 @pytest.mark.parametrize(("encoder", "transport"), [("h264", "tcp"), ("h264", "udp"), ("jpeg", "tcp")])
-def test_pictures_come_whole_and_at_once(
+def test_frames_come_whole_and_at_once(
     serve: StartServer, start: Callable[[str], Capture], encoder: str, transport: str
 ) -> None:
     server = serve("--encoder", encoder)
     capture = start(f"rtsp://127.0.0.1:{server.port}/live#transport={transport}")
-    pictures = [next_picture(capture) for _ in range(40)]
-    assert pictures[-1].rgb.shape == (240, 320, 3)
-    ages_ms = [picture.captured_s * 1000 - made_ms(picture.rgb) for picture in pictures]
-    # One picture's time in the reader and some for the machine; a reader that buffers is seconds behind.
+    frames = [next_frame(capture) for _ in range(40)]
+    assert frames[-1].rgb.shape == (240, 320, 3)
+    ages_ms = [frame.captured_s * 1000 - made_ms(frame.rgb) for frame in frames]
+    # One frame's time in the reader and some for the machine; a reader that buffers is seconds behind.
     assert -1 <= min(ages_ms) and np.median(ages_ms) < 1000
     assert capture.signal is SignalState.GOOD
     assert capture.describe()["codec"] == {"h264": "h264", "jpeg": "mjpeg"}[encoder]
@@ -118,13 +118,13 @@ def test_pictures_come_whole_and_at_once(
 def test_stall_and_return(serve: StartServer, start: Callable[[str], Capture], events: EventLog) -> None:
     server = serve()
     capture = start(f"rtsp://127.0.0.1:{server.port}/live")
-    next_picture(capture)
+    next_frame(capture)
     server.say("stall")
     wait_until(lambda: capture.take(0.01) is None and capture.signal is SignalState.LOST, "a stall")
     wait_until(lambda: capture.take(0.01) is None and capture.trouble, "it was given up")
     server.say("go")
-    picture = next_picture(capture)
-    assert picture.captured_s * 1000 - made_ms(picture.rgb) < 5000  # none of before
+    frame = next_frame(capture)
+    assert frame.captured_s * 1000 - made_ms(frame.rgb) < 5000  # none of before
     assert capture.signal is SignalState.GOOD
     assert "good became lost" in [event.detail for event in events.recent(50)]
 
@@ -134,12 +134,12 @@ def test_killed_and_restarted_with_another_size(
 ) -> None:
     server = serve()
     capture = start(f"rtsp://127.0.0.1:{server.port}/live")
-    last = next_picture(capture).sequence
+    last = next_frame(capture).sequence
     server.kill()
     wait_until(lambda: capture.take(0.01) is None and capture.signal is SignalState.LOST, "the loss")
     server.start("--size", "480x272")
-    picture = next_picture(capture)
-    assert picture.sequence > last and picture.rgb.shape == (272, 480, 3)
+    frame = next_frame(capture)
+    assert frame.sequence > last and frame.rgb.shape == (272, 480, 3)
     assert capture.counts.opened == 2
     formats = [event.detail for event in events.recent(50) if event.kind == "source format"]
     assert formats == ["320x240 became 480x272"]
@@ -148,11 +148,11 @@ def test_killed_and_restarted_with_another_size(
 def test_another_size_in_flight(serve: StartServer, start: Callable[[str], Capture]) -> None:
     server = serve()
     capture = start(f"rtsp://127.0.0.1:{server.port}/live")
-    next_picture(capture)
+    next_frame(capture)
     server.say("size 400x304")
-    wait_until(lambda: next_picture(capture).rgb.shape == (304, 400, 3), "the other size")
-    picture = next_picture(capture)
-    assert abs(picture.captured_s * 1000 - made_ms(picture.rgb)) < 5000
+    wait_until(lambda: next_frame(capture).rgb.shape == (304, 400, 3), "the other size")
+    frame = next_frame(capture)
+    assert abs(frame.captured_s * 1000 - made_ms(frame.rgb)) < 5000
     assert capture.counts.opened == 1
 
 
@@ -163,7 +163,7 @@ def test_a_camera_that_is_switched_on_later(start: Callable[[str], Capture], ser
     wait_until(lambda: capture.trouble, "a first refusal")
     assert capture.take(0.01) is None and capture.signal is SignalState.LOST
     server.start()
-    next_picture(capture)
+    next_frame(capture)
     assert not capture.trouble
 
 
@@ -174,7 +174,7 @@ def test_a_password_opens_and_is_never_told(
     server = serve("--user", "me", "--password", "s3cret")
     capture = start(f"rtsp://me:{password}@127.0.0.1:{server.port}/live")
     if password == "s3cret":
-        next_picture(capture)
+        next_frame(capture)
         server.kill()
     wait_until(lambda: capture.take(0.01) is None and capture.trouble, "a loss or a refusal")
     told = str([event.to_dict() for event in events.recent(50)]) + str(capture.describe()) + capture.trouble
@@ -193,7 +193,7 @@ def test_closing_a_server_that_does_not_answer(start: Callable[[str], Capture]) 
 
 
 class TestBacklog:
-    def test_steady_pictures_are_not_behind_whatever_the_clocks_say(self) -> None:
+    def test_steady_frames_are_not_behind_whatever_the_clocks_say(self) -> None:
         backlog = Backlog()
         assert all(backlog.behind_s(i / 25, 5000 + i / 25 * 1.0005) < 0.1 for i in range(25 * 600))
 

@@ -38,15 +38,15 @@ SAMPLE = "sample://?size=160x120&fps=30&seed=7"
 
 
 class Watcher(NullScreen):
-    """A screen that calls a function with each picture shown."""
+    """A screen that calls a function with each frame shown."""
 
     def __init__(self, look: Callable[[Shown], None]) -> None:
         super().__init__()
         self._look = look
 
-    def show(self, picture: Shown) -> None:
-        super().show(picture)
-        self._look(picture)
+    def show(self, shown: Shown) -> None:
+        super().show(shown)
+        self._look(shown)
 
 
 def stop_when(ready: Callable[[Shown], bool], *, signum: int | None = None) -> tuple[Cancellation, Watcher]:
@@ -135,7 +135,7 @@ def test_a_source_that_never_comes_is_no_signal_and_degraded(tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and says nothing
         address = f"rtsp://127.0.0.1:{silent.getsockname()[1]}/nothing"
         report, error = live(tmp_path / "out", address, duration_s=1.5)
-    assert report is None and isinstance(error, DegradedError) and "gave no picture" in error.message
+    assert report is None and isinstance(error, DegradedError) and "gave no frame" in error.message
     written = report_of(tmp_path / "out")
     assert written["exit_status"] == 7 and written["counts"]["shown"] == 0
     rows = [json.loads(line) for line in (tmp_path / "out" / "frames.jsonl").read_text().splitlines()]
@@ -149,7 +149,7 @@ def test_a_file_that_is_none_is_an_error_and_leaves_nothing(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_cannot_be_loaded_leaves_the_picture_alone(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_leaves_the_frame_alone(tmp_path: Path) -> None:
     said: list[str] = []
     load = functools.partial(load_runner, tmp_path / "gone.onnx")
     cancel, screen = stop_when(lambda shown: bool(said))
@@ -169,7 +169,7 @@ def test_settings_that_the_model_refuses_end_the_run(tmp_path: Path) -> None:
     assert report_of(tmp_path / "out")["exit_status"] == 2
 
 
-def test_a_worker_that_is_killed_changes_no_picture_and_comes_back(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_changes_no_frame_and_comes_back(tmp_path: Path) -> None:
     """The worker is found among this process's children, as a person with a shell would."""
     seen: list[Shown] = []
     killed: list[int] = []
@@ -188,8 +188,8 @@ def test_a_worker_that_is_killed_changes_no_picture_and_comes_back(tmp_path: Pat
     assert error is None and report is not None and len(killed) == 1
     assert report.worker["restarts"] >= 1
     for shown in seen:
-        if shown.picture is not None and shown.marker is None:
-            assert shown.rgb is shown.picture.rgb
+        if shown.frame is not None and shown.marker is None:
+            assert shown.rgb is shown.frame.rgb
         assert shown.marker is None or shown.status.ai.value == "on"
     assert seen[-1].status.ai.value == "on" and not children("vmkla-worker")
 
@@ -301,7 +301,7 @@ def test_a_screen_that_breaks_ends_the_run_with_everything_closed(tmp_path: Path
     assert not children("vmkla-worker") and {thread.name for thread in threading.enumerate()} <= before
 
 
-def test_a_full_disk_from_the_start_is_said_and_the_picture_goes_on(
+def test_a_full_disk_from_the_start_is_said_and_the_frame_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
@@ -330,7 +330,7 @@ def test_the_file_screen_in_the_run_folder_survives_the_folders_cleaning(tmp_pat
     assert not (tmp_path / "out" / "frames.jsonl").exists()
 
 
-def test_a_disk_that_fills_up_takes_the_log_and_not_the_picture(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_takes_the_log_and_not_the_frame(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk, from the moment that the AI is on."""
     out = tmp_path / "out"
     script = tmp_path / "filling.py"
@@ -348,9 +348,9 @@ from vmkla.video.cancellation import Cancellation
 
 class Screen(FileScreen):
     on = after = 0
-    def show(self, picture):
-        super().show(picture)
-        self.on += picture.status.ai.value == "on"
+    def show(self, shown):
+        super().show(shown)
+        self.on += shown.status.ai.value == "on"
         if self.on == 1 and not self.after:
             hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
             resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))

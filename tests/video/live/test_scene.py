@@ -17,7 +17,7 @@ Image = npt.NDArray[np.uint8]
 
 
 def texture(seed: int, height: int = 120, width: int = 160, *, level: float = 120) -> Image:
-    """A smooth random picture."""
+    """A smooth random frame."""
     noise = np.random.default_rng(seed).normal(0, 1, (height, width, 3)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), 8)
     return np.clip(level + 50 * smooth / smooth.std(), 0, 255).astype(np.uint8)
@@ -38,7 +38,7 @@ def test_a_thumbnail_of_any_size(hw: tuple[int, int]) -> None:
     assert change(small, small) == 0
 
 
-def test_a_thumbnail_holds_no_view_of_the_picture() -> None:
+def test_a_thumbnail_holds_no_view_of_the_frame() -> None:
     rgb = texture(2, 90, 110)  # smaller than a thumbnail, so nothing is shrunk
     small = thumbnail(rgb)
     grey, coarse = small.grey.copy(), small.coarse.copy()
@@ -69,11 +69,11 @@ def test_darkness_and_light() -> None:
 def test_the_border_of_the_endoscope_does_not_dilute_a_cut() -> None:
     small = [texture(seed, 120, 160) for seed in (5, 6)]
     framed = []
-    for picture in small:
+    for image in small:
         frame = np.zeros((360, 480, 3), np.uint8)
-        frame[120:240, 160:320] = picture
+        frame[120:240, 160:320] = image
         framed.append(frame)
-    plain = change(*(thumbnail(picture) for picture in small))
+    plain = change(*(thumbnail(image) for image in small))
     assert plain > CUT_LIMIT
     assert change(*(thumbnail(frame) for frame in framed)) == pytest.approx(plain, rel=0.15)
 
@@ -82,7 +82,7 @@ def test_sensor_noise_is_no_change() -> None:
     rng = np.random.default_rng(1)
     rgb = texture(7).astype(np.int16)
     noisy = [np.clip(rgb + rng.normal(0, 8, rgb.shape), 0, 255).astype(np.uint8) for _ in range(2)]
-    assert change(*(thumbnail(picture) for picture in noisy)) < CUT_LIMIT / 3
+    assert change(*(thumbnail(image) for image in noisy)) < CUT_LIMIT / 3
 
 
 def test_rendered_clips_move_without_cuts_and_differ_from_each_other() -> None:

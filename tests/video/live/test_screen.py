@@ -1,4 +1,4 @@
-"""What reaches the display buffer: the picture's own pixels, and below them what may be believed."""
+"""What reaches the display buffer: the frame's own pixels, and below them what may be believed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import pytest
 
 from vmkla.errors import MissingDependencyError
 from vmkla.segment.findings import Findings, Region
-from vmkla.video.live.frame import AiState, LivePicture, LiveResult, LiveStatus, SignalState
+from vmkla.video.live.frame import AiState, LiveFrame, LiveResult, LiveStatus, SignalState
 from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.screen import FileScreen, NullScreen, Screen, Shown, WindowScreen
-from vmkla.video.live.status_strip import DisplayBuffer, draw_strip, no_signal_picture, strip_height_px
+from vmkla.video.live.status_strip import DisplayBuffer, draw_strip, no_signal_frame, strip_height_px
 
 ON = LiveStatus(AiState.ON)
 STATES = [
@@ -43,11 +43,11 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def shown(rgb: np.ndarray, status: LiveStatus = ON, sequence: int = 1) -> Shown:
-    return Shown(sequence, rgb, LivePicture(sequence, time.monotonic(), rgb), status)
+    return Shown(sequence, rgb, LiveFrame(sequence, time.monotonic(), rgb), status)
 
 
 def marked(rgb: np.ndarray) -> Shown:
-    """A picture with a box in its middle as a finding."""
+    """A frame with a box in its middle as a finding."""
     height, width = rgb.shape[:2]
     mask = np.zeros((height, width), np.uint8)
     mask[height // 4 : height // 2, width // 4 : width // 2] = 1
@@ -56,19 +56,17 @@ def marked(rgb: np.ndarray) -> Shown:
     box = Rect(width // 4, height // 4, width // 2 - width // 4, height // 2 - height // 4)
     area = int(mask.sum())
     findings = Findings(mask, (Region(box, area, 1, 0.9, 0.9),), 0.9)
-    picture = LivePicture(3, 10.0, rgb)
+    frame = LiveFrame(3, 10.0, rgb)
     board = MarkerBoard()
     marker = board.prepare(LiveResult(3, 10.0, 10.01, (height, width), findings, {}))
-    drawn_rgb, drawn = board.draw(picture, marker)
+    drawn_rgb, drawn = board.draw(frame, marker)
     assert drawn is not None
-    return Shown(3, drawn_rgb, picture, ON, drawn.sequence, 0.0, drawn)
+    return Shown(3, drawn_rgb, frame, ON, drawn.sequence, 0.0, drawn)
 
 
 @pytest.mark.parametrize("size_hw", [(360, 480), (1080, 1920), (33, 65), (64, 40)])
 @pytest.mark.parametrize("bgr", [False, True])
-def test_the_picture_rows_are_the_picture_and_the_strip_lies_below(
-    size_hw: tuple[int, int], bgr: bool
-) -> None:
+def test_the_frame_rows_are_the_frame_and_the_strip_lies_below(size_hw: tuple[int, int], bgr: bool) -> None:
     rgb = noise(*size_hw)
     rgb.flags.writeable = False
     buffer = DisplayBuffer(bgr=bgr)
@@ -100,8 +98,8 @@ def test_what_the_strip_says_follows_status_and_size() -> None:
 
 
 def test_no_signal_is_black_with_words() -> None:
-    picture = no_signal_picture(360, 480)
-    lit = picture.any(axis=2)
+    frame = no_signal_frame(360, 480)
+    lit = frame.any(axis=2)
     assert 0.005 < lit.mean() < 0.1
     rows, columns = np.nonzero(lit)
     assert abs(rows.mean() - 180) < 20 and abs(columns.mean() - 240) < 20
@@ -112,7 +110,7 @@ def test_a_file_screen_says_what_was_in_the_display_buffer(tmp_path: Path) -> No
     rgb = noise(120, 160)
     screen.show(shown(rgb, STATES[1]))
     screen.show(marked(rgb))
-    screen.show(Shown(0, no_signal_picture(120, 160), None, STATES[4]))
+    screen.show(Shown(0, no_signal_frame(120, 160), None, STATES[4]))
     screen.close()
     screen.close()
     plain, with_marker, black = (json.loads(line) for line in open(tmp_path / "frames.jsonl"))
@@ -173,7 +171,7 @@ def display() -> Iterator[str]:
 WINDOW = """
 import subprocess, sys, time
 import cv2, numpy as np
-from vmkla.video.live.frame import AiState, LivePicture, LiveStatus
+from vmkla.video.live.frame import AiState, LiveFrame, LiveStatus
 from vmkla.video.live.screen import Shown, WindowScreen
 
 rgb = np.random.default_rng(0).integers(0, 256, (360, 480, 3), dtype=np.uint8)
@@ -199,14 +197,14 @@ def in_a_window(display: str, body: str) -> str:
 SHOW = """
 def show(count, status=LiveStatus(AiState.ON), size=1):
     for number in range(count):
-        picture = np.repeat(np.repeat(rgb, size, 0), size, 1)
-        screen.show(Shown(1, picture, LivePicture(1, time.monotonic(), picture), status))
+        frame = np.repeat(np.repeat(rgb, size, 0), size, 1)
+        screen.show(Shown(1, frame, LiveFrame(1, time.monotonic(), frame), status))
         time.sleep(0.02)
 """
 
 
-def test_the_window_shows_the_pictures_own_pixels(display: str, tmp_path: Path) -> None:
-    """Read back from the virtual display: each pixel of the picture, and the strip below it."""
+def test_the_window_shows_the_frames_own_pixels(display: str, tmp_path: Path) -> None:
+    """Read back from the virtual display: each pixel of the frame, and the strip below it."""
     dump = tmp_path / "screen.xwd"
     body = f"""{SHOW}
 show(25, LiveStatus(AiState.OFF, "worker ended"))
@@ -235,7 +233,7 @@ def read_xwd(path: Path) -> np.ndarray:
     return np.ascontiguousarray(pixels[..., 2::-1])
 
 
-def test_the_window_follows_the_pictures_size(display: str) -> None:
+def test_the_window_follows_the_frames_size(display: str) -> None:
     body = f"""{SHOW}
 for size in (1, 2, 1):
     show(10, size=size)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from vmkla.errors import BadInputError, UsageError
 from vmkla.segment.preprocess import Rect
 from vmkla.video.channel import ChannelClosedError
-from vmkla.video.live.frame import LivePicture
+from vmkla.video.live.frame import LiveFrame
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError
 from vmkla.video.live.recording.disk_writer import INDEX, Block, DiskWriter, Index, SegmentFile, read_index
 from vmkla.video.live.recording.recorder import RecordOptions
@@ -150,9 +150,9 @@ class TestStream:
             if index in (10, 11, 30):
                 continue
             rgb = large[index] if 20 <= index < 35 else small[index]
-            stream.write(LivePicture(index + 1, float(captured_s), rgb.copy()))
+            stream.write(LiveFrame(index + 1, float(captured_s), rgb.copy()))
             given_.append((index + 1, float(captured_s), rgb.shape[:2]))
-        stream.write(LivePicture(50, float(times[-1]), small[-1].copy()))  # once more
+        stream.write(LiveFrame(50, float(times[-1]), small[-1].copy()))  # once more
         stream.close()
         assert disk.close(10)
         assert (stream.counts.written, stream.counts.repeated) == (47, 1)
@@ -184,14 +184,14 @@ class TestStream:
     def test_hidden_regions_are_black_in_the_decoded_pixels(
         self, tmp_path: Path, make_frames: MakeFrames, read_back: ReadBack
     ) -> None:
-        rects = (Rect(4, 6, 30, 12), Rect(100, 70, 60, 50))  # the second reaches beyond the picture
+        rects = (Rect(4, 6, 30, 12), Rect(100, 70, 60, 50))  # the second reaches beyond the frame
         disk = writer(tmp_path / "rec")
         stream = stream_of(disk, rects=rects)
         now_s = time.monotonic()
         small, large = (make_frames(6, 96, 128), make_frames(6, 192, 256))
         for index, frame in enumerate([*small, *large]):
             bright = np.maximum(frame, 90)
-            stream.write(LivePicture(index + 1, now_s + index / 30, bright))
+            stream.write(LiveFrame(index + 1, now_s + index / 30, bright))
         stream.close()
         assert disk.close(10)
         first = read_back(tmp_path / "rec" / "raw-000001.mp4")[0]
@@ -199,8 +199,8 @@ class TestStream:
         assert len(first) == len(second) == 6
         for image in first:
             assert image[8:16, 6:32].max() < 24 and image[72:, 102:].max() < 24
-            assert image[24:60, 40:90].mean() > 80  # the rest is the picture
-        for image in second:  # twice as large: the text may have stayed, or have grown with the picture
+            assert image[24:60, 40:90].mean() > 80  # the rest is the frame
+        for image in second:  # twice as large: the text may have stayed, or have grown with the frame
             assert image[8:16, 6:32].max() < 24 and image[14:34, 10:66].max() < 24
             assert image[72:118, 102:158].max() < 24 and image[142:, 202:].max() < 24
             assert image[48:66, 80:180].mean() > 80
@@ -216,17 +216,17 @@ class TestStream:
             stream = stream_of(disk, rects=(Rect(5, 7, 31, 13),))
             for index, frame in enumerate(make_frames(8, 96, 128)):
                 frame[7:20, 5:36] = rng.integers(0, 255, (13, 31, 3))
-                stream.write(LivePicture(index + 1, 1000 + index / 32, frame))
+                stream.write(LiveFrame(index + 1, 1000 + index / 32, frame))
             stream.close()
             assert disk.close(10)
             files.append((tmp_path / name / "raw-000001.mp4").read_bytes())
         assert len(files[0]) > 1000 and files[0] == files[1]
 
-    def test_a_rectangle_outside_the_picture_stops_recording(self, tmp_path: Path) -> None:
+    def test_a_rectangle_outside_the_frame_stops_recording(self, tmp_path: Path) -> None:
         disk = writer(tmp_path / "rec")
         stream = stream_of(disk, rects=(Rect(640, 0, 10, 10),))
-        with pytest.raises(RecordingStoppedError, match=r"640,0,10,10 is not in the picture of 64x48"):
-            stream.write(LivePicture(1, time.monotonic(), np.zeros((48, 64, 3), np.uint8)))
+        with pytest.raises(RecordingStoppedError, match=r"640,0,10,10 is not in the frame of 64x48"):
+            stream.write(LiveFrame(1, time.monotonic(), np.zeros((48, 64, 3), np.uint8)))
         assert disk.close(10)
         assert last_number(tmp_path / "rec") == 0
 
@@ -253,7 +253,7 @@ class TestStream:
     def test_a_segment_that_nothing_comes_for_is_closed(self, tmp_path: Path) -> None:
         disk = writer(tmp_path / "rec")
         stream = stream_of(disk, segment_s=0.2)
-        stream.write(LivePicture(1, time.monotonic(), np.zeros((48, 64, 3), np.uint8)))
+        stream.write(LiveFrame(1, time.monotonic(), np.zeros((48, 64, 3), np.uint8)))
         stream.rest()
         assert [row["event"] for row in _rows(tmp_path / "rec", 1)] == ["opened"]
         time.sleep(0.25)
@@ -296,7 +296,7 @@ class TestDisk:
         try:
             disk = writer(tmp_path / "a" / "rec")
             stream = stream_of(disk)
-            stream.write(LivePicture(1, time.monotonic(), np.zeros((48, 64, 3), np.uint8)))
+            stream.write(LiveFrame(1, time.monotonic(), np.zeros((48, 64, 3), np.uint8)))
             stream.close()
             assert disk.close(10)
         finally:
@@ -325,7 +325,7 @@ class TestDisk:
         now_s = time.monotonic()
         frames = make_frames(fails_after + 200, 96, 128)
         for index in range(fails_after):
-            stream.write(LivePicture(index + 1, now_s + index / 30, frames[index]))
+            stream.write(LiveFrame(index + 1, now_s + index / 30, frames[index]))
         while disk.busy_s or disk._jobs._items:
             time.sleep(0.01)
         real_pwrite = os.pwrite
@@ -338,7 +338,7 @@ class TestDisk:
         monkeypatch.setattr(os, "pwrite", half)
         with pytest.raises(ChannelClosedError):
             for index in range(fails_after, fails_after + 200):
-                stream.write(LivePicture(index + 1, now_s + index / 30, frames[index]))
+                stream.write(LiveFrame(index + 1, now_s + index / 30, frames[index]))
                 time.sleep(0.01)
         disk.close(10)
         assert disk.failure == "disk full"
@@ -353,11 +353,11 @@ class TestDisk:
         stream = stream_of(disk)
         frames, now_s = make_frames(60, 48, 64), time.monotonic()
         for index in range(10):
-            stream.write(LivePicture(index + 1, now_s + index / 30, frames[index]))
+            stream.write(LiveFrame(index + 1, now_s + index / 30, frames[index]))
         disk._guard = DiskGuard(tmp_path / "rec", 1 << 62)
         with pytest.raises(ChannelClosedError):
             for index in range(10, 60):
-                stream.write(LivePicture(index + 1, now_s + index / 30, frames[index]))
+                stream.write(LiveFrame(index + 1, now_s + index / 30, frames[index]))
                 time.sleep(0.02)
         disk.close(10)
         assert disk.failure.startswith("disk nearly full: ") and "rec" not in disk.failure
@@ -412,7 +412,7 @@ class TestDisk:
             monkeypatch.setattr(os, name, sync)
         disk = writer(tmp_path / "rec", sync_s=1000)
         stream = stream_of(disk)
-        stream.write(LivePicture(1, time.monotonic(), np.zeros((48, 64, 3), np.uint8)))
+        stream.write(LiveFrame(1, time.monotonic(), np.zeros((48, 64, 3), np.uint8)))
         stream.close()
         assert disk.close(10)
         assert synced == ["rec", INDEX, "raw-000001.mp4", "raw-000001.mp4", INDEX]

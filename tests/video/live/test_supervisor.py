@@ -28,7 +28,7 @@ from vmkla.engines import load_runner
 from vmkla.errors import VmklaError
 from vmkla.segment.preprocess import Rect
 from vmkla.segment.self_test import known_output
-from vmkla.video.live.frame import AiState, LivePicture, LiveResult
+from vmkla.video.live.frame import AiState, LiveFrame, LiveResult
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.network.generation import Generation
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits, WorkerOptions
@@ -62,7 +62,7 @@ class Log:
 
 
 class Live:
-    """A camera that shows pictures of one value at 30 a second, and a supervised worker."""
+    """A camera that shows frames of one value at 30 a second, and a supervised worker."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Live:
         self.rgb = np.full((60, 80, 3), commanded.HEALTHY, np.uint8)
         self.rgb[10:30, 20:50] = 255
         self.healthy = self.rgb
-        self.held = False  # while it is, no picture comes
+        self.held = False  # while it is, no frame comes
         self.gaps_s: list[float] = []
         self._ending = threading.Event()
         self._camera = threading.Thread(target=self._show)
@@ -90,13 +90,13 @@ class Live:
             if self.held:
                 continue
             sequence += 1
-            self.ring.publish(LivePicture(sequence, time.monotonic(), self.rgb))
+            self.ring.publish(LiveFrame(sequence, time.monotonic(), self.rgb))
             now_s = time.monotonic()
             self.gaps_s.append(now_s - last_s)
             last_s = now_s
 
     def command(self, value: int) -> None:
-        """Every pixel of the pictures from now on."""
+        """Every pixel of the frames from now on."""
         self.rgb = np.full((60, 80, 3), value, np.uint8)
 
     def wait(self, state: AiState, reason: str = "", *, within_s: float = LONG_S) -> str:
@@ -148,7 +148,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def test_results_are_of_their_pictures() -> None:
+def test_results_are_of_their_frames() -> None:
     taken: list[LiveResult] = []
     with live(on_result=taken.append) as show:
         assert show.supervisor.state[0] is AiState.STARTING
@@ -351,7 +351,7 @@ def test_another_model_in_its_place_fails_the_self_test(tmp_path: Path) -> None:
         show.wait(AiState.ON)
 
 
-def test_a_network_that_goes_wrong_while_there_is_no_picture_is_found_out(tmp_path: Path) -> None:
+def test_a_network_that_goes_wrong_while_there_is_no_frame_is_found_out(tmp_path: Path) -> None:
     file = tmp_path / "drift"
     file.touch()
     options = WorkerOptions(idle_test_s=0.05)
@@ -504,7 +504,7 @@ def test_a_worker_that_cannot_be_started_keeps_no_descriptor() -> None:
         else:
             generation.kill()
             break
-        ring.publish(LivePicture(1, time.monotonic(), np.zeros((8, 8, 3), np.uint8)))  # closes what left
+        ring.publish(LiveFrame(1, time.monotonic(), np.zeros((8, 8, 3), np.uint8)))  # closes what left
         assert os.listdir("/proc/self/fd") == before, count
     assert 8 < count < 63
     ring.close()

@@ -39,7 +39,7 @@ def area(probability: Floats, threshold: float = THRESHOLD) -> int:
 
 
 def steadied(planes: list[Floats], **options: Any) -> list[Floats]:
-    """A stream of 30 pictures a second through a new filter."""
+    """A stream of 30 frames a second through a new filter."""
     filter_ = TemporalFilter(TemporalOptions(**options), THRESHOLD)
     return [filter_.apply(plane, 1000 + index * STEP_S) for index, plane in enumerate(planes)]
 
@@ -156,18 +156,18 @@ def test_all_is_forgotten_after(how: str) -> None:
     filter_.apply(blob(0.9), 10.0, before)
     weak = blob(0.4)
     assert area(filter_.apply(weak, 10.0 + STEP_S, before)) > 0
-    at_s, picture = 10.0 + 2 * STEP_S, before
+    at_s, frame = 10.0 + 2 * STEP_S, before
     if how == "gap":
         at_s += RESET_AFTER_S
     elif how == "backwards":
         at_s = 9.0
     elif how == "cut":
-        picture = other
+        frame = other
     elif how == "reset":
         filter_.reset()
     else:
         weak = np.ascontiguousarray(weak[:, :60])
-    steady = filter_.apply(weak, at_s, picture)
+    steady = filter_.apply(weak, at_s, frame)
     np.testing.assert_array_equal(steady, weak)
 
 

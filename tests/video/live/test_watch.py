@@ -64,11 +64,11 @@ class Act:
         self.pulse = replace(self.pulse, stage="ready", self_tests=0)
 
     def show(self) -> None:
-        """A picture comes now."""
+        """A frame comes now."""
         self.newest = (1 if self.newest is None else self.newest[0] + 1, self.now_s)
 
     def answer(self, sequence: int | None = None, captured_s: float | None = None) -> None:
-        """The worker's result for a picture; the newest, unless told otherwise."""
+        """The worker's result for a frame; the newest, unless told otherwise."""
         assert self.newest is not None
         findings = Findings(np.zeros((4, 4), np.uint8))
         self.result = LiveResult(
@@ -80,11 +80,11 @@ class Act:
             {},
         )
 
-    def work(self, pictures: int, *, lag_s: float = 0.03) -> list[tuple[AiState, str] | Fault]:
-        """A worker that needs ``lag_s`` for each of 30 pictures a second; gives the verdict of each tick."""
+    def work(self, frames: int, *, lag_s: float = 0.03) -> list[tuple[AiState, str] | Fault]:
+        """A worker that needs ``lag_s`` for each of 30 frames a second; gives the verdict of each tick."""
         verdicts: list[tuple[AiState, str] | Fault] = []
         busy: tuple[int, float] | None = None
-        end_s = self.now_s + pictures * FRAME_S - 1e-9
+        end_s = self.now_s + frames * FRAME_S - 1e-9
         next_s = self.now_s
         while self.now_s < end_s:
             if self.now_s >= next_s:
@@ -163,17 +163,17 @@ def test_a_worker_that_is_just_not_fast_enough_does_not_flicker(on: Act) -> None
     assert (OFF, "too slow") in verdicts and changes <= 2
 
 
-def test_no_pictures_are_not_the_workers_fault(on: Act) -> None:
+def test_no_frames_are_not_the_workers_fault(on: Act) -> None:
     assert {on.tick() for _ in range(500)} == {(ON, "")}
     on.now_s += 0.01
     on.show()
-    assert on.tick() == (OFF, "catching up")  # the picture that is shown now is covered by nothing yet
+    assert on.tick() == (OFF, "catching up")  # the frame that is shown now is covered by nothing yet
     on.answer()
     on.tick()
     assert on.work(30)[-1] == (ON, "")
 
 
-def test_after_a_gap_the_first_covered_picture_is_believed_at_once(on: Act) -> None:
+def test_after_a_gap_the_first_covered_frame_is_believed_at_once(on: Act) -> None:
     """Also where the first inference takes long: only a network that is slow again settles first."""
     on.now_s += 60
     on.show()

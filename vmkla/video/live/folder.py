@@ -83,4 +83,4 @@ def open_folder(path: Path, *, exist_ok: bool) -> LiveFolder:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            return LiveFolder(path, full=True)  # the picture matters more than the report
+            return LiveFolder(path, full=True)  # the frame matters more than the report

@@ -1,4 +1,4 @@
-"""What passes between the parts of live mode: pictures, results, and what the screen says."""
+"""What passes between the parts of live mode: frames, results, and what the screen says."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from vmkla.segment.findings import Findings
 
-MAX_PICTURE_BYTES = 3 * 3840 * 2160
-"""The largest picture that is taken: 4K UHD in RGB."""
+MAX_FRAME_BYTES = 3 * 3840 * 2160
+"""The largest frame that is taken: 4K UHD in RGB."""
 
 
 class AiState(str, Enum):
     """Whether markers may be believed.
 
-    ``ON`` alone means that the picture shown is covered by a result that is young enough.
+    ``ON`` alone means that the frame shown is covered by a result that is young enough.
     """
 
     STARTING = "starting"
@@ -35,11 +35,11 @@ class SignalState(str, Enum):
 
 
 @dataclass(frozen=True, eq=False)
-class LivePicture:
-    """One picture of the source, as it came.
+class LiveFrame:
+    """One frame of the source, as it came.
 
     Attributes:
-        sequence: rises by one with every picture that the source gave, from 1; never reused in a run.
+        sequence: rises by one with every frame that the source gave, from 1; never reused in a run.
         captured_s: when it was whole in memory, seconds of ``time.monotonic()``.
         rgb: (H, W, 3) uint8; nobody changes it.
         damaged: the decoder had to conceal missing data.
@@ -53,12 +53,12 @@ class LivePicture:
 
 @dataclass(frozen=True, eq=False)
 class LiveResult:
-    """What the worker found in one picture.
+    """What the worker found in one frame.
 
     Attributes:
-        sequence, captured_s: of the picture that it was computed from.
+        sequence, captured_s: of the frame that it was computed from.
         finished_s: when the worker had it, seconds of ``time.monotonic()``.
-        frame_hw: height and width of that picture, px.
+        frame_hw: height and width of that frame, px.
         findings: mask of ``frame_hw``, boxes and the largest probability.
         latency_ms: by stage: ``preprocess``, ``inference``, ``postprocess``.
         deinterlaced: the network saw one field of the frame.
@@ -75,7 +75,7 @@ class LiveResult:
 
 @dataclass(frozen=True)
 class LiveStatus:
-    """What the screen says beside the picture.
+    """What the screen says beside the frame.
 
     Attributes:
         ai: see ``AiState``.

@@ -1,4 +1,4 @@
-"""From accepted results to markers that are ready to be painted, beside the picture path."""
+"""From accepted results to markers that are ready to be painted, beside the frame path."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LiveAi:
         marker: of the newest result; None before the first, and after one that cannot be drawn.
         results: how many were made into markers.
         deinterlaced: of these, the ones for which the network saw one field of the frame.
-        latency_ms: of the worker, by stage, and ``worker``: from a picture's capture to its result.
+        latency_ms: of the worker, by stage, and ``worker``: from a frame's capture to its result.
     """
 
     def __init__(self, board: MarkerBoard, events: EventLog) -> None:

@@ -1,6 +1,6 @@
-"""The display loop: a picture comes, its marker is decided, it is shown, and then handed to the others.
+"""The display loop: a frame comes, its marker is decided, it is shown, and then handed to the others.
 
-It waits for the next picture and for nothing else. What the worker, the recorder or the monitor do is read
+It waits for the next frame and for nothing else. What the worker, the recorder or the monitor do is read
 from attributes that other threads replace; what they get is put where they may take it.
 """
 
@@ -12,22 +12,22 @@ from dataclasses import replace
 from typing import Protocol
 
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.frame import AiState, LivePicture, LiveStatus, SignalState
+from vmkla.video.live.frame import AiState, LiveFrame, LiveStatus, SignalState
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
 from vmkla.video.live.network.watch import NO_RESULT
 from vmkla.video.live.screen import Screen, Shown
 from vmkla.video.live.sources.capture import Capture
-from vmkla.video.live.status_strip import no_signal_picture
+from vmkla.video.live.status_strip import no_signal_frame
 from vmkla.video.live.tallies import Tallies
 
 TICK_S = 0.01
-"""Without a picture the loop looks this often whether what the strip says still holds."""
+"""Without a frame the loop looks this often whether what the strip says still holds."""
 _QUIET_S = 0.04
-"""Only a word that is not true any more is taken back before so long: the next picture is near."""
+"""Only a word that is not true any more is taken back before so long: the next frame is near."""
 _BLACK_EVERY_S = 0.1
 _TELL_S = 1.0
-_FIRST_HW = (480, 640)  # of the black picture before any other came
+_FIRST_HW = (480, 640)  # of the black frame before any other came
 
 _SIGNAL_REASONS = {
     SignalState.LOST: "no signal",
@@ -50,18 +50,18 @@ class Ai(Protocol):
 
 
 class DisplayLoop:
-    """The picture path of one run. ``run`` belongs on the main thread where the screen is a window.
+    """The frame path of one run. ``run`` belongs on the main thread where the screen is a window.
 
     Args:
-        capture: gives the pictures; started.
+        capture: gives the frames; started.
         screen: takes them.
         ai: see ``Ai``.
         board: decides and paints markers.
-        pictures: where the pictures go for the worker and the recorder, after they were shown.
+        frames: where the frames go for the worker and the recorder, after they were shown.
         shown: where they go as shown, for the recorder and the monitor; None when nobody wants them.
         tallies: counts.
         events: is told when the AI state changes.
-        max_staleness_s: a result covers pictures captured at most so much later than its own.
+        max_staleness_s: a result covers frames captured at most so much later than its own.
         recording: whether frames are being written; None when nobody asked for it.
     """
 
@@ -71,7 +71,7 @@ class DisplayLoop:
         screen: Screen,
         ai: Ai,
         board: MarkerBoard,
-        pictures: FrameRing,
+        frames: FrameRing,
         shown: FrameRing | None,
         tallies: Tallies,
         events: EventLog,
@@ -83,7 +83,7 @@ class DisplayLoop:
         self._screen = screen
         self._ai = ai
         self._board = board
-        self._pictures = pictures
+        self._frames = frames
         self._shown_ring = shown
         self._tallies = tallies
         self._events = events
@@ -94,18 +94,18 @@ class DisplayLoop:
         self._told_s: dict[tuple[AiState, str], float] = {}
 
     def run(self, stopped: Callable[[], bool], until_s: float | None = None) -> str:
-        """Show pictures until something ends it.
+        """Show frames until something ends it.
 
         Args:
-            stopped: asked between pictures.
+            stopped: asked between frames.
             until_s: a time of ``time.monotonic()``; None sets no end.
         Returns:
             Why it ended: ``"stopped"``, ``"closed"`` (the window), ``"source ended"`` or ``"time is over"``.
         """
         while True:
-            picture = self._capture.take(TICK_S)
-            if picture is not None:
-                self._show(picture)
+            frame = self._capture.take(TICK_S)
+            if frame is not None:
+                self._show(frame)
             elif self._capture.ended:
                 return "source ended"
             else:
@@ -118,57 +118,57 @@ class DisplayLoop:
             if until_s is not None and time.monotonic() >= until_s:
                 return "time is over"
 
-    def _show(self, picture: LivePicture) -> None:
-        """The way of one picture. What comes after the hand-over adds nothing to its delay."""
+    def _show(self, frame: LiveFrame) -> None:
+        """The way of one frame. What comes after the hand-over adds nothing to its delay."""
         marker = self._ai.marker
-        status = self._status(marker, picture.captured_s)
+        status = self._status(marker, frame.captured_s)
         try:
-            rgb, drawn = self._board.draw(picture, marker if status.ai is AiState.ON else None)
-        except Exception as error:  # whatever it is, the picture itself is whole
-            rgb, drawn = picture.rgb, None
+            rgb, drawn = self._board.draw(frame, marker if status.ai is AiState.ON else None)
+        except Exception as error:  # whatever it is, the frame itself is whole
+            rgb, drawn = frame.rgb, None
             status = replace(status, ai=AiState.OFF, ai_reason=NOT_DRAWN)
             self._events.add("drawing failed", type(error).__name__, cause=str(error))
         shown = Shown(
-            picture.sequence,
+            frame.sequence,
             rgb,
-            picture,
+            frame,
             status,
             marker_sequence=None if drawn is None else drawn.sequence,
-            marker_age_ms=None if drawn is None else (picture.captured_s - drawn.captured_s) * 1e3,
+            marker_age_ms=None if drawn is None else (frame.captured_s - drawn.captured_s) * 1e3,
             marker=drawn,
         )
         self._hand_over(shown)
-        self._pictures.publish(picture)
+        self._frames.publish(frame)
         if self._shown_ring is not None:
-            as_shown = LivePicture(picture.sequence, picture.captured_s, rgb, picture.damaged)
+            as_shown = LiveFrame(frame.sequence, frame.captured_s, rgb, frame.damaged)
             self._shown_ring.publish(as_shown)
 
     def _tick(self) -> None:
-        """No picture came: what is on the screen must still be true."""
+        """No frame came: what is on the screen must still be true."""
         now_s = time.monotonic()
         last = self._last
         status = self._status(self._ai.marker, now_s, between=True)
         if status.signal is SignalState.LOST:
-            if last is None or last.picture is not None or last.status != status:
+            if last is None or last.frame is not None or last.status != status:
                 self._board.clear()
             elif now_s - self._last_s < _BLACK_EVERY_S:
                 return
             height_px, width_px = _FIRST_HW if last is None else last.rgb.shape[:2]
-            black = last.rgb if last is not None and last.picture is None else None
+            black = last.rgb if last is not None and last.frame is None else None
             if black is None:
-                black = no_signal_picture(height_px, width_px)
+                black = no_signal_frame(height_px, width_px)
             self._hand_over(Shown(0, black, None, status))
-        elif last is not None and last.picture is not None and last.status != status:
+        elif last is not None and last.frame is not None and last.status != status:
             false = last.status.ai is AiState.ON or last.status.signal is not status.signal
             if not false and now_s - self._last_s < _QUIET_S:
                 return
-            # The same picture again, since the strip has something new to say; without AI, without marker.
+            # The same frame again, since the strip has something new to say; without AI, without marker.
             on = status.ai is AiState.ON and last.marker is not None
             self._hand_over(
                 Shown(
                     last.sequence,
-                    last.rgb if on else last.picture.rgb,
-                    last.picture,
+                    last.rgb if on else last.frame.rgb,
+                    last.frame,
                     status,
                     marker_sequence=last.marker_sequence if on else None,
                     marker_age_ms=last.marker_age_ms if on else None,
@@ -191,7 +191,7 @@ class DisplayLoop:
                 self._events.add(f"screen ai {now[0].value}", now[1], sequence=shown.sequence)
 
     def _status(self, marker: Marker | None, at_s: float, *, between: bool = False) -> LiveStatus:
-        """What may be said of a picture captured at ``at_s``, or of the time ``between`` two pictures."""
+        """What may be said of a frame captured at ``at_s``, or of the time ``between`` two frames."""
         ai, reason = self._ai.state
         signal = self._capture.signal
         if ai is AiState.ON and signal is not SignalState.GOOD:
@@ -201,6 +201,6 @@ class DisplayLoop:
             if marker is None or at_s - marker.captured_s > self._max_staleness_s:
                 ai, reason = AiState.OFF, NO_RESULT
         elif ai is AiState.ON and self._last is not None and self._last.status.ai is not AiState.ON:
-            # What was said of the picture on the screen stays: it has no marker, and gets none any more.
+            # What was said of the frame on the screen stays: it has no marker, and gets none any more.
             ai, reason = self._last.status.ai, self._last.status.ai_reason
         return LiveStatus(ai, "" if ai is AiState.ON else reason, signal, self._recording())

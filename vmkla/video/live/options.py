@@ -30,18 +30,18 @@ class LiveOptions:
         overlay: how findings are drawn.
         alpha: opacity of what is drawn, 0 to 1; None takes the style's default.
         roi: field of view, in place of the model's own: ``"auto"``, ``"none"`` or a ``Rect``.
-        max_staleness_ms: a marker is drawn on pictures captured at most so much later than the one that it
+        max_staleness_ms: a marker is drawn on frames captured at most so much later than the one that it
             was computed from; 0 draws it on that one alone.
         motion: move markers along with what they mark.
         temporal: hysteresis, least size and least age of findings; None uses none of them.
-        record: write the pictures, raw and with markers.
+        record: write the frames, raw and with markers.
         segment_s: length of a recorded file.
-        hide: rectangles with burned-in text that recordings do not get, in pixels of the picture.
+        hide: rectangles with burned-in text that recordings do not get, in pixels of the frame.
         monitor: host and port of the monitor page; None serves none.
         monitor_token: what a reader of the page must give; needed off the loopback interface.
         loop: begin a file anew when it ends.
         duration_s: end after so long; None runs until the source ends or somebody stops it.
-        drop_budget: fraction of the received pictures that may be dropped before the run counts as degraded.
+        drop_budget: fraction of the received frames that may be dropped before the run counts as degraded.
         exist_ok: replace the outputs of an earlier run in ``out_dir``.
         deinterlace: ``"auto"`` has the network see one field of frames that look interlaced; ``"yes"`` and
             ``"no"`` settle it. What is shown and recorded stays as it is.
@@ -81,12 +81,12 @@ class LiveOptions:
         if self.duration_s is not None and not (self.duration_s > 0 and math.isfinite(self.duration_s)):
             raise UsageError(f"duration is {self.duration_s:g} s, expected more than 0")
         if not 0 <= self.drop_budget <= 1:
-            raise UsageError(f"the budget of dropped pictures is {self.drop_budget:g}, expected 0 to 1")
+            raise UsageError(f"the budget of dropped frames is {self.drop_budget:g}, expected 0 to 1")
         for rect in self.hide:
             if rect.w < 1 or rect.h < 1 or rect.x < 0 or rect.y < 0:
                 raise UsageError(
                     f"a rectangle to hide is {rect.x},{rect.y},{rect.w},{rect.h}, expected X,Y,W,H in pixels "
-                    "of the picture",
+                    "of the frame",
                     hint="For instance: --hide 0,0,160,40",
                 )
         if self.hide and not self.record:

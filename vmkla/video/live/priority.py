@@ -1,4 +1,4 @@
-"""What makes all else give way to the picture: switches, memory, priorities, and children deaf to Ctrl-C."""
+"""What makes all else give way to the frame: switches, memory, priorities, and children deaf to Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _SWITCH_S = 0.0005
 """How long another thread may keep Python from the display loop; Python's own 5 ms are most of the budget."""
 _NICE = -10
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGEST_BYTES = 32 << 20  # more than a picture of 3840x2160, and the most that glibc takes
+_LARGEST_BYTES = 32 << 20  # more than a frame of 3840x2160, and the most that glibc takes
 _KEPT_BYTES = 512 << 20
 
 
 @contextlib.contextmanager
-def quick_switches() -> Iterator[None]:
+def fast_thread_switches() -> Iterator[None]:
     """Within it, Python and OpenCV keep nobody waiting for another thread; restored after it.
 
-    OpenCV shares large pictures out to threads and waits for the last of them: beside a busy worker that one
-    may not get a core for milliseconds, while one thread does a whole picture in a fraction of one.
+    OpenCV shares large frames out to threads and waits for the last of them: beside a busy worker that one
+    may not get a core for milliseconds, while one thread does a whole frame in a fraction of one.
     """
     switch_s, threads = sys.getswitchinterval(), cv2.getNumThreads()
     sys.setswitchinterval(_SWITCH_S)
@@ -39,7 +39,7 @@ def quick_switches() -> Iterator[None]:
 
 
 def keep_memory() -> bool:
-    """Have memory of pictures that were let go used again, in place of being given back to the system.
+    """Have memory of frames that were let go used again, in place of being given back to the system.
 
     New memory costs a fault for each of its pages, and while one thread takes or gives memory back the others
     wait for theirs. It stays so until the process ends: an allocator's settings cannot be read.
@@ -55,7 +55,7 @@ def keep_memory() -> bool:
 
 
 @contextlib.contextmanager
-def picture_first(*threads: threading.Thread) -> Iterator[bool]:
+def display_first(*threads: threading.Thread) -> Iterator[bool]:
     """Within it, the calling thread and the given ones go before others, where the system allows it.
 
     Linux gives each thread a niceness of its own, and what they start inherits it: so this comes after all
@@ -83,7 +83,7 @@ def picture_first(*threads: threading.Thread) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Threads and processes that are started within it, and what those start, never get SIGINT.
 
     Ctrl-C in a terminal goes to the whole group, and this process alone decides what follows. A child that

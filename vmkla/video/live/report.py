@@ -32,14 +32,14 @@ class LiveReport:
         out_dir: the folder of all outputs.
         outputs: output to path relative to ``out_dir``.
         wall_s: from the beginning to the end of the display loop.
-        received: pictures that the source gave.
-        dropped: cause to pictures that were not shown.
+        received: frames that the source gave.
+        dropped: cause to frames that were not shown.
         damaged: received ones in which the decoder concealed missing data.
-        source_opened: how often the source was opened and gave a picture.
+        source_opened: how often the source was opened and gave a frame.
         tallies: delays, gaps and states; see ``Tallies.to_dict``.
         latency_ms: the worker's, by stage.
         worker: restarts, and results that were refused, by cause.
-        markers_cleared: pictures that went without the newest marker, by cause.
+        markers_cleared: frames that went without the newest marker, by cause.
         events: number of events by kind.
         model, runtime, input, settings: identities, as plain values.
         recording: by stream what was written and missed; None when nothing was to be recorded.
@@ -71,12 +71,12 @@ class LiveReport:
 
     @property
     def shown(self) -> int:
-        """Pictures of the source that reached the screen."""
+        """Frames of the source that reached the screen."""
         return int(self.tallies["shown"])
 
     @property
     def fps(self) -> float:
-        """Pictures shown per second of wall time."""
+        """Frames shown per second of wall time."""
         return self.shown / self.wall_s if self.wall_s > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,18 +140,18 @@ def what_is_missing(
 
     Args:
         tallies: of the run.
-        received: pictures that the source gave.
-        dropped: cause to pictures that were not shown.
+        received: frames that the source gave.
+        dropped: cause to frames that were not shown.
         drop_budget: fraction of them that is no fault.
         recording_stopped: why recording ended before the run did; empty when it did not.
     """
     parts = []
     lost, whole = sum(dropped.values()), received + sum(dropped.values()) - dropped.get("not taken", 0)
     if not received:
-        parts.append("the source gave no picture")
+        parts.append("the source gave no frame")
     elif lost > drop_budget * whole:
         causes = ", ".join(f"{count} {cause}" for cause, count in dropped.items() if count)
-        parts.append(f"{lost} of {whole} pictures were dropped ({causes}), the budget is {drop_budget:.1%}")
+        parts.append(f"{lost} of {whole} frames were dropped ({causes}), the budget is {drop_budget:.1%}")
     status = tallies.status
     if tallies.shown and not tallies.ai_s[AiState.ON]:
         parts.append(f"the AI was never on: {status.ai_reason if status else ''}")

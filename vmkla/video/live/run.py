@@ -1,7 +1,7 @@
 """Live mode, whole: a source, a screen, and beside them what may fail without either noticing.
 
 The display loop runs in the caller's thread. The network, the recorder and the monitor page each have a
-process of their own, and get pictures through shared memory after these were shown.
+process of their own, and get frames through shared memory after these were shown.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
 from vmkla.video.live.network.worker import WorkerOptions
 from vmkla.video.live.options import LiveOptions
-from vmkla.video.live.priority import deaf_to_interrupts, keep_memory, picture_first, quick_switches
+from vmkla.video.live.priority import display_first, fast_thread_switches, interrupts_blocked, keep_memory
 from vmkla.video.live.recording.recorder import Recorder, RecordOptions
 from vmkla.video.live.report import LiveReport, too_slow, what_is_missing
 from vmkla.video.live.screen import FileScreen, Screen
@@ -67,14 +67,14 @@ def run_live(
     """Show a source live, with markers, until it ends or somebody ends it.
 
     Writes ``events.jsonl``, ``report.json`` and, when asked, ``recording/`` into ``options.out_dir``. The
-    picture begins at once: until the network is ready, and whenever it fails, it goes on without markers.
+    frame begins at once: until the network is ready, and whenever it fails, it goes on without markers.
 
     Args:
         load: makes the runner, in a process of its own; picklable.
         address: see ``parse_address``.
         options: what to do.
         cancel: set it to stop; ``stop_on_signals`` makes one that signals set.
-        screen: takes the pictures; closed at the end. A window belongs to the main thread. None writes what
+        screen: takes the frames; closed at the end. A window belongs to the main thread. None writes what
             would be shown to ``frames.jsonl``, see ``FileScreen``.
         make_capture: see ``MakeCapture``.
         limits: of the worker; ``max_staleness_s`` is that of ``options`` all the same.
@@ -82,7 +82,7 @@ def run_live(
     Returns:
         The report, also when ``cancel`` was set without a signal (``outcome`` is then ``"interrupted"``).
     Raises:
-        DegradedError: it ended, but pictures beyond the budget were dropped, the AI was off at the end, or
+        DegradedError: it ended, but frames beyond the budget were dropped, the AI was off at the end, or
             recording stopped before.
         StoppedError: a signal stopped it; everything is closed and written.
         UsageError, BadInputError, MissingDependencyError: it cannot begin.
@@ -126,8 +126,8 @@ class LiveRun:
             self.events = EventLog(folder.path / EVENTS)
             self._closers.append(self.events.close)
             self.capture = make_capture(address, self.events, loop=options.loop)
-            self.pictures = FrameRing(_RAW_SLOTS)
-            self._closers.append(self.pictures.close)
+            self.frames = FrameRing(_RAW_SLOTS)
+            self._closers.append(self.frames.close)
             self.tallies = Tallies()
             self.board = MarkerBoard(options.overlay, options.alpha, options.max_staleness_s, options.motion)
             self.ai = LiveAi(self.board, self.events)
@@ -149,11 +149,11 @@ class LiveRun:
         ended_by = "error"
         keep_memory()
         try:
-            with quick_switches():
-                with deaf_to_interrupts():
+            with fast_thread_switches():
+                with interrupts_blocked():
                     self._start(say)
                 began_s = self.tallies.began_s = time.monotonic()
-                with picture_first(*_threads("vmkla-capture")) as self._first:
+                with display_first(*_threads("vmkla-capture")) as self._first:
                     ended_by = self._loop().run(self._stopper(cancel, say), self._until_s(began_s))
         except BaseException as error:
             self._error = error
@@ -187,7 +187,7 @@ class LiveRun:
             return None
         return Recorder(
             self._folder.path / RECORDING,
-            self.pictures.subscribe(),
+            self.frames.subscribe(),
             self.shown.subscribe(),
             RecordOptions(options.segment_s, options.hide),
             self.events,
@@ -218,7 +218,7 @@ class LiveRun:
         return monitor, writer
 
     def _start(self, say: Callable[[str], None]) -> None:
-        """Begin, the source last: no picture comes before there is time to show it.
+        """Begin, the source last: no frame comes before there is time to show it.
 
         What began is ended by ``_end`` whatever happens here.
         """
@@ -245,7 +245,7 @@ class LiveRun:
             self._screen,
             self.ai,
             self.board,
-            self.pictures,
+            self.frames,
             self.shown,
             self.tallies,
             self.events,
@@ -257,7 +257,7 @@ class LiveRun:
         return None if self._options.duration_s is None else began_s + self._options.duration_s
 
     def _stopper(self, cancel: threading.Event, say: Callable[[str], None]) -> Callable[[], bool]:
-        """Asked between pictures; also tells once why a model cannot be loaded."""
+        """Asked between frames; also tells once why a model cannot be loaded."""
         told = False
 
         def stopped() -> bool:
@@ -267,7 +267,7 @@ class LiveRun:
                 told = True
                 if error.exit_status == UsageError.exit_status:  # no restart and no repair would change that
                     raise error
-                say(f"AI OFF, the picture goes on: {error}")
+                say(f"AI OFF, the video continues: {error}")
             return cancel.is_set()
 
         return stopped
@@ -304,7 +304,7 @@ class LiveRun:
             warnings.append(f"{unwritten} events are not in {EVENTS}: {cause}")
         frames_unwritten, cause = getattr(self._screen, "unwritten", (0, ""))
         if frames_unwritten:
-            warnings.append(f"{frames_unwritten} lines of shown pictures are missing: {cause}")
+            warnings.append(f"{frames_unwritten} lines of shown frames are missing: {cause}")
         if slow := too_slow(self.tallies, self.ai.latency_ms["worker"], options.max_staleness_ms):
             warnings.append(slow)
         recorder = self.recorder
@@ -359,7 +359,7 @@ class LiveRun:
             return (
                 "interrupted",
                 128 + (signum or signal.SIGINT),
-                f"stopped after {self.tallies.shown} pictures; the log and the report are in "
+                f"stopped after {self.tallies.shown} frames; the log and the report are in "
                 f"{self._options.out_dir}",
             )
         counts = self.capture.counts
@@ -378,7 +378,7 @@ def _supervisor(
     return Supervisor(
         load,
         WorkerOptions(options.threshold, options.roi, options.temporal, options.deinterlace),
-        run.pictures,
+        run.frames,
         run.events,
         limits=replace(limits or SupervisorLimits(), max_staleness_s=options.max_staleness_s),
         on_result=run.ai.take,

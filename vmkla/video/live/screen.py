@@ -1,4 +1,4 @@
-"""Where pictures go: a window, a file that proves what was shown, or nowhere."""
+"""Where frames go: a window, a file that proves what was shown, or nowhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vmkla.errors import MissingDependencyError
 from vmkla.files import create_file, output_errors
-from vmkla.video.live.frame import LivePicture, LiveStatus
+from vmkla.video.live.frame import LiveFrame, LiveStatus
 from vmkla.video.live.line_log import LineLog
 from vmkla.video.live.markers.marker_board import Marker
 from vmkla.video.live.status_strip import DisplayBuffer
@@ -29,23 +29,23 @@ _PROBE_S = 20.0
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One picture, as it goes to the screen.
+    """One frame, as it goes to the screen.
 
     Attributes:
-        sequence: of the source's picture; 0 of the black one that stands in for a lost signal.
+        sequence: of the source's frame; 0 of the black one that stands in for a lost signal.
         rgb: (H, W, 3) uint8 with the marker; the source's own array when there is none. Nobody changes it.
-        picture: the source's picture; None where a black one stands in.
+        frame: the source's frame; None where a black one stands in.
         status: what the strip says.
-        marker_sequence: of the picture that the marker was computed from. Set also when the network found
-            nothing there: then the picture is covered and has no marker.
-        marker_age_ms: how much older that picture is than this one.
-        marker: its pixels; None when the picture is not covered.
-        again: this picture was shown before; only what the strip says is new.
+        marker_sequence: of the frame that the marker was computed from. Set also when the network found
+            nothing there: then the frame is covered and has no marker.
+        marker_age_ms: how much older that frame is than this one.
+        marker: its pixels; None when the frame is not covered.
+        again: this frame was shown before; only what the strip says is new.
     """
 
     sequence: int
     rgb: Image
-    picture: LivePicture | None
+    frame: LiveFrame | None
     status: LiveStatus
     marker_sequence: int | None = None
     marker_age_ms: float | None = None
@@ -58,14 +58,14 @@ class Screen(Protocol):
 
     @property
     def handed_over_s(self) -> float:
-        """When the display buffer of the last picture was whole and handed over, ``time.monotonic()``."""
+        """When the display buffer of the last frame was whole and handed over, ``time.monotonic()``."""
 
     @property
     def closed(self) -> bool:
         """The user closed it: the run ends."""
 
-    def show(self, picture: Shown) -> None:
-        """Show a picture and the strip below it."""
+    def show(self, shown: Shown) -> None:
+        """Show a frame and the strip below it."""
 
     def close(self) -> None:
         """Release it; a second call does nothing."""
@@ -80,9 +80,9 @@ class NullScreen:
         self.handed_over_s = 0.0
         self._buffer = DisplayBuffer()
 
-    def show(self, picture: Shown) -> None:
+    def show(self, shown: Shown) -> None:
         """See ``Screen``."""
-        self._buffer.compose(picture.rgb, picture.status)
+        self._buffer.compose(shown.rgb, shown.status)
         self.handed_over_s = time.monotonic()
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class NullScreen:
 class WindowScreen:
     """A window of the desktop. The keys q and Esc close it.
 
-    Pixels are shown one to one while the window has the picture's size; a window that was resized scales.
+    Pixels are shown one to one while the window has the frame's size; a window that was resized scales.
 
     Args:
         title: of the window.
@@ -110,9 +110,9 @@ class WindowScreen:
         self._open = True
         cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
 
-    def show(self, picture: Shown) -> None:
+    def show(self, shown: Shown) -> None:
         """See ``Screen``. The window is painted before this returns."""
-        pixels = self._buffer.compose(picture.rgb, picture.status)
+        pixels = self._buffer.compose(shown.rgb, shown.status)
         if pixels.shape[:2] != self._size_hw:
             self._size_hw = pixels.shape[:2]
             cv2.resizeWindow(self._title, pixels.shape[1], pixels.shape[0])
@@ -134,14 +134,14 @@ class WindowScreen:
 
 
 class FileScreen:
-    """A display without eyes: each picture that would be seen leaves a line that says what its pixels were.
+    """A display without eyes: each frame that would be seen leaves a line that says what its pixels were.
 
     A line has ``sequence``, ``ai``, ``ai_reason``, ``signal``, ``recording``, ``again``, ``size_hw``,
     ``marker_sequence``, ``marker_age_ms``, ``marked`` (pixels were drawn), ``captured_s`` and ``shown_s``
-    (``time.monotonic()``), and CRC-32 sums of the picture's rows: ``crc32`` in the display buffer,
+    (``time.monotonic()``), and CRC-32 sums of the frame's rows: ``crc32`` in the display buffer,
     ``crc32_source`` as captured, and ``crc32_outside`` with ``crc32_source_outside`` the same with the
     marker's pixels blanked in both, which are equal when no other pixel changed. The sums are made after the
-    picture was handed over.
+    frame was handed over.
 
     Args:
         path: the file of lines; readable by its owner only.
@@ -167,11 +167,11 @@ class FileScreen:
         """How many lines are not in the file, and why the first of them is not."""
         return self._lines.unwritten, self._lines.unwritten_because
 
-    def show(self, picture: Shown) -> None:
+    def show(self, shown: Shown) -> None:
         """See ``Screen``."""
-        pixels = self._buffer.compose(picture.rgb, picture.status)
+        pixels = self._buffer.compose(shown.rgb, shown.status)
         self.handed_over_s = time.monotonic()
-        line = _line(picture, self.handed_over_s, pixels[: picture.rgb.shape[0]])
+        line = _line(shown, self.handed_over_s, pixels[: shown.rgb.shape[0]])
         if self._raw is not None:
             line |= {"raw_offset": self._raw.tell(), "raw_hw": list(pixels.shape[:2])}
             self._raw.write(pixels)
@@ -187,8 +187,8 @@ class FileScreen:
 
 
 def _line(shown: Shown, shown_s: float, rows: Image) -> dict[str, Any]:
-    """What a line of ``FileScreen`` says; ``rows`` are the picture's in the display buffer."""
-    status, marker, picture = shown.status, shown.marker, shown.picture
+    """What a line of ``FileScreen`` says; ``rows`` are the frame's in the display buffer."""
+    status, marker, frame = shown.status, shown.marker, shown.frame
     marked = marker is not None and bool(marker.drawing.layers)
     line: dict[str, Any] = {
         "sequence": shown.sequence,
@@ -201,16 +201,16 @@ def _line(shown: Shown, shown_s: float, rows: Image) -> dict[str, Any]:
         "marker_sequence": shown.marker_sequence,
         "marker_age_ms": None if shown.marker_age_ms is None else round(shown.marker_age_ms, 3),
         "marked": marked,
-        "captured_s": None if picture is None else picture.captured_s,
+        "captured_s": None if frame is None else frame.captured_s,
         "shown_s": shown_s,
         "crc32": zlib.crc32(rows.data),
     }
-    if picture is not None:
-        line["crc32_source"] = zlib.crc32(np.ascontiguousarray(picture.rgb).data)
+    if frame is not None:
+        line["crc32_source"] = zlib.crc32(np.ascontiguousarray(frame.rgb).data)
         outside, source_outside = line["crc32"], line["crc32_source"]
         if marker is not None and marked:
             covered = marker.drawing.covered()
-            outside, source_outside = _crc_outside(rows, covered), _crc_outside(picture.rgb, covered)
+            outside, source_outside = _crc_outside(rows, covered), _crc_outside(frame.rgb, covered)
         line |= {"crc32_outside": outside, "crc32_source_outside": source_outside}
     return line
 

@@ -1,4 +1,4 @@
-"""The strip under the picture: what may be believed, said without using a pixel of the picture."""
+"""The strip under the frame: what may be believed, said without using a pixel of the frame."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _GREEN, _RED, _AMBER = (0, 120, 60), (170, 20, 20), (190, 110, 0)
 _AI_RGB = {AiState.ON: _GREEN, AiState.OFF: _RED, AiState.STARTING: _AMBER}
 _GROUND_RGB, _TEXT_RGB, _DIM_RGB = (24, 24, 24), (255, 255, 255), (200, 200, 200)
 _FONT, _FONT_PX = cv2.FONT_HERSHEY_SIMPLEX, 22  # height of a capital letter at scale 1
-_LEAST_PX, _OF_PICTURE = 24, 1 / 18
+_LEAST_PX, _OF_FRAME = 24, 1 / 18
 
 
-def strip_height_px(picture_height_px: int) -> int:
-    """Height of the strip that goes under a picture."""
-    return max(_LEAST_PX, round(picture_height_px * _OF_PICTURE))
+def strip_height_px(frame_height_px: int) -> int:
+    """Height of the strip that goes under a frame."""
+    return max(_LEAST_PX, round(frame_height_px * _OF_FRAME))
 
 
 def draw_strip(status: LiveStatus, height_px: int, width_px: int) -> Image:
@@ -58,29 +58,29 @@ def draw_strip(status: LiveStatus, height_px: int, width_px: int) -> Image:
     return strip
 
 
-def no_signal_picture(height_px: int, width_px: int) -> Image:
+def no_signal_frame(height_px: int, width_px: int) -> Image:
     """What is shown when the source gives nothing: black, and the words.
 
-    An old picture must not pass for a live one.
+    An old frame must not pass for a live one.
 
     Returns:
         (height_px, width_px, 3) uint8, RGB.
     """
-    picture = np.zeros((height_px, width_px, 3), np.uint8)
+    frame = np.zeros((height_px, width_px, 3), np.uint8)
     words = _Text(NO_SIGNAL, height_px * 0.08, width_px * 0.8)
-    words.draw(picture, (width_px - words.width_px) // 2, _TEXT_RGB)
-    return picture
+    words.draw(frame, (width_px - words.width_px) // 2, _TEXT_RGB)
+    return frame
 
 
 class DisplayBuffer:
-    """What goes to the display: the picture's rows, untouched, and the strip below them."""
+    """What goes to the display: the frame's rows, untouched, and the strip below them."""
 
     def __init__(self, *, bgr: bool = False) -> None:
         self._bgr = bgr
         self._pixels = np.zeros((0, 0, 3), np.uint8)
-        self._picture_hw: tuple[int, ...] = (0, 0)
+        self._frame_hw: tuple[int, ...] = (0, 0)
         self._status: LiveStatus | None = None
-        # OpenCV loads its font with the first text: 40 ms, which no picture is to wait for.
+        # OpenCV loads its font with the first text: 40 ms, which no frame is to wait for.
         draw_strip(LiveStatus(AiState.STARTING), _LEAST_PX, 4 * _LEAST_PX)
 
     def compose(self, rgb: Image, status: LiveStatus) -> Image:
@@ -94,8 +94,8 @@ class DisplayBuffer:
             written again by the next call.
         """
         height_px, width_px = rgb.shape[:2]
-        if (height_px, width_px) != self._picture_hw:
-            self._picture_hw, self._status = (height_px, width_px), None
+        if (height_px, width_px) != self._frame_hw:
+            self._frame_hw, self._status = (height_px, width_px), None
             self._pixels = np.empty((height_px + strip_height_px(height_px), width_px, 3), np.uint8)
         rows = self._pixels[:height_px]
         if self._bgr:

@@ -1,4 +1,4 @@
-"""Tells the monitor a few times a second how the run fares, from a thread beside the picture path."""
+"""Tells the monitor a few times a second how the run fares, from a thread beside the frame path."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class StatusWriter(threading.Thread):
             restarts=self._restarts(),
             recording=recording,
             recording_note=note,
-            picture_hw=tallies.picture_hw,
+            frame_hw=tallies.frame_hw,
             events=tuple(
                 StatusEvent(event.wall, event.kind, event.detail) for event in self._events.recent(MAX_EVENTS)
             ),

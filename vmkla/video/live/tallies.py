@@ -20,18 +20,18 @@ class Tallies:
     """Figures of one run. The display loop writes them, others may read them at any time.
 
     Attributes:
-        shown: pictures of the source that reached the screen.
+        shown: frames of the source that reached the screen.
         marked: of these, the ones with a marker in them.
         covered: of these, the ones that a young enough result of the same scene belongs to.
-        replaced: black pictures that stood in for a lost signal.
-        video_delay_ms: from a picture being whole in memory to its display buffer being handed over.
-        marker_delay_ms: from the capture of a picture to the first shown one with the marker found in it.
-        gap_ms: between one shown picture and the next, where the signal was not lost between them.
+        replaced: black frames that stood in for a lost signal.
+        video_delay_ms: from a frame being whole in memory to its display buffer being handed over.
+        marker_delay_ms: from the capture of a frame to the first shown one with the marker found in it.
+        gap_ms: between one shown frame and the next, where the signal was not lost between them.
         added_gap_ms: how much longer such a gap was than the one between the captures.
         ai_s, signal_s: seconds in each state, as the strip said it.
         off_reasons: how often each reason for "AI OFF" began.
-        status: what the strip says now; None before the first picture.
-        picture_hw: height and width of the last picture, px.
+        status: what the strip says now; None before the first frame.
+        frame_hw: height and width of the last frame, px.
         turned_s: when the display loop last went round, seconds of ``time.monotonic()``: until then all of
             this was true.
     """
@@ -50,37 +50,37 @@ class Tallies:
     signal_s: dict[SignalState, float] = field(default_factory=lambda: dict.fromkeys(SignalState, 0.0))
     off_reasons: Counter[str] = field(default_factory=Counter)
     status: LiveStatus | None = None
-    picture_hw: tuple[int, int] | None = None
+    frame_hw: tuple[int, int] | None = None
     began_s: float = field(default_factory=time.monotonic)
     turned_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._since_s = self._ai_since_s = self.began_s
-        self._last: tuple[float, float] | None = None  # captured and handed over, of the last picture
+        self._last: tuple[float, float] | None = None  # captured and handed over, of the last frame
         self._last_marker = 0
         self._shown_s: deque[float] = deque(maxlen=_RECENT)
 
     def add(self, shown: Shown, handed_over_s: float) -> None:
         """Count what was just shown."""
         self._account(shown.status, handed_over_s)
-        picture = shown.picture
-        if picture is None:
+        frame = shown.frame
+        if frame is None:
             self.replaced += 1
             self._last = None
             return
         if shown.again:
             return
         self.shown += 1
-        self.picture_hw = (picture.rgb.shape[0], picture.rgb.shape[1])
+        self.frame_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
         self._shown_s.append(handed_over_s)
-        delay_ms = (handed_over_s - picture.captured_s) * 1e3
+        delay_ms = (handed_over_s - frame.captured_s) * 1e3
         self.video_delay_ms.add(delay_ms)
         self.recent_video.add(delay_ms, handed_over_s)
         if self._last is not None:
             gap_s = handed_over_s - self._last[1]
             self.gap_ms.add(gap_s * 1e3)
-            self.added_gap_ms.add(max(0.0, gap_s - (picture.captured_s - self._last[0])) * 1e3)
-        self._last = (picture.captured_s, handed_over_s)
+            self.added_gap_ms.add(max(0.0, gap_s - (frame.captured_s - self._last[0])) * 1e3)
+        self._last = (frame.captured_s, handed_over_s)
         if shown.marker is None:
             return
         self.covered += 1
@@ -92,16 +92,16 @@ class Tallies:
             self.recent_markers.add(delay_ms, handed_over_s)
 
     def fps(self, now_s: float) -> float:
-        """Pictures shown in the last second."""
+        """Frames shown in the last second."""
         return float(sum(now_s - 1 < shown_s for shown_s in list(self._shown_s)))
 
     @property
     def since_ai_changed_s(self) -> float:
-        """How long, at the last picture, the strip had shown the same AI state."""
+        """How long, at the last frame, the strip had shown the same AI state."""
         return self._since_s - self._ai_since_s
 
     def finish(self, now_s: float) -> None:
-        """Account for the time since the last picture."""
+        """Account for the time since the last frame."""
         if self.status is not None:
             self._account(self.status, now_s)
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.frame import AiState, LivePicture, SignalState
+from vmkla.video.live.frame import AiState, LiveFrame, SignalState
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.monitor.app import MonitorLimits
@@ -80,7 +80,7 @@ def wait_for(what: str, ready: Callable[[], Any], within_s: float = DEADLINE_S) 
 
 
 class Display:
-    """Publishes a picture 30 times a second and the status with it, as the display loop does."""
+    """Publishes a frame 30 times a second and the status with it, as the display loop does."""
 
     def __init__(self, height: int = 120, width: int = 160) -> None:
         self.ring = FrameRing()
@@ -122,7 +122,7 @@ class Display:
             marker_delay=self.markers.summary(now_s),
             dropped={"not taken": 3, "damaged": 2},
             restarts=4,
-            picture_hw=self.rgb.shape[:2],
+            frame_hw=self.rgb.shape[:2],
             events=tuple(StatusEvent(event.wall, event.kind, event.detail) for event in recent),
         )
 
@@ -136,7 +136,7 @@ class Display:
                 continue
             begun_s = time.monotonic()
             self.sequence += 1
-            self.ring.publish(LivePicture(self.sequence, begun_s, self.rgb))
+            self.ring.publish(LiveFrame(self.sequence, begun_s, self.rgb))
             self.publish_s.append(time.monotonic() - begun_s)
             self.late_s.append(begun_s - next_s)
             self.video.add(1.25, begun_s)

@@ -37,7 +37,7 @@ def guarded(display: Display) -> Iterator[Client]:
         yield Client(monitor.url)
 
 
-def test_the_picture_is_the_one_shown(display: Display, client: Client) -> None:
+def test_the_frame_is_the_one_shown(display: Display, client: Client) -> None:
     status, headers, body = wait_for("a picture", lambda: (got := client.ask("/picture.jpg"))[2] and got)
     assert status == 200 and headers["content-type"] == "image/jpeg"
     decoded = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR_RGB)

@@ -22,9 +22,9 @@ from tests.video.live.monitor.displays import DEADLINE_S, TOKEN, Display, served
 from vmkla.video.live.frame import AiState, SignalState
 from vmkla.video.live.monitor.process import Monitor
 
-# (width, height, ...): of the picture's middle, as the page has drawn it.
+# (width, height, ...): of the frame's middle, as the page has drawn it.
 DRAWN = """
-const canvas = document.getElementById("picture");
+const canvas = document.getElementById("frame");
 const at = canvas.getContext("2d").getImageData(canvas.width >> 1, canvas.height >> 1, 1, 1).data;
 return [canvas.width, canvas.height, ...at];
 """
@@ -87,13 +87,13 @@ def text(browser: webdriver.Chrome, name: str) -> str:
 
 
 def drawn(browser: webdriver.Chrome) -> list[int]:
-    """Width and height of the picture on the page, and red, green, blue and opacity of its middle."""
+    """Width and height of the frame on the page, and red, green, blue and opacity of its middle."""
     found: list[int] = browser.execute_script(DRAWN)
     return found
 
 
 def nothing_is_believed(browser: webdriver.Chrome) -> bool:
-    """The page says that it knows nothing, and shows neither state nor picture nor figures."""
+    """The page says that it knows nothing, and shows neither state nor frame nor figures."""
     body = browser.find_element(By.TAG_NAME, "body")
     if body.get_attribute("class") != "unknown":
         return False
@@ -106,7 +106,7 @@ def nothing_is_believed(browser: webdriver.Chrome) -> bool:
     return True
 
 
-def test_it_shows_picture_state_figures_and_events(page: webdriver.Chrome, display: Display) -> None:
+def test_it_shows_frame_state_figures_and_events(page: webdriver.Chrome, display: Display) -> None:
     display.events.add("worker died", "signal 9")
     assert drawn(page)[:2] == [160, 120]
     assert np.abs(np.array(drawn(page)[2:5]) - (20, 90, 200)).max() <= 3
@@ -156,9 +156,9 @@ def test_a_silent_display_is_shown_as_such(page: webdriver.Chrome, display: Disp
     wait_for("AI ON", lambda: text(page, "ai") == "AI ON")
 
 
-def test_pictures_that_stop_are_not_left_standing(page: webdriver.Chrome, display: Display) -> None:
+def test_frames_that_stop_are_not_left_standing(page: webdriver.Chrome, display: Display) -> None:
     whole = display.ring.publish
-    display.ring.publish = lambda picture: None  # type: ignore[method-assign] # the status goes on
+    display.ring.publish = lambda frame: None  # type: ignore[method-assign] # the status goes on
     try:
         wait_for("NO PICTURE", lambda: text(page, "cover") == "NO PICTURE")
         assert drawn(page)[5] == 0 and text(page, "ai") == "AI ON"

@@ -79,7 +79,7 @@ def test_fifty_clients_that_hammer_do_not_touch_the_display() -> None:
     assert {status for mine in answers for status in mine} <= {200, 204}
     # However many ask, the page answers at its own rate.
     assert sum(map(len, answers)) <= MonitorLimits().answers_per_s * took_s + 20 + CLIENTS
-    # Every picture was published, and publishing waited for nobody: a wait would be as long as the hammering.
+    # Every frame was published, and publishing waited for nobody: a wait would be as long as the hammering.
     assert len(during_s) >= 0.5 * 30 * HAMMERING_S
     assert sorted(during_s)[len(during_s) // 2] < 0.05 and max(during_s) < 1.0
     assert after_bytes - before_bytes < 100e6

@@ -1,4 +1,4 @@
-"""One picture and one status for all who ask, and nothing that is too old to be true."""
+"""One frame and one status for all who ask, and nothing that is too old to be true."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from vmkla.video.live.frame import AiState, LivePicture, SignalState
+from vmkla.video.live.frame import AiState, LiveFrame, SignalState
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import FrameRing
-from vmkla.video.live.monitor.feeds import MAX_PICTURES_PER_S, Jpeg, PictureFeed, StatusFeed, encode_jpeg
+from vmkla.video.live.monitor.feeds import MAX_FRAMES_PER_S, FrameFeed, Jpeg, StatusFeed, encode_jpeg
 from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES, DelayWindow, MonitorStatus
 
 DELAYS = DelayWindow.of_video().summary(0.0)
@@ -51,14 +51,14 @@ def test_what_is_no_status_clears_the_one_before() -> None:
     board.close()
 
 
-def picture(sequence: int, height: int = 60, width: int = 80) -> LivePicture:
-    return LivePicture(sequence, time.monotonic(), np.full((height, width, 3), sequence % 251, np.uint8))
+def frame(sequence: int, height: int = 60, width: int = 80) -> LiveFrame:
+    return LiveFrame(sequence, time.monotonic(), np.full((height, width, 3), sequence % 251, np.uint8))
 
 
-def test_all_who_ask_get_the_same_encoded_picture() -> None:
+def test_all_who_ask_get_the_same_encoded_frame() -> None:
     ring = FrameRing()
-    feed = PictureFeed(ring.subscribe())
-    ring.publish(picture(1))
+    feed = FrameFeed(ring.subscribe())
+    ring.publish(frame(1))
 
     async def ask_at_once() -> list[Jpeg | None]:
         return await asyncio.gather(*(feed.newest() for _ in range(50)))
@@ -69,7 +69,7 @@ def test_all_who_ask_get_the_same_encoded_picture() -> None:
         sequence = 1
         while time.monotonic() < end_s:
             sequence += 1
-            ring.publish(picture(sequence))
+            ring.publish(frame(sequence))
             found = await feed.newest()
             assert found is not None
             seen.add(found.sequence)
@@ -79,16 +79,16 @@ def test_all_who_ask_get_the_same_encoded_picture() -> None:
     first = asyncio.run(ask_at_once())
     assert first[0] is not None and all(answer is first[0] for answer in first)
     seen = asyncio.run(ask_for_a_while())
-    assert 2 <= len(seen) <= MAX_PICTURES_PER_S + 2, "each was encoded once, and not more often"
+    assert 2 <= len(seen) <= MAX_FRAMES_PER_S + 2, "each was encoded once, and not more often"
     ring.close()
 
 
-def test_an_old_picture_is_not_given_out() -> None:
+def test_an_old_frame_is_not_given_out() -> None:
     ring = FrameRing()
-    feed = PictureFeed(ring.subscribe())
+    feed = FrameFeed(ring.subscribe())
     assert asyncio.run(feed.newest()) is None
     time.sleep(0.11)
-    ring.publish(picture(7))
+    ring.publish(frame(7))
     found = asyncio.run(feed.newest())
     assert found is not None and found.sequence == 7
     time.sleep(1.1)
@@ -97,7 +97,7 @@ def test_an_old_picture_is_not_given_out() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(360, 480), (1080, 1920), (2160, 3840), (70, 2000), (1, 1)])
-def test_the_jpeg_shows_the_picture_at_a_bounded_size(height: int, width: int) -> None:
+def test_the_jpeg_shows_the_frame_at_a_bounded_size(height: int, width: int) -> None:
     rows = np.linspace(0, 255, height, dtype=np.uint8)[:, None]
     columns = np.linspace(0, 255, width, dtype=np.uint8)[None, :]
     rgb = np.stack(np.broadcast_arrays(rows, columns, np.uint8(40)), axis=2)

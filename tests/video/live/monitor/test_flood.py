@@ -37,7 +37,7 @@ def flood(client: Client, requests: int, sent: list[int]) -> None:
 
 
 class Holder:
-    """Reads the status over one connection, and the picture over a new one each time."""
+    """Reads the status over one connection, and the frame over a new one each time."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -48,13 +48,13 @@ class ConformanceLimits:
     """What may not be exceeded, in each phase that is measured.
 
     Attributes:
-        video_delay_p99_ms: from a picture being whole in memory to its display buffer being handed over.
-        marker_delay_p95_ms: from a picture being whole in memory to the first one handed over with the marker
+        video_delay_p99_ms: from a frame being whole in memory to its display buffer being handed over.
+        marker_delay_p95_ms: from a frame being whole in memory to the first one handed over with the marker
             that was computed from it.
-        uncovered_percent: pictures without "AI ON", since no result was young enough. A result that comes too
+        uncovered_percent: frames without "AI ON", since no result was young enough. A result that comes too
             late is never drawn, so no marker's delay would tell of it: as many may be late as the percentile
             of the marker delay leaves out.
-        wrong_pixels: pixels outside markers that are not the source's, over all pictures.
+        wrong_pixels: pixels outside markers that are not the source's, over all frames.
     """
 
     video_delay_p99_ms: float = 5.75
@@ -68,9 +68,9 @@ class ConformancePlan:
     """How long is measured.
 
     Attributes:
-        duration_s: with pictures coming all the time, after the AI came on.
-        idle_s: then without a picture, as between two patients; 0 leaves idleness out.
-        after_idle_s: with pictures again; None takes as long as ``duration_s``, at most 15.
+        duration_s: with frames coming all the time, after the AI came on.
+        idle_s: then without a frame, as between two patients; 0 leaves idleness out.
+        after_idle_s: with frames again; None takes as long as ``duration_s``, at most 15.
     """
 
     duration_s: float = 60.0
@@ -120,7 +120,7 @@ def run_conformance(
     Returns:
         Plain values, for JSON; ``passed`` says whether all limits held.
     Raises:
-        UsageError: the marker's style cannot be told from the picture.
+        UsageError: the marker's style cannot be told from the frame.
         VmklaError: the AI never came on, or the run ended before all was measured.
     """
     if options.overlay not in ("contour", "box") or options.alpha not in (None, 1.0):
@@ -128,7 +128,7 @@ def run_conformance(
             f"conformance needs an opaque contour or box, got {options.overlay}",
             hint="Leave --overlay and --alpha out.",
         )
-    known, source_note = _known_pictures(address)
+    known, source_note = _known_frames(address)
     screen = _PhasedScreen(window, known=known)
     script = _Script(screen, plan, cancel, progress)
     begun = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -163,10 +163,10 @@ class _PhasedScreen(MeasuringScreen):
 
     ai_on = False
 
-    def show(self, picture: Shown) -> None:
+    def show(self, shown: Shown) -> None:
         """See ``MeasuringScreen``."""
-        super().show(picture)
-        self.ai_on = picture.status.ai is AiState.ON
+        super().show(shown)
+        self.ai_on = shown.status.ai is AiState.ON
 
 
 class _Script(threading.Thread):
@@ -271,19 +271,19 @@ def _warnings(measured: Mapping[str, Measured]) -> list[str]:
     warnings = []
     for phase, seen in measured.items():
         if not seen.marked:
-            warnings.append(f"{phase}: nothing was found in any picture, so no marker's pixels were judged")
+            warnings.append(f"{phase}: nothing was found in any frame, so no marker's pixels were checked")
     return warnings
 
 
-def _known_pictures(address: LiveAddress) -> tuple[frozenset[int] | None, list[str]]:
-    """crc32 of all pictures of a file, read by file mode's own reader; and what there is to say of that."""
+def _known_frames(address: LiveAddress) -> tuple[frozenset[int] | None, list[str]]:
+    """crc32 of all frames of a file, read by file mode's own reader; and what there is to say of that."""
     if address.kind != "file":
-        return None, ["the source's pictures are not known beforehand: they are believed as captured"]
+        return None, ["the source's frames are not known beforehand: they are taken as captured"]
     known = set()
     for frame in VideoSource(Path(address.target), deinterlace="no").frames():
         known.add(zlib.crc32(np.ascontiguousarray(frame.rgb).data))
         if len(known) > _KNOWN_MAX:
-            return None, [f"the source has more than {_KNOWN_MAX} pictures: they are believed as captured"]
+            return None, [f"the source has more than {_KNOWN_MAX} frames: they are taken as captured"]
     return frozenset(known), []
 
 

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from vmkla.segment.overlay import PALETTE_RGB
 from vmkla.video.latency import LatencyStats
-from vmkla.video.live.frame import AiState, LivePicture
+from vmkla.video.live.frame import AiState, LiveFrame
 from vmkla.video.live.screen import Screen, Shown
 from vmkla.video.live.status_strip import DisplayBuffer
 
 _REMEMBERED = 600
-"""Pictures whose capture time is kept: a marker is never older than a small part of this."""
+"""Frames whose capture time is kept: a marker is never older than a small part of this."""
 
 _PALETTE = {red << 16 | green << 8 | blue for red, green, blue in PALETTE_RGB}
 
@@ -30,19 +30,19 @@ class Measured:
     """What was seen on the screen in one phase.
 
     Attributes:
-        video_delay_ms: from the picture being whole in memory to the screen having taken it, of each picture.
-        marker_delay_ms: from the picture being whole in memory to the screen having taken the first picture
+        video_delay_ms: from the frame being whole in memory to the screen having taken it, of each frame.
+        marker_delay_ms: from the frame being whole in memory to the screen having taken the first frame
             with the marker that was computed from it, of each marker.
         first_video_delay_ms, first_marker_delay_ms: the first of each; None when there was none.
-        shown: pictures of the source.
-        replaced: black pictures, with words at most, in place of a lost signal.
-        marked: shown pictures with a marker.
-        ai_on: shown pictures while the AI was on.
-        gap_ms: between one picture of the source and the next.
-        wrong_pictures: shown pictures that are not the source's, but for pixels of a marker's own colour.
+        shown: frames of the source.
+        replaced: black frames, with words at most, in place of a lost signal.
+        marked: shown frames with a marker.
+        ai_on: shown frames while the AI was on.
+        gap_ms: between one frame of the source and the next.
+        wrong_pictures: shown frames that are not the source's, but for pixels of a marker's own colour.
         wrong_pixels: how many pixels that were.
-        strangers: pictures that the source does not have, where its pictures are known.
-        disordered: pictures that came after a later one, or twice.
+        strangers: frames that the source does not have, where its frames are known.
+        disordered: frames that came after a later one, or twice.
     """
 
     video_delay_ms: LatencyStats = field(default_factory=LatencyStats)
@@ -71,15 +71,15 @@ class Measured:
 class MeasuringScreen:
     """A screen that measures: it composes the display buffer as a window does, then looks at what is in it.
 
-    It trusts none of the live parts: what a picture should be it knows from the picture as captured, and that
+    It trusts none of the live parts: what a frame should be it knows from the frame as captured, and that
     one it holds against ``known``, where the source can be read beforehand. The marker style must be opaque
     (``contour`` or ``box`` with opacity 1), so that a marker's pixels are told by their colour.
 
     Args:
-        window: a screen that is to show the pictures; None composes the buffer and shows it to nobody.
+        window: a screen that is to show the frames; None composes the buffer and shows it to nobody.
         phase: name of the first phase; assign ``phase`` to begin another.
-        known: crc32 of every picture that the source has; None leaves that check out.
-        log: gets a JSON line for each picture, flushed, so that it outlives this process.
+        known: crc32 of every frame that the source has; None leaves that check out.
+        log: gets a JSON line for each frame, flushed, so that it outlives this process.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class MeasuringScreen:
         self._captured: OrderedDict[int, float] = OrderedDict()  # sequence -> captured_s
         self._markers_seen: OrderedDict[int, None] = OrderedDict()
         self._newest = 0
-        self._last: tuple[str, float] | None = None  # phase and time of the last picture of the source
+        self._last: tuple[str, float] | None = None  # phase and time of the last frame of the source
 
     @property
     def closed(self) -> bool:
@@ -112,35 +112,35 @@ class MeasuringScreen:
         if self._window is not None:
             self._window.close()
 
-    def show(self, picture: Shown) -> None:
-        """Hand the picture over, then measure: the measuring is in no delay of this picture."""
+    def show(self, shown: Shown) -> None:
+        """Hand the frame over, then measure: the measuring is in no delay of this frame."""
         if self._window is not None:
-            self._window.show(picture)
+            self._window.show(shown)
             self.handed_over_s = self._window.handed_over_s
-        pixels = self._buffer.compose(picture.rgb, picture.status)
+        pixels = self._buffer.compose(shown.rgb, shown.status)
         if self._window is None:
             self.handed_over_s = time.monotonic()
         measured = self.phases.setdefault(self.phase, Measured())
-        rows, source = pixels[: picture.rgb.shape[0]], picture.picture
+        rows, source = pixels[: shown.rgb.shape[0]], shown.frame
         crc = None
         if source is None:
             measured.replaced += 1
             wrong = _not_blank(rows)
         else:
-            if not picture.again:
-                self._time(measured, picture, source)
-                measured.ai_on += picture.status.ai is AiState.ON
-            marked = picture.marker is not None and bool(picture.marker.drawing.layers)
+            if not shown.again:
+                self._time(measured, shown, source)
+                measured.ai_on += shown.status.ai is AiState.ON
+            marked = shown.marker is not None and bool(shown.marker.drawing.layers)
             wrong = wrong_pixels(rows, source.rgb, marked=marked)
             crc = zlib.crc32(np.ascontiguousarray(source.rgb).data)
             measured.strangers += self._known is not None and crc not in self._known
-            measured.marked += marked and not picture.again
+            measured.marked += marked and not shown.again
         measured.wrong_pixels += wrong
         measured.wrong_pictures += wrong > 0
         if self._log is not None:
-            self._write(picture, wrong, crc)
+            self._write(shown, wrong, crc)
 
-    def _time(self, measured: Measured, shown: Shown, source: LivePicture) -> None:
+    def _time(self, measured: Measured, shown: Shown, source: LiveFrame) -> None:
         now_s = self.handed_over_s
         if source.sequence <= self._newest:
             measured.disordered += 1
@@ -173,7 +173,7 @@ class MeasuringScreen:
             "sequence": shown.sequence,
             "shown_s": self.handed_over_s,
             "wall_s": time.time(),
-            "captured_s": None if shown.picture is None else shown.picture.captured_s,
+            "captured_s": None if shown.frame is None else shown.frame.captured_s,
             "again": shown.again,
             "ai": shown.status.ai.value,
             "reason": shown.status.ai_reason,
@@ -216,7 +216,7 @@ def wrong_pixels(shown_rgb: npt.NDArray[np.uint8], source_rgb: npt.NDArray[np.ui
 
 
 def _not_blank(rgb: npt.NDArray[np.uint8]) -> int:
-    """Pixels of what stands in for a lost signal that are no words on black: a picture's have colours."""
+    """Pixels of what stands in for a lost signal that are no words on black: a frame's have colours."""
     grey = (rgb[..., 0] == rgb[..., 1]) & (rgb[..., 1] == rgb[..., 2])
     black = int(np.count_nonzero(~rgb.any(axis=2)))
     return int(np.count_nonzero(~grey)) if black > rgb.shape[0] * rgb.shape[1] // 2 else grey.size

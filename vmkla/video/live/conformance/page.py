@@ -11,9 +11,9 @@ from vmkla.evaluation.tables import Table
 
 _PERCENTILES = ("p50", "p95", "p99", "max")
 _MEANING = (
-    "Limits after FDA De Novo DEN200055 and 21 CFR 876.1520(b)(2). Video delay: from the picture being "
-    "whole in memory to the display buffer being handed over. Marker delay: from the picture being whole "
-    "in memory to the first picture handed over with the marker that was computed from it. What a camera, "
+    "Limits after FDA De Novo DEN200055 and 21 CFR 876.1520(b)(2). Video delay: from the frame being "
+    "whole in memory to the display buffer being handed over. Marker delay: from the frame being whole "
+    "in memory to the first frame handed over with the marker that was computed from it. What a camera, "
     "a capture card and a display add before and after is not in these figures."
 )
 
@@ -22,7 +22,7 @@ def conformance_tables(document: Mapping[str, Any]) -> Iterator[Table]:
     """The figures of what ``run_conformance`` returns."""
     yield _verdict(document)
     yield _delays(document)
-    yield _pictures(document)
+    yield _frames(document)
 
 
 def conformance_page(document: Mapping[str, Any]) -> str:
@@ -63,7 +63,7 @@ def _delays(document: Mapping[str, Any]) -> Table:
     return Table("Delays, ms", ("", *_PERCENTILES, "the first one"), tuple(rows))
 
 
-def _pictures(document: Mapping[str, Any]) -> Table:
+def _frames(document: Mapping[str, Any]) -> Table:
     rows = tuple(
         (
             phase,
@@ -77,11 +77,11 @@ def _pictures(document: Mapping[str, Any]) -> Table:
     )
     columns = ("", "shown", "with a marker", "with AI ON", "longest gap, ms", "with changed pixels")
     known = (
-        "Every picture was held against the source's, decoded beforehand."
+        "Every frame was compared with the source's, decoded beforehand."
         if document["pictures_known"]
         else ""
     )
-    return Table("Pictures", columns, rows, known)
+    return Table("Frames", columns, rows, known)
 
 
 def _circumstances(document: Mapping[str, Any]) -> Iterator[Table]:

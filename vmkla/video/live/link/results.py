@@ -14,10 +14,10 @@ import numpy.typing as npt
 from vmkla.errors import BadInputError
 from vmkla.segment.findings import Findings, Region
 from vmkla.segment.preprocess import Rect, union
-from vmkla.video.live.frame import MAX_PICTURE_BYTES, LiveResult
+from vmkla.video.live.frame import MAX_FRAME_BYTES, LiveResult
 
-RESULT_BYTES = MAX_PICTURE_BYTES // 3 + (1 << 22)
-"""The largest result: a mask of the largest picture, and what is said of it."""
+RESULT_BYTES = MAX_FRAME_BYTES // 3 + (1 << 22)
+"""The largest result: a mask of the largest frame, and what is said of it."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -57,8 +57,8 @@ def decode_result(message: bytes) -> LiveResult:
 
 def _to_result(facts: dict[str, Any], pixels: memoryview) -> LiveResult:
     height, width = (int(side) for side in facts["frame_hw"])
-    if height < 1 or width < 1 or height * width * 3 > MAX_PICTURE_BYTES:
-        raise ValueError(f"a picture of {width}x{height}")
+    if height < 1 or width < 1 or height * width * 3 > MAX_FRAME_BYTES:
+        raise ValueError(f"a frame of {width}x{height}")
     frame = Rect(0, 0, width, height)
     window = _inside(facts["window"], frame)
     regions = tuple(_to_region(values, window) for values in facts["regions"])

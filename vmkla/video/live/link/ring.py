@@ -1,4 +1,4 @@
-"""Pictures from the display process to others, through shared memory: the newest wins, nobody waits."""
+"""Frames from the display process to others, through shared memory: the newest wins, nobody waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vmkla.errors import VmklaError
-from vmkla.video.live.frame import MAX_PICTURE_BYTES, LivePicture
+from vmkla.video.live.frame import MAX_FRAME_BYTES, LiveFrame
 from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, Slot, TornError
 
 _NOTE = struct.Struct("<QdIIB")  # sequence, captured_s, height, width, damaged
@@ -67,9 +67,9 @@ class RingReader:
     """One reader's place in a ring. Pickled into a process that is being started, it goes on there.
 
     Attributes:
-        missed: pictures that ``next`` could not give, since they were overwritten before.
-        skipped: pictures that ``latest`` passed over for a newer one.
-        torn: pictures whose checksum or numbers did not fit; none of them was given.
+        missed: frames that ``next`` could not give, since they were overwritten before.
+        skipped: frames that ``latest`` passed over for a newer one.
+        torn: frames whose checksum or numbers did not fit; none of them was given.
     """
 
     def __init__(self, slots: SharedSlots, waker: Waker, on_close: Callable[[], None]) -> None:
@@ -83,38 +83,38 @@ class RingReader:
         return {**self.__dict__, "_on_close": None}
 
     def fileno(self) -> int:
-        """For ``select.poll``: readable when pictures came since the last ``wait``."""
+        """For ``select.poll``: readable when frames came since the last ``wait``."""
         return self._waker.fileno()
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether there is a picture not seen yet, now or within the time."""
+        """Whether there is a frame not seen yet, now or within the time."""
         if self._slots.newest > self._seen:
             self._waker.clear()
             return True
         self._waker.wait(timeout_s)
         return self._slots.newest > self._seen
 
-    def latest(self) -> LivePicture | None:
-        """The newest picture that this reader has not seen, a copy; older ones are passed over."""
+    def latest(self) -> LiveFrame | None:
+        """The newest frame that this reader has not seen, a copy; older ones are passed over."""
         while (newest := self._slots.newest) > self._seen:
             self.skipped += newest - self._seen - 1
             self._seen = newest
             try:
-                return _to_picture(self._slots.read(newest))
+                return _to_frame(self._slots.read(newest))
             except OverwrittenError:
                 self.skipped += 1
             except TornError:
                 self.torn += 1
         return None
 
-    def next(self) -> LivePicture | None:
-        """The oldest picture that this reader has not seen and that is still there, a copy."""
+    def next(self) -> LiveFrame | None:
+        """The oldest frame that this reader has not seen and that is still there, a copy."""
         while (newest := self._slots.newest) > self._seen:
             oldest = max(self._seen + 1, newest - self._slots.slots + 1)
             self.missed += oldest - self._seen - 1
             self._seen = oldest
             try:
-                return _to_picture(self._slots.read(oldest))
+                return _to_frame(self._slots.read(oldest))
             except OverwrittenError:
                 self.missed += 1
             except TornError:
@@ -132,38 +132,34 @@ class RingReader:
 
 
 class FrameRing:
-    """The last few pictures, for readers in other processes. One thread publishes.
+    """The last few frames, for readers in other processes. One thread publishes.
 
     Args:
-        slots: how many pictures a reader may fall behind before it misses one.
-        slot_bytes: the largest picture; only what is used takes memory.
+        slots: how many frames a reader may fall behind before it misses one.
+        slot_bytes: the largest frame; only what is used takes memory.
     """
 
-    def __init__(self, slots: int = 8, slot_bytes: int = MAX_PICTURE_BYTES) -> None:
+    def __init__(self, slots: int = 8, slot_bytes: int = MAX_FRAME_BYTES) -> None:
         self._slots = SharedSlots(slots, slot_bytes)
         self._wakers: tuple[Waker, ...] = ()
         self._retired: list[Waker] = []
         self._changing = threading.Lock()  # of this process alone, and never taken by publish
         self._touched_bytes = 0
         self.newest: tuple[int, float] | None = None
-        """Sequence and capture time of the newest picture, for the process that publishes."""
+        """Sequence and capture time of the newest frame, for the process that publishes."""
 
-    def publish(self, picture: LivePicture) -> None:
-        """Hand a picture to all readers. Never waits for any of them.
+    def publish(self, frame: LiveFrame) -> None:
+        """Hand a frame to all readers. Never waits for any of them.
 
         Raises:
             VmklaError: it is larger than a slot, or no (H, W, 3) uint8.
         """
-        rgb = picture.rgb
+        rgb = frame.rgb
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-            raise VmklaError(
-                f"a picture has shape {rgb.shape} and type {rgb.dtype}, expected (H, W, 3) uint8"
-            )
-        note = _NOTE.pack(
-            picture.sequence, picture.captured_s, rgb.shape[0], rgb.shape[1], int(picture.damaged)
-        )
+            raise VmklaError(f"a frame has shape {rgb.shape} and type {rgb.dtype}, expected (H, W, 3) uint8")
+        note = _NOTE.pack(frame.sequence, frame.captured_s, rgb.shape[0], rgb.shape[1], int(frame.damaged))
         # First, since a reader may answer before this thread runs again.
-        self.newest = (picture.sequence, picture.captured_s)
+        self.newest = (frame.sequence, frame.captured_s)
         self._slots.write((np.ascontiguousarray(rgb).reshape(-1),), note)
         for waker in self._wakers:
             waker.wake()
@@ -176,7 +172,7 @@ class FrameRing:
             self._retired.pop().close()
 
     def subscribe(self) -> RingReader:
-        """A new reader; it begins with the newest picture there is."""
+        """A new reader; it begins with the newest frame there is."""
         waker = Waker()
 
         def leave() -> None:
@@ -204,6 +200,6 @@ class FrameRing:
         self._slots.close()
 
 
-def _to_picture(slot: Slot) -> LivePicture:
+def _to_frame(slot: Slot) -> LiveFrame:
     sequence, captured_s, height, width, damaged = _NOTE.unpack(slot.note[: _NOTE.size])
-    return LivePicture(sequence, captured_s, slot.content.reshape(height, width, 3), bool(damaged))
+    return LiveFrame(sequence, captured_s, slot.content.reshape(height, width, 3), bool(damaged))

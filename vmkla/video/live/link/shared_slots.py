@@ -239,7 +239,7 @@ def checksum(content: Bytes) -> int:
 
     The 64-bit sums of blocks of 4096 bytes, and the rest as it is, go through CRC-32. It sees any change of
     one block alone except one whose 64-bit sum comes out equal (words of one block in another order, or
-    errors that cancel), and blocks in another order; what it is for is content that is part of one picture
+    errors that cancel), and blocks in another order; what it is for is content that is part of one frame
     and part of another. It is no protection against somebody who means harm.
 
     Args:

@@ -1,1 +1,1 @@
-"""What may be drawn on a picture, and where."""
+"""What may be drawn on a frame, and where."""

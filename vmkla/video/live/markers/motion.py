@@ -1,4 +1,4 @@
-"""Where a region of one picture is in a later one."""
+"""Where a region of one frame is in a later one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _MARGIN_PX = 6  # of the thumbnail: small regions take what surrounds them along
 _WINDOW_PX, _LEVELS = 15, 2
 _INLIER_PX = 2.0  # of the thumbnail
 _LEAST_FOLLOWED = 0.2
-"""Share of the points that must agree on the motion; between unrelated pictures 95 % have less."""
+"""Share of the points that must agree on the motion; between unrelated frames 95 % have less."""
 _SCALES = (0.7, 1.4)
 """A region that grows or shrinks by more in the life of a marker is not the same region."""
 
 
 def follow(before: Thumbnail, after: Thumbnail, box: Rect) -> npt.NDArray[np.float64] | None:
-    """Shift, turn and scale of a region between two pictures, from a grid of points that are followed.
+    """Shift, turn and scale of a region between two frames, from a grid of points that are followed.
 
     Args:
-        before, after: of pictures of the same size.
-        box: around the region in the first, px of the picture.
+        before, after: of frames of the same size.
+        box: around the region in the first, px of the frame.
     Returns:
-        (2, 3), takes (x, y, 1) in the first picture's pixels to the second's; None when the region cannot be
+        (2, 3), takes (x, y, 1) in the first frame's pixels to the second's; None when the region cannot be
         found again.
     Source: Bouguet, Pyramidal Implementation of the Lucas Kanade Feature Tracker, 2000; Fischler & Bolles,
         Communications of the ACM 24(6), 1981 (RANSAC).
@@ -56,7 +56,7 @@ def follow(before: Thumbnail, after: Thumbnail, box: Rect) -> npt.NDArray[np.flo
     tracked = found[:, 0] > 0
     if np.count_nonzero(tracked) < _LEAST_FOLLOWED * len(points):
         return None
-    # From pixels of the thumbnail to those of the picture, whose centres lie half a pixel inside.
+    # From pixels of the thumbnail to those of the frame, whose centres lie half a pixel inside.
     shrink = np.array([across, down], np.float32)
     first, second = ((side[tracked] + 0.5) * shrink - 0.5 for side in (points, there))
     motion, agreeing = cv2.estimateAffinePartial2D(

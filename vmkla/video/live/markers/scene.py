@@ -1,4 +1,4 @@
-"""Is this still the same scene? A small copy of a picture, and how much two of them differ."""
+"""Is this still the same scene? A small copy of a frame, and how much two of them differ."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 import numpy.typing as npt
 
 CUT_LIMIT = 0.18
-"""Neighbouring pictures that differ by more show different scenes; see ``benchmarks/live/results.md``."""
+"""Neighbouring frames that differ by more show different scenes; see ``benchmarks/live/results.md``."""
 CHANGE_LIMIT = 0.4
-"""Between pictures further apart, up to the time that a marker lives, a moving camera changes as much."""
+"""Between frames further apart, up to the time that a marker lives, a moving camera changes as much."""
 
 _GREY_SIDE_PX = 120
 """The copy's shorter side."""
 _COARSE_HW = (48, 64)
 _DARK = 30.0
-"""Where both pictures are darker there is the endoscope's border, which says nothing of the scene."""
+"""Where both frames are darker there is the endoscope's border, which says nothing of the scene."""
 _SEEN_SHARE = 1 / 64
-"""Pictures of which less than this share is lit show nothing: no scene changes in the dark."""
+"""Frames of which less than this share is lit show nothing: no scene changes in the dark."""
 
 
 @dataclass(frozen=True, eq=False)
 class Thumbnail:
-    """A small copy of a picture.
+    """A small copy of a frame.
 
     Attributes:
-        grey: (h, w) uint8, the shorter side about 120 px, in the picture's proportions.
+        grey: (h, w) uint8, the shorter side about 120 px, in the frame's proportions.
         coarse: (48, 64) float32, 0 to 255.
-        shrink: how many of the picture's pixels, across and down, a pixel of ``grey`` stands for.
+        shrink: how many of the frame's pixels, across and down, a pixel of ``grey`` stands for.
     """
 
     grey: npt.NDArray[np.uint8]
@@ -38,7 +38,7 @@ class Thumbnail:
 
 
 def thumbnail(rgb: npt.NDArray[np.uint8]) -> Thumbnail:
-    """A small copy, from a few samples of the picture: its cost hardly grows with the picture.
+    """A small copy, from a few samples of the frame: its cost hardly grows with the frame.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -55,10 +55,10 @@ def thumbnail(rgb: npt.NDArray[np.uint8]) -> Thumbnail:
 
 
 def change(before: Thumbnail, after: Thumbnail) -> float:
-    """How much two pictures differ: the mean difference where there is light, over the mean brightness there.
+    """How much two frames differ: the mean difference where there is light, over the mean brightness there.
 
     Returns:
-        0 for equal pictures and for two dark ones, 2 for a picture and black; unrelated pictures of one
+        0 for equal frames and for two dark ones, 2 for a frame and black; unrelated frames of one
         brightness are at about 0.3 to 0.6.
     """
     lit = np.maximum(before.coarse, after.coarse) > _DARK

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from vmkla.video.live.monitor.access import Access
-    from vmkla.video.live.monitor.feeds import PictureFeed, StatusFeed
+    from vmkla.video.live.monitor.feeds import FrameFeed, StatusFeed
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -202,15 +202,13 @@ def _ask_for_token(scope: Scope) -> Response:
     return PlainTextResponse("This page needs its token.\n", 401, headers)
 
 
-def build_app(
-    access: Access, limits: MonitorLimits, statuses: StatusFeed, pictures: PictureFeed
-) -> Application:
+def build_app(access: Access, limits: MonitorLimits, statuses: StatusFeed, frames: FrameFeed) -> Application:
     """The application of the monitor.
 
     Args:
         access: who gets an answer.
         limits: how often.
-        statuses, pictures: what the answers hold.
+        statuses, frames: what the answers hold.
     Raises:
         MissingDependencyError: Starlette is not installed.
     """
@@ -222,8 +220,8 @@ def build_app(
     async def status(request: Request) -> Response:
         return Response(statuses.answer(), media_type="application/json")
 
-    async def picture(request: Request) -> Response:
-        newest = await pictures.newest()
+    async def frame(request: Request) -> Response:
+        newest = await frames.newest()
         if newest is None:
             return Response(status_code=204)
         age_ms = (asyncio.get_running_loop().time() - newest.captured_s) * 1e3
@@ -244,7 +242,7 @@ def build_app(
 
     routes = [Route(path, fixed(name, media)) for path, name, media in _PAGE]
     routes.append(Route(_STYLE, fixed("page.css", "text/css")))
-    routes += [Route("/status.json", status), Route("/picture.jpg", picture)]
+    routes += [Route("/status.json", status), Route("/picture.jpg", frame)]
     app = Starlette(routes=routes, exception_handlers={Exception: failed})
     app.router.redirect_slashes = False  # its answer would repeat what was asked
     return Guard(app, access, limits)

@@ -1,4 +1,4 @@
-"""What the page asks for, made once for all who ask: the newest status and the newest picture as JPEG."""
+"""What the page asks for, made once for all who ask: the newest status and the newest frame as JPEG."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vmkla.errors import BadInputError
 from vmkla.video.live.monitor.status import read_status
 
 if TYPE_CHECKING:
-    from vmkla.video.live.frame import LivePicture
+    from vmkla.video.live.frame import LiveFrame
     from vmkla.video.live.link.board import Board
     from vmkla.video.live.link.ring import RingReader
 
 BELIEVED_S = 1.0
-"""A status or a picture older than this is not given out: an old "AI ON" must not pass for a present one."""
+"""A status or a frame older than this is not given out: an old "AI ON" must not pass for a present one."""
 
-MAX_PICTURES_PER_S = 10.0
+MAX_FRAMES_PER_S = 10.0
 MAX_SIDE_PX = 960
 _JPEG_QUALITY = 82
 _STATUS_KEPT_S = 0.05
@@ -71,12 +71,12 @@ class StatusFeed:
 
 @dataclass(frozen=True, eq=False)
 class Jpeg:
-    """A picture as the page gets it.
+    """A frame as the page gets it.
 
     Attributes:
         data: the JPEG file.
-        sequence: of the picture.
-        captured_s: of the picture, seconds of ``time.monotonic()``.
+        sequence: of the frame.
+        captured_s: of the frame, seconds of ``time.monotonic()``.
     """
 
     data: bytes
@@ -84,11 +84,11 @@ class Jpeg:
     captured_s: float
 
 
-class PictureFeed:
-    """The newest picture, encoded when somebody asks, at most ``MAX_PICTURES_PER_S`` times a second for all.
+class FrameFeed:
+    """The newest frame, encoded when somebody asks, at most ``MAX_FRAMES_PER_S`` times a second for all.
 
     Args:
-        reader: of the ring with the pictures as shown.
+        reader: of the ring with the frames as shown.
     """
 
     def __init__(self, reader: RingReader) -> None:
@@ -98,8 +98,8 @@ class PictureFeed:
         self._making: asyncio.Task[None] | None = None
 
     async def newest(self) -> Jpeg | None:
-        """The newest picture; None when there is none that is young enough."""
-        if self._making is None and time.monotonic() - self._made_s >= 1 / MAX_PICTURES_PER_S:
+        """The newest frame; None when there is none that is young enough."""
+        if self._making is None and time.monotonic() - self._made_s >= 1 / MAX_FRAMES_PER_S:
             self._making = asyncio.create_task(self._make())
         if self._making is not None:
             # Shielded: whoever asked first may go away, the others still wait for it.
@@ -116,11 +116,11 @@ class PictureFeed:
             self._making = None
 
     def _encode(self) -> Jpeg | None:
-        picture: LivePicture | None = self._reader.latest()
-        if picture is None:
+        frame: LiveFrame | None = self._reader.latest()
+        if frame is None:
             return None
-        data = encode_jpeg(picture.rgb)
-        return Jpeg(data, picture.sequence, picture.captured_s)
+        data = encode_jpeg(frame.rgb)
+        return Jpeg(data, frame.sequence, frame.captured_s)
 
 
 def encode_jpeg(rgb: npt.NDArray[np.uint8]) -> bytes:
@@ -136,5 +136,5 @@ def encode_jpeg(rgb: npt.NDArray[np.uint8]) -> bytes:
         rgb = np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    assert done, "OpenCV encodes any 8-bit picture"
+    assert done, "OpenCV encodes any 8-bit image"
     return data.tobytes()

@@ -31,13 +31,13 @@ _STOP_S = 1.0
 class Monitor:
     """The page of a live run, served by a process of its own.
 
-    The address is taken at once, so a wrong or a taken one fails before the run begins. The picture path is
+    The address is taken at once, so a wrong or a taken one fails before the run begins. The frame path is
     not touched by anything that happens here: a thread starts a dead page again, with growing pauses.
 
     Args:
         host, port: where it is served; port 0 takes any free one.
         token: what readers must give; needed unless ``host`` is a loopback address.
-        shown: pictures as shown; closed with the monitor.
+        shown: frames as shown; closed with the monitor.
         status: what ``MonitorStatus.to_json`` gives is published there.
         events: told about an unexpected end.
         limits: how many answers the page gives; None takes the usual ones.

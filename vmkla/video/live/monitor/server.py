@@ -18,7 +18,7 @@ import cv2
 from vmkla.imports import require
 from vmkla.video.live.monitor.app import SECURITY_HEADERS, MonitorLimits, build_app
 from vmkla.video.live.monitor.connections import guarded_protocol
-from vmkla.video.live.monitor.feeds import PictureFeed, StatusFeed
+from vmkla.video.live.monitor.feeds import FrameFeed, StatusFeed
 
 if TYPE_CHECKING:
     from vmkla.video.live.link.board import Board
@@ -40,7 +40,7 @@ def serve(
         listener: see ``listen``.
         access: who gets an answer.
         limits: how many answers, and how fast.
-        shown: pictures as shown.
+        shown: frames as shown.
         status: what ``MonitorStatus.to_json`` gave.
     Raises:
         MissingDependencyError: the extra ``monitor`` is not installed.
@@ -51,7 +51,7 @@ def serve(
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logging.getLogger(name).disabled = True
     config = uvicorn.Config(
-        build_app(access, limits, StatusFeed(status), PictureFeed(shown)),
+        build_app(access, limits, StatusFeed(status), FrameFeed(shown)),
         http=guarded_protocol(limits),
         ws="none",
         loop="asyncio",

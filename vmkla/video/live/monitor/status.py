@@ -118,7 +118,7 @@ class DelayWindow:
 
     @classmethod
     def of_markers(cls) -> DelayWindow:
-        """For the delay from capture to the first picture shown with the marker found in it."""
+        """For the delay from capture to the first frame shown with the marker found in it."""
         return cls(MARKER_DELAY_EDGES_MS, MARKER_DELAY_LIMIT_MS)
 
     def add(self, value_ms: float, now_s: float) -> None:
@@ -171,11 +171,11 @@ class MonitorStatus:
         uptime_s: since the run began.
         ai, ai_reason, signal, recording: as on the screen; see ``LiveStatus``.
         recording_note: why nothing is recorded any more; plain words.
-        picture_hw: height and width of the picture shown, px; None before the first.
-        fps: pictures shown in the last second.
+        frame_hw: height and width of the frame shown, px; None before the first.
+        fps: frames shown in the last second.
         video_delay, marker_delay: delays of the last minute.
-        received, shown: pictures that the source gave and that were shown, since the run began.
-        dropped: cause to pictures not shown.
+        received, shown: frames that the source gave and that were shown, since the run began.
+        dropped: cause to frames not shown.
         restarts: how often the worker was started again.
         events: the newest last; only the last ``MAX_EVENTS`` are sent.
     """
@@ -194,7 +194,7 @@ class MonitorStatus:
     restarts: int = 0
     recording: bool | None = None
     recording_note: str = ""
-    picture_hw: tuple[int, int] | None = None
+    frame_hw: tuple[int, int] | None = None
     events: tuple[StatusEvent, ...] = ()
 
     def to_json(self, names: Sequence[str] = ()) -> bytes:
@@ -212,7 +212,7 @@ class MonitorStatus:
             "signal": self.signal.value,
             "recording": self.recording,
             "recording_note": plain_text(self.recording_note, names),
-            "picture_hw": list(self.picture_hw) if self.picture_hw else None,
+            "picture_hw": list(self.frame_hw) if self.frame_hw else None,
             "fps": round(self.fps, 1),
             "video_delay_ms": _delays_to_dict(self.video_delay),
             "marker_delay_ms": _delays_to_dict(self.marker_delay),

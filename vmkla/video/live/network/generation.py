@@ -31,10 +31,10 @@ class Generation:
     What it writes lies in memory of its own, so nothing of a dead worker is ever taken for a living one's.
 
     Args:
-        load, options, pictures: see ``work``.
+        load, options, frames: see ``work``.
     """
 
-    def __init__(self, load: Callable[[], Runner], options: WorkerOptions, pictures: RingReader) -> None:
+    def __init__(self, load: Callable[[], Runner], options: WorkerOptions, frames: RingReader) -> None:
         self.started_s = time.monotonic()
         self.pulse = Pulse(at_s=self.started_s)
         with contextlib.ExitStack() as stack:
@@ -47,7 +47,7 @@ class Generation:
             boards = (self._results, self._heartbeat, self._about, self._control)
             self._process = multiprocessing.get_context("spawn").Process(
                 target=work,
-                args=(load, options, pictures, *boards, os.getpid()),
+                args=(load, options, frames, *boards, os.getpid()),
                 name="vmkla-worker",
                 daemon=True,
             )

@@ -41,7 +41,7 @@ class Supervisor:
         load: makes the runner, for instance ``functools.partial(load_runner, "nano", threads=1)``; it is
             pickled into the worker's process.
         options: what the worker does.
-        pictures: where the display publishes.
+        frames: where the display publishes.
         events: the log.
         limits: how long what may take.
         on_result: called from the supervisor's thread with every result that is accepted; keep it short, the
@@ -52,7 +52,7 @@ class Supervisor:
         self,
         load: Callable[[], Runner],
         options: WorkerOptions,
-        pictures: FrameRing,
+        frames: FrameRing,
         events: Events,
         *,
         limits: SupervisorLimits | None = None,
@@ -60,7 +60,7 @@ class Supervisor:
     ) -> None:
         self._load = load
         self._options = options
-        self._pictures = pictures
+        self._frames = frames
         self._events = events
         self._limits = limits or SupervisorLimits()
         self._on_result = on_result
@@ -152,12 +152,12 @@ class Supervisor:
         with contextlib.ExitStack() as stack:
             try:
                 # A place in the ring of its own: it does not begin with what its predecessor left unread.
-                reader = stack.enter_context(contextlib.closing(self._pictures.subscribe()))
+                reader = stack.enter_context(contextlib.closing(self._frames.subscribe()))
                 options = replace(self._options, known_output=self._about.get("known_output"))
                 self._generation = generation = Generation(self._load, options, reader)
                 self._events.add("worker started", pid=generation.pid)
                 fault = self._watch(generation, (state, reason))
-            except Exception as error:  # ours, or of what was handed to us: the picture goes on without
+            except Exception as error:  # ours, or of what was handed to us: the frame goes on without
                 fault = Fault(_cause(error), f"{type(error).__name__}: {error}")
             if fault is not None:
                 self._give_up(fault)
@@ -167,7 +167,7 @@ class Supervisor:
     def _watch(self, generation: Generation, before: tuple[AiState, str]) -> Fault | None:
         watch = Watch(
             generation,
-            lambda: self._pictures.newest,
+            lambda: self._frames.newest,
             self._limits,
             before=before,
             started_s=generation.started_s,

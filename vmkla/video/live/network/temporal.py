@@ -12,9 +12,9 @@ from vmkla.errors import UsageError
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, Thumbnail, change
 
 RESET_AFTER_S = 0.5
-"""After a longer gap between pictures nothing is taken over from before it."""
+"""After a longer gap between frames nothing is taken over from before it."""
 _REACH_PER_SIDE = 1 / 32
-"""How far a lesion may move from picture to picture and still be the same, over the side."""
+"""How far a lesion may move from frame to frame and still be the same, over the side."""
 _NONE = -1.0  # the age where no lesion is
 
 Floats = npt.NDArray[np.float32]
@@ -25,7 +25,7 @@ class TemporalOptions:
     """How findings are steadied. The defaults change nothing.
 
     Attributes:
-        hysteresis_low: a pixel that was a finding in the picture before remains one while its probability is
+        hysteresis_low: a pixel that was a finding in the frame before remains one while its probability is
             at least this; below the threshold. None uses the threshold alone.
         min_lesion_fraction: connected regions smaller than this share of the field of view are dropped.
         min_lesion_age_ms: a region is dropped until its lesion has been seen for so long without a break.
@@ -55,7 +55,7 @@ class TemporalOptions:
 
 
 class TemporalFilter:
-    """Steadies the probabilities of one stream, picture by picture, at the model's resolution.
+    """Steadies the probabilities of one stream, frame by frame, at the model's resolution.
 
     Args:
         options: what to do.
@@ -76,29 +76,29 @@ class TemporalFilter:
         self.reset()
 
     def reset(self) -> None:
-        """Take nothing over from the pictures so far."""
+        """Take nothing over from the frames so far."""
         self._last_s: float | None = None
         self._last_thumbnail: Thumbnail | None = None
-        self._classes: npt.NDArray[np.uint8] | None = None  # (h, w) findings of the last picture
+        self._classes: npt.NDArray[np.uint8] | None = None  # (h, w) findings of the last frame
         self._age_s: Floats | None = None  # (h, w) how long the lesion at a pixel has been seen
 
     def apply(
-        self, probability: Floats, captured_s: float, picture_thumbnail: Thumbnail | None = None
+        self, probability: Floats, captured_s: float, frame_thumbnail: Thumbnail | None = None
     ) -> Floats:
-        """Steady the probability of the next picture.
+        """Steady the probability of the next frame.
 
         Args:
             probability: (classes, h, w) float32, from the runner; not changed.
-            captured_s: when the picture was captured.
-            picture_thumbnail: of the picture, to find a cut; None looks for gaps in time alone.
+            captured_s: when the frame was captured.
+            frame_thumbnail: of the frame, to find a cut; None looks for gaps in time alone.
         Returns:
             (classes, h, w) float32, 0 to 1: raised to the threshold or more where a finding is kept, lowered
             below it where one is dropped.
         """
-        gap_s = self._gap_s(captured_s, picture_thumbnail)
+        gap_s = self._gap_s(captured_s, frame_thumbnail)
         if self._classes is not None and self._classes.shape != probability.shape[1:]:
             self.reset()
-        self._last_s, self._last_thumbnail = captured_s, picture_thumbnail
+        self._last_s, self._last_thumbnail = captured_s, frame_thumbnail
         steady = self._kept(probability)
         classes = self._classes_of(steady)
         dropped = self._drop(classes, gap_s)
@@ -113,13 +113,13 @@ class TemporalFilter:
             steady[0][dropped] = 1
         return np.asarray(steady, np.float32)
 
-    def _gap_s(self, captured_s: float, picture_thumbnail: Thumbnail | None) -> float:
-        """Time since the picture before; resets the state when that one has nothing to do with this one."""
+    def _gap_s(self, captured_s: float, frame_thumbnail: Thumbnail | None) -> float:
+        """Time since the frame before; resets the state when that one has nothing to do with this one."""
         gap_s = 0.0 if self._last_s is None else captured_s - self._last_s
         before = self._last_thumbnail
         cut = False
-        if before is not None and picture_thumbnail is not None:
-            cut = change(before, picture_thumbnail) > CHANGE_LIMIT
+        if before is not None and frame_thumbnail is not None:
+            cut = change(before, frame_thumbnail) > CHANGE_LIMIT
         if cut or not 0 <= gap_s <= RESET_AFTER_S:
             self.reset()
             return 0.0
@@ -149,7 +149,7 @@ class TemporalFilter:
         return np.asarray(np.argmax(probability, axis=0), np.uint8)
 
     def _drop(self, classes: npt.NDArray[np.uint8], gap_s: float) -> npt.NDArray[np.bool_]:
-        """(h, w): pixels of regions that are too small or too young. Brings the state up to this picture."""
+        """(h, w): pixels of regions that are too small or too young. Brings the state up to this frame."""
         least_px = self._options.min_lesion_fraction * classes.size
         least_s = self._options.min_lesion_age_ms * 1e-3
         dropped = np.zeros(classes.shape, np.bool_)

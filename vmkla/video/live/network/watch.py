@@ -25,7 +25,7 @@ class SupervisorLimits:
     """How long what may take.
 
     Attributes:
-        max_staleness_s: a picture is covered by a result of a picture that is at most so much older.
+        max_staleness_s: a frame is covered by a result of a frame that is at most so much older.
         overrun_s, overrun_factor: while one inference lasts longer than this, and than so many times the
             usual, AI is off: a network that hangs is known before its last result is too old.
         pulse_s: without a sign of life for so long the worker is not believed.
@@ -33,7 +33,7 @@ class SupervisorLimits:
         start_s: loading and the first self-test may take so long.
         start_pulse_s: without a sign of life for so long while it loads (which may hold up every thread of
             its process) it is killed.
-        settle_s: after pictures went uncovered, all must be covered for so long before AI is on again.
+        settle_s: after frames went uncovered, all must be covered for so long before AI is on again.
         watchdog_s: when the supervisor itself has not looked for so long, AI is off.
         backoff_s: wait before the first restart, doubled each time.
         backoff_max_s: the longest wait after a worker that did not even start.
@@ -92,7 +92,7 @@ class Watch:
 
     Args:
         worker: whom.
-        newest: sequence and capture time of the newest picture that was handed to the worker.
+        newest: sequence and capture time of the newest frame that was handed to the worker.
         limits: how long what may take.
         before: the verdict until the worker is ready.
         started_s: when it was started, seconds of ``time.monotonic()``.
@@ -123,11 +123,11 @@ class Watch:
         self._doubted = False
         self._asked = 0  # number of the last self-test that was asked for
         self._asked_s: float | None = None  # when, while its answer is missing
-        self._seen_s: float | None = None  # capture time of the newest picture at the last tick
-        self._resumed_s = 0.0  # when pictures were to be covered from: a gap's end, or when it was ready
-        self._gap_ended_s = 0.0  # capture time of the first picture after a gap
-        self._uncovered_s: float | None = None  # the last time that a picture was not covered
-        self._lag: tuple[AiState, str] | None = None  # said until pictures are covered again
+        self._seen_s: float | None = None  # capture time of the newest frame at the last tick
+        self._resumed_s = 0.0  # when frames were to be covered from: a gap's end, or when it was ready
+        self._gap_ended_s = 0.0  # capture time of the first frame after a gap
+        self._uncovered_s: float | None = None  # the last time that a frame was not covered
+        self._lag: tuple[AiState, str] | None = None  # said until frames are covered again
         self._was_on = False
         self._inferring_since_s: float | None = None
         self._inference_s: deque[float] = deque(maxlen=_USUAL_RESULTS)
@@ -196,9 +196,9 @@ class Watch:
             return
         newest = self._newest()
         if newest is None or result.sequence > newest[0] or result.captured_s > newest[1]:
-            raise BadInputError(f"a result for picture {result.sequence}, which is not there yet")
+            raise BadInputError(f"a result for frame {result.sequence}, which is not there yet")
         if result.sequence <= self._sequence:
-            raise BadInputError(f"a result for picture {result.sequence} after {self._sequence}")
+            raise BadInputError(f"a result for frame {result.sequence} after {self._sequence}")
         if result.finished_s > now_s + _CLOCK_SLACK_S:
             raise BadInputError(f"a result from {result.finished_s - now_s:.3f} s ahead")
         self._sequence = result.sequence

@@ -1,4 +1,4 @@
-"""The worker process: the newest picture in, what the network finds in it out.
+"""The worker process: the newest frame in, what the network finds in it out.
 
 It may be killed, stopped or stuck at any instruction; nobody waits for it. What goes wrong in it is its last
 word, and then it ends: starting anew is the way back from everything.
@@ -24,7 +24,7 @@ from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, visibl
 from vmkla.segment.self_test import check_self_test
 from vmkla.segment.steps import check, find, infer, view
 from vmkla.video.latency import Stopwatch
-from vmkla.video.live.frame import LivePicture, LiveResult
+from vmkla.video.live.frame import LiveFrame, LiveResult
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.pulse import Heart
 from vmkla.video.live.link.results import encode_result
@@ -42,12 +42,12 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # linux/prctl.h
 _WAIT_S = 0.05
 _FIELD_EVERY_S = 1.0
 _FIELD_MOVES_BY = 1 / 32
-"""A field of view is followed when a side moves by more than this share of the picture: edges flicker."""
+"""A field of view is followed when a side moves by more than this share of the frame: edges flicker."""
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What the worker does with a picture.
+    """What the worker does with a frame.
 
     Attributes:
         threshold: None takes the model's own.
@@ -86,7 +86,7 @@ class FaultError(Exception):
 def work(
     load: Callable[[], Runner],
     options: WorkerOptions,
-    pictures: RingReader,
+    frames: RingReader,
     results: Board,
     heartbeat: Board,
     about: Board,
@@ -98,7 +98,7 @@ def work(
     Args:
         load: makes the runner; pickled into the process.
         options: what to do.
-        pictures: where pictures come from.
+        frames: where frames come from.
         results: gets ``encode_result`` of each.
         heartbeat: gets the ``Pulse``.
         about: gets, once, what was loaded: ``model``, ``runtime``, ``warnings``, ``threshold``,
@@ -110,7 +110,7 @@ def work(
     _settle(parent, options.niceness)
     heart = Heart(heartbeat, parent)
     try:
-        _work(load, options, pictures, results, heart, about, control)
+        _work(load, options, frames, results, heart, about, control)
     except FaultError as fault:
         heart.fail(fault.cause, fault.error)
     except BaseException as error:  # whatever it is, it is said
@@ -122,7 +122,7 @@ def work(
 def _work(
     load: Callable[[], Runner],
     options: WorkerOptions,
-    pictures: RingReader,
+    frames: RingReader,
     results: Board,
     heart: Heart,
     about: Board,
@@ -148,8 +148,8 @@ def _work(
             with _blamed("self-test failed"):
                 check_self_test(runner, known)
             heart.say(stage="ready", self_tests=int(wanted))
-        if pictures.wait(_WAIT_S) and (picture := pictures.latest()) is not None:
-            results.publish(*encode_result(finder.result(picture)))
+        if frames.wait(_WAIT_S) and (frame := frames.latest()) is not None:
+            results.publish(*encode_result(finder.result(frame)))
             busy_s = time.monotonic()
         elif time.monotonic() - busy_s > options.idle_test_s:
             heart.say(inferring_since_s=time.monotonic())
@@ -160,7 +160,7 @@ def _work(
 
 
 class _Finder:
-    """From a picture to a result."""
+    """From a frame to a result."""
 
     def __init__(self, runner: Runner, options: WorkerOptions, heart: Heart) -> None:
         spec = runner.spec
@@ -187,12 +187,12 @@ class _Finder:
             "threshold": self._point.threshold,
         }
 
-    def result(self, picture: LivePicture) -> LiveResult:
-        """What the network finds in a picture."""
+    def result(self, frame: LiveFrame) -> LiveResult:
+        """What the network finds in a frame."""
         watch = Stopwatch()
         latency_ms = {}
-        rect = self._field.of(picture)
-        whole = self._whole.of(picture.rgb, picture.captured_s)
+        rect = self._field.of(frame)
+        whole = self._whole.of(frame.rgb, frame.captured_s)
         seen = view(whole, self._spec, rect)
         latency_ms["preprocess"] = watch.lap_ms()
         self._heart.say(inferring_since_s=time.monotonic())
@@ -204,13 +204,13 @@ class _Finder:
             check(probability, self._runner.spec)
         steady = probability[0]
         if self._filter is not None:
-            steady = self._filter.apply(steady, picture.captured_s, thumbnail(picture.rgb))
-        frame_hw = (picture.rgb.shape[0], picture.rgb.shape[1])
+            steady = self._filter.apply(steady, frame.captured_s, thumbnail(frame.rgb))
+        frame_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
         findings = find(steady, rect, frame_hw, self._point)
         latency_ms["postprocess"] = watch.lap_ms()
         return LiveResult(
-            picture.sequence,
-            picture.captured_s,
+            frame.sequence,
+            frame.captured_s,
             time.monotonic(),
             frame_hw,
             findings,
@@ -228,16 +228,16 @@ class _Field:
         self._frame_hw: tuple[int, ...] = ()
         self._looked_s = 0.0
 
-    def of(self, picture: LivePicture) -> Rect:
-        """The part of a picture that the network sees. ``"auto"`` is looked for once a second."""
-        rgb = picture.rgb
+    def of(self, frame: LiveFrame) -> Rect:
+        """The part of a frame that the network sees. ``"auto"`` is looked for once a second."""
+        rgb = frame.rgb
         height_px, width_px = rgb.shape[:2]
         if self._roi != "auto":
             return field_of_view(rgb, self._roi)
         if rgb.shape[:2] != self._frame_hw:
             self._rect, self._frame_hw = None, rgb.shape[:2]
-        if self._rect is None or picture.captured_s - self._looked_s >= _FIELD_EVERY_S:
-            self._looked_s = picture.captured_s
+        if self._rect is None or frame.captured_s - self._looked_s >= _FIELD_EVERY_S:
+            self._looked_s = frame.captured_s
             found = visible_field(rgb)  # None in the dark: the last one stays
             if found is not None and (self._rect is None or _moved(self._rect, found, self._frame_hw)):
                 self._rect = found
@@ -270,9 +270,9 @@ def _settle(parent: int, niceness: int) -> None:
         os._exit(1)
     libc.prctl(_PR_SET_NAME, b"vmkla-worker", 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' pictures
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' frames
     os.nice(niceness)
-    keep_memory()  # its page faults cost the host time that the picture needs
+    keep_memory()  # its page faults cost the host time that the frame needs
     with contextlib.suppress(OSError):  # a container may forbid it; the limits of memory hold without
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("1000")  # when memory runs out, this process goes first

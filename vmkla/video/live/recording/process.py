@@ -1,4 +1,4 @@
-"""What the recorder's process does: pictures out of shared memory, through two encoders, onto the disk."""
+"""What the recorder's process does: frames out of shared memory, through two encoders, onto the disk."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STATUS_EVERY_S = 0.1
 _PR_SET_NAME = 15  # linux/prctl.h
 _NICE = 5
 _DRAIN_S = 1.0
-"""At the end, pictures that wait in shared memory are taken for so long."""
+"""At the end, frames that wait in shared memory are taken for so long."""
 _FINISH_S = 5.0
 _DISK_HANGS_S = 3.0
 _TRACE = 8000
@@ -76,7 +76,7 @@ class RecorderStatus:
 
     Attributes:
         at_s: when it said so, seconds of ``time.monotonic()``.
-        recording: pictures are being written.
+        recording: frames are being written.
         reason: why not; empty when they are.
         over: it has ended of itself and is not to be started anew.
         counts: by stream.
@@ -133,17 +133,17 @@ class _Stream:
 
     def _run(self) -> None:
         try:
-            picture = self._reader.latest()  # the oldest would be overwritten before the first one is encoded
+            frame = self._reader.latest()  # the oldest would be overwritten before the first one is encoded
             while self._go_on():
-                if picture is None and self._stop.is_set():
+                if frame is None and self._stop.is_set():
                     break
-                if picture is None:
+                if frame is None:
                     self._recorder.rest()
                     self._reader.wait(0.1)
                 else:
-                    self._count_missed(picture.sequence)
-                    self._recorder.write(picture)
-                picture = self._reader.next()
+                    self._count_missed(frame.sequence)
+                    self._recorder.write(frame)
+                frame = self._reader.next()
             self._recorder.close()
         except ChannelClosedError:
             return  # the disk's thread says why
@@ -159,7 +159,7 @@ class _Stream:
         return time.monotonic() < self._drained_by_s
 
     def _count_missed(self, sequence: int) -> None:
-        """Pictures of before the first one are missed only where a process of before had begun."""
+        """Frames of before the first one are missed only where a process of before had begun."""
         counts, missed = self._recorder.counts, self._reader.missed + self._reader.torn
         if self._missed_before is not None:
             counts.missed += missed - self._missed_before
@@ -168,7 +168,7 @@ class _Stream:
         self._missed_before = missed
 
 
-def record_pictures(assignment: Assignment) -> None:
+def record_frames(assignment: Assignment) -> None:
     """Main function of the process. Ends when the display process lets go of ``control``, or is gone.
 
     It ends with status 0 when it was asked to or cannot go on, which its last status says; with another one
@@ -219,12 +219,12 @@ def record_pictures(assignment: Assignment) -> None:
 
 
 def _settle(told: threading.Event) -> None:
-    """Make this process one that the picture path does not feel, and that ends with its files whole."""
+    """Make this process one that the frame path does not feel, and that ends with its files whole."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the display decides
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: told.set())
     ctypes.CDLL(None).prctl(_PR_SET_NAME, b"vmkla-recorder", 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' pictures
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' frames
     cv2.setNumThreads(1)
     os.nice(_NICE)
 

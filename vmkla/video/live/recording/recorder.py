@@ -1,4 +1,4 @@
-"""Recording of a live run, by a process that the picture path never waits for."""
+"""Recording of a live run, by a process that the frame path never waits for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vmkla.video.live.recording.process import (
     STATUS_EVERY_S,
     Assignment,
     RecorderStatus,
-    record_pictures,
+    record_frames,
 )
 from vmkla.video.live.recording.segments import StreamCounts
 
@@ -49,7 +49,7 @@ class RecordOptions:
     Attributes:
         segment_s: length of a file, seconds.
         hide: rectangles with burned-in text, filled with black in both streams; in pixels of the first
-            picture.
+            frame.
         min_free_bytes: recording stops when the disk has less free space than this.
         sync_s: at most so much of the open segment is lost with the power, seconds.
     Raises:
@@ -71,7 +71,7 @@ class RecordOptions:
             if rect.x < 0 or rect.y < 0 or rect.w < 1 or rect.h < 1:
                 raise UsageError(
                     f"the rectangle {rect.x},{rect.y},{rect.w},{rect.h} cannot be hidden, expected X,Y,W,H "
-                    "in pixels of the picture",
+                    "in pixels of the frame",
                     hint="For instance: --hide 0,0,160,40",
                 )
 
@@ -82,8 +82,8 @@ class Recorder:
     Args:
         folder: where the segments go; made, and closed to everybody but its owner. Segments that are there
             already are kept, and numbers go on after theirs.
-        raw: pictures as they came.
-        shown: pictures with markers.
+        raw: frames as they came.
+        shown: frames with markers.
         options: see ``RecordOptions``.
         events: where to say what happens.
     """
@@ -107,11 +107,11 @@ class Recorder:
         self._reported = (float("-inf"), 0)
         self.restarts = 0
         self.state: tuple[bool, str] = (False, "not started")
-        """Whether pictures are being written, and why not. Reading it never waits."""
+        """Whether frames are being written, and why not. Reading it never waits."""
 
     @property
     def recording(self) -> bool:
-        """Pictures are being written."""
+        """Frames are being written."""
         return self.state[0]
 
     @property
@@ -127,7 +127,7 @@ class Recorder:
         return {"streams": streams, "restarts": self.restarts}
 
     def start(self) -> None:
-        """Begin; returns before the first picture is written.
+        """Begin; returns before the first frame is written.
 
         Raises:
             BadInputError: the folder cannot be written to, or its disk has too little space.
@@ -188,7 +188,7 @@ class Recorder:
                 # A daemon is sent SIGTERM when this process ends without ``close``, and then finishes its
                 # segments.
                 process = context.Process(
-                    target=record_pictures, args=(assignment,), name="vmkla-recorder", daemon=True
+                    target=record_frames, args=(assignment,), name="vmkla-recorder", daemon=True
                 )
                 process.start()
             stack.pop_all()
@@ -248,7 +248,7 @@ class Recorder:
         missed = sum(counts.missed for counts in self._counts.values())
         at_s, before = self._reported
         if missed > before and time.monotonic() - at_s > _REPORT_MISSED_EVERY_S:
-            self._events.add("recording missed", f"{missed - before} pictures", missed=missed)
+            self._events.add("recording missed", f"{missed - before} frames", missed=missed)
             self._reported = (time.monotonic(), missed)
 
     def _say(self, recording: bool, reason: str) -> None:

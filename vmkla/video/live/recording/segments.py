@@ -1,4 +1,4 @@
-"""One stream of a recording: pictures in, files of a few seconds out, each playable at any moment.
+"""One stream of a recording: frames in, files of a few seconds out, each playable at any moment.
 
 A file is an MP4 in which every frame is a fragment of its own, so it can be read up to the last whole frame
 whenever writing ends; when it is closed, a table of all frames is appended and its head is changed to point
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.segment.preprocess import Rect
-from vmkla.video.live.frame import LivePicture
+from vmkla.video.live.frame import LiveFrame
 from vmkla.video.live.recording.disk_guard import RecordingStoppedError
 from vmkla.video.live.recording.disk_writer import Block, DiskWriter, Row, SegmentFile
 from vmkla.video.media.frames import VideoTraits
@@ -51,7 +51,7 @@ class SegmentGrid:
     """Where both streams of a recording cut, so that segments of one number cover the same time.
 
     Args:
-        segment_s: length of a cell; the first begins with the first picture of either stream.
+        segment_s: length of a cell; the first begins with the first frame of either stream.
     """
 
     def __init__(self, segment_s: float) -> None:
@@ -136,16 +136,16 @@ class SegmentMp4:
 
 @dataclass
 class StreamCounts:
-    """What became of a stream's pictures.
+    """What became of a stream's frames.
 
     Attributes:
         written: frames given to a file.
-        missed: pictures that were overwritten or damaged in shared memory before they could be taken, or that
+        missed: frames that were overwritten or damaged in shared memory before they could be taken, or that
             came while the process was being started anew.
-        repeated: pictures no younger than the one before; not written.
+        repeated: frames no younger than the one before; not written.
         segments: files begun.
         last_sequence: of the last frame written, 0 before the first.
-        reference_hw: size of the first picture, px, which rectangles to hide are meant for.
+        reference_hw: size of the first frame, px, which rectangles to hide are meant for.
     """
 
     written: int = 0
@@ -163,7 +163,7 @@ class StreamRecorder:
         stream: ``"raw"`` or ``"overlay"``.
         disk: where the bytes go.
         grid: where to cut.
-        hide: rectangles to fill with black, in pixels of the first picture.
+        hide: rectangles to fill with black, in pixels of the first frame.
         number: of the segment before the first one.
         counts: to go on with.
     """
@@ -187,37 +187,37 @@ class StreamRecorder:
         self._last_s = float("-inf")
         self._written_s = 0.0
 
-    def write(self, picture: LivePicture) -> None:
-        """Add a picture, in a new segment when it is time or its size is another.
+    def write(self, frame: LiveFrame) -> None:
+        """Add a frame, in a new segment when it is time or its size is another.
 
         Args:
-            picture: its pixels are this recorder's own, and are changed where rectangles are hidden.
+            frame: its pixels are this recorder's own, and are changed where rectangles are hidden.
         Raises:
             ChannelClosedError: the disk takes no more.
-            RecordingStoppedError: a rectangle to hide is not in the picture.
+            RecordingStoppedError: a rectangle to hide is not in the frame.
         """
-        if picture.captured_s <= self._last_s:
+        if frame.captured_s <= self._last_s:
             self.counts.repeated += 1
             return
-        frame_hw = (picture.rgb.shape[0], picture.rgb.shape[1])
+        frame_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
         if self.counts.reference_hw is None:
             self.counts.reference_hw = frame_hw
-        hide(picture.rgb, self._hide, self.counts.reference_hw)
-        key = (self._grid.cell(picture.captured_s), frame_hw)
+        hide(frame.rgb, self._hide, self.counts.reference_hw)
+        key = (self._grid.cell(frame.captured_s), frame_hw)
         if key != self._key:
             self.close()
-            self._begin(picture, frame_hw)
+            self._begin(frame, frame_hw)
             self._key = key
         assert self._mp4 is not None and self._file is not None
         before = _copied(self._row)
-        pts = round((picture.captured_s - self._row["first_captured_s"]) / TRAITS.time_base)
-        blocks = self._mp4.add(picture.rgb, pts)
-        self._note(picture)
+        pts = round((frame.captured_s - self._row["first_captured_s"]) / TRAITS.time_base)
+        blocks = self._mp4.add(frame.rgb, pts)
+        self._note(frame)
         if blocks:
             self._disk.write(self._file, blocks, before)
 
     def rest(self) -> None:
-        """No picture comes: a segment that nobody adds to is closed after the length of one."""
+        """No frame comes: a segment that nobody adds to is closed after the length of one."""
         if self._file is not None and time.monotonic() - self._written_s > self._grid.segment_s:
             self.close()
 
@@ -233,17 +233,17 @@ class StreamRecorder:
             self._disk.write(file, mp4.close(), _copied(self._row))
             self._disk.finish(file)
 
-    def _begin(self, picture: LivePicture, frame_hw: tuple[int, int]) -> None:
+    def _begin(self, frame: LiveFrame, frame_hw: tuple[int, int]) -> None:
         self._number += 1
         name = f"{self.stream}-{self._number:06d}.mp4"
-        wall = datetime.now(timezone.utc) - timedelta(seconds=time.monotonic() - picture.captured_s)
+        wall = datetime.now(timezone.utc) - timedelta(seconds=time.monotonic() - frame.captured_s)
         opened = {
             "stream": self.stream,
             "file": name,
             "height": frame_hw[0],
             "width": frame_hw[1],
-            "first_sequence": picture.sequence,
-            "first_captured_s": picture.captured_s,
+            "first_sequence": frame.sequence,
+            "first_captured_s": frame.captured_s,
             "first_wall": wall.isoformat(timespec="milliseconds"),
         }
         self._row = {**opened, "last_sequence": None, "last_captured_s": None, "frames": 0, "gaps": []}
@@ -251,28 +251,28 @@ class StreamRecorder:
         self._file = self._disk.create(name, opened)
         self.counts.segments += 1
 
-    def _note(self, picture: LivePicture) -> None:
+    def _note(self, frame: LiveFrame) -> None:
         row, last = self._row, self._row["last_sequence"]
-        if last is not None and picture.sequence > last + 1:
-            row["gaps"].append([last + 1, picture.sequence - 1])
-        row["last_sequence"] = picture.sequence
-        row["last_captured_s"] = self._last_s = picture.captured_s
+        if last is not None and frame.sequence > last + 1:
+            row["gaps"].append([last + 1, frame.sequence - 1])
+        row["last_sequence"] = frame.sequence
+        row["last_captured_s"] = self._last_s = frame.captured_s
         row["frames"] += 1
         self.counts.written += 1
-        self.counts.last_sequence = picture.sequence
+        self.counts.last_sequence = frame.sequence
         self._written_s = time.monotonic()
 
 
 def hide(rgb: npt.NDArray[np.uint8], rects: Sequence[Rect], reference_hw: tuple[int, int]) -> None:
     """Fill rectangles with black, in place.
 
-    In a picture of another size than the first one, burned-in text may have stayed where it was or have grown
-    with the picture: both places are filled.
+    In a frame of another size than the first one, burned-in text may have stayed where it was or have grown
+    with the frame: both places are filled.
 
     Args:
         rgb: (H, W, 3) uint8.
-        rects: in pixels of a picture of ``reference_hw``; what lies outside is cut off.
-        reference_hw: height and width of the picture that they are meant for.
+        rects: in pixels of a frame of ``reference_hw``; what lies outside is cut off.
+        reference_hw: height and width of the frame that they are meant for.
     Raises:
         RecordingStoppedError: a rectangle lies wholly outside ``reference_hw``, so what it was to hide would
             be recorded.
@@ -282,7 +282,7 @@ def hide(rgb: npt.NDArray[np.uint8], rects: Sequence[Rect], reference_hw: tuple[
     for rect in rects:
         if rect.x >= from_w or rect.y >= from_h:
             raise RecordingStoppedError(
-                f"rectangle {rect.x},{rect.y},{rect.w},{rect.h} is not in the picture of {from_w}x{from_h}"
+                f"rectangle {rect.x},{rect.y},{rect.w},{rect.h} is not in the frame of {from_w}x{from_h}"
             )
         rgb[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w] = 0
         if (height, width) != reference_hw:

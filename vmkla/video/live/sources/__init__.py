@@ -1,1 +1,1 @@
-"""Where live pictures come from: cameras, streams, files and their stand-ins."""
+"""Where live frames come from: cameras, streams, files and their stand-ins."""

@@ -1,4 +1,4 @@
-"""Opened sources of live pictures: what they all are."""
+"""Opened sources of live frames: what they all are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CaptureLimits:
         open_s: a network source that has not answered for so long is tried again.
         read_s: one that has sent nothing for so long is closed and opened again.
         retry_s, retry_max_s: wait before the next try, doubling from the first to the second.
-        behind_s: a picture of a network source that comes so much later than the quickest one is not shown.
+        behind_s: a frame of a network source that comes so much later than the quickest one is not shown.
         close_s: ``Capture.close`` waits so long for a source that does not answer, and then leaves it.
     """
 
@@ -39,7 +39,7 @@ class CaptureLimits:
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """A picture as an opened source gives it; see ``LivePicture``."""
+    """A frame as an opened source gives it; see ``LiveFrame``."""
 
     captured_s: float
     rgb: npt.NDArray[np.uint8]
@@ -53,9 +53,9 @@ class CameraContext:
     Attributes:
         limits: see ``CaptureLimits``.
         stop: set when the source shall end; waits are made on it.
-        drop: told the cause and some detail of each picture or packet that is not given.
-        let_show: waits a little, until the display is done with the picture that was given last. Who makes
-            pictures on this machine's own cores makes the next one after that, not at its expense.
+        drop: told the cause and some detail of each frame or packet that is not given.
+        let_show: waits a little, until the display is done with the frame that was given last. Who makes
+            frames on this machine's own cores makes the next one after that, not at its expense.
     """
 
     limits: CaptureLimits

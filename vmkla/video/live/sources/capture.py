@@ -1,4 +1,4 @@
-"""The capture thread: the newest picture of a source, whatever happens to the source."""
+"""The capture thread: the newest frame of a source, whatever happens to the source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vmkla.errors import VmklaError
-from vmkla.video.live.frame import MAX_PICTURE_BYTES, LivePicture, SignalState
+from vmkla.video.live.frame import MAX_FRAME_BYTES, LiveFrame, SignalState
 from vmkla.video.live.sources.cameras import CameraContext, CameraError, CaptureLimits, Shot
 from vmkla.video.live.sources.health import SignalHealth
 from vmkla.video.live.sources.opening import make_camera
@@ -30,15 +30,15 @@ class EventSink(Protocol):
 
 @dataclass(frozen=True)
 class CaptureCounts:
-    """What became of the pictures so far.
+    """What became of the frames so far.
 
     Attributes:
-        received: pictures that the source gave.
+        received: frames that the source gave.
         damaged: of these, the ones in which the decoder concealed missing data.
-        opened: how often the source was opened and gave a picture.
-        dropped: by cause, pictures that nobody got. ``not taken``: a newer one came before it was asked
-            for; it is part of ``received``. The others never became pictures: ``undecodable`` packets,
-            pictures that came so late that they are ``behind``, and ones that are ``too large``.
+        opened: how often the source was opened and gave a frame.
+        dropped: by cause, frames that nobody got. ``not taken``: a newer one came before it was asked
+            for; it is part of ``received``. The others never became frames: ``undecodable`` packets,
+            frames that came so late that they are ``behind``, and ones that are ``too large``.
     """
 
     received: int = 0
@@ -48,7 +48,7 @@ class CaptureCounts:
 
 
 class Capture:
-    """Reads a source in a thread of its own and keeps its newest picture.
+    """Reads a source in a thread of its own and keeps its newest frame.
 
     A camera that fails is opened again for as long as the run lasts; a file ends it. Nothing here makes the
     thread that calls ``take`` wait longer than it says, and ``close`` leaves behind a source that hangs.
@@ -60,7 +60,7 @@ class Capture:
         limits: see ``CaptureLimits``.
 
     Attributes:
-        held: while it is set, the source's pictures are passed over as if it gave none.
+        held: while it is set, the source's frames are passed over as if it gave none.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Capture:
         self._health = SignalHealth(self.limits.health)
         self._fresh = threading.Condition()
         self._asked = threading.Event()  # the display has shown what it took, and wants the next one
-        self._newest: LivePicture | None = None
+        self._newest: LiveFrame | None = None
         self._received = self._damaged = self._opened = 0
         self._dropped: Counter[str] = Counter()
         self._told_s: dict[str, float] = {}
@@ -104,15 +104,15 @@ class Capture:
         self._camera.prepare()
         self._thread.start()
 
-    def take(self, timeout_s: float) -> LivePicture | None:
-        """The newest picture that was not taken yet; None when none comes in time or the source has ended."""
+    def take(self, timeout_s: float) -> LiveFrame | None:
+        """The newest frame that was not taken yet; None when none comes in time or the source has ended."""
         with self._fresh:
             if self._newest is None and not self._ended and timeout_s > 0:
                 self._asked.set()
                 self._fresh.wait_for(lambda: self._newest is not None or self._ended, timeout_s)
-            picture, self._newest = self._newest, None
+            frame, self._newest = self._newest, None
         self._note_signal()
-        return picture
+        return frame
 
     @property
     def signal(self) -> SignalState:
@@ -121,22 +121,22 @@ class Capture:
 
     @property
     def ended(self) -> bool:
-        """A file came to its end, and its last picture was taken."""
+        """A file came to its end, and its last frame was taken."""
         return self._ended and self._newest is None
 
     @property
     def error(self) -> VmklaError | None:
-        """Why a file ended before it gave one picture."""
+        """Why a file ended before it gave one frame."""
         return self._error
 
     @property
     def trouble(self) -> str:
-        """What keeps the source from being read, without names; empty while it gives pictures."""
+        """What keeps the source from being read, without names; empty while it gives frames."""
         return self._trouble
 
     @property
     def counts(self) -> CaptureCounts:
-        """What became of the pictures so far."""
+        """What became of the frames so far."""
         with self._fresh:
             return CaptureCounts(self._received, self._damaged, self._opened, dict(self._dropped))
 
@@ -189,8 +189,8 @@ class Capture:
     def _give(self, shot: Shot) -> None:
         if self.held:
             return
-        if shot.rgb.nbytes > MAX_PICTURE_BYTES:
-            self._drop("too large", "a picture is larger than 3840x2160")
+        if shot.rgb.nbytes > MAX_FRAME_BYTES:
+            self._drop("too large", "a frame is larger than 3840x2160")
             return
         size_hw = (shot.rgb.shape[0], shot.rgb.shape[1])
         if not self._open:
@@ -208,7 +208,7 @@ class Capture:
             self._asked.clear()
             self._received += 1
             self._damaged += shot.damaged
-            self._newest = LivePicture(self._received, shot.captured_s, shot.rgb, shot.damaged)
+            self._newest = LiveFrame(self._received, shot.captured_s, shot.rgb, shot.damaged)
             self._fresh.notify_all()
 
     def _let_show(self) -> None:

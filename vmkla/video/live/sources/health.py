@@ -1,4 +1,4 @@
-"""Is the signal good: pictures come, they are not black, and they are not the same one again and again."""
+"""Is the signal good: frames come, they are not black, and they are not the same one again and again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class HealthLimits:
     """When a signal is not good.
 
     Attributes:
-        stall_s: without a picture for longer, it is lost.
-        black_s: dark for longer, it is black. One dark picture is a switch, not a state.
+        stall_s: without a frame for longer, it is lost.
+        black_s: dark for longer, it is black. One dark frame is a switch, not a state.
         black_level: no channel of any pixel looked at is brighter, 0 to 255. Black is 16 in video and 0 in
             RGB; the rest is room for noise. Scopes with the lamp off give about 5, a colon's darkest
-            pictures have highlights above 100.
-        frozen_s: pictures that are the same to the bit for longer are frozen: a camera's noise differs.
+            frames have highlights above 100.
+        frozen_s: frames that are the same to the bit for longer are frozen: a camera's noise differs.
     """
 
     stall_s: float = 0.5
@@ -32,7 +32,7 @@ class HealthLimits:
 
 
 class SignalHealth:
-    """Follows the pictures of one source. ``see`` is one thread's; ``state`` may be asked by any.
+    """Follows the frames of one source. ``see`` is one thread's; ``state`` may be asked by any.
 
     Args:
         limits: see ``HealthLimits``.
@@ -47,7 +47,7 @@ class SignalHealth:
         self._seen: tuple[float, SignalState] | None = None
 
     def see(self, rgb: npt.NDArray[np.uint8], captured_s: float) -> None:
-        """Take note of a picture: (H, W, 3) uint8, captured at ``captured_s``."""
+        """Take note of a frame: (H, W, 3) uint8, captured at ``captured_s``."""
         rows = rgb[::_ROWS_STEP].copy()  # together in memory, so that comparing them is quick
         if int(rows.max()) > self._limits.black_level:
             self._dark_since_s = None
@@ -56,7 +56,7 @@ class SignalHealth:
         if not self._same(rgb, rows) or self._same_since_s is None:
             self._same_since_s = captured_s
         self._last, self._last_rows = rgb, rows
-        # One assignment, so that a reader sees time and state of the same picture.
+        # One assignment, so that a reader sees time and state of the same frame.
         self._seen = captured_s, self._judge(captured_s)
 
     def lose(self) -> None:
@@ -74,7 +74,7 @@ class SignalHealth:
     def _same(self, rgb: npt.NDArray[np.uint8], rows: npt.NDArray[np.uint8]) -> bool:
         if self._last is None or self._last_rows is None or self._last.shape != rgb.shape:
             return False
-        # The rows looked at differ in nearly every picture, and only when they do not is all compared.
+        # The rows looked at differ in nearly every frame, and only when they do not is all compared.
         return np.array_equal(rows, self._last_rows) and np.array_equal(rgb, self._last)
 
     def _judge(self, now_s: float) -> SignalState:

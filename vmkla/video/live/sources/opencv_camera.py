@@ -49,17 +49,15 @@ class OpenCvCamera:
             )
 
     def shots(self) -> Iterator[Shot]:
-        """Pictures as they come; see ``Camera.shots``."""
+        """Frames as they come; see ``Camera.shots``."""
         device = self._device = self._open()
         while not self._context.stop.is_set():
             if not device.grab():
-                raise CameraError(
-                    f"{self._address} gives no more pictures", cause="the device gives no picture"
-                )
+                raise CameraError(f"{self._address} gives no more frames", cause="the device gives no frame")
             captured_s = time.monotonic()
             given, bgr = device.retrieve()
             if not given or bgr is None or bgr.size == 0:
-                self._context.drop("undecodable", "a picture of the device cannot be decoded")
+                self._context.drop("undecodable", "a frame of the device cannot be decoded")
                 continue
             code = cv2.COLOR_GRAY2RGB if bgr.ndim == 2 or bgr.shape[2] == 1 else cv2.COLOR_BGR2RGB
             yield Shot(captured_s, np.asarray(cv2.cvtColor(bgr, code), np.uint8))
@@ -117,7 +115,7 @@ class OpenCvCamera:
             *(cv2.CAP_PROP_FRAME_WIDTH, width),
             *(cv2.CAP_PROP_FRAME_HEIGHT, height),
             *(cv2.CAP_PROP_FPS, rate),
-            *(cv2.CAP_PROP_BUFFERSIZE, 2),  # fewer pictures wait in the driver
+            *(cv2.CAP_PROP_BUFFERSIZE, 2),  # fewer frames wait in the driver
         ]
 
 

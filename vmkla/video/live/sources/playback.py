@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError, UsageError
-from vmkla.video.live.frame import MAX_PICTURE_BYTES
+from vmkla.video.live.frame import MAX_FRAME_BYTES
 from vmkla.video.live.sources.cameras import CameraContext, Shot, stream_facts
 from vmkla.video.media.address import LiveAddress
 from vmkla.video.media.clip import FPS, Scene
@@ -26,7 +26,7 @@ _RENDERED_PX = 480 * 360  # a frame of this size takes about 45 ms to render; la
 
 
 class Pace:
-    """Waits until a picture of a file is due, on the monotonic clock.
+    """Waits until a frame of a file is due, on the monotonic clock.
 
     Args:
         stop: ends a wait.
@@ -75,13 +75,13 @@ class FileCamera:
         self.close()
 
     def shots(self) -> Iterator[Shot]:
-        """Pictures when they are due; see ``Camera.shots``."""
+        """Frames when they are due; see ``Camera.shots``."""
         pace = Pace(self._context.stop)
         begin_s = 0.0
         while True:
             video = self._open()
             length_s = 0.0
-            # Made while the picture before it is on the screen: a camera's are whole when they come.
+            # Made while the frame before it is on the screen: a camera's are whole when they come.
             for decoded, position_s, end_s in self._placed(video):
                 length_s = end_s
                 with reading_errors(video.described("its pixels cannot be converted")):
@@ -135,27 +135,27 @@ class FileCamera:
 class SampleCamera:
     """The rendered clip as a camera that never ends: forward, then backward, so that it has no cut.
 
-    It is rendered before the first picture; above 480x360 it is rendered smaller and enlarged, since a
-    picture of 1920x1080 would take near a second.
+    It is rendered before the first frame; above 480x360 it is rendered smaller and enlarged, since a
+    frame of 1920x1080 would take near a second.
 
     Args:
-        address: with the options ``seed``, ``size``, ``fps`` and ``seconds`` (of rendered pictures).
+        address: with the options ``seed``, ``size``, ``fps`` and ``seconds`` (of rendered frames).
         context: see ``CameraContext``.
     """
 
     def __init__(self, address: LiveAddress, context: CameraContext) -> None:
         self._context = context
         self._width, self._height = address.size_wh or (480, 360)
-        if 3 * self._width * self._height > MAX_PICTURE_BYTES:
-            raise UsageError(f"{address}: the largest picture is 3840x2160")
+        if 3 * self._width * self._height > MAX_FRAME_BYTES:
+            raise UsageError(f"{address}: the largest frame is 3840x2160")
         self._fps = address.number("fps", 30)
         self._seed = int(address.number("seed", 7))
         self._count = max(2, round(address.number("seconds", 2) * self._fps))
-        self._pictures: list[npt.NDArray[np.uint8]] = []
+        self._frames: list[npt.NDArray[np.uint8]] = []
 
     def prepare(self) -> None:
         """Render the clip, once."""
-        if self._pictures:
+        if self._frames:
             return
         shrink = min(1.0, (_RENDERED_PX / (self._width * self._height)) ** 0.5)
         height, width = max(32, round(self._height * shrink)), max(32, round(self._width * shrink))
@@ -168,14 +168,14 @@ class SampleCamera:
             rgb = scene.frame(round(index * step))[0]
             if shrink < 1.0:
                 rgb = np.asarray(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_CUBIC), np.uint8)
-            self._pictures.append(rgb)
+            self._frames.append(rgb)
 
     def shots(self) -> Iterator[Shot]:
-        """Pictures when they are due; see ``Camera.shots``."""
+        """Frames when they are due; see ``Camera.shots``."""
         pace = Pace(self._context.stop)
         number = 0
         while True:
-            rgb = self._pictures[self._place(number)].copy()
+            rgb = self._frames[self._place(number)].copy()
             captured_s = pace.wait(number / self._fps)
             if self._context.stop.is_set():
                 return
@@ -196,6 +196,6 @@ class SampleCamera:
         }
 
     def _place(self, number: int) -> int:
-        """0 1 2 3 2 1 0 1 ...: no picture twice in a row."""
+        """0 1 2 3 2 1 0 1 ...: no frame twice in a row."""
         position = number % (2 * self._count - 2)
         return min(position, 2 * self._count - 2 - position)

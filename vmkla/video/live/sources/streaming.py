@@ -66,7 +66,7 @@ class PipeFile:
 
 
 class Backlog:
-    """How far the pictures of a stream have fallen behind the quickest of them.
+    """How far the frames of a stream have fallen behind the quickest of them.
 
     The camera's clock is not this machine's, so a delay is not known, but its growth is: bytes that wait in
     a socket after a stall, a decoder that is too slow.
@@ -77,7 +77,7 @@ class Backlog:
         self._last_s = 0.0
 
     def behind_s(self, position_s: float, arrived_s: float) -> float:
-        """How much later than the quickest a picture came that its camera placed at ``position_s``."""
+        """How much later than the quickest a frame came that its camera placed at ``position_s``."""
         lag_s = arrived_s - position_s
         if self._least_s is None or abs(lag_s - self._least_s) > 60:  # the camera set its clock
             self._least_s = lag_s
@@ -88,7 +88,7 @@ class Backlog:
 
 
 class StreamCamera:
-    """A stream that PyAV reads as it comes: each picture is given as soon as it is decoded.
+    """A stream that PyAV reads as it comes: each frame is given as soon as it is decoded.
 
     Args:
         address: of kind ``rtsp`` or ``pipe``.
@@ -114,7 +114,7 @@ class StreamCamera:
             raise BadInputError(f"{self._address} is no named pipe any more")
 
     def shots(self) -> Iterator[Shot]:
-        """Pictures as they come; see ``Camera.shots``."""
+        """Frames as they come; see ``Camera.shots``."""
         try:
             yield from self._shots()
         except av.error.FFmpegError as error:
@@ -142,7 +142,7 @@ class StreamCamera:
         tracks = list_tracks(self._container)
         shown, container_format = self._address.shown, self._container.format.name
         stream = choose_track(tracks, shown, container_format=container_format).stream
-        # Frame threads would hold back one picture each.
+        # Frame threads would hold back one frame each.
         stream.thread_type = "SLICE"
         stream.codec_context.thread_count = codec_threads(2)
         self._facts = stream_facts(stream)
@@ -155,7 +155,7 @@ class StreamCamera:
             for decoded in self._decode(packet):
                 captured_s = shown_s = time.monotonic()
                 if self._is_behind(decoded, backlog, captured_s):
-                    self._context.drop("behind", "a picture came too late to be shown")
+                    self._context.drop("behind", "a frame came too late to be shown")
                     continue
                 yield Shot(captured_s, to_rgb(decoded)[0], bool(decoded.is_corrupt))
             if time.monotonic() - shown_s > self._context.limits.open_s:
@@ -168,7 +168,7 @@ class StreamCamera:
         limits = self._context.limits
         if self._address.kind == "pipe":
             self._pipe = PipeFile(self._address.target, self._context.stop)
-            # A picture at a time: what FFmpeg asks for is what it waits for.
+            # A frame at a time: what FFmpeg asks for is what it waits for.
             # What comes through it can be anything: a playlist would make FFmpeg open files and addresses.
             options = {**_LOW_DELAY, "format_whitelist": FORMATS, "protocol_whitelist": "file"}
             return av.open(self._pipe, options=options, **LENIENT_METADATA)
