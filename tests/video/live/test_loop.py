@@ -99,6 +99,7 @@ class Rig:
             cast(Capture, self.capture),
             self.screen,
             self.ai,
+            self.ai,
             self.board,
             self.ring,
             self.shown,

@@ -164,7 +164,7 @@ def test_results_are_of_their_frames() -> None:
         assert about["model"]["name"] == "commanded" and about["runtime"]["version"] == "numpy"
         assert about["threshold"] == 0.5 and about["self_test"] == "from the first start"
         assert show.supervisor.counts["results"] >= len(taken) - 1
-        assert set(show.supervisor.latency_ms) == {"preprocess", "inference", "postprocess"}
+        assert set(result.latency_ms) == {"preprocess", "inference", "postprocess"}
     assert show.supervisor.state == (AiState.OFF, "ended")
     assert show.log.details("ai on") == [""] and not show.log.details("worker fault")
 

@@ -37,16 +37,20 @@ _SIGNAL_REASONS = {
 NOT_DRAWN = "markers cannot be drawn"
 
 
-class Ai(Protocol):
-    """What the loop asks of whoever runs the network; both are plain reads."""
+class Network(Protocol):
+    """The network as the loop sees it: a supervisor."""
 
     @property
     def state(self) -> tuple[AiState, str]:
-        """Whether its results may be believed, and why not."""
+        """Whether its results may be trusted, and if not why, in a few words. A plain read."""
+
+
+class Markers(Protocol):
+    """Markers as the loop sees them: ``LiveMarkers``."""
 
     @property
     def marker(self) -> Marker | None:
-        """The newest accepted result, ready to be painted."""
+        """The newest accepted result, ready to be painted. A plain read."""
 
 
 class DisplayLoop:
@@ -55,8 +59,9 @@ class DisplayLoop:
     Args:
         capture: gives the frames; started.
         screen: takes them.
-        ai: see ``Ai``.
-        board: decides and paints markers.
+        network: tells whether results may be trusted.
+        markers: hold the newest marker.
+        board: decides whether a marker may be drawn, and paints it.
         frames: where the frames go for the worker and the recorder, after they were shown.
         shown: where they go as shown, for the recorder and the monitor; None when nobody wants them.
         tallies: counts.
@@ -69,7 +74,8 @@ class DisplayLoop:
         self,
         capture: Capture,
         screen: Screen,
-        ai: Ai,
+        network: Network,
+        markers: Markers,
         board: MarkerBoard,
         frames: FrameRing,
         shown: FrameRing | None,
@@ -81,7 +87,8 @@ class DisplayLoop:
     ) -> None:
         self._capture = capture
         self._screen = screen
-        self._ai = ai
+        self._network = network
+        self._markers = markers
         self._board = board
         self._frames = frames
         self._shown_ring = shown
@@ -120,7 +127,7 @@ class DisplayLoop:
 
     def _show(self, frame: LiveFrame) -> None:
         """The way of one frame. What comes after the hand-over adds nothing to its delay."""
-        marker = self._ai.marker
+        marker = self._markers.marker
         status = self._status(marker, frame.captured_s)
         try:
             rgb, drawn = self._board.draw(frame, marker if status.ai is AiState.ON else None)
@@ -147,7 +154,7 @@ class DisplayLoop:
         """No frame came: what is on the screen must still be true."""
         now_s = time.monotonic()
         last = self._last
-        status = self._status(self._ai.marker, now_s, between=True)
+        status = self._status(self._markers.marker, now_s, between=True)
         if status.signal is SignalState.LOST:
             if last is None or last.frame is not None or last.status != status:
                 self._board.clear()
@@ -192,7 +199,7 @@ class DisplayLoop:
 
     def _status(self, marker: Marker | None, at_s: float, *, between: bool = False) -> LiveStatus:
         """What may be said of a frame captured at ``at_s``, or of the time ``between`` two frames."""
-        ai, reason = self._ai.state
+        ai, reason = self._network.state
         signal = self._capture.signal
         if ai is AiState.ON and signal is not SignalState.GOOD:
             ai, reason = AiState.OFF, _SIGNAL_REASONS[signal]

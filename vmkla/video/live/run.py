@@ -25,8 +25,8 @@ from vmkla.video.live.events import EventLog
 from vmkla.video.live.folder import EVENTS, FRAMES, RECORDING, REPLACED, LiveFolder, open_folder
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import FrameRing
-from vmkla.video.live.live_ai import LiveAi
 from vmkla.video.live.loop import DisplayLoop
+from vmkla.video.live.markers.live_markers import LiveMarkers
 from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.monitor.process import Monitor
 from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
@@ -130,9 +130,8 @@ class LiveRun:
             self._closers.append(self.frames.close)
             self.tallies = Tallies()
             self.board = MarkerBoard(options.overlay, options.alpha, options.max_staleness_s, options.motion)
-            self.ai = LiveAi(self.board, self.events)
+            self.markers = LiveMarkers(self.board, self.events)
             self.supervisor = _supervisor(self, load, options, limits)
-            self.ai.follow(self.supervisor)
             self.shown: FrameRing | None = None
             if options.record or options.monitor is not None:
                 self.shown = FrameRing(_SHOWN_SLOTS)
@@ -243,7 +242,8 @@ class LiveRun:
         return DisplayLoop(
             self.capture,
             self._screen,
-            self.ai,
+            self.supervisor,
+            self.markers,
             self.board,
             self.frames,
             self.shown,
@@ -296,16 +296,18 @@ class LiveRun:
         warnings = [str(warning) for warning in about.get("warnings", ())]
         if load_error is not None:
             warnings.append(f"the model cannot be loaded: {self._plain(load_error.message)}")
-        if self.ai.deinterlaced:
+        if self.markers.deinterlaced:
             why = "as asked" if options.deinterlace == "yes" else "the source looks interlaced"
-            warnings.append(f"{self.ai.deinterlaced} of {self.ai.results} results come from one field: {why}")
+            warnings.append(
+                f"{self.markers.deinterlaced} of {self.markers.results} results come from one field: {why}"
+            )
         unwritten, cause = self.events.unwritten
         if unwritten:
             warnings.append(f"{unwritten} events are not in {EVENTS}: {cause}")
         frames_unwritten, cause = getattr(self._screen, "unwritten", (0, ""))
         if frames_unwritten:
             warnings.append(f"{frames_unwritten} lines of shown frames are missing: {cause}")
-        if slow := too_slow(self.tallies, self.ai.latency_ms["worker"], options.max_staleness_ms):
+        if slow := too_slow(self.tallies, self.markers.latency_ms["worker"], options.max_staleness_ms):
             warnings.append(slow)
         recorder = self.recorder
         recording = None
@@ -324,10 +326,12 @@ class LiveRun:
             damaged=counts.damaged,
             source_opened=counts.opened,
             tallies=self.tallies.to_dict(),
-            latency_ms={name: stats.to_dict() for name, stats in self.ai.latency_ms.items() if stats.count},
+            latency_ms={
+                name: stats.to_dict() for name, stats in self.markers.latency_ms.items() if stats.count
+            },
             worker={
                 "restarts": worker_counts.get("restarts", 0),
-                "deinterlaced": self.ai.deinterlaced,
+                "deinterlaced": self.markers.deinterlaced,
                 **worker_counts,
             },
             markers_cleared=dict(self.board.cleared),
@@ -381,7 +385,7 @@ def _supervisor(
         run.frames,
         run.events,
         limits=replace(limits or SupervisorLimits(), max_staleness_s=options.max_staleness_s),
-        on_result=run.ai.take,
+        on_result=run.markers.take,
     )
 
 

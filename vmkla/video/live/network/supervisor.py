@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from vmkla.errors import VmklaError
 from vmkla.runner import Runner
-from vmkla.video.latency import LatencyStats
 from vmkla.video.live.frame import AiState, LiveResult
 from vmkla.video.live.link.ring import FrameRing, Waker
 from vmkla.video.live.network.generation import Generation
@@ -70,7 +69,6 @@ class Supervisor:
         self._generation: Generation | None = None
         self._counts: Counter[str] = Counter(results=0, restarts=0, faults=0)
         self._about: dict[str, Any] = {}
-        self._latencies: dict[str, LatencyStats] = {}
         self._wait_s = self._limits.backoff_s
         self._load_error: VmklaError | None = None
         self._off_since_s = time.monotonic()
@@ -113,11 +111,6 @@ class Supervisor:
     def counts(self) -> dict[str, int]:
         """``results``, ``restarts``, ``faults``, and each ``"fault: CAUSE"`` and ``"rejected: CAUSE"``."""
         return dict(self._counts)
-
-    @property
-    def latency_ms(self) -> dict[str, dict[str, float | None]]:
-        """Stage of the worker to p50, p95, p99, max and mean."""
-        return {stage: stats.to_dict() for stage, stats in list(self._latencies.items())}
 
     @property
     def load_error(self) -> VmklaError | None:
@@ -201,11 +194,8 @@ class Supervisor:
     def _accept(self, result: LiveResult | None) -> None:
         if result is self._result:
             return
-        if result is not None:
-            for stage, value_ms in result.latency_ms.items():
-                self._latencies.setdefault(stage, LatencyStats()).add(value_ms)
-            if self._on_result is not None:
-                self._on_result(result)
+        if result is not None and self._on_result is not None:
+            self._on_result(result)
         self._result = result
 
     def _give_up(self, fault: Fault) -> None:
