@@ -191,18 +191,19 @@ def infer(
         }
         refuse_flags([flag for flag, given in of_files.items() if given], live=True)
         from vmkla.segment.preprocess import parse_roi
+        from vmkla.video.live.network.options import WorkerOptions
 
         run_live_command(
             spec,
             live_loader(model, runtime.value, device, threads, plugin),
             flags,
-            {
-                "threshold": threshold,
-                "overlay": overlay.value,
-                "alpha": alpha,
-                "roi": None if roi is None else parse_roi(roi),
-                "deinterlace": deinterlace.value,
-            },
+            WorkerOptions(
+                threshold=threshold,
+                roi=None if roi is None else parse_roi(roi),
+                deinterlace=deinterlace.value,
+            ),
+            overlay.value,
+            alpha,
             out=out,
             exist_ok=exist_ok,
             runs=RUNS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json as json_format
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ from vmkla.errors import DegradedError, StoppedError, UsageError
 
 if TYPE_CHECKING:
     from vmkla.runner import Runner
+    from vmkla.segment.overlay import OverlayStyle
     from vmkla.segment.preprocess import Rect
+    from vmkla.video.live.network.options import WorkerOptions
     from vmkla.video.live.options import LiveOptions
     from vmkla.video.media.address import LiveAddress
 
@@ -88,7 +90,9 @@ def run_live_command(
     spec: str,
     load: Callable[[], Runner],
     flags: LiveFlags,
-    settings: dict[str, Any],
+    worker: WorkerOptions,
+    overlay: OverlayStyle,
+    alpha: float | None,
     *,
     out: Path | None,
     exist_ok: bool,
@@ -103,7 +107,8 @@ def run_live_command(
         spec: address of the source.
         load: see ``live_loader``.
         flags: see ``LiveFlags``.
-        settings: threshold, overlay, alpha, roi and deinterlace, for ``LiveOptions``.
+        worker: options of the network's process, without those of ``flags``.
+        overlay, alpha: as the flags of these names.
         out: folder of the run; None takes a new one in ``runs``.
         exist_ok, json, quiet, anonymous: as the flags of these names.
         runs: where runs go.
@@ -118,7 +123,7 @@ def run_live_command(
     if anonymous:
         address, names = addresses.anonymous(address)
     with run_folder(out, _default_folder(address, runs), again=exist_ok) as folder:
-        options = _options(flags, settings, folder, exist_ok=exist_ok)
+        options = _options(flags, worker, overlay, alpha, folder, exist_ok=exist_ok)
         screen = WindowScreen() if flags.display else None
         ends = "q or Esc in the window" if flags.display else "Ctrl-C"
         say(f"live: {address}, {ends} ends it", quiet=quiet)
@@ -135,36 +140,47 @@ def run_live_command(
     _print_results(report, folder, json=json, quiet=quiet)
 
 
-def _options(flags: LiveFlags, settings: dict[str, Any], folder: Path, *, exist_ok: bool) -> LiveOptions:
-    from vmkla.video.live.network.temporal import TemporalOptions
+def _options(
+    flags: LiveFlags,
+    worker: WorkerOptions,
+    overlay: OverlayStyle,
+    alpha: float | None,
+    folder: Path,
+    *,
+    exist_ok: bool,
+) -> LiveOptions:
+    from vmkla.video.live.monitor.access import MonitorOptions, parse_monitor_address, read_token
+    from vmkla.video.live.network.options import TemporalOptions
     from vmkla.video.live.options import MAX_STALENESS_MS, LiveOptions
+    from vmkla.video.live.recording.options import RecordOptions
 
-    monitor, token = None, None
+    monitor = None
     if flags.monitor is not None:
-        from vmkla.video.live.monitor.access import parse_monitor_address, read_token
-
-        monitor = parse_monitor_address(flags.monitor)
         token = None if flags.monitor_token_file is None else read_token(flags.monitor_token_file)
+        monitor = MonitorOptions(*parse_monitor_address(flags.monitor), token)
     elif flags.monitor_token_file is not None:
         raise UsageError("--monitor-token-file is for the monitor page", hint="Add --monitor HOST:PORT.")
     if flags.segment_s is not None and not flags.record:
         raise UsageError("--segment-s is for recordings", hint="Add --record.")
+    if flags.hide and not flags.record:
+        raise UsageError("--hide is for recordings", hint="Add --record.")
+    recording = RecordOptions(
+        10.0 if flags.segment_s is None else flags.segment_s, tuple(_rect(text) for text in flags.hide)
+    )
     temporal = TemporalOptions(
         flags.hysteresis, flags.min_lesion_fraction or 0.0, flags.min_lesion_age_ms or 0.0
     )
     return LiveOptions(
         out_dir=folder,
+        worker=replace(worker, temporal=temporal if temporal.any else None),
+        overlay=overlay,
+        alpha=alpha,
         max_staleness_ms=MAX_STALENESS_MS if flags.max_staleness_ms is None else flags.max_staleness_ms,
-        temporal=temporal if temporal.any else None,
-        record=flags.record,
-        segment_s=10.0 if flags.segment_s is None else flags.segment_s,
-        hide=tuple(_rect(text) for text in flags.hide),
+        recording=recording if flags.record else None,
         monitor=monitor,
-        monitor_token=token,
         loop=flags.loop,
         duration_s=flags.duration_s,
         exist_ok=exist_ok,
-        **settings,
     )
 
 

@@ -15,7 +15,8 @@ from vmkla.runner import Runner
 from vmkla.segment.findings import find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect, field_of_view, prepare
-from vmkla.video.live.network.temporal import TemporalFilter, TemporalOptions
+from vmkla.video.live.network.options import TemporalOptions
+from vmkla.video.live.network.temporal import TemporalFilter
 from vmkla.video.media.clip import FPS, Scene
 
 Image = npt.NDArray[np.uint8]

@@ -102,7 +102,7 @@ def _fill(path: Path) -> int:
 
 
 def _recording(setup: Setup) -> Setup:
-    return replace(setup, options={"record": True, "segment_s": 2.0, **setup.options})
+    return replace(setup, options={"recording": {"segment_s": 2.0}, **setup.options})
 
 
 def _begin(run: LiveRun) -> None:

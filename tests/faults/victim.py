@@ -21,7 +21,9 @@ from tests.faults.saboteur import loader
 from vmkla.errors import VmklaError
 from vmkla.video.cancellation import stop_on_signals
 from vmkla.video.live.conformance.measuring import MeasuringScreen
+from vmkla.video.live.monitor.access import MonitorOptions
 from vmkla.video.live.options import LiveOptions
+from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.live.run import run_live
 from vmkla.video.media.address import parse_address
 from vmkla.video.media.decoding import VideoSource
@@ -44,7 +46,9 @@ def main() -> int:
     )
     options = dict(settings["options"])
     if options.get("monitor") is not None:
-        options["monitor"] = tuple(options["monitor"])
+        options["monitor"] = MonitorOptions(*options["monitor"])
+    if options.get("recording") is not None:
+        options["recording"] = RecordOptions(**options["recording"])
     with open(settings["log"], "w", encoding="utf-8") as log, stop_on_signals() as cancel:
         screen = MeasuringScreen(known=known, log=log)
         status = 0

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.live.temporal import Answer, Tally, judge
 from vmkla.segment.preprocess import Rect
-from vmkla.video.live.network.temporal import TemporalOptions
+from vmkla.video.live.network.options import TemporalOptions
 
 Mask = npt.NDArray[np.bool_]
 

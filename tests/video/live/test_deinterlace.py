@@ -19,6 +19,7 @@ from tests.video.media.woven_clips import woven_frames, write_flagged
 from vmkla.errors import UsageError
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.live.network.deinterlace import WholeFrames, looks_woven, upper_field
+from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.run import run_live
 from vmkla.video.media.address import parse_address
@@ -103,7 +104,7 @@ class TestWholeFrames:
     def test_another_word_is_refused(self, tmp_path: Path) -> None:
         word: Any = "perhaps"
         with pytest.raises(UsageError, match="perhaps"):
-            LiveOptions(tmp_path, deinterlace=word)
+            WorkerOptions(deinterlace=word)
 
 
 def moving_box(frame: int) -> tuple[int, int, int, int]:

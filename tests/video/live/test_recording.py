@@ -27,7 +27,8 @@ from vmkla.video.live.events import EventLog
 from vmkla.video.live.frame import LiveFrame
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.recording.disk_writer import read_index
-from vmkla.video.live.recording.recorder import Recorder, RecordOptions
+from vmkla.video.live.recording.options import RecordOptions
+from vmkla.video.live.recording.recorder import Recorder
 
 DEADLINE_S = 30.0
 
@@ -217,7 +218,8 @@ import sys, threading, time
 from pathlib import Path
 from tests.video.live.test_recording import Feed
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.recording.recorder import Recorder, RecordOptions
+from vmkla.video.live.recording.options import RecordOptions
+from vmkla.video.live.recording.recorder import Recorder
 
 if __name__ == "__main__":
     feed = Feed()

@@ -25,8 +25,10 @@ from vmkla.errors import BadInputError, DegradedError, StoppedError, UsageError
 from vmkla.runner import Runner
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.live.describe import names_in
-from vmkla.video.live.network.temporal import TemporalOptions
+from vmkla.video.live.monitor.access import MonitorOptions
+from vmkla.video.live.network.options import TemporalOptions, WorkerOptions
 from vmkla.video.live.options import LiveOptions
+from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.live.report import LiveReport
 from vmkla.video.live.run import run_live
 from vmkla.video.live.screen import FileScreen, NullScreen, Shown
@@ -163,7 +165,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_frame_alone(tmp_path: Path) ->
 
 
 def test_settings_that_the_model_refuses_end_the_run(tmp_path: Path) -> None:
-    options = {"threshold": 0.5, "temporal": TemporalOptions(hysteresis_low=0.6)}
+    options = {"worker": WorkerOptions(threshold=0.5, temporal=TemporalOptions(hysteresis_low=0.6))}
     report, error = live(tmp_path / "out", duration_s=60.0, **options)
     assert report is None and error is not None and getattr(error, "exit_status", None) == 2
     assert report_of(tmp_path / "out")["exit_status"] == 2
@@ -235,7 +237,11 @@ def test_recorder_and_monitor_run_beside_it(tmp_path: Path) -> None:
     looker = threading.Thread(target=look_on)
     looker.start()
     report, error = live(
-        out, cancel=cancel, say=said.append, record=True, segment_s=2.0, monitor=("127.0.0.1", 0)
+        out,
+        cancel=cancel,
+        say=said.append,
+        recording=RecordOptions(2.0),
+        monitor=MonitorOptions("127.0.0.1", 0),
     )
     looker.join()
     assert isinstance(error, StoppedError) and error.exit_status == 143

@@ -25,7 +25,7 @@ from vmkla.video.channel import ChannelClosedError
 from vmkla.video.live.frame import LiveFrame
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError
 from vmkla.video.live.recording.disk_writer import INDEX, Block, DiskWriter, Index, SegmentFile, read_index
-from vmkla.video.live.recording.recorder import RecordOptions
+from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.live.recording.segments import (
     SegmentGrid,
     SegmentMp4,

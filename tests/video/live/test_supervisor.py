@@ -31,8 +31,8 @@ from vmkla.segment.self_test import known_output
 from vmkla.video.live.frame import AiState, LiveFrame, LiveResult
 from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.network.generation import Generation
-from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits, WorkerOptions
-from vmkla.video.live.network.temporal import TemporalOptions
+from vmkla.video.live.network.options import TemporalOptions, WorkerOptions
+from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
 
 LONG_S = 60.0
 # A machine that does much else: only what a test is about shall be the reason for "off".
@@ -421,7 +421,8 @@ _DISPLAY = """
 import sys, time
 from tests.faults.commanded import CommandedRunner
 from vmkla.video.live.link.ring import FrameRing
-from vmkla.video.live.network.supervisor import Supervisor, WorkerOptions
+from vmkla.video.live.network.options import WorkerOptions
+from vmkla.video.live.network.supervisor import Supervisor
 
 class Log:
     def add(self, kind, detail="", **facts):
@@ -498,7 +499,7 @@ def test_a_worker_that_cannot_be_started_keeps_no_descriptor() -> None:
         before = os.listdir("/proc/self/fd")
         try:
             with free_descriptors(count), contextlib.closing(ring.subscribe()) as reader:
-                generation = Generation(CommandedRunner, WorkerOptions(), reader)
+                generation = Generation(CommandedRunner, WorkerOptions(), None, reader)
         except OSError as error:
             assert error.errno == errno.EMFILE
         else:

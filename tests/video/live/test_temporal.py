@@ -16,7 +16,8 @@ from vmkla.segment.findings import find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.markers.scene import thumbnail
-from vmkla.video.live.network.temporal import RESET_AFTER_S, TemporalFilter, TemporalOptions
+from vmkla.video.live.network.options import TemporalOptions
+from vmkla.video.live.network.temporal import RESET_AFTER_S, TemporalFilter
 
 Floats = npt.NDArray[np.float32]
 SIDE = 64

@@ -8,32 +8,12 @@ from typing import Literal, get_args
 
 from vmkla.errors import UsageError
 from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
-from vmkla.segment.overlay import OVERLAY_STYLES, OverlayStyle
-from vmkla.segment.preprocess import PreprocessSpec, Rect
+from vmkla.segment.overlay import OverlayStyle
+from vmkla.segment.preprocess import Rect
 from vmkla.video.media.interlace import Deinterlace, check_deinterlace
+from vmkla.video.option_checks import check_detection, check_drawing
 
 ImageFormat = Literal["png", "jpg"]
-
-
-def check_drawing(threshold: float | None, overlay: str, alpha: float | None, roi: str | Rect | None) -> None:
-    """Refuse settings of what is found and drawn that make no sense, in file mode and live.
-
-    Raises:
-        UsageError: one of them does not.
-    """
-    if threshold is not None and not 0 < threshold <= 1:
-        raise UsageError(
-            f"threshold is {threshold:g}, expected a probability above 0 and at most 1",
-            hint="For instance: --threshold 0.5",
-        )
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise UsageError(f"alpha is {alpha:g}, expected an opacity from 0 to 1")
-    if overlay not in OVERLAY_STYLES:
-        raise UsageError(
-            f"overlay {overlay!r} is not known", hint=f"Choose one of: {', '.join(OVERLAY_STYLES)}"
-        )
-    if roi is not None:
-        PreprocessSpec(1, 1, roi)  # refuses what makes no sense
 
 
 @dataclass(frozen=True)
@@ -74,7 +54,8 @@ class SegmentOptions:
     deinterlace: Deinterlace = "auto"
 
     def __post_init__(self) -> None:
-        check_drawing(self.threshold, self.overlay, self.alpha, self.roi)
+        check_detection(self.threshold, self.roi)
+        check_drawing(self.overlay, self.alpha)
         if self.stride < 1:
             raise UsageError(f"stride is {self.stride}, expected at least 1 (every frame)")
         check_deinterlace(self.deinterlace)

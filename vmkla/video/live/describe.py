@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from vmkla.video.live.options import LiveOptions
+from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.media.address import LiveAddress
 
 _NAME_LETTERS = 4
@@ -13,22 +14,23 @@ _NAME_LETTERS = 4
 
 def plain_settings(options: LiveOptions, about: dict[str, Any]) -> dict[str, Any]:
     """What was asked for, as plain values, without the token."""
-    roi = options.roi
+    worker, recording = options.worker, options.recording or RecordOptions()
+    roi = worker.roi
     return {
-        "threshold": about.get("threshold", options.threshold),
+        "threshold": about.get("threshold", worker.threshold),
         "overlay": options.overlay,
         "alpha": options.alpha,
         "roi": roi if roi is None or isinstance(roi, str) else list(roi),
         "max_staleness_ms": options.max_staleness_ms,
-        "temporal": None if options.temporal is None else vars(options.temporal).copy(),
-        "record": options.record,
-        "segment_s": options.segment_s,
-        "hide": [list(rect) for rect in options.hide],
+        "temporal": None if worker.temporal is None else vars(worker.temporal).copy(),
+        "record": options.recording is not None,
+        "segment_s": recording.segment_s,
+        "hide": [list(rect) for rect in recording.hide],
         "monitor": options.monitor is not None,
         "loop": options.loop,
         "duration_s": options.duration_s,
         "drop_budget": options.drop_budget,
-        "deinterlace": options.deinterlace,
+        "deinterlace": worker.deinterlace,
     }
 
 

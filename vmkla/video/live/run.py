@@ -31,10 +31,9 @@ from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.monitor.process import Monitor
 from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
-from vmkla.video.live.network.worker import WorkerOptions
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.priority import display_first, fast_thread_switches, interrupts_blocked, keep_memory
-from vmkla.video.live.recording.recorder import Recorder, RecordOptions
+from vmkla.video.live.recording.recorder import Recorder
 from vmkla.video.live.report import LiveReport, too_slow, what_is_missing
 from vmkla.video.live.screen import FileScreen, Screen
 from vmkla.video.live.sources.capture import Capture
@@ -133,7 +132,7 @@ class LiveRun:
             self.markers = LiveMarkers(self.board, self.events)
             self.supervisor = _supervisor(self, load, options, limits)
             self.shown: FrameRing | None = None
-            if options.record or options.monitor is not None:
+            if options.recording is not None or options.monitor is not None:
                 self.shown = FrameRing(_SHOWN_SLOTS)
                 self._closers.append(self.shown.close)
             self.recorder = self._make_recorder()
@@ -182,13 +181,13 @@ class LiveRun:
 
     def _make_recorder(self) -> Recorder | None:
         options = self._options
-        if not options.record or self.shown is None:
+        if options.recording is None or self.shown is None:
             return None
         return Recorder(
             self._folder.path / RECORDING,
             self.frames.subscribe(),
             self.shown.subscribe(),
-            RecordOptions(options.segment_s, options.hide),
+            options.recording,
             self.events,
         )
 
@@ -198,8 +197,7 @@ class LiveRun:
             return None, None
         board = Board(STATUS_CAPACITY_BYTES)
         self._closers.append(board.close)
-        host, port = options.monitor
-        monitor = Monitor(host, port, options.monitor_token, self.shown.subscribe(), board, self.events)
+        monitor = Monitor(options.monitor, self.shown.subscribe(), board, self.events)
         self._closers.append(monitor.close)
 
         def recording() -> tuple[bool | None, str]:
@@ -297,7 +295,7 @@ class LiveRun:
         if load_error is not None:
             warnings.append(f"the model cannot be loaded: {self._plain(load_error.message)}")
         if self.markers.deinterlaced:
-            why = "as asked" if options.deinterlace == "yes" else "the source looks interlaced"
+            why = "as asked" if options.worker.deinterlace == "yes" else "the source looks interlaced"
             warnings.append(
                 f"{self.markers.deinterlaced} of {self.markers.results} results come from one field: {why}"
             )
@@ -381,7 +379,7 @@ def _supervisor(
 ) -> Supervisor:
     return Supervisor(
         load,
-        WorkerOptions(options.threshold, options.roi, options.temporal, options.deinterlace),
+        options.worker,
         run.frames,
         run.events,
         limits=replace(limits or SupervisorLimits(), max_staleness_s=options.max_staleness_s),

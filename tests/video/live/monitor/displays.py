@@ -19,6 +19,7 @@ from vmkla.video.live.events import EventLog
 from vmkla.video.live.frame import AiState, LiveFrame, SignalState
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import FrameRing
+from vmkla.video.live.monitor.access import MonitorOptions
 from vmkla.video.live.monitor.app import MonitorLimits
 from vmkla.video.live.monitor.process import Monitor
 from vmkla.video.live.monitor.status import (
@@ -194,7 +195,9 @@ def served(
     display: Display, token: str | None = None, limits: MonitorLimits | None = None
 ) -> Iterator[Monitor]:
     """The real monitor of a display, answering."""
-    monitor = Monitor("127.0.0.1", 0, token, display.ring.subscribe(), display.board, display.events, limits)
+    monitor = Monitor(
+        MonitorOptions("127.0.0.1", 0, token), display.ring.subscribe(), display.board, display.events, limits
+    )
     monitor.start()
     try:
         Client(monitor.url).wait_until_served(**({"Authorization": f"Bearer {token}"} if token else {}))

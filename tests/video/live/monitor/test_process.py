@@ -15,6 +15,7 @@ import pytest
 from tests import FIND_TESTS
 from tests.video.live.monitor.displays import TOKEN, Client, Display, served, wait_for
 from vmkla.errors import BadInputError, UsageError
+from vmkla.video.live.monitor.access import MonitorOptions
 from vmkla.video.live.monitor.process import Monitor
 
 # A display process of its own, which says where its page is and then waits to be killed.
@@ -125,14 +126,16 @@ def test_it_closes_whatever_the_page_does(display: Display) -> None:
 
 
 def test_a_monitor_never_started_gives_its_address_back(display: Display) -> None:
-    monitor = Monitor("127.0.0.1", 0, None, display.ring.subscribe(), display.board, display.events)
+    monitor = Monitor(MonitorOptions("127.0.0.1", 0), display.ring.subscribe(), display.board, display.events)
     port = Client(monitor.url).address[1]
     with pytest.raises(BadInputError, match=f"127.0.0.1:{port}.*in use"):
-        Monitor("127.0.0.1", port, None, display.ring.subscribe(), display.board, display.events)
+        Monitor(MonitorOptions("127.0.0.1", port), display.ring.subscribe(), display.board, display.events)
     monitor.close()
-    Monitor("127.0.0.1", port, None, display.ring.subscribe(), display.board, display.events).close()
+    Monitor(
+        MonitorOptions("127.0.0.1", port), display.ring.subscribe(), display.board, display.events
+    ).close()
 
 
 def test_an_open_page_is_refused_before_anything_starts(display: Display) -> None:
     with pytest.raises(UsageError, match="needs a token"):
-        Monitor("0.0.0.0", 0, None, display.ring.subscribe(), display.board, display.events)
+        Monitor(MonitorOptions("0.0.0.0", 0), display.ring.subscribe(), display.board, display.events)

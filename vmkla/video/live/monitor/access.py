@@ -23,6 +23,21 @@ _MAKE_TOKEN = (
 )
 
 
+@dataclass(frozen=True)
+class MonitorOptions:
+    """Where the monitor page is served.
+
+    Attributes:
+        host: name or address; only loopback ones go without a token.
+        port: TCP port, 1 to 65535; 0 takes any free one.
+        token: secret that readers of the page must give; None lets everyone in who reaches it.
+    """
+
+    host: str
+    port: int
+    token: str | None = field(default=None, repr=False)
+
+
 def parse_monitor_address(text: str) -> tuple[str, int]:
     """Host and port of ``HOST:PORT``, ``:PORT`` or ``PORT``; an IPv6 address stands in brackets.
 

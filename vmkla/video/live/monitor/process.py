@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from vmkla.imports import require
-from vmkla.video.live.monitor.access import listen
+from vmkla.video.live.monitor.access import MonitorOptions, listen
 from vmkla.video.live.monitor.app import MonitorLimits
 from vmkla.video.live.monitor.server import serve
 
@@ -35,8 +35,7 @@ class Monitor:
     not touched by anything that happens here: a thread starts a dead page again, with growing pauses.
 
     Args:
-        host, port: where it is served; port 0 takes any free one.
-        token: what readers must give; needed unless ``host`` is a loopback address.
+        options: where the page is served; a token is needed unless the host is a loopback address.
         shown: frames as shown; closed with the monitor.
         status: what ``MonitorStatus.to_json`` gives is published there.
         events: told about an unexpected end.
@@ -49,9 +48,7 @@ class Monitor:
 
     def __init__(
         self,
-        host: str,
-        port: int,
-        token: str | None,
+        options: MonitorOptions,
         shown: RingReader,
         status: Board,
         events: EventLog,
@@ -59,7 +56,7 @@ class Monitor:
     ) -> None:
         for package in ("starlette", "uvicorn"):
             require(package, extra="monitor", purpose="the monitor page (--monitor)")
-        self._listener, self._access = listen(host, port, token)
+        self._listener, self._access = listen(options.host, options.port, options.token)
         self._limits = limits or MonitorLimits()
         self._shown = shown
         self._status = status

@@ -19,8 +19,9 @@ from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.pulse import PULSE_BYTES, Pulse
 from vmkla.video.live.link.results import RESULT_BYTES, decode_result
 from vmkla.video.live.link.ring import RingReader, Waker
+from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.watch import Fault
-from vmkla.video.live.network.worker import ABOUT_BYTES, CONTROL_BYTES, WorkerOptions, work
+from vmkla.video.live.network.worker import ABOUT_BYTES, CONTROL_BYTES, work
 
 _REAP_S = 1.0
 
@@ -31,10 +32,16 @@ class Generation:
     What it writes lies in memory of its own, so nothing of a dead worker is ever taken for a living one's.
 
     Args:
-        load, options, frames: see ``work``.
+        load, options, known_output, frames: see ``work``.
     """
 
-    def __init__(self, load: Callable[[], Runner], options: WorkerOptions, frames: RingReader) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Runner],
+        options: WorkerOptions,
+        known_output: dict[str, Any] | None,
+        frames: RingReader,
+    ) -> None:
         self.started_s = time.monotonic()
         self.pulse = Pulse(at_s=self.started_s)
         with contextlib.ExitStack() as stack:
@@ -47,7 +54,7 @@ class Generation:
             boards = (self._results, self._heartbeat, self._about, self._control)
             self._process = multiprocessing.get_context("spawn").Process(
                 target=work,
-                args=(load, options, frames, *boards, os.getpid()),
+                args=(load, options, known_output, frames, *boards, os.getpid()),
                 name="vmkla-worker",
                 daemon=True,
             )

@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Protocol
 
 from vmkla.errors import VmklaError
@@ -17,10 +16,11 @@ from vmkla.runner import Runner
 from vmkla.video.live.frame import AiState, LiveResult
 from vmkla.video.live.link.ring import FrameRing, Waker
 from vmkla.video.live.network.generation import Generation
+from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.watch import Fault, SupervisorLimits, Watch
-from vmkla.video.live.network.worker import LOAD_CAUSE, WorkerOptions
+from vmkla.video.live.network.worker import LOAD_CAUSE
 
-__all__ = ["Supervisor", "SupervisorLimits", "WorkerOptions"]
+__all__ = ["Supervisor", "SupervisorLimits"]
 
 _TICK_S = 0.01
 _JOIN_S = 5.0
@@ -146,8 +146,9 @@ class Supervisor:
             try:
                 # A place in the ring of its own: it does not begin with what its predecessor left unread.
                 reader = stack.enter_context(contextlib.closing(self._frames.subscribe()))
-                options = replace(self._options, known_output=self._about.get("known_output"))
-                self._generation = generation = Generation(self._load, options, reader)
+                known_output = self._about.get("known_output")
+                generation = Generation(self._load, self._options, known_output, reader)
+                self._generation = generation
                 self._events.add("worker started", pid=generation.pid)
                 fault = self._watch(generation, (state, reason))
             except Exception as error:  # ours, or of what was handed to us: the frame goes on without

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import UsageError
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, Thumbnail, change
+from vmkla.video.live.network.options import TemporalOptions
 
 RESET_AFTER_S = 0.5
 """After a longer gap between frames nothing is taken over from before it."""
@@ -18,40 +17,6 @@ _REACH_PER_SIDE = 1 / 32
 _NONE = -1.0  # the age where no lesion is
 
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class TemporalOptions:
-    """How findings are steadied. The defaults change nothing.
-
-    Attributes:
-        hysteresis_low: a pixel that was a finding in the frame before remains one while its probability is
-            at least this; below the threshold. None uses the threshold alone.
-        min_lesion_fraction: connected regions smaller than this share of the field of view are dropped.
-        min_lesion_age_ms: a region is dropped until its lesion has been seen for so long without a break.
-    Raises:
-        UsageError: a value makes no sense.
-    """
-
-    hysteresis_low: float | None = None
-    min_lesion_fraction: float = 0.0
-    min_lesion_age_ms: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.hysteresis_low is not None and not 0 < self.hysteresis_low < 1:
-            raise UsageError(f"hysteresis must be between 0 and 1, got {self.hysteresis_low}")
-        if not 0 <= self.min_lesion_fraction < 1:
-            raise UsageError(
-                f"the least size of a lesion is a share of the field of view, at least 0 and below 1, "
-                f"got {self.min_lesion_fraction}"
-            )
-        if not 0 <= self.min_lesion_age_ms < float("inf"):
-            raise UsageError(f"the least age of a lesion must be 0 ms or more, got {self.min_lesion_age_ms}")
-
-    @property
-    def any(self) -> bool:
-        """Something is to be done."""
-        return self.hysteresis_low is not None or self.min_lesion_fraction > 0 or self.min_lesion_age_ms > 0
 
 
 class TemporalFilter:

@@ -15,7 +15,6 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from vmkla.runner import Runner, check_one_by_one, describe_model, describe_runtime, model_warnings
@@ -31,9 +30,9 @@ from vmkla.video.live.link.results import encode_result
 from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.markers.scene import thumbnail
 from vmkla.video.live.network.deinterlace import WholeFrames
-from vmkla.video.live.network.temporal import TemporalFilter, TemporalOptions
+from vmkla.video.live.network.options import WorkerOptions
+from vmkla.video.live.network.temporal import TemporalFilter
 from vmkla.video.live.priority import keep_memory
-from vmkla.video.media.interlace import Deinterlace
 
 LOAD_CAUSE = "model cannot be loaded"
 ABOUT_BYTES = 1 << 20
@@ -43,30 +42,6 @@ _WAIT_S = 0.05
 _FIELD_EVERY_S = 1.0
 _FIELD_MOVES_BY = 1 / 32
 """A field of view is followed when a side moves by more than this share of the frame: edges flicker."""
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """What the worker does with a frame.
-
-    Attributes:
-        threshold: None takes the model's own.
-        roi: field of view; None takes the model's own.
-        temporal: how findings are steadied; None not at all.
-        deinterlace: whether the network sees one field of each frame, see ``WholeFrames``.
-        known_output: answer to the self-test of an earlier start, for a file that carries none.
-        niceness: how much the worker gives way to the display process and others.
-        idle_test_s: without frames the worker tests itself so often: the first frame after a gap meets a
-            network that is warm, and that was seen to be right a moment ago.
-    """
-
-    threshold: float | None = None
-    roi: str | Rect | None = None
-    temporal: TemporalOptions | None = None
-    deinterlace: Deinterlace = "auto"
-    known_output: dict[str, Any] | None = None
-    niceness: int = 1
-    idle_test_s: float = 2.0
 
 
 class FaultError(Exception):
@@ -86,6 +61,7 @@ class FaultError(Exception):
 def work(
     load: Callable[[], Runner],
     options: WorkerOptions,
+    known_output: dict[str, Any] | None,
     frames: RingReader,
     results: Board,
     heartbeat: Board,
@@ -98,6 +74,7 @@ def work(
     Args:
         load: makes the runner; pickled into the process.
         options: what to do.
+        known_output: answer to the self-test of an earlier start, for a file that carries none.
         frames: where frames come from.
         results: gets ``encode_result`` of each.
         heartbeat: gets the ``Pulse``.
@@ -110,7 +87,7 @@ def work(
     _settle(parent, options.niceness)
     heart = Heart(heartbeat, parent)
     try:
-        _work(load, options, frames, results, heart, about, control)
+        _work(load, options, known_output, frames, results, heart, about, control)
     except FaultError as fault:
         heart.fail(fault.cause, fault.error)
     except BaseException as error:  # whatever it is, it is said
@@ -122,6 +99,7 @@ def work(
 def _work(
     load: Callable[[], Runner],
     options: WorkerOptions,
+    known_output: dict[str, Any] | None,
     frames: RingReader,
     results: Board,
     heart: Heart,
@@ -133,7 +111,7 @@ def _work(
         finder = _Finder(runner, options, heart)
     heart.say(stage="self-testing")
     with _blamed("self-test failed"):
-        known = check_self_test(runner, options.known_output)
+        known = check_self_test(runner, known_output)
     stored = runner.spec.metadata.self_test is not None
     said = {"self_test": "stored in the file" if stored else "from the first start", "known_output": known}
     about.publish(json.dumps({**finder.describe(), **said}).encode())

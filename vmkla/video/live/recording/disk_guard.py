@@ -9,9 +9,7 @@ from pathlib import Path
 
 from vmkla.errors import BadInputError
 from vmkla.files import make_folder, output_errors
-
-MIN_FREE_BYTES = 1 << 30
-"""Space that recording leaves: for the run's log and report, and for whoever else writes to that disk."""
+from vmkla.video.live.recording.options import MIN_FREE_BYTES
 
 
 class RecordingStoppedError(Exception):

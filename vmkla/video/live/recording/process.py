@@ -20,12 +20,12 @@ from typing import Any
 
 import cv2
 
-from vmkla.segment.preprocess import Rect
 from vmkla.video.channel import ChannelClosedError
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
 from vmkla.video.live.recording.disk_writer import DiskWriter
+from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.live.recording.segments import (
     STREAMS,
     SegmentGrid,
@@ -52,7 +52,7 @@ class Assignment:
 
     Attributes:
         folder: where to; there already.
-        hide, segment_s, min_free_bytes, sync_s: see ``recording.RecordOptions``.
+        options: options of the recording.
         readers: by stream.
         status: where the process says how it fares.
         control: its other end is the display process's; when that is closed, everything is finished.
@@ -60,10 +60,7 @@ class Assignment:
     """
 
     folder: Path
-    hide: tuple[Rect, ...]
-    segment_s: float
-    min_free_bytes: int
-    sync_s: float
+    options: RecordOptions
     readers: Mapping[str, RingReader]
     status: Board
     control: Connection
@@ -179,18 +176,19 @@ def record_frames(assignment: Assignment) -> None:
     _settle(told)
     counts = {stream: assignment.counts.get(stream, StreamCounts()) for stream in STREAMS}
     say = partial(_say, assignment.status, counts)
-    guard = DiskGuard(assignment.folder, assignment.min_free_bytes)
+    options = assignment.options
+    guard = DiskGuard(assignment.folder, options.min_free_bytes)
     try:
         number = last_number(assignment.folder)
-        disk = DiskWriter(assignment.folder, guard, sync_s=assignment.sync_s)
+        disk = DiskWriter(assignment.folder, guard, sync_s=options.sync_s)
     except OSError as error:
         say(recording=False, reason=stop_reason(error), over=True)
         return
-    grid = SegmentGrid(assignment.segment_s)
+    grid = SegmentGrid(options.segment_s)
     streams = [
         _Stream(
             assignment.readers[name],
-            StreamRecorder(name, disk, grid, assignment.hide, number, counts[name]),
+            StreamRecorder(name, disk, grid, options.hide, number, counts[name]),
             stop,
         )
         for name in STREAMS

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import multiprocessing
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from vmkla.errors import UsageError
-from vmkla.segment.preprocess import Rect
 from vmkla.video.live.link.board import Board
 from vmkla.video.live.link.ring import RingReader
-from vmkla.video.live.recording.disk_guard import MIN_FREE_BYTES, DiskGuard
+from vmkla.video.live.recording.disk_guard import DiskGuard
+from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.live.recording.process import (
     STATUS_BYTES,
     STATUS_EVERY_S,
@@ -40,40 +38,6 @@ class Events(Protocol):
 
     def add(self, kind: str, detail: str = "", **facts: Any) -> Any:
         """See ``events.EventLog.add``."""
-
-
-@dataclass(frozen=True)
-class RecordOptions:
-    """How to record.
-
-    Attributes:
-        segment_s: length of a file, seconds.
-        hide: rectangles with burned-in text, filled with black in both streams; in pixels of the first
-            frame.
-        min_free_bytes: recording stops when the disk has less free space than this.
-        sync_s: at most so much of the open segment is lost with the power, seconds.
-    Raises:
-        UsageError: a value makes no sense.
-    """
-
-    segment_s: float = 10.0
-    hide: tuple[Rect, ...] = ()
-    min_free_bytes: int = MIN_FREE_BYTES
-    sync_s: float = 2.0
-
-    def __post_init__(self) -> None:
-        for name, value in (("segment_s", self.segment_s), ("sync_s", self.sync_s)):
-            if not (value > 0 and math.isfinite(value)):
-                raise UsageError(f"{name} is {value:g}, expected more than 0 seconds")
-        if self.min_free_bytes < 0:
-            raise UsageError(f"min_free_bytes is {self.min_free_bytes}, expected 0 or more")
-        for rect in self.hide:
-            if rect.x < 0 or rect.y < 0 or rect.w < 1 or rect.h < 1:
-                raise UsageError(
-                    f"the rectangle {rect.x},{rect.y},{rect.w},{rect.h} cannot be hidden, expected X,Y,W,H "
-                    "in pixels of the frame",
-                    hint="For instance: --hide 0,0,160,40",
-                )
 
 
 class Recorder:
@@ -176,10 +140,7 @@ class Recorder:
                 status = stack.enter_context(contextlib.closing(Board(STATUS_BYTES)))
                 assignment = Assignment(
                     folder=self.folder,
-                    hide=self._options.hide,
-                    segment_s=self._options.segment_s,
-                    min_free_bytes=self._options.min_free_bytes,
-                    sync_s=self._options.sync_s,
+                    options=self._options,
                     readers=self._readers,
                     status=status,
                     control=theirs,
