@@ -167,12 +167,14 @@ def _options(
     recording = RecordOptions(
         10.0 if flags.segment_s is None else flags.segment_s, tuple(_rect(text) for text in flags.hide)
     )
-    temporal = TemporalOptions(
-        flags.hysteresis, flags.min_lesion_fraction or 0.0, flags.min_lesion_age_ms or 0.0
-    )
+    temporal = TemporalOptions(flags.hysteresis, flags.min_lesion_age_ms or 0.0)
     return LiveOptions(
         out_dir=folder,
-        worker=replace(worker, temporal=temporal if temporal.any else None),
+        worker=replace(
+            worker,
+            min_fraction=flags.min_lesion_fraction,
+            temporal=temporal if temporal.any else None,
+        ),
         overlay=overlay,
         alpha=alpha,
         max_staleness_ms=MAX_STALENESS_MS if flags.max_staleness_ms is None else flags.max_staleness_ms,

@@ -27,21 +27,21 @@ FRAMES = 300
 LEAST_FRACTION = 0.002
 HIT_SHARE = 0.1
 """A polyp is found when so much of it is covered."""
-CHOICES = {
-    "off (default)": TemporalOptions(),
-    "hysteresis 0.4": TemporalOptions(hysteresis_low=0.4),
-    "hysteresis 0.3": TemporalOptions(hysteresis_low=0.3),
-    "hysteresis 0.2": TemporalOptions(hysteresis_low=0.2),
-    "size 0.0005": TemporalOptions(min_lesion_fraction=0.0005),
-    "size 0.001": TemporalOptions(min_lesion_fraction=0.001),
-    "size 0.002": TemporalOptions(min_lesion_fraction=0.002),
-    "size 0.005": TemporalOptions(min_lesion_fraction=0.005),
-    "age 50 ms": TemporalOptions(min_lesion_age_ms=50),
-    "age 100 ms": TemporalOptions(min_lesion_age_ms=100),
-    "age 200 ms": TemporalOptions(min_lesion_age_ms=200),
-    "age 400 ms": TemporalOptions(min_lesion_age_ms=400),
-    "hysteresis 0.3, age 200 ms": TemporalOptions(hysteresis_low=0.3, min_lesion_age_ms=200),
-    "hysteresis 0.3, size 0.001, age 100 ms": TemporalOptions(0.3, 0.001, 100),
+CHOICES: dict[str, tuple[TemporalOptions, float]] = {
+    "off (default)": (TemporalOptions(), 0.0),
+    "hysteresis 0.4": (TemporalOptions(hysteresis_low=0.4), 0.0),
+    "hysteresis 0.3": (TemporalOptions(hysteresis_low=0.3), 0.0),
+    "hysteresis 0.2": (TemporalOptions(hysteresis_low=0.2), 0.0),
+    "size 0.0005": (TemporalOptions(), 0.0005),
+    "size 0.001": (TemporalOptions(), 0.001),
+    "size 0.002": (TemporalOptions(), 0.002),
+    "size 0.005": (TemporalOptions(), 0.005),
+    "age 50 ms": (TemporalOptions(min_lesion_age_ms=50), 0.0),
+    "age 100 ms": (TemporalOptions(min_lesion_age_ms=100), 0.0),
+    "age 200 ms": (TemporalOptions(min_lesion_age_ms=200), 0.0),
+    "age 400 ms": (TemporalOptions(min_lesion_age_ms=400), 0.0),
+    "hysteresis 0.3, age 200 ms": (TemporalOptions(hysteresis_low=0.3, min_lesion_age_ms=200), 0.0),
+    "hysteresis 0.3, size 0.001, age 100 ms": (TemporalOptions(0.3, 100), 0.001),
 }
 
 
@@ -89,16 +89,21 @@ def answers(runner: Runner, frames: Iterator[tuple[Image, Image]]) -> list[Answe
 
 
 def judge(
-    clip: Sequence[Answer], options: TemporalOptions, threshold: float, every: int, fps: float, tally: Tally
+    clip: Sequence[Answer],
+    options: TemporalOptions,
+    point: OperatingPoint,
+    every: int,
+    fps: float,
+    tally: Tally,
 ) -> None:
     """Run one clip through a filter and count."""
-    steady = TemporalFilter(options, threshold)
+    steady = TemporalFilter(options, point.threshold)
     came_s: float | None = None
     found, before = False, None
     for index in range(0, len(clip), every):
         answer, at_s = clip[index], index / fps
         probability = steady.apply(answer.probability.astype(np.float32), at_s)
-        findings = find(probability, answer.rect, answer.frame_hw, OperatingPoint(threshold))
+        findings = find(probability, answer.rect, answer.frame_hw, point)
         tally.frames += 1
         tally.switches += before is not None and findings.any != before
         before = findings.any
@@ -133,9 +138,10 @@ def measure() -> list[Table]:
     tables = []
     for every in (1, 3):
         rows = {name: Tally() for name in CHOICES}
-        for name, options in CHOICES.items():
+        for name, (options, min_fraction) in CHOICES.items():
+            point = OperatingPoint(threshold, min_fraction=min_fraction)
             for clip in clips:
-                judge(clip, options, threshold, every, FPS, rows[name])
+                judge(clip, options, point, every, FPS, rows[name])
         tables.append(_table(rows, every))
     runner.close()
     return tables

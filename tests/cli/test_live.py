@@ -57,7 +57,7 @@ def test_a_run_prints_its_figures(vmkla: Any, tmp_path: Path, monkeypatch: pytes
         (("--live", "--monitor-token-file", "token"), "--monitor"),
         (("--live", "--monitor", "0.0.0.0:0"), "token"),
         (("--live", "--hysteresis", "2"), "hysteresis"),
-        (("--live", "--min-lesion-fraction", "1"), "least size"),
+        (("--live", "--min-lesion-fraction", "1"), "smallest area"),
         (("--live", "--threshold", "7"), "threshold is 7"),
         (("--live", "--roi", "1,2"), "1,2"),
         (("--live", "--duration-s", "0"), "duration is 0"),

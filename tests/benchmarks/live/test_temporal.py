@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.live.temporal import Answer, Tally, judge
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.network.options import TemporalOptions
 
@@ -36,7 +37,7 @@ def test_every_count() -> None:
         answer(NOTHING, POLYP),  # comes again, and is never found
     ]
     tally = Tally()
-    judge(clip, TemporalOptions(), 0.5, 1, FPS, tally)
+    judge(clip, TemporalOptions(), OperatingPoint(0.5), 1, FPS, tally)
     assert (tally.frames, tally.empty_frames, tally.alarms, tally.false_regions) == (7, 3, 1, 2)
     assert (tally.polyp_frames, tally.hits, tally.lesions) == (4, 1, 2)
     assert tally.delays_ms == pytest.approx([200])
@@ -46,6 +47,8 @@ def test_every_count() -> None:
 
 def test_a_slower_worker_sees_every_third_frame() -> None:
     tally = Tally()
-    judge([answer(POLYP, POLYP)] * 7, TemporalOptions(min_lesion_age_ms=300), 0.5, 3, FPS, tally)
+    judge(
+        [answer(POLYP, POLYP)] * 7, TemporalOptions(min_lesion_age_ms=300), OperatingPoint(0.5), 3, FPS, tally
+    )
     assert (tally.frames, tally.hits) == (3, 2)
     assert tally.delays_ms == pytest.approx([300])

@@ -171,7 +171,10 @@ def test_results_are_of_their_frames() -> None:
 
 def test_options_reach_the_worker() -> None:
     options = WorkerOptions(
-        threshold=0.999, roi=Rect(0, 0, 40, 60), temporal=TemporalOptions(min_lesion_fraction=0.9)
+        threshold=0.999,
+        min_fraction=0.9,
+        roi=Rect(0, 0, 40, 60),
+        temporal=TemporalOptions(hysteresis_low=0.9),
     )
     with live(options=options) as show:
         show.wait(AiState.ON)

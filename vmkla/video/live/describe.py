@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from vmkla.video.live.network.options import TemporalOptions, WorkerOptions
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.media.address import LiveAddress
@@ -22,7 +23,7 @@ def plain_settings(options: LiveOptions, about: dict[str, Any]) -> dict[str, Any
         "alpha": options.alpha,
         "roi": roi if roi is None or isinstance(roi, str) else list(roi),
         "max_staleness_ms": options.max_staleness_ms,
-        "temporal": None if worker.temporal is None else vars(worker.temporal).copy(),
+        "temporal": _temporal(worker),
         "record": options.recording is not None,
         "segment_s": recording.segment_s,
         "hide": [list(rect) for rect in recording.hide],
@@ -31,6 +32,18 @@ def plain_settings(options: LiveOptions, about: dict[str, Any]) -> dict[str, Any
         "duration_s": options.duration_s,
         "drop_budget": options.drop_budget,
         "deinterlace": worker.deinterlace,
+    }
+
+
+def _temporal(worker: WorkerOptions) -> dict[str, Any] | None:
+    """Return the options that make findings calmer; None when there are none."""
+    if worker.temporal is None and worker.min_fraction is None:
+        return None
+    temporal = worker.temporal or TemporalOptions()
+    return {
+        "hysteresis_low": temporal.hysteresis_low,
+        "min_lesion_fraction": worker.min_fraction or 0.0,
+        "min_lesion_age_ms": temporal.min_lesion_age_ms,
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vmkla.errors import UsageError
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
 from vmkla.video.media.interlace import Deinterlace, check_deinterlace
 from vmkla.video.option_checks import check_detection
@@ -17,7 +18,6 @@ class TemporalOptions:
     Attributes:
         hysteresis_low: probability, above 0 and below the threshold, down to which a pixel that was a finding
             in the frame before stays one. None uses the threshold only.
-        min_lesion_fraction: smallest area of a finding, as a share of the field of view, 0 to below 1.
         min_lesion_age_ms: time, at least 0, for which a lesion must have been seen without a break before it
             counts.
     Raises:
@@ -25,24 +25,18 @@ class TemporalOptions:
     """
 
     hysteresis_low: float | None = None
-    min_lesion_fraction: float = 0.0
     min_lesion_age_ms: float = 0.0
 
     def __post_init__(self) -> None:
         if self.hysteresis_low is not None and not 0 < self.hysteresis_low < 1:
             raise UsageError(f"hysteresis must be between 0 and 1, got {self.hysteresis_low}")
-        if not 0 <= self.min_lesion_fraction < 1:
-            raise UsageError(
-                f"the least size of a lesion is a share of the field of view, at least 0 and below 1, "
-                f"got {self.min_lesion_fraction}"
-            )
         if not 0 <= self.min_lesion_age_ms < float("inf"):
             raise UsageError(f"the least age of a lesion must be 0 ms or more, got {self.min_lesion_age_ms}")
 
     @property
     def any(self) -> bool:
         """Whether anything is to be filtered."""
-        return self.hysteresis_low is not None or self.min_lesion_fraction > 0 or self.min_lesion_age_ms > 0
+        return self.hysteresis_low is not None or self.min_lesion_age_ms > 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +45,8 @@ class WorkerOptions:
 
     Attributes:
         threshold: probability, above 0 and at most 1, from which a pixel counts; None uses the model's own.
+        min_fraction: smallest area of a finding as a share of the field of view, at least 0 and below 1; None
+            uses the model's own.
         roi: field of view: ``"auto"``, ``"none"`` or a ``Rect``; None uses the model's own.
         temporal: options of the filter over time; None leaves it out.
         deinterlace: ``"auto"`` shows the network one field of frames that look interlaced; ``"yes"`` and
@@ -63,6 +59,7 @@ class WorkerOptions:
     """
 
     threshold: float | None = None
+    min_fraction: float | None = None
     roi: str | Rect | None = None
     temporal: TemporalOptions | None = None
     deinterlace: Deinterlace = "auto"
@@ -72,3 +69,8 @@ class WorkerOptions:
     def __post_init__(self) -> None:
         check_detection(self.threshold, self.roi)
         check_deinterlace(self.deinterlace)
+        self.point_of(OperatingPoint())
+
+    def point_of(self, own: OperatingPoint) -> OperatingPoint:
+        """Return a model's operating point with the smallest area that these options ask for."""
+        return own if self.min_fraction is None else replace(own, min_fraction=self.min_fraction)

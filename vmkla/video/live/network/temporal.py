@@ -1,4 +1,4 @@
-"""Findings steadied over time: hysteresis, a least size and a least age. All of it is off by default."""
+"""Filter findings over time: hysteresis and a minimum age of lesions. Both are off by default."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TemporalFilter:
         self._last_s, self._last_thumbnail = captured_s, frame_thumbnail
         steady = self._kept(probability)
         classes = self._classes_of(steady)
-        dropped = self._drop(classes, gap_s)
+        dropped = self._too_young(classes, gap_s)
         if not dropped.any():
             return steady
         steady = steady.copy()
@@ -113,25 +113,18 @@ class TemporalFilter:
             return np.asarray(probability[0] >= self._threshold, np.uint8)
         return np.asarray(np.argmax(probability, axis=0), np.uint8)
 
-    def _drop(self, classes: npt.NDArray[np.uint8], gap_s: float) -> npt.NDArray[np.bool_]:
-        """(h, w): pixels of regions that are too small or too young. Brings the state up to this frame."""
-        least_px = self._options.min_lesion_fraction * classes.size
-        least_s = self._options.min_lesion_age_ms * 1e-3
-        dropped = np.zeros(classes.shape, np.bool_)
+    def _too_young(self, classes: npt.NDArray[np.uint8], gap_s: float) -> npt.NDArray[np.bool_]:
+        """Return (h, w), the pixels of regions that are too young, and remember this frame's lesions."""
         age_s = np.full(classes.shape, _NONE, np.float32)
         earlier_s = self._reachable_age(gap_s)
         for value in np.unique(classes[classes > 0]):
-            count, labels, stats, _ = cv2.connectedComponentsWithStats((classes == value).view(np.uint8))
+            count, labels = cv2.connectedComponents((classes == value).view(np.uint8))
             for label in range(1, count):
                 region = labels == label
-                if stats[label, cv2.CC_STAT_AREA] < least_px:
-                    dropped |= region
-                    continue
                 age_s[region] = 0.0 if earlier_s is None else max(0.0, float(earlier_s[region].max()))
-        self._classes = np.where(dropped, 0, classes).astype(np.uint8)
-        self._age_s = age_s
+        self._classes, self._age_s = classes, age_s
         # Half a microsecond: intervals of a steady rate add up to a hair less than their sum.
-        return dropped | ((age_s >= 0) & (age_s + 5e-7 < least_s))
+        return (age_s >= 0) & (age_s + 5e-7 < self._options.min_lesion_age_ms * 1e-3)
 
     def _reachable_age(self, gap_s: float) -> Floats | None:
         """(h, w): the greatest age, by now, of a lesion that may have moved to a pixel."""

@@ -146,7 +146,7 @@ class _Finder:
         metadata = spec.metadata
         self._runner = runner
         self._heart = heart
-        self._point = spec.point_at(options.threshold)
+        self._point = options.point_of(spec.point_at(options.threshold))
         roi = metadata.preprocess.roi if options.roi is None else options.roi
         self._spec = PreprocessSpec(spec.height, spec.width, roi)
         self._field = _Field(roi)
