@@ -1,4 +1,4 @@
-"""Live mode: a frame path that waits for nobody, and processes beside it that may fail."""
+"""Live mode: show the newest frame with markers, beside processes that may fail."""
 
-# Before anything here imports PyAV: both bring a libxcb, and behind PyAV's no window ever opens.
+# Before anything here imports PyAV: both bring a libxcb, and with PyAV's loaded first no window opens.
 import cv2  # noqa: F401

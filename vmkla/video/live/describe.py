@@ -1,4 +1,4 @@
-"""A run in plain values: for the report what was asked for, for the monitor what it must not show."""
+"""Settings of a live run for its report, and names that the monitor page must not show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ _NAME_LETTERS = 4
 
 
 def plain_settings(options: LiveOptions, about: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for, as plain values, without the token."""
+    """Return the settings of a run as plain values, without the monitor's token.
+
+    Args:
+        options: options of the run.
+        about: what the worker reported of itself; its threshold is the model's own where none was given.
+    """
     worker, recording = options.worker, options.recording or RecordOptions()
     roi = worker.roi
     return {
@@ -48,7 +53,7 @@ def _temporal(worker: WorkerOptions) -> dict[str, Any] | None:
 
 
 def names_in(address: LiveAddress) -> tuple[str, ...]:
-    """Words of an address that the monitor page must not show."""
+    """Return words of an address that the monitor page must not show."""
     if address.kind == "sample":
         return ()
     words = re.split(r"[^\w-]+", f"{address.shown} {address.target}")

@@ -1,4 +1,4 @@
-"""What happened in a live run: counted, remembered, and written as one JSON line an event."""
+"""The log of a live run: one JSON line per event, with counts and the latest events in memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _RECENT = 200
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened.
+    """One event of a live run.
 
     Attributes:
-        at_s: when, seconds of ``time.monotonic()``.
-        wall: the same by the wall clock, ISO 8601 in UTC: nothing but the log reads that clock.
-        kind: what, in a word or two, for instance ``"ai off"``; events are counted by it.
-        detail: a few words for a person. Never a file's name, a path or an address.
-        facts: figures, for the log alone.
+        at_s: time of the event, seconds of ``time.monotonic()``.
+        wall: the same by the wall clock, ISO 8601 in UTC. Only the log uses that clock.
+        kind: kind of event in a word or two, for instance ``"ai off"``; events are counted by it.
+        detail: a few words for a person, without file names, paths or addresses.
+        facts: further values by name, for the log only.
     """
 
     at_s: float
@@ -34,7 +34,7 @@ class Event:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {
             "wall": self.wall,
             "monotonic_s": round(self.at_s, 6),
@@ -45,14 +45,14 @@ class Event:
 
 
 class EventLog:
-    """The log of a run. ``add`` never waits for the disk, and may be called from any thread.
+    """The log of a run. ``add`` never waits for the disk and may be called from any thread.
 
-    When the disk refuses a line, the run goes on; see ``unwritten``.
+    When the disk refuses a line, the run continues; see ``unwritten``.
 
     Args:
-        path: where the lines go, readable by its owner only; None keeps events in memory alone.
+        path: the file of the log, readable by its owner only; None keeps events in memory only.
     Raises:
-        BadInputError: the file cannot be made.
+        BadInputError: the file cannot be created.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -64,18 +64,18 @@ class EventLog:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Events by kind."""
+        """Number of events by kind."""
         with self._lock:
             return dict(self._counts)
 
     @property
     def unwritten(self) -> tuple[int, str]:
-        """How many events are not in the file, and why the first of them is not."""
+        """Number of events that are not in the file, and why the first of them is missing."""
         lines = self._lines
         return (0, "") if lines is None else (lines.unwritten, lines.unwritten_because)
 
     def add(self, kind: str, detail: str = "", **facts: Any) -> Event:
-        """Log that something happened, now.
+        """Log an event that happens now.
 
         Args:
             kind, detail, facts: see ``Event``; facts are plain values.
@@ -90,11 +90,11 @@ class EventLog:
         return event
 
     def recent(self, n: int) -> list[Event]:
-        """The last ``n`` events, oldest first; 200 are kept."""
+        """Return the last ``n`` events, at most 200, oldest first."""
         with self._lock:
             return list(self._recent)[-n:] if n > 0 else []
 
     def close(self) -> None:
-        """Write what waits and close the file; a disk that hangs is not waited for."""
+        """Write the queued lines and close the file; see ``LineLog.close``."""
         if self._lines is not None:
             self._lines.close()

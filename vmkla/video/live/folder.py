@@ -1,4 +1,4 @@
-"""The folder of a live run, and the report in it."""
+"""The output folder of a live run, and the report in it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ REPLACED = (REPORT, EVENTS, FRAMES)
 
 @dataclass
 class LiveFolder:
-    """The folder, made.
+    """The output folder of a live run.
 
     Attributes:
         path: the folder.
-        full: there was no space for a reserve: the disk is full from the start.
+        full: whether the disk was full at the start, without space for a reserve.
     """
 
     path: Path
@@ -30,12 +30,12 @@ class LiveFolder:
     _reserve: DiskReserve | None = field(default=None, repr=False)
 
     def outputs(self) -> dict[str, str]:
-        """What is there, by name, relative to the folder."""
+        """Return the files that exist: output name to path relative to the folder."""
         names = {"events": EVENTS, "frames": FRAMES, "recording": RECORDING, "report": REPORT}
         return {key: name for key, name in names.items() if (self.path / name).exists()}
 
     def write_report(self, report: dict[str, Any]) -> None:
-        """Write ``report.json``, whole or not at all; on a full disk into the space that was held back.
+        """Write ``report.json`` as a whole; a full disk has the reserved space for it.
 
         Raises:
             BadInputError: it cannot be written.
@@ -46,13 +46,13 @@ class LiveFolder:
             write_atomically(path, to_json(report, indent=2) + b"\n", durable=True)
 
     def release(self) -> None:
-        """Give the space back that is held for the report."""
+        """Free the space that is reserved for the report."""
         if self._reserve is not None:
             self._reserve.release()
             self._reserve = None
 
     def discard(self) -> None:
-        """Remove what ``open_folder`` made: the run did not begin."""
+        """Remove what ``open_folder`` created, after a run that did not begin."""
         self.release()
         for name in REPLACED:
             (self.path / name).unlink(missing_ok=True)
@@ -63,11 +63,11 @@ def open_folder(path: Path, *, exist_ok: bool) -> LiveFolder:
 
     Args:
         path: the folder, which this run has locked.
-        exist_ok: replace the log and the report of an earlier run. Its recordings stay in any case, and new
+        exist_ok: replace the log and the report of an earlier run. Its recordings are always kept, and new
             ones get the numbers after theirs.
     Raises:
-        UsageError: it holds an earlier run, and ``exist_ok`` is not set.
-        BadInputError: it cannot be written to.
+        UsageError: the folder holds an earlier run, and ``exist_ok`` is not set.
+        BadInputError: the folder cannot be written to.
     """
     taken = [name for name in (*REPLACED, RECORDING) if (path / name).exists()]
     if taken and not exist_ok:
@@ -83,4 +83,4 @@ def open_folder(path: Path, *, exist_ok: bool) -> LiveFolder:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            return LiveFolder(path, full=True)  # the frame matters more than the report
+            return LiveFolder(path, full=True)  # showing the video matters more than the report

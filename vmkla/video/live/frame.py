@@ -1,4 +1,4 @@
-"""What passes between the parts of live mode: frames, results, and what the screen says."""
+"""Frames, results and states that the parts of live mode exchange."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ import numpy.typing as npt
 from vmkla.segment.findings import Findings
 
 MAX_FRAME_BYTES = 3 * 3840 * 2160
-"""The largest frame that is taken: 4K UHD in RGB."""
+"""Size of the largest frame, 4K UHD in RGB."""
 
 
 class AiState(str, Enum):
-    """Whether markers may be believed.
-
-    ``ON`` alone means that the frame shown is covered by a result that is young enough.
-    """
+    """Whether markers may be trusted: ``ON`` means that a recent enough result covers the frame shown."""
 
     STARTING = "starting"
     ON = "on"
@@ -26,7 +23,7 @@ class AiState(str, Enum):
 
 
 class SignalState(str, Enum):
-    """What the source gives."""
+    """State of the source's signal."""
 
     GOOD = "good"
     BLACK = "black"
@@ -36,13 +33,13 @@ class SignalState(str, Enum):
 
 @dataclass(frozen=True, eq=False)
 class LiveFrame:
-    """One frame of the source, as it came.
+    """One frame as captured.
 
     Attributes:
-        sequence: rises by one with every frame that the source gave, from 1; never reused in a run.
-        captured_s: when it was whole in memory, seconds of ``time.monotonic()``.
-        rgb: (H, W, 3) uint8; nobody changes it.
-        damaged: the decoder had to conceal missing data.
+        sequence: number of the frame in the run, from 1.
+        captured_s: time at which the frame was complete in memory, seconds of ``time.monotonic()``.
+        rgb: (H, W, 3) uint8, not to be changed.
+        damaged: whether the decoder had to conceal missing data.
     """
 
     sequence: int
@@ -53,15 +50,15 @@ class LiveFrame:
 
 @dataclass(frozen=True, eq=False)
 class LiveResult:
-    """What the worker found in one frame.
+    """The findings of the network in one frame.
 
     Attributes:
-        sequence, captured_s: of the frame that it was computed from.
-        finished_s: when the worker had it, seconds of ``time.monotonic()``.
-        frame_hw: height and width of that frame, px.
+        sequence, captured_s: number and capture time of the frame.
+        finished_s: time at which the worker had the result, seconds of ``time.monotonic()``.
+        frame_hw: height and width of the frame, px.
         findings: mask of ``frame_hw``, boxes and the largest probability.
-        latency_ms: by stage: ``preprocess``, ``inference``, ``postprocess``.
-        deinterlaced: the network saw one field of the frame.
+        latency_ms: latency by stage: ``preprocess``, ``inference``, ``postprocess``.
+        deinterlaced: whether the network saw one field of the frame.
     """
 
     sequence: int
@@ -75,13 +72,13 @@ class LiveResult:
 
 @dataclass(frozen=True)
 class LiveStatus:
-    """What the screen says beside the frame.
+    """The status that is shown below the frame.
 
     Attributes:
-        ai: see ``AiState``.
-        ai_reason: why it is not on, in a few words; empty when it is.
-        signal: see ``SignalState``.
-        recording: frames are being written; None when nobody asked for it.
+        ai: state of the AI.
+        ai_reason: why the AI is not on, in a few words; empty when it is.
+        signal: state of the source's signal.
+        recording: whether frames are being written; None when nothing is to be recorded.
     """
 
     ai: AiState

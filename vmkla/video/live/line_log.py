@@ -1,4 +1,4 @@
-"""A file of JSON lines that nobody ever waits for."""
+"""A file of JSON lines, written by a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ from typing import Any
 from vmkla.files import create_file, output_errors
 
 _WAITING_MAX = 10_000
-"""Lines that may wait for a disk that hangs; beyond, they are counted and not kept."""
+"""Lines that may wait for a disk that hangs; further ones are counted and dropped."""
 _CLOSE_S = 2.0
 _MAX_BYTES = 1 << 30
-"""A file does not grow beyond it: no run may fill a disk with what it says of itself."""
+"""Size limit of the file, so that a long run cannot fill a disk with its log."""
 
 
 class LineLog:
-    """Writes lines from a thread of its own, so that ``put`` never waits for the disk.
+    """Writes JSON lines from a thread of its own, so that ``put`` never waits for the disk.
 
-    When the disk refuses a line, the run goes on: lines that are not in the file are counted. The file is
-    readable by its owner only, from its first byte.
+    When the disk refuses a line the run continues, and lines that are not in the file are counted. The file
+    is readable by its owner only.
 
     Args:
-        path: the file; one that is there is replaced.
-        durable: have each batch of lines on the disk before the next is taken, so that they outlive a power
-            cut.
+        path: the file; an existing one is replaced.
+        durable: force each batch of lines to the disk, so that they survive a power cut.
 
     Attributes:
-        unwritten: lines that are not in the file.
-        unwritten_because: why the first of them is not; empty when all are.
+        unwritten: number of lines that are not in the file.
+        unwritten_because: why the first of them is missing; empty when none is.
 
     Raises:
-        BadInputError: the file cannot be made.
+        BadInputError: the file cannot be created.
     """
 
     def __init__(self, path: Path, *, durable: bool = False) -> None:
@@ -53,10 +52,10 @@ class LineLog:
         self._thread.start()
 
     def put(self, line: dict[str, Any]) -> None:
-        """Have a line written.
+        """Queue a line for writing.
 
         Args:
-            line: plain values; nobody changes them afterwards.
+            line: plain values, not to be changed afterwards.
         """
         with self._changed:
             if self._closing or len(self._waiting) >= _WAITING_MAX:
@@ -66,7 +65,7 @@ class LineLog:
             self._changed.notify()
 
     def close(self) -> None:
-        """Write what waits and close the file; a disk that hangs is waited for two seconds and no longer."""
+        """Write the queued lines and close the file, within two seconds even when the disk hangs."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -96,7 +95,7 @@ class LineLog:
                 if self._size_bytes >= _MAX_BYTES:
                     raise OSError(errno.EFBIG, f"the file has {_MAX_BYTES >> 20} MiB, which is enough")
                 data = json.dumps(line, ensure_ascii=False, default=str).encode() + b"\n"
-                # After half a line, an end of line sets the next one off, so that one alone is lost.
+                # After half a line a newline comes first, so that only that line is lost.
                 written = os.write(self._descriptor, b"\n" + data if self._torn else data)
                 self._size_bytes += written
                 self._torn = written < len(data) + self._torn

@@ -1,7 +1,7 @@
-"""The display loop: a frame comes, its marker is decided, it is shown, and then handed to the others.
+"""The display loop: take a frame, decide on its marker, show it, then publish it to the other processes.
 
-It waits for the next frame and for nothing else. What the worker, the recorder or the monitor do is read
-from attributes that other threads replace; what they get is put where they may take it.
+The loop waits only for the next frame. The state of the worker, the recorder and the monitor is read from
+attributes that other threads replace, and frames are published without waiting for readers.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from vmkla.video.live.status_strip import no_signal_frame
 from vmkla.video.live.tallies import Tallies
 
 TICK_S = 0.01
-"""Without a frame the loop looks this often whether what the strip says still holds."""
+"""Interval at which the loop checks the strip while no frame comes, seconds."""
 _QUIET_S = 0.04
-"""Only a word that is not true any more is taken back before so long: the next frame is near."""
+"""Shortest time before the strip changes without a new frame, seconds, unless it shows what is wrong by now."""
 _BLACK_EVERY_S = 0.1
-_TELL_S = 1.0
-_FIRST_HW = (480, 640)  # of the black frame before any other came
+_LOG_EVERY_S = 1.0
+_FIRST_HW = (480, 640)  # size of the black frame before the first frame
 
 _SIGNAL_REASONS = {
     SignalState.LOST: "no signal",
@@ -54,20 +54,21 @@ class Markers(Protocol):
 
 
 class DisplayLoop:
-    """The frame path of one run. ``run`` belongs on the main thread where the screen is a window.
+    """Shows the frames of one run. Call ``run`` from the main thread when the screen is a window.
 
     Args:
-        capture: gives the frames; started.
-        screen: takes them.
+        capture: source of the frames, started.
+        screen: shows the frames.
         network: tells whether results may be trusted.
         markers: hold the newest marker.
         board: decides whether a marker may be drawn, and paints it.
-        frames: where the frames go for the worker and the recorder, after they were shown.
-        shown: where they go as shown, for the recorder and the monitor; None when nobody wants them.
-        tallies: counts.
-        events: is told when the AI state changes.
-        max_staleness_s: a result covers frames captured at most so much later than its own.
-        recording: whether frames are being written; None when nobody asked for it.
+        frames: ring for the worker and the recorder, which gets each frame after it was shown.
+        shown: ring for the recorder and the monitor, which gets each frame with its marker; None when there
+            is no such reader.
+        tallies: counts and delays of the run.
+        events: log of changes of the AI state.
+        max_staleness_s: longest time between the capture of a result's frame and that of a frame it covers.
+        recording: returns whether frames are being written; None when nothing is to be recorded.
     """
 
     def __init__(
@@ -98,16 +99,17 @@ class DisplayLoop:
         self._recording = recording
         self._last: Shown | None = None
         self._last_s = 0.0
-        self._told_s: dict[tuple[AiState, str], float] = {}
+        self._logged_s: dict[tuple[AiState, str], float] = {}
 
     def run(self, stopped: Callable[[], bool], until_s: float | None = None) -> str:
-        """Show frames until something ends it.
+        """Show frames until the run ends.
 
         Args:
-            stopped: asked between frames.
-            until_s: a time of ``time.monotonic()``; None sets no end.
+            stopped: called between frames; True ends the run.
+            until_s: end of the run by ``time.monotonic()``; None sets none.
         Returns:
-            Why it ended: ``"stopped"``, ``"closed"`` (the window), ``"source ended"`` or ``"time is over"``.
+            Why the run ended: ``"stopped"``, ``"closed"`` (the window), ``"source ended"`` or ``"time is
+                over"``.
         """
         while True:
             frame = self._capture.take(TICK_S)
@@ -117,7 +119,7 @@ class DisplayLoop:
                 return "source ended"
             else:
                 self._tick()
-            self._tallies.turned_s = time.monotonic()
+            self._tallies.looped_s = time.monotonic()
             if stopped():
                 return "stopped"
             if self._screen.closed:
@@ -126,12 +128,12 @@ class DisplayLoop:
                 return "time is over"
 
     def _show(self, frame: LiveFrame) -> None:
-        """The way of one frame. What comes after the hand-over adds nothing to its delay."""
+        """Show one frame, then publish it, so that publishing adds nothing to its delay."""
         marker = self._markers.marker
         status = self._status(marker, frame.captured_s)
         try:
             rgb, drawn = self._board.draw(frame, marker if status.ai is AiState.ON else None)
-        except Exception as error:  # whatever it is, the frame itself is whole
+        except Exception as error:  # the frame itself is intact
             rgb, drawn = frame.rgb, None
             status = replace(status, ai=AiState.OFF, ai_reason=NOT_DRAWN)
             self._events.add("drawing failed", type(error).__name__, cause=str(error))
@@ -151,7 +153,7 @@ class DisplayLoop:
             self._shown_ring.publish(as_shown)
 
     def _tick(self) -> None:
-        """No frame came: what is on the screen must still be true."""
+        """Update the screen when no frame came."""
         now_s = time.monotonic()
         last = self._last
         status = self._status(self._markers.marker, now_s, between=True)
@@ -169,7 +171,7 @@ class DisplayLoop:
             false = last.status.ai is AiState.ON or last.status.signal is not status.signal
             if not false and now_s - self._last_s < _QUIET_S:
                 return
-            # The same frame again, since the strip has something new to say; without AI, without marker.
+            # The same frame again with a new strip; without AI also without its marker.
             on = status.ai is AiState.ON and last.marker is not None
             self._hand_over(
                 Shown(
@@ -192,22 +194,22 @@ class DisplayLoop:
         self._last, self._last_s = shown, handed_over_s
         now = (shown.status.ai, shown.status.ai_reason)
         if before is None or (before.ai, before.ai_reason) != now:
-            # A state that comes and goes is told once a second; ``Tallies`` counts each time.
-            if handed_over_s - self._told_s.get(now, -_TELL_S) >= _TELL_S:
-                self._told_s[now] = handed_over_s
+            # A state that comes and goes is logged once a second; ``Tallies`` counts each time.
+            if handed_over_s - self._logged_s.get(now, -_LOG_EVERY_S) >= _LOG_EVERY_S:
+                self._logged_s[now] = handed_over_s
                 self._events.add(f"screen ai {now[0].value}", now[1], sequence=shown.sequence)
 
     def _status(self, marker: Marker | None, at_s: float, *, between: bool = False) -> LiveStatus:
-        """What may be said of a frame captured at ``at_s``, or of the time ``between`` two frames."""
+        """Return the status for a frame captured at ``at_s``, or for the time ``between`` two frames."""
         ai, reason = self._network.state
         signal = self._capture.signal
         if ai is AiState.ON and signal is not SignalState.GOOD:
             ai, reason = AiState.OFF, _SIGNAL_REASONS[signal]
         elif ai is AiState.ON and not between:
-            # Of which scene the result is, the board looks at; here it is whether the network keeps up.
+            # Only whether the network keeps up; the board checks that the result is of the same scene.
             if marker is None or at_s - marker.captured_s > self._max_staleness_s:
                 ai, reason = AiState.OFF, NO_RESULT
         elif ai is AiState.ON and self._last is not None and self._last.status.ai is not AiState.ON:
-            # What was said of the frame on the screen stays: it has no marker, and gets none any more.
+            # The frame on the screen has no marker and gets none any more, so its status stays.
             ai, reason = self._last.status.ai, self._last.status.ai_reason
         return LiveStatus(ai, "" if ai is AiState.ON else reason, signal, self._recording())

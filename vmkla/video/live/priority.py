@@ -1,4 +1,4 @@
-"""What makes all else give way to the frame: switches, memory, priorities, and children deaf to Ctrl-C."""
+"""Give the display priority on a busy machine: thread switches, memory, niceness, and signals of children."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from multiprocessing import resource_tracker
 import cv2
 
 _SWITCH_S = 0.0005
-"""How long another thread may keep Python from the display loop; Python's own 5 ms are most of the budget."""
+"""Longest time that another thread keeps the interpreter; Python's own 5 ms are most of the delay budget."""
 _NICE = -10
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGEST_BYTES = 32 << 20  # more than a frame of 3840x2160, and the most that glibc takes
+_LARGEST_BYTES = 32 << 20  # larger than a frame of 3840x2160; glibc's maximum
 _KEPT_BYTES = 512 << 20
 
 
 @contextlib.contextmanager
 def fast_thread_switches() -> Iterator[None]:
-    """Within it, Python and OpenCV keep nobody waiting for another thread; restored after it.
+    """Make Python switch threads quickly and OpenCV use one thread, until the context ends.
 
-    OpenCV shares large frames out to threads and waits for the last of them: beside a busy worker that one
-    may not get a core for milliseconds, while one thread does a whole frame in a fraction of one.
+    OpenCV splits large frames over threads and waits for the last of them. Beside a busy worker that one may
+    wait milliseconds for a core, while one thread converts a whole frame in a fraction of one.
     """
     switch_s, threads = sys.getswitchinterval(), cv2.getNumThreads()
     sys.setswitchinterval(_SWITCH_S)
@@ -39,13 +39,13 @@ def fast_thread_switches() -> Iterator[None]:
 
 
 def keep_memory() -> bool:
-    """Have memory of frames that were let go used again, in place of being given back to the system.
+    """Have the allocator reuse freed memory of frames in place of returning it to the system.
 
-    New memory costs a fault for each of its pages, and while one thread takes or gives memory back the others
-    wait for theirs. It stays so until the process ends: an allocator's settings cannot be read.
+    New memory costs a page fault for each page, and threads that allocate or free wait for each other. The
+    setting lasts until the process ends, since an allocator's settings cannot be read.
 
     Returns:
-        Whether this system's allocator has the settings: glibc's does.
+        Whether this system's allocator has these settings; glibc's has.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
@@ -56,13 +56,13 @@ def keep_memory() -> bool:
 
 @contextlib.contextmanager
 def display_first(*threads: threading.Thread) -> Iterator[bool]:
-    """Within it, the calling thread and the given ones go before others, where the system allows it.
+    """Raise the priority of the calling thread and of ``threads``, where the system allows it.
 
-    Linux gives each thread a niceness of its own, and what they start inherits it: so this comes after all
+    Linux gives each thread its own niceness, which processes started from it inherit. So call this after all
     child processes were started.
 
     Yields:
-        Whether it was allowed (to root, or by ``LimitNICE=`` of the service).
+        Whether the system allowed it (as root, or by ``LimitNICE=`` of the service).
     """
     me = threading.get_native_id()
     wanted = [me, *(thread.native_id for thread in threads if thread.native_id is not None)]
@@ -84,12 +84,13 @@ def display_first(*threads: threading.Thread) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Threads and processes that are started within it, and what those start, never get SIGINT.
+    """Block SIGINT for the threads and processes that are started within the context.
 
-    Ctrl-C in a terminal goes to the whole group, and this process alone decides what follows. A child that
-    ignored it by itself would still end with it while it starts. One that comes meanwhile waits for the end.
+    Ctrl-C in a terminal goes to the whole process group, and only this process may decide what follows. A
+    child that ignored SIGINT by itself would still end by one that comes while it starts. A SIGINT that comes
+    meanwhile is delivered when the context ends.
     """
-    resource_tracker.ensure_running()  # where ``multiprocessing`` starts it later, it unblocks SIGINT
+    resource_tracker.ensure_running()  # started later by ``multiprocessing``, it would unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a live run did, written as report.json at its end."""
+"""The report of a live run, written as report.json at its end."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from vmkla.video.live.network.watch import TOO_SLOW
 from vmkla.video.live.tallies import Tallies
 
 _LASTING_S = 0.5
-"""One late result just before the end says nothing of a run."""
+"""Time for which the AI must be off at the end to count, seconds: one late result does not."""
 _KEPT_UP = 0.95
-"""A network that was on for this share of the time was fast enough."""
+"""Share of the run for which the AI must be on for the network to count as fast enough."""
 
 
 @dataclass(frozen=True)
 class LiveReport:
-    """The result of ``run_live``; ``to_dict`` is what report.json holds.
+    """The result of ``run_live``; ``to_dict`` gives the content of report.json.
 
     Attributes:
         outcome: how the run ended.
-        exit_status: what the command line ends with.
-        message: why it is not ``"done"``; empty when it is.
-        ended_by: what ended it: ``"stopped"``, ``"closed"``, ``"source ended"``, ``"time is over"`` or
+        exit_status: exit status of the command.
+        message: why the outcome is not ``"done"``; empty when it is.
+        ended_by: what ended the run: ``"stopped"``, ``"closed"``, ``"source ended"``, ``"time is over"`` or
             ``"error"``.
-        out_dir: the folder of all outputs.
-        outputs: output to path relative to ``out_dir``.
-        wall_s: from the beginning to the end of the display loop.
-        received: frames that the source gave.
-        dropped: cause to frames that were not shown.
-        damaged: received ones in which the decoder concealed missing data.
+        out_dir: folder of all outputs.
+        outputs: output name to path relative to ``out_dir``.
+        wall_s: duration of the display loop, seconds.
+        received: number of frames that the source gave.
+        dropped: cause to number of frames that were not shown.
+        damaged: number of received frames in which the decoder concealed missing data.
         source_opened: how often the source was opened and gave a frame.
         tallies: delays, gaps and states; see ``Tallies.to_dict``.
-        latency_ms: the worker's, by stage.
-        worker: restarts, and results that were refused, by cause.
-        markers_cleared: frames that went without the newest marker, by cause.
+        latency_ms: latency of the worker by stage.
+        worker: number of restarts, and of rejected results by cause.
+        markers_cleared: number of frames shown without the newest marker, by cause.
         events: number of events by kind.
-        model, runtime, input, settings: identities, as plain values.
-        recording: by stream what was written and missed; None when nothing was to be recorded.
+        model, runtime, input, settings: what ran and how, as plain values.
+        recording: frames written and missed by stream; None when nothing was to be recorded.
         warnings: what the user should know though nothing failed.
     """
 
@@ -71,7 +71,7 @@ class LiveReport:
 
     @property
     def shown(self) -> int:
-        """Frames of the source that reached the screen."""
+        """Number of the source's frames that reached the screen."""
         return int(self.tallies["shown"])
 
     @property
@@ -80,7 +80,7 @@ class LiveReport:
         return self.shown / self.wall_s if self.wall_s > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         tallies = dict(self.tallies)
         counts = {name: tallies.pop(name) for name in ("shown", "covered", "marked", "replaced")}
         return {
@@ -114,13 +114,13 @@ class LiveReport:
 
 
 def too_slow(tallies: Tallies, result_ms: LatencyStats, max_staleness_ms: float) -> str:
-    """How much too slow the network was, and what helps; empty when it kept up.
+    """Return how much too slow the network was and what helps; empty when it kept up.
 
     Args:
-        tallies: of the run.
-        result_ms: from a frame's capture to its result.
-        max_staleness_ms: of the options. A result is replaced by the next one only when it is twice as old as
-            a result takes, so each may take half of this.
+        tallies: counts of the run.
+        result_ms: time from a frame's capture to its result.
+        max_staleness_ms: option of the run. A result is in use until it is twice as old as a result takes, so
+            each may take half of this.
     """
     on_s, whole_s = tallies.ai_s[AiState.ON], sum(tallies.ai_s.values())
     if not tallies.off_reasons[TOO_SLOW] or not result_ms.count or on_s > _KEPT_UP * whole_s:
@@ -136,14 +136,14 @@ def too_slow(tallies: Tallies, result_ms: LatencyStats, max_staleness_ms: float)
 def what_is_missing(
     tallies: Tallies, received: int, dropped: dict[str, int], drop_budget: float, recording_stopped: str
 ) -> str:
-    """One sentence on what a degraded run lacks; empty when it lacks nothing.
+    """Return one sentence on what a degraded run lacks; empty when it lacks nothing.
 
     Args:
-        tallies: of the run.
-        received: frames that the source gave.
-        dropped: cause to frames that were not shown.
-        drop_budget: fraction of them that is no fault.
-        recording_stopped: why recording ended before the run did; empty when it did not.
+        tallies: counts of the run.
+        received: number of frames that the source gave.
+        dropped: cause to number of frames that were not shown.
+        drop_budget: fraction of the frames that may be dropped, 0 to 1.
+        recording_stopped: why recording ended before the run; empty when it did not.
     """
     parts = []
     lost, whole = sum(dropped.values()), received + sum(dropped.values()) - dropped.get("not taken", 0)

@@ -1,4 +1,4 @@
-"""Where frames go: a window, a file that proves what was shown, or nowhere."""
+"""Screens: a window, a file that records what was shown, or none."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _PROBE_S = 20.0
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One frame, as it goes to the screen.
+    """One frame as it is shown.
 
     Attributes:
-        sequence: of the source's frame; 0 of the black one that stands in for a lost signal.
-        rgb: (H, W, 3) uint8 with the marker; the source's own array when there is none. Nobody changes it.
-        frame: the source's frame; None where a black one stands in.
-        status: what the strip says.
-        marker_sequence: of the frame that the marker was computed from. Set also when the network found
-            nothing there: then the frame is covered and has no marker.
-        marker_age_ms: how much older that frame is than this one.
-        marker: its pixels; None when the frame is not covered.
-        again: this frame was shown before; only what the strip says is new.
+        sequence: number of the source's frame; 0 for the black frame in place of a lost signal.
+        rgb: (H, W, 3) uint8 with the marker; the source's own array when there is none. Not to be changed.
+        frame: the source's frame; None for a black frame in place of a lost signal.
+        status: status shown in the strip.
+        marker_sequence: number of the frame that the marker was computed from; also set when the network
+            found nothing there, and the frame is covered without a marker.
+        marker_age_ms: how much older that frame is than this one, ms.
+        marker: the marker as drawn; None when the frame is not covered.
+        again: whether this frame was shown before and only the strip is new.
     """
 
     sequence: int
@@ -54,25 +54,25 @@ class Shown:
 
 
 class Screen(Protocol):
-    """Takes what is shown. All calls come from one thread, which for a window is the main thread."""
+    """A screen. All calls come from one thread, which must be the main thread for a window."""
 
     @property
     def handed_over_s(self) -> float:
-        """When the display buffer of the last frame was whole and handed over, ``time.monotonic()``."""
+        """Time at which the last frame's complete display buffer was handed over, of ``time.monotonic()``."""
 
     @property
     def closed(self) -> bool:
-        """The user closed it: the run ends."""
+        """Whether the user closed the screen, which ends the run."""
 
     def show(self, shown: Shown) -> None:
         """Show a frame and the strip below it."""
 
     def close(self) -> None:
-        """Release it; a second call does nothing."""
+        """Release the screen; a second call does nothing."""
 
 
 class NullScreen:
-    """Composes the display buffer as a window does, and shows it to nobody."""
+    """Composes the display buffer as a window does, and discards it."""
 
     closed = False
 
@@ -90,12 +90,12 @@ class NullScreen:
 
 
 class WindowScreen:
-    """A window of the desktop. The keys q and Esc close it.
+    """A window on the desktop. The keys q and Esc close it.
 
-    Pixels are shown one to one while the window has the frame's size; a window that was resized scales.
+    The window shows the frame pixel for pixel until the user resizes it; then it scales.
 
     Args:
-        title: of the window.
+        title: title of the window.
     Raises:
         MissingDependencyError: OpenCV has no windows, or there is no display.
     """
@@ -134,21 +134,21 @@ class WindowScreen:
 
 
 class FileScreen:
-    """A display without eyes: each frame that would be seen leaves a line that says what its pixels were.
+    """Writes a line with checksums for each frame that would be shown.
 
     A line has ``sequence``, ``ai``, ``ai_reason``, ``signal``, ``recording``, ``again``, ``size_hw``,
-    ``marker_sequence``, ``marker_age_ms``, ``marked`` (pixels were drawn), ``captured_s`` and ``shown_s``
-    (``time.monotonic()``), and CRC-32 sums of the frame's rows: ``crc32`` in the display buffer,
-    ``crc32_source`` as captured, and ``crc32_outside`` with ``crc32_source_outside`` the same with the
-    marker's pixels blanked in both, which are equal when no other pixel changed. The sums are made after the
+    ``marker_sequence``, ``marker_age_ms``, ``marked`` (whether pixels were drawn), ``captured_s`` and
+    ``shown_s`` (``time.monotonic()``), and CRC-32 sums of the frame's rows: ``crc32`` in the display buffer,
+    ``crc32_source`` as captured, and ``crc32_outside`` and ``crc32_source_outside`` of the same with the
+    marker's pixels blanked, which are equal when no other pixel changed. The sums are computed after the
     frame was handed over.
 
     Args:
-        path: the file of lines; readable by its owner only.
-        raw: a file that gets the display buffers themselves, strip included, one after the other; each line
-            then has ``raw_offset`` and ``raw_hw``. Writing them is waited for: it is for tests.
+        path: the file of lines, readable by its owner only.
+        raw: a file for the display buffers themselves, with the strip, one after the other; each line then
+            has ``raw_offset`` and ``raw_hw``. ``show`` waits for writing it: it is for tests.
     Raises:
-        BadInputError: a file cannot be made.
+        BadInputError: a file cannot be created.
     """
 
     closed = False
@@ -164,7 +164,7 @@ class FileScreen:
 
     @property
     def unwritten(self) -> tuple[int, str]:
-        """How many lines are not in the file, and why the first of them is not."""
+        """Number of lines that are not in the file, and why the first of them is missing."""
         return self._lines.unwritten, self._lines.unwritten_because
 
     def show(self, shown: Shown) -> None:
@@ -187,7 +187,7 @@ class FileScreen:
 
 
 def _line(shown: Shown, shown_s: float, rows: Image) -> dict[str, Any]:
-    """What a line of ``FileScreen`` says; ``rows`` are the frame's in the display buffer."""
+    """Return a line of ``FileScreen``; ``rows`` are the frame's rows in the display buffer."""
     status, marker, frame = shown.status, shown.marker, shown.frame
     marked = marker is not None and bool(marker.drawing.layers)
     line: dict[str, Any] = {
@@ -222,10 +222,10 @@ def _crc_outside(rgb: Image, covered: npt.NDArray[np.bool_]) -> int:
 
 
 def _check_display() -> None:
-    """Try a window in a process of its own: where there is no display, the window system ends the process.
+    """Try a window in a process of its own, since the window system ends the process where no display is.
 
-    It imports in this process's order. PyAV's wheels bring a libxcb, as OpenCV's do, and where PyAV's came
-    first ``namedWindow`` waits for ever, in C, and hears no signal (av 18.1.0, opencv-python 5.0.0.93).
+    The process imports in this process's order. PyAV's wheels bring a libxcb, as OpenCV's do, and with PyAV's
+    loaded first ``namedWindow`` never returns and ignores signals (av 18.1.0, opencv-python 5.0.0.93).
     """
     order = [name for name in sys.modules if name in ("av", "cv2")]
     code = f"import {', '.join(order)}; cv2.namedWindow('vmkla'); cv2.pollKey()"
@@ -238,13 +238,13 @@ def _check_display() -> None:
         raise MissingDependencyError(f"no window opened within {_PROBE_S:g} s", hint=hint) from error
     if done.returncode == 0:
         return
-    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    reported = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     if "not implemented" in done.stderr:
         raise MissingDependencyError(
             "this OpenCV was built without windows",
             hint="Run: pip uninstall opencv-python-headless && pip install --force-reinstall opencv-python",
         )
     raise MissingDependencyError(
-        f"no window can be opened: {said[0] if said else f'status {done.returncode}'}",
+        f"no window can be opened: {reported[0] if reported else f'status {done.returncode}'}",
         hint="Run it on the desktop (DISPLAY must name it), or leave --display out.",
     )

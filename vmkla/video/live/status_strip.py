@@ -1,4 +1,4 @@
-"""The strip under the frame: what may be believed, said without using a pixel of the frame."""
+"""The status strip below the frame, which covers no pixel of the frame."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _LEAST_PX, _OF_FRAME = 24, 1 / 18
 
 
 def strip_height_px(frame_height_px: int) -> int:
-    """Height of the strip that goes under a frame."""
+    """Return the height of the strip below a frame, px."""
     return max(_LEAST_PX, round(frame_height_px * _OF_FRAME))
 
 
 def draw_strip(status: LiveStatus, height_px: int, width_px: int) -> Image:
     """Render the strip.
 
-    From the left: whether the AI is on, in white on a colour and in words, since colour alone tells some
-    people nothing; why it is not; on the right what is wrong with the signal, and whether frames are written.
+    From the left: the state of the AI in words on a colour, since some people cannot tell colours apart; why
+    it is not on; on the right what is wrong with the signal, and whether frames are written.
 
     Args:
-        status: what to say.
-        height_px, width_px: size of the strip.
+        status: status to show.
+        height_px, width_px: size of the strip, px.
     Returns:
         (height_px, width_px, 3) uint8, RGB.
     """
@@ -59,9 +59,9 @@ def draw_strip(status: LiveStatus, height_px: int, width_px: int) -> Image:
 
 
 def no_signal_frame(height_px: int, width_px: int) -> Image:
-    """What is shown when the source gives nothing: black, and the words.
+    """Render the frame that is shown when the source gives nothing: black, with the words.
 
-    An old frame must not pass for a live one.
+    An old frame must not be mistaken for a live one.
 
     Returns:
         (height_px, width_px, 3) uint8, RGB.
@@ -73,25 +73,25 @@ def no_signal_frame(height_px: int, width_px: int) -> Image:
 
 
 class DisplayBuffer:
-    """What goes to the display: the frame's rows, untouched, and the strip below them."""
+    """The pixels for the display: the rows of the frame, unchanged, and the strip below them."""
 
     def __init__(self, *, bgr: bool = False) -> None:
         self._bgr = bgr
         self._pixels = np.zeros((0, 0, 3), np.uint8)
         self._frame_hw: tuple[int, ...] = (0, 0)
         self._status: LiveStatus | None = None
-        # OpenCV loads its font with the first text: 40 ms, which no frame is to wait for.
+        # OpenCV loads its font with the first text: 40 ms, for which no frame should wait.
         draw_strip(LiveStatus(AiState.STARTING), _LEAST_PX, 4 * _LEAST_PX)
 
     def compose(self, rgb: Image, status: LiveStatus) -> Image:
-        """Put both together.
+        """Compose a frame and its strip.
 
         Args:
             rgb: (H, W, 3) uint8, contiguous or not; not changed.
-            status: what the strip says; it is drawn anew only when that changes.
+            status: status for the strip, which is drawn again only when it changes.
         Returns:
-            (H + ``strip_height_px(H)``, W, 3) uint8 in the display's order of channels. The same memory is
-            written again by the next call.
+            (H + ``strip_height_px(H)``, W, 3) uint8 in the display's order of channels. The next call
+            overwrites the same memory.
         """
         height_px, width_px = rgb.shape[:2]
         if (height_px, width_px) != self._frame_hw:
@@ -110,7 +110,7 @@ class DisplayBuffer:
 
 
 class _Text:
-    """One line, as large as wished and as fits."""
+    """One line of text, at the wished size or as large as fits."""
 
     def __init__(self, words: str, capital_px: float, room_px: float) -> None:
         self._words = words.encode("ascii", "replace").decode()  # the font has no other letters
@@ -135,7 +135,7 @@ class _Text:
 
 
 def _draw_right(strip: Image, status: LiveStatus) -> int:
-    """The signal and the recording, from the right; gives the column where they begin."""
+    """Draw signal and recording from the right; return the column where they begin."""
     height_px, width_px = strip.shape[:2]
     margin = height_px // 4
     right = width_px

@@ -1,4 +1,4 @@
-"""Tells the monitor a few times a second how the run fares, from a thread beside the frame path."""
+"""Publish the status of a run to the monitor page a few times a second, from a thread of its own."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _JOIN_S = 2.0
 
 
 class StatusWriter(threading.Thread):
-    """Writes ``MonitorStatus`` to a board until closed.
+    """Publishes ``MonitorStatus`` on a board until closed.
 
     Args:
-        board: the monitor reads it.
-        capture, tallies, events: of the run.
-        restarts: how often the worker was started again.
-        recording: whether frames are being written (None when nobody asked) and why not.
-        names: words that must not get out, see ``plain_text``.
+        board: board that the monitor reads.
+        capture, tallies, events: source, counts and log of the run.
+        restarts: returns how often the worker was restarted.
+        recording: returns whether frames are being written (None when nothing is to be recorded) and why not.
+        names: words that must not be published, see ``plain_text``.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class StatusWriter(threading.Thread):
         self._closing = threading.Event()
 
     def run(self) -> None:
-        """Write until ``close``."""
+        """Publish until ``close``."""
         while True:
             self._board.publish(self._status().to_json(self._names))
             if self._closing.wait(_EVERY_S):
@@ -67,7 +67,7 @@ class StatusWriter(threading.Thread):
         tallies, counts, status = self._tallies, self._capture.counts, self._tallies.status
         recording, note = self._recording()
         return MonitorStatus(
-            written_s=min(now_s, tallies.turned_s),  # a loop that hangs must not be shown as live
+            written_s=min(now_s, tallies.looped_s),  # a loop that hangs must not be shown as live
             uptime_s=now_s - tallies.began_s,
             ai=AiState.STARTING if status is None else status.ai,
             ai_reason="" if status is None else status.ai_reason,

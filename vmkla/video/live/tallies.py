@@ -1,4 +1,4 @@
-"""What the display loop counts while it runs."""
+"""Counts and delays of a live run."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _RECENT = 128
 
 @dataclass
 class Tallies:
-    """Figures of one run. The display loop writes them, others may read them at any time.
+    """Counts and delays of one run. The display loop writes them; any thread may read them.
 
     Attributes:
-        shown: frames of the source that reached the screen.
-        marked: of these, the ones with a marker in them.
-        covered: of these, the ones that a young enough result of the same scene belongs to.
-        replaced: black frames that stood in for a lost signal.
-        video_delay_ms: from a frame being whole in memory to its display buffer being handed over.
-        marker_delay_ms: from the capture of a frame to the first shown one with the marker found in it.
-        gap_ms: between one shown frame and the next, where the signal was not lost between them.
-        added_gap_ms: how much longer such a gap was than the one between the captures.
-        ai_s, signal_s: seconds in each state, as the strip said it.
-        off_reasons: how often each reason for "AI OFF" began.
-        status: what the strip says now; None before the first frame.
+        shown: number of the source's frames that reached the screen.
+        marked: number of shown frames with a marker.
+        covered: number of shown frames with a recent enough result of the same scene.
+        replaced: number of black frames shown in place of a lost signal.
+        video_delay_ms: time from a frame being complete in memory to its display buffer being handed over.
+        marker_delay_ms: time from the capture of a frame to the first shown frame with its marker.
+        gap_ms: time between two shown frames without a lost signal between them.
+        added_gap_ms: how much longer such a gap is than the time between the two captures.
+        ai_s, signal_s: time in each state, as the status strip showed it, seconds.
+        off_reasons: number of times that each reason for "AI OFF" began.
+        status: what the strip shows now; None before the first frame.
         frame_hw: height and width of the last frame, px.
-        turned_s: when the display loop last went round, seconds of ``time.monotonic()``: until then all of
-            this was true.
+        looped_s: time of the display loop's last pass, seconds of ``time.monotonic()``; the other values are
+            valid until then.
     """
 
     shown: int = 0
@@ -52,16 +52,16 @@ class Tallies:
     status: LiveStatus | None = None
     frame_hw: tuple[int, int] | None = None
     began_s: float = field(default_factory=time.monotonic)
-    turned_s: float = field(default_factory=time.monotonic)
+    looped_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._since_s = self._ai_since_s = self.began_s
-        self._last: tuple[float, float] | None = None  # captured and handed over, of the last frame
+        self._last: tuple[float, float] | None = None  # capture and hand-over of the last frame
         self._last_marker = 0
         self._shown_s: deque[float] = deque(maxlen=_RECENT)
 
     def add(self, shown: Shown, handed_over_s: float) -> None:
-        """Count what was just shown."""
+        """Count a frame that was just shown."""
         self._account(shown.status, handed_over_s)
         frame = shown.frame
         if frame is None:
@@ -92,12 +92,12 @@ class Tallies:
             self.recent_markers.add(delay_ms, handed_over_s)
 
     def fps(self, now_s: float) -> float:
-        """Frames shown in the last second."""
+        """Return the number of frames shown in the last second."""
         return float(sum(now_s - 1 < shown_s for shown_s in list(self._shown_s)))
 
     @property
     def since_ai_changed_s(self) -> float:
-        """How long, at the last frame, the strip had shown the same AI state."""
+        """How long the strip had shown the same AI state at the last frame, seconds."""
         return self._since_s - self._ai_since_s
 
     def finish(self, now_s: float) -> None:
@@ -106,7 +106,7 @@ class Tallies:
             self._account(self.status, now_s)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the report."""
+        """Return plain values, for the report."""
         return {
             "shown": self.shown,
             "covered": self.covered,

@@ -33,7 +33,7 @@ def test_a_display_loop_that_hangs_is_not_shown_as_live() -> None:
     )
     writer.start()
     try:
-        tallies.turned_s = time.monotonic()
+        tallies.looped_s = time.monotonic()
         wait_for("a live status", lambda: json.loads(feed.answer())["live"])
         assert json.loads(feed.answer())["status"]["ai"] == "on"
         # Nobody turns any more, and the writer goes on.

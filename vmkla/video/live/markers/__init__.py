@@ -1,1 +1,1 @@
-"""What may be drawn on a frame, and where."""
+"""Detection markers: prepare them, and decide which may be drawn on which frame, and where."""

@@ -1,4 +1,4 @@
-"""Which marker may be drawn on which frame, and where."""
+"""Decide which marker may be drawn on which frame, and draw it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vmkla.video.live.markers.motion import follow
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 
 MAX_STALENESS_S = 0.12
-"""What regulators accept as marker delay (FDA De Novo DEN200055)."""
+"""Marker delay that regulators accept (FDA De Novo DEN200055)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Marker:
-    """A result, ready to be painted.
+    """The detection marker of one result, ready to be painted.
 
     Attributes:
-        sequence, captured_s: of the frame that it was computed from.
-        drawing: what is painted; empty when nothing was found. Its ``covered`` tells the pixels.
-        box: around all findings, px; None when nothing was found.
-        frame_thumbnail: of the frame that it was computed from; None leaves the board to remember it.
+        sequence, captured_s: number and capture time of the result's frame.
+        drawing: pixels to paint; empty when nothing was found.
+        box: rectangle around all findings, px; None when nothing was found.
+        frame_thumbnail: thumbnail of the result's frame; None uses the one that the board remembers.
     """
 
     sequence: int
@@ -37,13 +37,13 @@ class Marker:
 
     @property
     def frame_hw(self) -> tuple[int, int]:
-        """Height and width of that frame, px."""
+        """Height and width of the result's frame, px."""
         return self.drawing.frame_hw
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """A frame that went by."""
+    """A frame that was shown."""
 
     sequence: int
     captured_s: float
@@ -52,26 +52,27 @@ class _Seen:
 
 
 class MarkerBoard:
-    """Draws a marker on the frame it was computed from, or on later ones while it still fits.
+    """Draws a marker on the frame it was computed from, and on later frames while it still fits.
 
-    It fits while the frame is at most ``max_staleness_s`` younger, has the same size and shows the same
-    scene. After a cut, or a change beyond ``scene_limit`` since the marker's frame, no marker of before is
-    drawn again, even when the frame changes back. On later frames the marker moves along with what it
-    marks; where that cannot be found again, nothing is drawn. Pixels outside the marker stay as they are.
+    A marker fits while the frame is at most ``max_staleness_s`` later, has the same size and shows the same
+    scene. After a cut, or a change beyond ``scene_limit`` since the marker's frame, no earlier marker is
+    drawn again, even when the view changes back. On later frames the marker moves with the finding; where the
+    finding is not found again, nothing is drawn. Pixels outside the marker are not changed.
 
-    ``prepare`` may run in any thread. ``draw`` is the display loop's: it is called for every frame that is
-    shown, with or without a marker, since it remembers what went by.
+    ``prepare`` may run in any thread. The display loop calls ``draw`` for every frame, with or without a
+    marker, since the board remembers the frames shown.
 
     Args:
-        style, alpha: as for ``vmkla.segment.overlay.draw``.
-        max_staleness_s: 0 draws on the marker's own frame only.
-        motion: move markers along with the frame.
-        scene_limit: for the change since the marker's frame; see ``vmkla.video.live.markers.scene.change``.
+        style, alpha: overlay style and opacity, as for ``vmkla.segment.overlay.draw``.
+        max_staleness_s: longest time between the capture of a marker's frame and that of a frame that shows
+            it, seconds; 0 draws on the marker's own frame only.
+        motion: whether markers move with the findings.
+        scene_limit: largest ``vmkla.video.live.markers.scene.change`` since the marker's frame.
 
     Attributes:
-        cleared: how many frames went without the marker that was offered, by cause: ``stale``, ``scene``,
-            ``size``, ``motion`` when what it marks was not found again, ``unknown`` when the marker's frame
-            never went by.
+        cleared: number of frames shown without the given marker, by cause: ``stale``, ``scene``, ``size``,
+            ``motion`` when the finding was not found again, ``unknown`` when the marker's frame was never
+            shown.
     """
 
     def __init__(
@@ -92,25 +93,25 @@ class MarkerBoard:
         self.cleared: Counter[str] = Counter()
 
     def prepare(self, result: LiveResult, frame_thumbnail: Thumbnail | None = None) -> Marker:
-        """The heavy part of drawing, done once for each result.
+        """Prepare the marker of a result, which is the slow part of drawing.
 
         Args:
-            result: the worker's.
-            frame_thumbnail: of the frame that it was computed from; not needed when ``draw`` saw it.
+            result: result of the worker.
+            frame_thumbnail: thumbnail of the result's frame; not needed when ``draw`` saw that frame.
         """
         drawing = outline(result.findings, self._style, self._alpha)
         box = union(region.box for region in result.findings.regions)
         return Marker(result.sequence, result.captured_s, drawing, box, frame_thumbnail)
 
     def draw(self, frame: LiveFrame, marker: Marker | None) -> tuple[npt.NDArray[np.uint8], Marker | None]:
-        """Draw the marker if it may be drawn.
+        """Draw a marker on a frame if it fits.
 
         Args:
-            frame: about to be shown; not changed.
-            marker: the newest, or None.
+            frame: frame to be shown; not changed.
+            marker: the newest marker, or None.
         Returns:
-            (H, W, 3) uint8 to show, and the marker as it was drawn; None when it was refused. A marker
-            without findings that fits is returned too: the network saw this scene and found nothing.
+            (H, W, 3) uint8 to show, and the marker as drawn; None when it does not fit. A marker without
+            findings that fits is returned too: the network saw this scene and found nothing.
         """
         frame_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
         now = _Seen(frame.sequence, frame.captured_s, frame_hw, thumbnail(frame.rgb))
@@ -124,13 +125,13 @@ class MarkerBoard:
         return paint(frame.rgb, drawn.drawing), drawn
 
     def clear(self) -> None:
-        """Forget all that went by, since the source is gone: no marker of before is drawn again."""
+        """Forget all frames after a lost signal, so that no earlier marker is drawn again."""
         if self._seen:
             self._scene_from = self._seen[-1].sequence + 1
         self._seen.clear()
 
     def _watch(self, now: _Seen) -> None:
-        """Look for a cut, and keep what markers may still refer to."""
+        """Detect a cut, and remember the frame while markers may refer to it."""
         last = self._seen[-1] if self._seen else None
         if last and (last.frame_hw != now.frame_hw or change(last.thumbnail, now.thumbnail) > CUT_LIMIT):
             self._scene_from = now.sequence
@@ -140,7 +141,7 @@ class MarkerBoard:
             self._seen.popleft()
 
     def _fitted(self, now: _Seen, marker: Marker) -> Marker | str:
-        """The marker for this frame, or why there is none."""
+        """Return the marker moved to this frame, or why it does not fit."""
         if marker.frame_hw != now.frame_hw:
             return "size"
         if marker.sequence == now.sequence:

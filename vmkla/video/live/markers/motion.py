@@ -1,4 +1,4 @@
-"""Where a region of one frame is in a later one."""
+"""Follow a region from one frame to a later one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from vmkla.segment.preprocess import Rect
 from vmkla.video.live.markers.scene import Thumbnail
 
 _POINTS_PER_SIDE = 7
-_MARGIN_PX = 6  # of the thumbnail: small regions take what surrounds them along
+_MARGIN_PX = 6  # of the thumbnail: for a small region, its surroundings are tracked as well
 _WINDOW_PX, _LEVELS = 15, 2
 _INLIER_PX = 2.0  # of the thumbnail
 _LEAST_FOLLOWED = 0.2
-"""Share of the points that must agree on the motion; between unrelated frames 95 % have less."""
+"""Share of the points that must agree on the motion; 95 % of pairs of unrelated frames have less."""
 _SCALES = (0.7, 1.4)
-"""A region that grows or shrinks by more in the life of a marker is not the same region."""
+"""Range of the scale; a region that shrinks or grows by more while a marker lives is another region."""
 
 
 def follow(before: Thumbnail, after: Thumbnail, box: Rect) -> npt.NDArray[np.float64] | None:
-    """Shift, turn and scale of a region between two frames, from a grid of points that are followed.
+    """Estimate shift, rotation and scale of a region between two frames from a grid of tracked points.
 
     Args:
-        before, after: of frames of the same size.
-        box: around the region in the first, px of the frame.
+        before, after: thumbnails of two frames of the same size.
+        box: rectangle around the region in the first frame, px of the frame.
     Returns:
-        (2, 3), takes (x, y, 1) in the first frame's pixels to the second's; None when the region cannot be
-        found again.
+        (2, 3) matrix that maps (x, y, 1) in the first frame's pixels to the second's; None when the region
+        is not found again.
     Source: Bouguet, Pyramidal Implementation of the Lucas Kanade Feature Tracker, 2000; Fischler & Bolles,
         Communications of the ACM 24(6), 1981 (RANSAC).
     """

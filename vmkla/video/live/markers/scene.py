@@ -1,4 +1,4 @@
-"""Is this still the same scene? A small copy of a frame, and how much two of them differ."""
+"""Compare scenes: a thumbnail of a frame, and how much two of them differ."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 import numpy.typing as npt
 
 CUT_LIMIT = 0.18
-"""Neighbouring frames that differ by more show different scenes; see ``benchmarks/live/results.md``."""
+"""Change between neighbouring frames above which they show different scenes; see the live benchmarks."""
 CHANGE_LIMIT = 0.4
-"""Between frames further apart, up to the time that a marker lives, a moving camera changes as much."""
+"""The same for frames further apart, up to a marker's lifetime: a moving camera changes more meanwhile."""
 
 _GREY_SIDE_PX = 120
-"""The copy's shorter side."""
+"""Shorter side of the thumbnail, px."""
 _COARSE_HW = (48, 64)
 _DARK = 30.0
-"""Where both frames are darker there is the endoscope's border, which says nothing of the scene."""
+"""Pixels darker than this in both frames are the endoscope's border, which is left out."""
 _SEEN_SHARE = 1 / 64
-"""Frames of which less than this share is lit show nothing: no scene changes in the dark."""
+"""Lit share of two frames below which they are not compared: no scene changes in the dark."""
 
 
 @dataclass(frozen=True, eq=False)
 class Thumbnail:
-    """A small copy of a frame.
+    """A thumbnail of a frame.
 
     Attributes:
         grey: (h, w) uint8, the shorter side about 120 px, in the frame's proportions.
         coarse: (48, 64) float32, 0 to 255.
-        shrink: how many of the frame's pixels, across and down, a pixel of ``grey`` stands for.
+        shrink: number of the frame's pixels per pixel of ``grey``, across and down.
     """
 
     grey: npt.NDArray[np.uint8]
@@ -38,7 +38,7 @@ class Thumbnail:
 
 
 def thumbnail(rgb: npt.NDArray[np.uint8]) -> Thumbnail:
-    """A small copy, from a few samples of the frame: its cost hardly grows with the frame.
+    """Make a thumbnail from a few samples of a frame, at a cost that hardly grows with its size.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -46,8 +46,8 @@ def thumbnail(rgb: npt.NDArray[np.uint8]) -> Thumbnail:
     height_px, width_px = rgb.shape[:2]
     scale = min(1.0, _GREY_SIDE_PX / min(height_px, width_px))
     size_wh = (max(1, round(width_px * scale)), max(1, round(height_px * scale)))
-    # Linear interpolation reads four pixels for each one that it gives; an average over all takes 20 times
-    # as long at 1080p and neither finds cuts nor follows motion any better.
+    # Linear interpolation reads four pixels for each one of the result; an average over all takes 20 times
+    # as long at 1080p and finds cuts and follows motion no better.
     small = cv2.resize(rgb, size_wh, interpolation=cv2.INTER_LINEAR)
     grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
     coarse = cv2.resize(grey, _COARSE_HW[::-1], interpolation=cv2.INTER_AREA)
@@ -55,11 +55,11 @@ def thumbnail(rgb: npt.NDArray[np.uint8]) -> Thumbnail:
 
 
 def change(before: Thumbnail, after: Thumbnail) -> float:
-    """How much two frames differ: the mean difference where there is light, over the mean brightness there.
+    """Measure the change between two frames: mean difference over mean brightness, where there is light.
 
     Returns:
-        0 for equal frames and for two dark ones, 2 for a frame and black; unrelated frames of one
-        brightness are at about 0.3 to 0.6.
+        0 for equal frames and for two dark ones, 2 for a frame and black; unrelated frames of equal
+        brightness about 0.3 to 0.6.
     """
     lit = np.maximum(before.coarse, after.coarse) > _DARK
     if np.count_nonzero(lit) < _SEEN_SHARE * lit.size:
