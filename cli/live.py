@@ -130,7 +130,7 @@ def run_live_command(
         try:
             with names.in_errors(), stop_on_signals() as cancel:
                 report = run_live(
-                    load, address, options, cancel, screen=screen, say=lambda text: say(text, quiet=quiet)
+                    load, address, options, cancel, screen=screen, notify=lambda text: say(text, quiet=quiet)
                 ).to_dict()
         except (DegradedError, StoppedError):
             # What was shown is worth its figures; main() then prints the message and ends with its status.

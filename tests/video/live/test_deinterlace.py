@@ -18,7 +18,7 @@ from tests.faults.commanded import CommandedRunner
 from tests.video.media.woven_clips import woven_frames, write_flagged
 from vmkla.errors import UsageError
 from vmkla.video.cancellation import Cancellation
-from vmkla.video.live.network.deinterlace import WholeFrames, looks_woven, upper_field
+from vmkla.video.live.network.deinterlace import LiveDeinterlacer, looks_interlaced, upper_field
 from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.run import run_live
@@ -37,14 +37,14 @@ def clip() -> Clip:
 class TestLook:
     def test_woven_frames_look_so_and_whole_ones_do_not(self, clip: Clip) -> None:
         woven, whole, _ = clip
-        assert [looks_woven(rgb) for rgb in woven] == [True] * 6
-        assert [looks_woven(rgb) for rgb in whole] == [False] * 6
-        assert [looks_woven(upper_field(rgb)) for rgb in woven] == [False] * 6
+        assert [looks_interlaced(rgb) for rgb in woven] == [True] * 6
+        assert [looks_interlaced(rgb) for rgb in whole] == [False] * 6
+        assert [looks_interlaced(upper_field(rgb)) for rgb in woven] == [False] * 6
 
     @pytest.mark.parametrize("sigma", [5, 10, 20, 40])
     def test_noise_does_not(self, clip: Clip, sigma: int) -> None:
         noise = np.random.default_rng(0).normal(0, sigma, clip[1][0].shape)
-        assert not looks_woven(np.clip(clip[1][0] + noise, 0, 255).astype(np.uint8))
+        assert not looks_interlaced(np.clip(clip[1][0] + noise, 0, 255).astype(np.uint8))
 
     def test_text_and_fine_patterns_do_not(self) -> None:
         """Lettering has edges of all directions; a checkerboard zigzags down and across alike."""
@@ -52,13 +52,13 @@ class TestLook:
         for line in range(12):
             cv2.putText(text, "NAME 1970-01-01 DR. X", (4, 20 * line + 15), 0, 0.5, (255, 255, 255), 1)
         board = np.indices((240, 320)).sum(0) % 2 * 255
-        assert not looks_woven(text)
-        assert not looks_woven(np.repeat(board[..., None], 3, 2).astype(np.uint8))
+        assert not looks_interlaced(text)
+        assert not looks_interlaced(np.repeat(board[..., None], 3, 2).astype(np.uint8))
 
     @pytest.mark.parametrize("size_hw", [(1, 1), (2, 2), (9, 300), (300, 9), (10, 10), (11, 13)])
     def test_any_size(self, size_hw: tuple[int, int]) -> None:
         rgb = np.random.default_rng(0).integers(0, 256, (*size_hw, 3)).astype(np.uint8)
-        assert looks_woven(np.zeros_like(rgb)) is False
+        assert looks_interlaced(np.zeros_like(rgb)) is False
         whole = upper_field(rgb)
         assert whole.shape == rgb.shape
         np.testing.assert_array_equal(whole[0::2], rgb[0::2])
@@ -71,7 +71,7 @@ class TestLook:
         def share(name: str) -> float:
             frames = VideoSource(shared_data / "video" / name, deinterlace="no").frames()
             return float(
-                np.mean([looks_woven(frame.rgb) for frame, _ in zip(frames, range(300), strict=False)])
+                np.mean([looks_interlaced(frame.rgb) for frame, _ in zip(frames, range(300), strict=False)])
             )
 
         assert share("polyp_seq1.mp4") > 0.4 and share("colonoscopy.mp4") == 0
@@ -80,7 +80,7 @@ class TestLook:
 class TestWholeFrames:
     def test_two_looks_begin_it_and_ten_seconds_end_it(self, clip: Clip) -> None:
         woven, whole, _ = clip
-        frames = WholeFrames()
+        frames = LiveDeinterlacer()
         assert frames.of(woven[0], 0.0) is woven[0]
         assert frames.of(woven[1], 0.05) is woven[1]  # too soon for a second look
         np.testing.assert_array_equal(frames.of(woven[1], 0.1), upper_field(woven[1]))
@@ -91,13 +91,13 @@ class TestWholeFrames:
 
     def test_one_strange_frame_does_not(self, clip: Clip) -> None:
         woven, whole, _ = clip
-        frames = WholeFrames()
+        frames = LiveDeinterlacer()
         for index, rgb in enumerate([woven[0], whole[0], woven[1], whole[1]]):
             assert frames.of(rgb, 0.2 * index) is rgb
 
     @pytest.mark.parametrize("wanted", ["yes", "no"])
     def test_what_is_asked_for_is_done(self, clip: Clip, wanted: Any) -> None:
-        frames = WholeFrames(wanted)
+        frames = LiveDeinterlacer(wanted)
         seen = [frames.of(rgb, 0.2 * index) is rgb for index, rgb in enumerate(clip[0])]
         assert seen == [wanted == "no"] * 6
 

@@ -12,7 +12,7 @@ import pytest
 _CHURN = """
 import json, resource
 import numpy as np
-from vmkla.video.live.priority import keep_memory
+from vmkla.video.live.priority import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -23,7 +23,7 @@ def faults():
 
 faults()
 given_back = faults()
-kept = keep_memory()
+kept = keep_freed_memory()
 faults()
 print(json.dumps([given_back, kept, faults()]))
 """

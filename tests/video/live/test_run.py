@@ -152,12 +152,12 @@ def test_a_file_that_is_none_is_an_error_and_leaves_nothing(tmp_path: Path) -> N
 
 
 def test_a_model_that_cannot_be_loaded_leaves_the_frame_alone(tmp_path: Path) -> None:
-    said: list[str] = []
+    noted: list[str] = []
     load = functools.partial(load_runner, tmp_path / "gone.onnx")
-    cancel, screen = stop_when(lambda shown: bool(said))
-    report, error = live(tmp_path / "out", load=load, cancel=cancel, screen=screen, say=said.append)
+    cancel, screen = stop_when(lambda shown: bool(noted))
+    report, error = live(tmp_path / "out", load=load, cancel=cancel, screen=screen, notify=noted.append)
     assert error is None and report is not None and report.shown > 0
-    assert any("gone.onnx" in text and "AI OFF" in text for text in said)
+    assert any("gone.onnx" in text and "AI OFF" in text for text in noted)
     written = report_of(tmp_path / "out")
     assert written["ai_s"]["on"] == 0 and any("gone.onnx" in text for text in written["warnings"])
     report, error = live(tmp_path / "two", load=load, duration_s=1.0)
@@ -212,14 +212,14 @@ def children(name: str) -> list[int]:
 
 @pytest.mark.slow
 def test_recorder_and_monitor_run_beside_it(tmp_path: Path) -> None:
-    said: list[str] = []
+    noted: list[str] = []
     status: dict[str, Any] = {}
     out = tmp_path / "out"
 
     def look_on() -> None:
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            url = next((text.split(" ", 1)[1] for text in said if text.startswith("monitor:")), None)
+            url = next((text.split(" ", 1)[1] for text in noted if text.startswith("monitor:")), None)
             try:
                 if url is not None:
                     with urllib.request.urlopen(f"{url}status.json", timeout=5) as answer:
@@ -239,7 +239,7 @@ def test_recorder_and_monitor_run_beside_it(tmp_path: Path) -> None:
     report, error = live(
         out,
         cancel=cancel,
-        say=said.append,
+        notify=noted.append,
         recording=RecordOptions(2.0),
         monitor=MonitorOptions("127.0.0.1", 0),
     )
@@ -316,9 +316,9 @@ def test_a_full_disk_from_the_start_is_said_and_the_frame_goes_on(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("vmkla.video.live.folder.DiskReserve", full)
-    said: list[str] = []
-    live(tmp_path / "out", duration_s=0.5, say=said.append)
-    assert any("disk is full" in text for text in said)
+    noted: list[str] = []
+    live(tmp_path / "out", duration_s=0.5, notify=noted.append)
+    assert any("disk is full" in text for text in noted)
     assert report_of(tmp_path / "out")["counts"]["shown"] > 3
 
 

@@ -24,7 +24,7 @@ from vmkla.video.live.tallies import Tallies
 TICK_S = 0.01
 """Interval at which the loop checks the strip while no frame comes, seconds."""
 _QUIET_S = 0.04
-"""Shortest time before the strip changes without a new frame, seconds, unless it shows what is wrong by now."""
+"""Shortest time before the strip changes without a new frame, seconds, unless it shows a wrong status."""
 _BLACK_EVERY_S = 0.1
 _LOG_EVERY_S = 1.0
 _FIRST_HW = (480, 640)  # size of the black frame before the first frame

@@ -38,7 +38,7 @@ def fast_thread_switches() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def keep_memory() -> bool:
+def keep_freed_memory() -> bool:
     """Have the allocator reuse freed memory of frames in place of returning it to the system.
 
     New memory costs a page fault for each page, and threads that allocate or free wait for each other. The

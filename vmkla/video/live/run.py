@@ -32,7 +32,12 @@ from vmkla.video.live.monitor.process import Monitor
 from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
 from vmkla.video.live.options import LiveOptions
-from vmkla.video.live.priority import display_first, fast_thread_switches, interrupts_blocked, keep_memory
+from vmkla.video.live.priority import (
+    display_first,
+    fast_thread_switches,
+    interrupts_blocked,
+    keep_freed_memory,
+)
 from vmkla.video.live.recording.recorder import Recorder
 from vmkla.video.live.report import LiveReport, too_slow, what_is_missing
 from vmkla.video.live.screen import FileScreen, Screen
@@ -61,7 +66,7 @@ def run_live(
     screen: Screen | None = None,
     make_capture: MakeCapture = Capture,
     limits: SupervisorLimits | None = None,
-    say: Callable[[str], None] = lambda message: None,
+    notify: Callable[[str], None] = lambda message: None,
 ) -> LiveReport:
     """Show a source live, with markers, until it ends or somebody ends it.
 
@@ -77,7 +82,7 @@ def run_live(
             would be shown to ``frames.jsonl``, see ``FileScreen``.
         make_capture: see ``MakeCapture``.
         limits: of the worker; ``max_staleness_s`` is that of ``options`` all the same.
-        say: told what the user should know while it runs.
+        notify: told what the user should know while it runs.
     Returns:
         The report, also when ``cancel`` was set without a signal (``outcome`` is then ``"interrupted"``).
     Raises:
@@ -98,7 +103,7 @@ def run_live(
         except BaseException:
             folder.discard()
             raise
-        return run.go(cancel or Cancellation(), say)
+        return run.go(cancel or Cancellation(), notify)
 
 
 class LiveRun:
@@ -141,18 +146,18 @@ class LiveRun:
             self._close()
             raise
 
-    def go(self, cancel: threading.Event, say: Callable[[str], None]) -> LiveReport:
+    def go(self, cancel: threading.Event, notify: Callable[[str], None]) -> LiveReport:
         """Run to whatever end it comes to, close everything, report, and raise what there is to raise."""
         began_s = time.monotonic()
         ended_by = "error"
-        keep_memory()
+        keep_freed_memory()
         try:
             with fast_thread_switches():
                 with interrupts_blocked():
-                    self._start(say)
+                    self._start(notify)
                 began_s = self.tallies.began_s = time.monotonic()
                 with display_first(*_threads("vmkla-capture")) as self._first:
-                    ended_by = self._loop().run(self._stopper(cancel, say), self._until_s(began_s))
+                    ended_by = self._loop().run(self._stopper(cancel, notify), self._until_s(began_s))
         except BaseException as error:
             self._error = error
         wall_s = time.monotonic() - began_s
@@ -214,7 +219,7 @@ class LiveRun:
         )
         return monitor, writer
 
-    def _start(self, say: Callable[[str], None]) -> None:
+    def _start(self, notify: Callable[[str], None]) -> None:
         """Begin, the source last: no frame comes before there is time to show it.
 
         What began is ended by ``_end`` whatever happens here.
@@ -222,7 +227,7 @@ class LiveRun:
         self.events.add("run begins")
         if self._folder.full:
             self.events.add("disk full", "there may be no room for the report")
-            say("note: the disk is full, the log and the report may be missing")
+            notify("note: the disk is full, the log and the report may be missing")
         if self.recorder is not None:
             self.recorder.start()
             self._closers.append(self.recorder.close)
@@ -232,7 +237,7 @@ class LiveRun:
             self.status_writer.start()
             self._closers.append(self.status_writer.close)
             self.monitor.start()
-            say(f"monitor: {self.monitor.url}")
+            notify(f"monitor: {self.monitor.url}")
         self._closers.append(self.capture.close)
         self.capture.start()
 
@@ -254,7 +259,7 @@ class LiveRun:
     def _until_s(self, began_s: float) -> float | None:
         return None if self._options.duration_s is None else began_s + self._options.duration_s
 
-    def _stopper(self, cancel: threading.Event, say: Callable[[str], None]) -> Callable[[], bool]:
+    def _stopper(self, cancel: threading.Event, notify: Callable[[str], None]) -> Callable[[], bool]:
         """Asked between frames; also tells once why a model cannot be loaded."""
         told = False
 
@@ -265,7 +270,7 @@ class LiveRun:
                 told = True
                 if error.exit_status == UsageError.exit_status:  # no restart and no repair would change that
                     raise error
-                say(f"AI OFF, the video continues: {error}")
+                notify(f"AI OFF, the video continues: {error}")
             return cancel.is_set()
 
         return stopped

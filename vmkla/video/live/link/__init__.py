@@ -1,1 +1,1 @@
-"""Shared memory between the display process and those beside it: frames, results, pulses."""
+"""Shared memory between the display process and the others: frames, results, pulses, status."""

@@ -1,4 +1,4 @@
-"""The newest of something, from one process to another: results, heartbeats, status."""
+"""Shared memory for the newest message from one process to another."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Piece = bytes | bytearray | memoryview | np.ndarray[Any, Any]
 
 
 class Board:
-    """One message, replaced by each newer one. One process writes, one reads, and neither waits.
+    """Holds one message, replaced by each newer one. One process writes, one reads, and neither waits.
 
-    Pickled into a process that is being started, either end may be there. Messages of before the reader
-    looked first are given too, but only the newest.
+    Either end may be pickled into a process that is being started. A message from before the reader's first
+    look is returned as well, but only the newest.
 
     Args:
-        capacity_bytes: the largest message; only what is used takes memory.
+        capacity_bytes: size of the largest message; only the used part takes memory.
 
     Attributes:
-        torn: messages whose checksum or numbers did not fit; none of them was given.
+        torn: number of messages whose checksum or numbers did not match; none of them was returned.
     """
 
     def __init__(self, capacity_bytes: int) -> None:
@@ -38,16 +38,16 @@ class Board:
         self.torn = 0
 
     def publish(self, *pieces: Piece) -> None:
-        """Replace the message by these bytes, laid one after another.
+        """Replace the message by these bytes, one piece after the other.
 
         Raises:
-            VmklaError: they are more than ``capacity_bytes``.
+            VmklaError: there are more than ``capacity_bytes``.
         """
         self._slots.write([np.frombuffer(piece, np.uint8) for piece in pieces if len(piece)])
         self._waker.wake()
 
     def read(self) -> bytes | None:
-        """The newest message that was not read yet, whole; None when there is none."""
+        """Return the newest message that was not read yet; None when there is none."""
         while (newest := self._slots.newest) > self._seen:
             self._seen = newest
             try:
@@ -59,11 +59,11 @@ class Board:
         return None
 
     def fileno(self) -> int:
-        """For ``select.poll``: readable when a message came since the last ``wait``."""
+        """File descriptor for ``select.poll``: readable when a message came since the last ``wait``."""
         return self._waker.fileno()
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether there is a message not read yet, now or within the time."""
+        """Wait for a message that was not read yet, and return whether there is one."""
         if self._slots.newest > self._seen:
             self._waker.clear()
             return True
@@ -71,6 +71,6 @@ class Board:
         return self._slots.newest > self._seen
 
     def close(self) -> None:
-        """Let go of the memory; a second call does nothing."""
+        """Release the memory; a second call does nothing."""
         self._waker.close()
         self._slots.close()

@@ -1,4 +1,4 @@
-"""The worker's sign of life, written many times a second by a thread that does nothing else."""
+"""The worker's pulse: its state, published many times a second by a thread of its own."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Stage = Literal["starting", "self-testing", "ready", "failed"]
 
 @dataclass(frozen=True)
 class Pulse:
-    """What the worker says of itself.
+    """State of the worker.
 
     Attributes:
-        at_s: when, seconds of ``time.monotonic()``.
-        stage: what it does; ``failed`` is its last word.
-        inferring_since_s: the network has been at work since then; None when it is not.
-        self_tests: the last self-test that was asked for and passed; 0 is the one at the start.
-        cause: of a failure, in a few words.
-        message, hint: of the error.
-        error: its class.
-        exit_status: of the error, what the command line would end with.
+        at_s: time of publishing, seconds of ``time.monotonic()``.
+        stage: what the worker does; ``failed`` is its last stage.
+        inferring_since_s: start of the current inference, seconds of ``time.monotonic()``; None without one.
+        self_tests: number of the last passed self-test, 0 for the one at the start; -1 before it.
+        cause: cause of a failure, in a few words.
+        message, hint: message and hint of the error.
+        error: class of the error.
+        exit_status: exit status of a command that ends with the error.
     """
 
     at_s: float = 0.0
@@ -44,43 +44,43 @@ class Pulse:
     exit_status: int = 1
 
     def to_bytes(self) -> bytes:
-        """JSON, for the board."""
+        """Return JSON, for the board."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_bytes(cls, message: bytes) -> Pulse:
-        """Inverse of ``to_bytes``.
+        """Read what ``to_bytes`` returned.
 
         Raises:
-            ValueError, TypeError: it is none.
+            ValueError, TypeError: the message is not a pulse.
         """
         return cls(**json.loads(message))
 
 
-class Heart:
-    """Writes the pulse: at every interval, and at once when something changes.
+class PulseWriter:
+    """Publishes the pulse at every interval, and at once when it changes.
 
     Args:
-        board: where.
-        parent: process id of the display process; this process ends when that one is no longer its parent.
+        board: board of the pulse.
+        parent: process id of the display process; this process ends when that is no longer its parent.
     """
 
     def __init__(self, board: Board, parent: int) -> None:
         self._board = board
         self._parent = parent
         self._pulse = Pulse()
-        self._lock = threading.Lock()  # between the threads of this process: a board has one writer
-        threading.Thread(target=self._beat, name="vmkla-heart", daemon=True).start()
+        self._lock = threading.Lock()  # a board has one writer, and this process two threads
+        threading.Thread(target=self._beat, name="vmkla-pulse", daemon=True).start()
 
-    def say(self, **changes: Any) -> None:
-        """Change the pulse, and write it now."""
+    def update(self, **changes: Any) -> None:
+        """Change the pulse and publish it now."""
         with self._lock:
             self._pulse = replace(self._pulse, **changes)
             self._write()
 
     def fail(self, cause: str, error: BaseException) -> None:
-        """The last word: why the worker ends."""
-        self.say(
+        """Publish why the worker ends; the pulse does not change afterwards."""
+        self.update(
             stage="failed",
             cause=cause,
             message=(getattr(error, "message", None) or str(error) or repr(error))[:_WORDS_MAX],
@@ -99,4 +99,4 @@ class Heart:
                 if self._pulse.stage != "failed":
                     self._write()
             time.sleep(PULSE_INTERVAL_S)
-        os._exit(1)  # nobody looks any more
+        os._exit(1)  # no supervisor is left

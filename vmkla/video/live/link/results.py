@@ -1,4 +1,4 @@
-"""A result on its way between two processes. The side that reads believes nothing."""
+"""Encode and decode a result for shared memory. The reader checks everything."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vmkla.segment.preprocess import Rect, union
 from vmkla.video.live.frame import MAX_FRAME_BYTES, LiveResult
 
 RESULT_BYTES = MAX_FRAME_BYTES // 3 + (1 << 22)
-"""The largest result: a mask of the largest frame, and what is said of it."""
+"""Size of the largest result: a mask of the largest frame, and its description."""
 _LENGTH = struct.Struct("<I")
 
 
 def encode_result(result: LiveResult) -> tuple[bytes, bytes, npt.NDArray[np.uint8]]:
-    """Pieces to publish. Of the mask only what the boxes hold travels; there is nothing outside them."""
+    """Return the pieces to publish: the facts, and the mask within the boxes, outside of which it is 0."""
     findings = result.findings
     window = union(region.box for region in findings.regions) or Rect(0, 0, 0, 0)
     facts = {
@@ -42,17 +42,17 @@ def encode_result(result: LiveResult) -> tuple[bytes, bytes, npt.NDArray[np.uint
 
 
 def decode_result(message: bytes) -> LiveResult:
-    """Inverse of ``encode_result``.
+    """Decode what ``encode_result`` returned.
 
     Raises:
-        BadInputError: it is no result, or one that makes no sense.
+        BadInputError: the message is not a result, or its values are impossible.
     """
     try:
         (length,) = _LENGTH.unpack_from(message)
         facts = json.loads(message[_LENGTH.size : _LENGTH.size + length])
         return _to_result(facts, memoryview(message)[_LENGTH.size + length :])
     except (struct.error, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise BadInputError(f"the worker sent something that is no result: {error}") from error
+        raise BadInputError(f"the worker sent something that is not a result: {error}") from error
 
 
 def _to_result(facts: dict[str, Any], pixels: memoryview) -> LiveResult:

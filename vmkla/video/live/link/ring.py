@@ -1,4 +1,4 @@
-"""Frames from the display process to others, through shared memory: the newest wins, nobody waits."""
+"""Shared memory for the latest frames, from the display process to others, without waiting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOTE = struct.Struct("<QdIIB")  # sequence, captured_s, height, width, damaged
 
 
 class Waker:
-    """Wakes one waiting reader, in this process or another; the one who wakes never waits."""
+    """Wakes one waiting reader, in this process or another, without waiting itself."""
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -32,62 +32,62 @@ class Waker:
         self._fd = state["fd"].detach()
 
     def fileno(self) -> int:
-        """For ``select.poll``: readable when somebody was woken and has not said so with ``clear``."""
+        """File descriptor for ``select.poll``: readable from ``wake`` until ``clear``."""
         return self._fd
 
     def wake(self) -> None:
-        """Let ``wait`` return."""
+        """Make ``wait`` return."""
         try:
             os.eventfd_write(self._fd, 1)
         except BlockingIOError:
-            return  # nobody has looked for 2^64 calls; the reader is awake as it is
+            return  # after 2^64 calls without a reader; the signal is set already
 
     def clear(self) -> None:
-        """Forget what was signalled so far."""
+        """Clear the signal."""
         try:
             os.eventfd_read(self._fd)
         except BlockingIOError:
-            return  # nothing was
+            return  # it was not set
 
     def wait(self, timeout_s: float) -> None:
-        """Return when woken, or when the time is over."""
+        """Wait for ``wake`` or the timeout."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         poll.poll(max(0.0, timeout_s) * 1e3)
         self.clear()
 
     def close(self) -> None:
-        """A second call does nothing."""
+        """Release the descriptor; a second call does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 class RingReader:
-    """One reader's place in a ring. Pickled into a process that is being started, it goes on there.
+    """One reader of a ring. It may be pickled into a process that is being started.
 
     Attributes:
-        missed: frames that ``next`` could not give, since they were overwritten before.
-        skipped: frames that ``latest`` passed over for a newer one.
-        torn: frames whose checksum or numbers did not fit; none of them was given.
+        missed: number of frames that were overwritten before ``next`` could return them.
+        skipped: number of frames that ``latest`` skipped for a newer one.
+        torn: number of frames whose checksum or numbers did not match; none of them was returned.
     """
 
     def __init__(self, slots: SharedSlots, waker: Waker, on_close: Callable[[], None]) -> None:
         self._slots = slots
         self._waker = waker
         self._on_close: Callable[[], None] | None = on_close
-        self._seen = max(0, slots.newest - 1)  # the newest there is at the beginning is still given
+        self._seen = max(0, slots.newest - 1)  # the newest frame at the start is still returned
         self.missed = self.skipped = self.torn = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_on_close": None}
 
     def fileno(self) -> int:
-        """For ``select.poll``: readable when frames came since the last ``wait``."""
+        """File descriptor for ``select.poll``: readable when frames came since the last ``wait``."""
         return self._waker.fileno()
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether there is a frame not seen yet, now or within the time."""
+        """Wait for a frame that was not read yet, and return whether there is one."""
         if self._slots.newest > self._seen:
             self._waker.clear()
             return True
@@ -95,7 +95,7 @@ class RingReader:
         return self._slots.newest > self._seen
 
     def latest(self) -> LiveFrame | None:
-        """The newest frame that this reader has not seen, a copy; older ones are passed over."""
+        """Return a copy of the newest frame that was not read yet, skipping older ones; None without one."""
         while (newest := self._slots.newest) > self._seen:
             self.skipped += newest - self._seen - 1
             self._seen = newest
@@ -108,7 +108,7 @@ class RingReader:
         return None
 
     def next(self) -> LiveFrame | None:
-        """The oldest frame that this reader has not seen and that is still there, a copy."""
+        """Return a copy of the oldest frame that was not read yet and still exists; None without one."""
         while (newest := self._slots.newest) > self._seen:
             oldest = max(self._seen + 1, newest - self._slots.slots + 1)
             self.missed += oldest - self._seen - 1
@@ -122,7 +122,7 @@ class RingReader:
         return None
 
     def close(self) -> None:
-        """Let go of the memory; a second call does nothing."""
+        """Release the memory; a second call does nothing."""
         if self._on_close is not None:
             self._on_close()
             self._on_close = None
@@ -132,27 +132,27 @@ class RingReader:
 
 
 class FrameRing:
-    """The last few frames, for readers in other processes. One thread publishes.
+    """Holds the last few frames for readers in other processes. One thread publishes.
 
     Args:
-        slots: how many frames a reader may fall behind before it misses one.
-        slot_bytes: the largest frame; only what is used takes memory.
+        slots: number of frames that a reader may fall behind before it misses one.
+        slot_bytes: size of the largest frame; only the used part takes memory.
     """
 
     def __init__(self, slots: int = 8, slot_bytes: int = MAX_FRAME_BYTES) -> None:
         self._slots = SharedSlots(slots, slot_bytes)
         self._wakers: tuple[Waker, ...] = ()
         self._retired: list[Waker] = []
-        self._changing = threading.Lock()  # of this process alone, and never taken by publish
+        self._changing = threading.Lock()  # within this process, and never taken by publish
         self._touched_bytes = 0
         self.newest: tuple[int, float] | None = None
         """Sequence and capture time of the newest frame, for the process that publishes."""
 
     def publish(self, frame: LiveFrame) -> None:
-        """Hand a frame to all readers. Never waits for any of them.
+        """Publish a frame to all readers, without waiting for any of them.
 
         Raises:
-            VmklaError: it is larger than a slot, or no (H, W, 3) uint8.
+            VmklaError: the frame is larger than a slot, or not (H, W, 3) uint8.
         """
         rgb = frame.rgb
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
@@ -172,7 +172,7 @@ class FrameRing:
             self._retired.pop().close()
 
     def subscribe(self) -> RingReader:
-        """A new reader; it begins with the newest frame there is."""
+        """Return a new reader, which begins with the newest frame."""
         waker = Waker()
 
         def leave() -> None:
@@ -191,7 +191,7 @@ class FrameRing:
         return reader
 
     def close(self) -> None:
-        """Let go of the memory; readers keep what they map. A second call does nothing."""
+        """Release the memory; readers keep their own mappings. A second call does nothing."""
         with self._changing:
             wakers, self._wakers = self._wakers, ()
         for waker in (*wakers, *self._retired):

@@ -1,8 +1,8 @@
-"""Memory shared between processes: one writes, others read, nobody waits, and no reading is ever mixed.
+"""A ring of slots in shared memory: one process writes, others read, none waits, and no read is mixed.
 
 Slots are written in turn and numbered from 1. A slot's number is written before and after its content, and
-the content carries a checksum, so a reader knows when it was overtaken and when a writer died half way.
-There are no locks: a process may be killed or stopped at any instruction and hold up no other.
+the content has a checksum, so a reader detects that it was overtaken or that a writer died half way. There
+are no locks: a process that is killed or stopped at any instruction delays no other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vmkla.errors import VmklaError
 Bytes = npt.NDArray[np.uint8]
 
 NOTE_BYTES = 64
-"""The most that a note beside a slot's content may take."""
+"""Largest size of the note beside a slot's content."""
 _PAGE_BYTES = 4096
 _WORD_BYTES = 8
 _NEWEST = 0  # word of the control page that holds the number of the newest whole slot
@@ -39,16 +39,16 @@ _CHECK_AT = _FACTS_AT + _FACTS.size
 _MADV_POPULATE_WRITE = 23  # linux/mman.h
 _TOUCH_BYTES = 1 << 18
 _ATTEMPTS = 4
-"""A processor may show another's writes out of order for an instant; content that stays wrong is torn."""
+"""Number of reads before content counts as torn: a processor may see writes out of order for an instant."""
 
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """What was read of a slot: a copy, whole.
+    """A copy of one slot.
 
     Attributes:
-        number: from 1.
-        note: as it was written.
+        number: number of the slot, from 1.
+        note: note as written.
         content: (n,) uint8.
     """
 
@@ -58,22 +58,22 @@ class Slot:
 
 
 class TornError(Exception):
-    """A slot's content is not what its writer meant to leave there."""
+    """The content of a slot does not match its checksum."""
 
 
 class OverwrittenError(Exception):
-    """A slot holds something younger by now."""
+    """A slot was overwritten by a newer one."""
 
 
 class SharedSlots:
-    """A ring of slots in anonymous memory, which is gone when the last process that maps it is.
+    """A ring of slots in anonymous memory, which is freed when the last process that maps it ends.
 
     Only pages that were written take memory, so slots may be as large as the largest content. Pickled into
-    a process that is being started, it is the same memory there.
+    a process that is being started, the object maps the same memory there.
 
     Args:
-        slots: how many; a reader has as long as it takes to write the others.
-        slot_bytes: the largest content.
+        slots: number of slots, at least 2; a reader has as long as it takes to write the others.
+        slot_bytes: size of the largest content.
     """
 
     def __init__(self, slots: int, slot_bytes: int) -> None:
@@ -92,7 +92,7 @@ class SharedSlots:
         try:
             if create:
                 os.ftruncate(fd, size_bytes)
-                # A process that cuts the file short would end every other that touches it.
+                # A process that truncates the file would end every other that reads it.
                 fcntl.fcntl(
                     fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
                 )
@@ -115,16 +115,16 @@ class SharedSlots:
         self._map(state["fd"].detach(), state["slots"], state["slot_bytes"], writable=state["writable"])
 
     def reader(self) -> SharedSlots:
-        """The same memory, mapped for reading only."""
+        """Return the same memory, mapped read-only."""
         other = SharedSlots.__new__(SharedSlots)
         other._map(os.dup(self._fd), self.slots, self.slot_bytes, writable=False)
         return other
 
     def touch(self, length: int) -> None:
-        """Have the first ``length`` bytes of every slot in memory, content unchanged.
+        """Bring the first ``length`` bytes of every slot into memory, without changing them.
 
-        The first writing of a page costs ten times as much as a later one. May be called beside ``write``,
-        from another thread: it lets go of the interpreter, and in between of the address space.
+        The first write to a page costs ten times as much as a later one. Another thread may call this beside
+        ``write``: it releases the interpreter, and works in small steps.
         """
         memory = self._bytes
         if memory is None:
@@ -139,7 +139,7 @@ class SharedSlots:
                     return  # Linux before 5.14: the pages come when they are written
 
     def close(self) -> None:
-        """Let go of the memory; a second call does nothing."""
+        """Release the memory; a second call does nothing."""
         if self._bytes is None:
             return
         self._bytes = None
@@ -148,17 +148,17 @@ class SharedSlots:
 
     @property
     def newest(self) -> int:
-        """Number of the newest whole slot; 0 before the first."""
+        """Number of the newest complete slot; 0 before the first."""
         return int(self._open_words()[_NEWEST])
 
     def write(self, pieces: Sequence[Bytes], note: bytes = b"") -> None:
-        """Fill the next slot. Never waits. Only one process may write at any time.
+        """Write the next slot, without waiting. Only one process may write.
 
         Args:
-            pieces: (n,) uint8 each, laid one after another.
-            note: up to ``NOTE_BYTES``.
+            pieces: (n,) uint8 each, written one after the other.
+            note: at most ``NOTE_BYTES``.
         Raises:
-            VmklaError: it is larger than a slot.
+            VmklaError: the content is larger than a slot.
         """
         length = sum(len(piece) for piece in pieces)
         if length > self.slot_bytes or len(note) > NOTE_BYTES:
@@ -184,8 +184,8 @@ class SharedSlots:
         """Copy a slot.
 
         Raises:
-            OverwrittenError: it was written anew, before or while it was read.
-            TornError: its content is not what was written, and was not overwritten either.
+            OverwrittenError: the slot was overwritten before or during the read.
+            TornError: the content does not match its checksum, and was not overwritten.
         """
         for attempt in range(_ATTEMPTS):
             slot = self._copy(number)
@@ -197,7 +197,7 @@ class SharedSlots:
         raise TornError
 
     def _copy(self, number: int) -> Slot | None:
-        """The slot, None when it is not whole."""
+        """Return the slot; None when it is not complete."""
         words, memory = self._open_words(), self._open_bytes()
         head = self._head(number)
         first = head // _WORD_BYTES
@@ -235,12 +235,12 @@ class SharedSlots:
 
 
 def checksum(content: Bytes) -> int:
-    """A checksum over every byte that costs less than copying them.
+    """Compute a checksum of all bytes that costs less than copying them.
 
-    The 64-bit sums of blocks of 4096 bytes, and the rest as it is, go through CRC-32. It sees any change of
-    one block alone except one whose 64-bit sum comes out equal (words of one block in another order, or
-    errors that cancel), and blocks in another order; what it is for is content that is part of one frame
-    and part of another. It is no protection against somebody who means harm.
+    CRC-32 of the 64-bit sums of blocks of 4096 bytes, and of the rest as it is. It detects content that is
+    part of one frame and part of another: any change of one block unless its 64-bit sum stays equal (words in
+    another order, or errors that cancel), and blocks in another order. It is not a protection against
+    attacks.
 
     Args:
         content: (n,) uint8, contiguous.

@@ -1,1 +1,1 @@
-"""The network's process, and who watches over it."""
+"""The network's process, and its supervisor."""

@@ -1,7 +1,7 @@
-"""The network's copy of a live frame, made whole from one field where the source is interlaced.
+"""Deinterlace the network's copy of a live frame where the source is interlaced.
 
-The frame on the screen is not touched. Nothing is waited for: the lines of the lower field are interpolated
-between those of the upper one, so that everything stays where it is in the frame.
+The frame on the screen is not changed. The lines of the lower field are interpolated between those of the
+upper one, which needs no later frame and keeps every position in the frame.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import numpy.typing as npt
 from vmkla.video.media.interlace import Deinterlace, check_deinterlace
 
 COMBED = 0.002
-"""From this share of zigzags down the lines on, a frame looks woven. Woven clips with motion have 0.005 to
+"""Share of vertical zigzags from which a frame looks interlaced. Interlaced clips with motion have 0.005 to
 0.18, progressive ones at most 0.0003."""
 _DOWN_TO_ACROSS = 4.0
-"""And there are so many times more of them than along the lines: noise has as many in both directions."""
+"""Required ratio of vertical to horizontal zigzags: noise has as many in both directions."""
 _STEP, _TURNS = 8, 5
-"""A zigzag is five steps in turn up and down of more than eight grey levels each."""
+"""A zigzag is five steps, alternately up and down, of more than eight grey levels each."""
 _ACROSS_PX = 240
 _LOOK_EVERY_S, _STAYS_S = 0.1, 10.0
 _LOOKS = 2
-"""So many looks one after the other must find it: one alone may be a strange frame."""
+"""Number of checks in a row that must find combed edges: a single frame may be unusual."""
 
 
-class WholeFrames:
-    """Finds out whether a source is interlaced, and makes frames whole when it is.
+class LiveDeinterlacer:
+    """Detects whether a source is interlaced, and deinterlaces its frames when it is.
 
     Args:
-        wanted: ``"auto"`` decides by the frames: two looks, 0.1 s apart, that find combed edges begin it,
-            ten seconds without any end it. ``"yes"`` and ``"no"`` settle it.
+        wanted: ``"auto"`` decides by the frames: combed edges in two checks, 0.1 s apart, start it, and ten
+            seconds without any end it. ``"yes"`` and ``"no"`` decide it.
     Raises:
-        UsageError: ``wanted`` is none of these.
+        UsageError: ``wanted`` is another word.
     """
 
     def __init__(self, wanted: Deinterlace = "auto") -> None:
@@ -44,15 +44,15 @@ class WholeFrames:
 
     @property
     def active(self) -> bool:
-        """Frames are made whole now."""
+        """Whether frames are deinterlaced now."""
         return self._active
 
     def of(self, rgb: npt.NDArray[np.uint8], captured_s: float) -> npt.NDArray[np.uint8]:
-        """The frame itself, or a copy made from its upper field.
+        """Return the frame itself, or a copy interpolated from its upper field.
 
         Args:
             rgb: (H, W, 3) uint8; not changed.
-            captured_s: when it was captured.
+            captured_s: capture time, seconds of ``time.monotonic()``.
         """
         if self._wanted == "auto" and abs(captured_s - self._looked_s) >= _LOOK_EVERY_S:
             self._look(rgb, captured_s)
@@ -60,7 +60,7 @@ class WholeFrames:
 
     def _look(self, rgb: npt.NDArray[np.uint8], captured_s: float) -> None:
         self._looked_s = captured_s
-        if looks_woven(rgb):
+        if looks_interlaced(rgb):
             self._in_a_row += 1
             self._combed_s = captured_s
             self._active = self._active or self._in_a_row >= _LOOKS
@@ -69,8 +69,8 @@ class WholeFrames:
             self._active = self._active and captured_s - self._combed_s < _STAYS_S
 
 
-def looks_woven(rgb: npt.NDArray[np.uint8]) -> bool:
-    """Whether edges are combed as in a frame of two fields with motion between them.
+def looks_interlaced(rgb: npt.NDArray[np.uint8]) -> bool:
+    """Check for combed edges, as in a frame of two fields with motion between them.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -85,7 +85,7 @@ def looks_woven(rgb: npt.NDArray[np.uint8]) -> bool:
 
 
 def upper_field(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """A frame whose odd lines are the mean of the even ones beside them.
+    """Replace the odd lines of a frame by the mean of the even lines beside them.
 
     Args:
         rgb: (H, W, 3) uint8; not changed.
@@ -103,7 +103,7 @@ def upper_field(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _zigzags(plane: npt.NDArray[np.uint8]) -> float:
-    """Share of the places from which five steps down the first axis go up and down in turn."""
+    """Return the share of places where five steps along the first axis alternate between up and down."""
     steps = np.diff(plane.astype(np.int16), axis=0)
     up, down = steps > _STEP, steps < -_STEP
     places = len(steps) - _TURNS + 1

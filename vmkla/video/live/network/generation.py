@@ -1,4 +1,4 @@
-"""One life of the worker: its process, the memory shared with it, and what it says of itself."""
+"""One run of the worker process: the process, the memory shared with it, and its state."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _REAP_S = 1.0
 
 
 class Generation:
-    """A worker that was started.
+    """A started worker process.
 
-    What it writes lies in memory of its own, so nothing of a dead worker is ever taken for a living one's.
+    Each has shared memory of its own, so that nothing of a dead worker is taken for a result of the next one.
 
     Args:
         load, options, known_output, frames: see ``work``.
@@ -49,9 +49,9 @@ class Generation:
             def board(capacity_bytes: int) -> Board:
                 return stack.enter_context(contextlib.closing(Board(capacity_bytes)))
 
-            self._results, self._heartbeat = board(RESULT_BYTES), board(PULSE_BYTES)
+            self._results, self._pulse_board = board(RESULT_BYTES), board(PULSE_BYTES)
             self._about, self._control = board(ABOUT_BYTES), board(CONTROL_BYTES)
-            boards = (self._results, self._heartbeat, self._about, self._control)
+            boards = (self._results, self._pulse_board, self._about, self._control)
             self._process = multiprocessing.get_context("spawn").Process(
                 target=work,
                 args=(load, options, known_output, frames, *boards, os.getpid()),
@@ -63,11 +63,11 @@ class Generation:
 
     @property
     def pid(self) -> int | None:
-        """Of the process."""
+        """Process id of the worker."""
         return self._process.pid
 
     def wait(self, waker: Waker, timeout_s: float) -> None:
-        """Return at a result, at the worker's death, when woken, or when the time is over."""
+        """Wait for a result, the end of the worker, the waker, or the timeout."""
         poll = select.poll()
         for source in (waker.fileno(), self._results.fileno(), self._process.sentinel):
             poll.register(source, select.POLLIN)
@@ -76,37 +76,41 @@ class Generation:
         self._results.wait(0.0)
 
     def read_pulse(self) -> Pulse:
-        """The newest sign of life."""
-        message = self._heartbeat.read()
+        """Return the worker's newest pulse.
+
+        Raises:
+            BadInputError: the worker wrote something else.
+        """
+        message = self._pulse_board.read()
         if message is not None:
             try:
                 self.pulse = Pulse.from_bytes(message)
             except (ValueError, TypeError) as error:
-                raise BadInputError(f"the worker's pulse makes no sense: {error}") from error
+                raise BadInputError(f"the worker's pulse cannot be read: {error}") from error
         return self.pulse
 
     def read_about(self) -> dict[str, Any] | None:
-        """What was loaded, once."""
+        """Return the worker's description of the model, once; None before and after."""
         message = self._about.read()
         return None if message is None else dict(json.loads(message))
 
     def read_result(self) -> LiveResult | None:
-        """The newest result that was not read yet.
+        """Return the newest result that was not read yet; None when there is none.
 
         Raises:
-            BadInputError: the worker sent something else, or it did not arrive whole.
+            BadInputError: the worker sent something else, or the result did not arrive complete.
         """
         message = self._results.read()
         if self._results.torn:
-            raise BadInputError("a result did not arrive whole")
+            raise BadInputError("a result did not arrive complete")
         return None if message is None else decode_result(message)
 
     def ask_self_test(self, number: int) -> None:
-        """Have the worker test itself; its pulse then says so by this number."""
+        """Ask the worker for a self-test; its pulse then carries this number."""
         self._control.publish(str(number).encode())
 
     def death(self) -> Fault | None:
-        """Why the process ended; None while it lives."""
+        """Return why the process ended; None while it runs."""
         if self._process.is_alive():
             return None
         pulse = self.read_pulse()
@@ -119,7 +123,7 @@ class Generation:
         return Fault("worker crashed", how, pulse)
 
     def kill(self) -> bool:
-        """End the process whatever it does. Gives whether it is gone: the system may be slow to let go."""
+        """Kill the process, and return whether it is gone: the system may need longer."""
         self._process.kill()
         self._process.join(_REAP_S)
         gone = not self._process.is_alive()

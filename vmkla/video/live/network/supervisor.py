@@ -1,4 +1,4 @@
-"""Keeps a worker at work, and says at any moment whether what it finds may be believed."""
+"""Run the worker, restart it after faults, and report whether its results may be trusted."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _JOIN_S = 5.0
 
 
 class Events(Protocol):
-    """The log, as far as it is used here."""
+    """The log of a run."""
 
     def add(self, kind: str, detail: str = "", **facts: Any) -> Any:
-        """Write down that something happened."""
+        """Log an event."""
 
 
 class Supervisor:
-    """Runs the worker from a thread of the display process, whose other threads never wait for either.
+    """Runs the worker from a thread of the display process; no other thread waits for it.
 
     Args:
-        load: makes the runner, for instance ``functools.partial(load_runner, "nano", threads=1)``; it is
-            pickled into the worker's process.
-        options: what the worker does.
-        frames: where the display publishes.
-        events: the log.
-        limits: how long what may take.
-        on_result: called from the supervisor's thread with every result that is accepted; keep it short, the
+        load: loads the runner, for instance ``functools.partial(load_runner, "nano", threads=1)``; pickled
+            into the worker's process.
+        options: options of the worker.
+        frames: ring that the display publishes to.
+        events: log of the run.
+        limits: time limits of the worker.
+        on_result: called from the supervisor's thread with every accepted result. Keep it short, since the
             watchdog waits for it.
     """
 
@@ -72,17 +72,17 @@ class Supervisor:
         self._wait_s = self._limits.backoff_s
         self._load_error: VmklaError | None = None
         self._off_since_s = time.monotonic()
-        # One object each, replaced whole: other threads read them without a lock.
-        self._verdict: tuple[AiState, str, float] = (AiState.STARTING, "starting", self._off_since_s)
+        # Each is replaced as one object, so that other threads read it without a lock.
+        self._state: tuple[AiState, str, float] = (AiState.STARTING, "starting", self._off_since_s)
         self._result: LiveResult | None = None
 
     def start(self) -> None:
-        """Begin."""
-        atexit.register(self._kill)  # multiprocessing would wait for ever for a worker that is stopped
+        """Start the worker and its supervision."""
+        atexit.register(self._kill)  # multiprocessing would never return from a worker that is stopped
         self._thread.start()
 
     def close(self) -> None:
-        """End the worker and the supervision, in bounded time; a second call does nothing."""
+        """End the worker and its supervision within seconds; a second call does nothing."""
         if self._closing.is_set():
             return
         self._closing.set()
@@ -90,21 +90,21 @@ class Supervisor:
         if self._thread.is_alive():
             self._thread.join(_JOIN_S)
         atexit.unregister(self._kill)
-        self._judge(AiState.OFF, "ended")
+        self._set_state(AiState.OFF, "ended")
         if not self._thread.is_alive():
             self._waker.close()
 
     @property
     def state(self) -> tuple[AiState, str]:
-        """Whether markers may be believed now, and if not why, in a few words. Never blocks."""
-        state, reason, looked_s = self._verdict
+        """Whether results may be trusted now, and if not why, in a few words. Never blocks."""
+        state, reason, looked_s = self._state
         if state is AiState.ON and time.monotonic() - looked_s > self._limits.watchdog_s:
             return AiState.OFF, "watchdog is late"
         return state, reason
 
     @property
     def result(self) -> LiveResult | None:
-        """The newest result that was accepted; None while there is no worker that is believed."""
+        """The newest accepted result; None while no worker is trusted."""
         return self._result
 
     @property
@@ -114,47 +114,47 @@ class Supervisor:
 
     @property
     def load_error(self) -> VmklaError | None:
-        """Why no worker could load the model so far; None when one did, or none has failed."""
+        """Why the model could not be loaded so far; None when it was, or when no attempt has failed."""
         return self._load_error
 
     @property
     def pid(self) -> int | None:
-        """Of the worker; None while there is none."""
+        """Process id of the worker; None while there is none."""
         generation = self._generation
         return None if generation is None else generation.pid
 
     def describe(self) -> dict[str, Any]:
-        """``model``, ``runtime``, ``warnings``, ``threshold``, ``self_test``; empty before the first load."""
+        """Return model, runtime, warnings, threshold and self-test; empty before the first load."""
         return {key: value for key, value in self._about.items() if key != "known_output"}
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            fault = self._live()
+            fault = self._run_once()
             if fault is None:
                 return
             self._closing.wait(self._wait_s)
             self._wait_s = min(2 * self._wait_s, self._limits.backoff_max_s)
             self._counts["restarts"] += not self._closing.is_set()
 
-    def _live(self) -> Fault | None:
-        """One worker from start to end; None when the supervision is to end."""
-        state, reason, _ = self._verdict
+    def _run_once(self) -> Fault | None:
+        """Run one worker from start to end; return None when the supervision is to end."""
+        state, reason, _ = self._state
         if state is AiState.STARTING:
             reason = "loading the model"
-        self._judge(state, reason)
+        self._set_state(state, reason)
         with contextlib.ExitStack() as stack:
             try:
-                # A place in the ring of its own: it does not begin with what its predecessor left unread.
+                # A reader of its own, so that it does not begin with frames that its predecessor left unread.
                 reader = stack.enter_context(contextlib.closing(self._frames.subscribe()))
                 known_output = self._about.get("known_output")
                 generation = Generation(self._load, self._options, known_output, reader)
                 self._generation = generation
                 self._events.add("worker started", pid=generation.pid)
                 fault = self._watch(generation, (state, reason))
-            except Exception as error:  # ours, or of what was handed to us: the frame goes on without
+            except Exception as error:  # whatever fails here, the video continues without AI
                 fault = Fault(_cause(error), f"{type(error).__name__}: {error}")
             if fault is not None:
-                self._give_up(fault)
+                self._report_fault(fault)
             self._kill()
         return fault
 
@@ -173,10 +173,10 @@ class Supervisor:
             was_ready = watch.ready_s is not None
             fault = watch.tick(time.monotonic())
             if not was_ready and watch.ready_s is not None:
-                self._introduce(generation, watch.ready_s)
+                self._read_description(generation, watch.ready_s)
             if fault is None:
                 self._accept(watch.result)
-                self._judge(*watch.verdict)
+                self._set_state(*watch.verdict)
         if watch.ready_s is not None:
             healthy = time.monotonic() - watch.ready_s >= self._limits.healthy_s
             self._wait_s = (
@@ -184,8 +184,8 @@ class Supervisor:
             )
         return fault
 
-    def _introduce(self, generation: Generation, ready_s: float) -> None:
-        """Take down who the worker is, once it is ready."""
+    def _read_description(self, generation: Generation, ready_s: float) -> None:
+        """Read the description of a worker that is ready, and log it."""
         about = generation.read_about()
         if about is not None:
             self._about = about
@@ -199,10 +199,10 @@ class Supervisor:
             self._on_result(result)
         self._result = result
 
-    def _give_up(self, fault: Fault) -> None:
-        """AI is off from here on; the rest is for the log."""
+    def _report_fault(self, fault: Fault) -> None:
+        """Turn the AI off after a fault, count it and log it."""
         self._result = None
-        self._judge(AiState.OFF, fault.cause)
+        self._set_state(AiState.OFF, fault.cause)
         self._counts["faults"] += 1
         self._counts[f"fault: {fault.cause}"] += 1
         pulse = fault.pulse
@@ -214,11 +214,11 @@ class Supervisor:
             "worker fault", fault.cause, error=fault.detail, pid=pid, restart_after_s=round(self._wait_s, 3)
         )
 
-    def _judge(self, state: AiState, reason: str) -> None:
-        """Say so, and log it when it is something else than before."""
+    def _set_state(self, state: AiState, reason: str) -> None:
+        """Set the state, and log it when it changes."""
         now_s = time.monotonic()
-        before, reason_before, _ = self._verdict
-        self._verdict = (state, reason, now_s)
+        before, reason_before, _ = self._state
+        self._state = (state, reason, now_s)
         if (state, reason) == (before, reason_before):
             return
         facts = {}
@@ -235,7 +235,7 @@ class Supervisor:
 
 
 def _cause(error: Exception) -> str:
-    """Why no worker could be started, in a few words."""
+    """Return why no worker could be started, in a few words."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return "too many open files"
     return "worker cannot be run"

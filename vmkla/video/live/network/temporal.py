@@ -11,20 +11,20 @@ from vmkla.video.live.markers.scene import CHANGE_LIMIT, Thumbnail, change
 from vmkla.video.live.network.options import TemporalOptions
 
 RESET_AFTER_S = 0.5
-"""After a longer gap between frames nothing is taken over from before it."""
+"""Gap between frames after which the filter starts again, seconds."""
 _REACH_PER_SIDE = 1 / 32
-"""How far a lesion may move from frame to frame and still be the same, over the side."""
-_NONE = -1.0  # the age where no lesion is
+"""Largest movement of a lesion between two frames, as a share of the longer side."""
+_NONE = -1.0  # age of a pixel without a lesion
 
 Floats = npt.NDArray[np.float32]
 
 
 class TemporalFilter:
-    """Steadies the probabilities of one stream, frame by frame, at the model's resolution.
+    """Filters the probabilities of one stream over time, at the model's resolution.
 
     Args:
-        options: what to do.
-        threshold: of one output channel; with several a pixel belongs to its most probable class.
+        options: options of the filter.
+        threshold: threshold of one output channel; with several a pixel belongs to its most probable class.
     Raises:
         UsageError: the lower threshold of the hysteresis is not below the threshold.
     """
@@ -41,24 +41,24 @@ class TemporalFilter:
         self.reset()
 
     def reset(self) -> None:
-        """Take nothing over from the frames so far."""
+        """Forget the frames so far."""
         self._last_s: float | None = None
         self._last_thumbnail: Thumbnail | None = None
-        self._classes: npt.NDArray[np.uint8] | None = None  # (h, w) findings of the last frame
+        self._classes: npt.NDArray[np.uint8] | None = None  # (h, w) findings in the last frame
         self._age_s: Floats | None = None  # (h, w) how long the lesion at a pixel has been seen
 
     def apply(
         self, probability: Floats, captured_s: float, frame_thumbnail: Thumbnail | None = None
     ) -> Floats:
-        """Steady the probability of the next frame.
+        """Filter the probability of the next frame.
 
         Args:
             probability: (classes, h, w) float32, from the runner; not changed.
-            captured_s: when the frame was captured.
-            frame_thumbnail: of the frame, to find a cut; None looks for gaps in time alone.
+            captured_s: capture time of the frame, seconds of ``time.monotonic()``.
+            frame_thumbnail: thumbnail of the frame, to detect a cut; None detects gaps in time only.
         Returns:
-            (classes, h, w) float32, 0 to 1: raised to the threshold or more where a finding is kept, lowered
-            below it where one is dropped.
+            (classes, h, w) float32, 0 to 1: at least the threshold where a finding is kept, below it where
+            one is dropped.
         """
         gap_s = self._gap_s(captured_s, frame_thumbnail)
         if self._classes is not None and self._classes.shape != probability.shape[1:]:
@@ -79,7 +79,7 @@ class TemporalFilter:
         return np.asarray(steady, np.float32)
 
     def _gap_s(self, captured_s: float, frame_thumbnail: Thumbnail | None) -> float:
-        """Time since the frame before; resets the state when that one has nothing to do with this one."""
+        """Return the time since the last frame, seconds; reset the filter after a cut or a gap."""
         gap_s = 0.0 if self._last_s is None else captured_s - self._last_s
         before = self._last_thumbnail
         cut = False
@@ -91,24 +91,24 @@ class TemporalFilter:
         return gap_s
 
     def _kept(self, probability: Floats) -> Floats:
-        """Hysteresis: where a finding was, the lower threshold counts as the threshold."""
+        """Apply hysteresis: where a finding was, use the lower threshold."""
         low, before = self._options.hysteresis_low, self._classes
         if low is None or before is None or not before.any():
             return probability
         high = self._threshold
         if len(probability) > 1:
-            # The class that a pixel had needs less than the others to remain the most probable one.
+            # The class that a pixel had needs less than the others to stay the most probable one.
             steady = probability.copy()
             for value in range(1, len(probability)):
                 steady[value][before == value] += high - np.float32(low)
             return np.asarray(steady / steady.sum(axis=0), np.float32)
         # Lifted by the same amount on both sides of the edge, so that interpolation to the frame finds the
-        # edge of the lower threshold; and not so far that a kept finding looks like a certain one.
+        # edge of the lower threshold; limited, so that a kept finding does not look certain.
         lifted = np.minimum(probability + (high - np.float32(low)), (1 + high) / 2)
         return np.where(before > 0, np.maximum(lifted, probability), probability)
 
     def _classes_of(self, probability: Floats) -> npt.NDArray[np.uint8]:
-        """(h, w): the class of each pixel, as ``vmkla.segment.findings.find`` reads it."""
+        """Return (h, w), the class of each pixel, as ``vmkla.segment.findings.find`` reads it."""
         if len(probability) == 1:
             return np.asarray(probability[0] >= self._threshold, np.uint8)
         return np.asarray(np.argmax(probability, axis=0), np.uint8)
@@ -127,7 +127,7 @@ class TemporalFilter:
         return (age_s >= 0) & (age_s + 5e-7 < self._options.min_lesion_age_ms * 1e-3)
 
     def _reachable_age(self, gap_s: float) -> Floats | None:
-        """(h, w): the greatest age, by now, of a lesion that may have moved to a pixel."""
+        """Return (h, w), the greatest age by now of a lesion that may have moved to a pixel, seconds."""
         if self._age_s is None:
             return None
         reach_px = max(1, round(max(self._age_s.shape) * _REACH_PER_SIDE))

@@ -1,4 +1,4 @@
-"""Judges one worker by what it says and does: to be believed, to be doubted, or to be given up."""
+"""Watchdog of one worker: decides whether it is trusted, in doubt, or to be ended."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from vmkla.video.live.link.pulse import Pulse
 NO_RESULT = "no result in time"
 TOO_SLOW = "too slow"
 _CLOCK_SLACK_S = 0.5
-"""A tick's time is read before the result is: on a busy machine others run in between."""
+"""Tolerance for a result's time, seconds: a busy machine may pause between clock and result."""
 _USUAL_RESULTS = 30
-"""The usual time of an inference is the median of so many."""
+"""Number of inferences over whose median the usual time is taken."""
 
 
 @dataclass(frozen=True)
 class SupervisorLimits:
-    """How long what may take.
+    """Time limits of a worker.
 
     Attributes:
-        max_staleness_s: a frame is covered by a result of a frame that is at most so much older.
-        overrun_s, overrun_factor: while one inference lasts longer than this, and than so many times the
-            usual, AI is off: a network that hangs is known before its last result is too old.
-        pulse_s: without a sign of life for so long the worker is not believed.
-        hang_s: without one for so long, or at one inference or repeated self-test for so long, it is killed.
-        start_s: loading and the first self-test may take so long.
-        start_pulse_s: without a sign of life for so long while it loads (which may hold up every thread of
-            its process) it is killed.
-        settle_s: after frames went uncovered, all must be covered for so long before AI is on again.
-        watchdog_s: when the supervisor itself has not looked for so long, AI is off.
+        max_staleness_s: longest time between the capture of a result's frame and that of a frame it covers.
+        overrun_s, overrun_factor: an inference longer than this time, and than this multiple of the usual
+            time, turns the AI off, before the last result is too old.
+        pulse_s: time without a pulse after which the worker is not trusted.
+        hang_s: time without a pulse, or in one inference or repeated self-test, after which it is killed.
+        start_s: longest time for loading and the first self-test.
+        start_pulse_s: time without a pulse while loading, which may hold up every thread of the process,
+            after which the worker is killed.
+        settle_s: time for which all frames must be covered before the AI is on again.
+        watchdog_s: time without a check by the supervisor after which the AI is off.
         backoff_s: wait before the first restart, doubled each time.
-        backoff_max_s: the longest wait after a worker that did not even start.
-        backoff_ready_max_s: the longest wait after one that had passed its self-test.
-        healthy_s: a worker that was ready for so long makes the wait begin from the first again.
+        backoff_max_s: longest wait after a worker that did not start.
+        backoff_ready_max_s: longest wait after a worker that had passed its self-test.
+        healthy_s: time for which a worker must have been ready for the wait to start from ``backoff_s``
+            again.
     """
 
     max_staleness_s: float = 0.12
@@ -58,12 +59,12 @@ class SupervisorLimits:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a worker is given up.
+    """Why a worker is ended.
 
     Attributes:
-        cause: in a few words without names or paths, for the screen and the counts.
+        cause: a few words without names or paths, for the screen and the counts.
         detail: what else is known, for the log; may name files.
-        pulse: the worker's last word, when it had one.
+        pulse: last pulse of the worker, when there is one.
     """
 
     cause: str
@@ -72,36 +73,36 @@ class Fault:
 
 
 class Watched(Protocol):
-    """A worker, seen from outside."""
+    """A worker as the watchdog sees it."""
 
     def death(self) -> Fault | None:
-        """Why its process ended; None while it lives."""
+        """Return why the process ended; None while it runs."""
 
     def read_pulse(self) -> Pulse:
-        """Its newest sign of life."""
+        """Return the newest pulse."""
 
     def read_result(self) -> LiveResult | None:
-        """A result that was not read yet."""
+        """Return a result that was not read yet; None when there is none."""
 
     def ask_self_test(self, number: int) -> None:
-        """Have it test itself."""
+        """Ask for a self-test."""
 
 
 class Watch:
-    """One worker's judge. Looks at it in ``tick``, many times a second.
+    """The watchdog of one worker. Call ``tick`` many times a second.
 
     Args:
-        worker: whom.
-        newest: sequence and capture time of the newest frame that was handed to the worker.
-        limits: how long what may take.
-        before: the verdict until the worker is ready.
-        started_s: when it was started, seconds of ``time.monotonic()``.
-        counts: results by what became of them, brought up to date here.
+        worker: worker to watch.
+        newest: returns sequence and capture time of the newest frame that the worker could take.
+        limits: time limits.
+        before: state and reason until the worker is ready.
+        started_s: start of the worker, seconds of ``time.monotonic()``.
+        counts: counts of accepted and rejected results, updated here.
 
     Attributes:
-        verdict: state and reason, by the last ``tick``.
-        result: the newest result that was accepted; None while the worker is doubted.
-        ready_s: when it had passed its first self-test; None before.
+        verdict: state and reason at the last ``tick``.
+        result: newest accepted result; None while the worker is in doubt.
+        ready_s: time of the first passed self-test, seconds of ``time.monotonic()``; None before.
     """
 
     def __init__(
@@ -119,15 +120,15 @@ class Watch:
         self._limits = limits
         self._started_s = started_s
         self._counts = counts
-        self._sequence = 0  # of the last result that was accepted
+        self._sequence = 0  # of the last accepted result
         self._doubted = False
-        self._asked = 0  # number of the last self-test that was asked for
-        self._asked_s: float | None = None  # when, while its answer is missing
+        self._asked = 0  # number of the last requested self-test
+        self._asked_s: float | None = None  # time of the request, while its answer is missing
         self._seen_s: float | None = None  # capture time of the newest frame at the last tick
-        self._resumed_s = 0.0  # when frames were to be covered from: a gap's end, or when it was ready
+        self._resumed_s = 0.0  # time from which frames must be covered: the end of a gap, or readiness
         self._gap_ended_s = 0.0  # capture time of the first frame after a gap
-        self._uncovered_s: float | None = None  # the last time that a frame was not covered
-        self._lag: tuple[AiState, str] | None = None  # said until frames are covered again
+        self._uncovered_s: float | None = None  # last time at which a frame was not covered
+        self._lag: tuple[AiState, str] | None = None  # state shown until frames are covered again
         self._was_on = False
         self._inferring_since_s: float | None = None
         self._inference_s: deque[float] = deque(maxlen=_USUAL_RESULTS)
@@ -137,7 +138,7 @@ class Watch:
         self.ready_s: float | None = None
 
     def tick(self, now_s: float) -> Fault | None:
-        """Look at the worker. Gives why it is to be ended, None when it may go on."""
+        """Check the worker, and return why it is to be ended; None when it may continue."""
         fault = self._worker.death() or self._life(now_s)
         if fault is not None or self.ready_s is None:
             return fault
@@ -149,7 +150,7 @@ class Watch:
         return None
 
     def _life(self, now_s: float) -> Fault | None:
-        """Whether it lives, by its pulse."""
+        """Check the worker's pulse."""
         pulse, limits = self._worker.read_pulse(), self._limits
         silent_s = now_s - pulse.at_s
         if pulse.stage == "failed":
@@ -169,7 +170,7 @@ class Watch:
         return self._doubt(pulse, silent_s, now_s)
 
     def _doubt(self, pulse: Pulse, silent_s: float, now_s: float) -> Fault | None:
-        """A worker that fell silent must pass a self-test before it is believed again."""
+        """Require a self-test of a worker that was silent before it is trusted again."""
         if silent_s > self._limits.pulse_s:
             self._doubted, self._asked_s = True, None
         elif self._doubted and self._asked_s is None:
@@ -186,10 +187,10 @@ class Watch:
         return None
 
     def _take_result(self, now_s: float) -> None:
-        """Accept the worker's result if it is one that it can have.
+        """Accept the worker's newest result if it is plausible.
 
         Raises:
-            BadInputError: it is not.
+            BadInputError: its numbers or times are impossible.
         """
         result = self._worker.read_result()
         if result is None:
@@ -231,13 +232,13 @@ class Watch:
             return self._lag
         if self._lag == (AiState.OFF, TOO_SLOW) and self._was_on and self._uncovered_s is not None:
             if now_s - self._uncovered_s < limits.settle_s:
-                return self._lag  # no flicker of a worker that is just not fast enough
+                return self._lag  # a worker that is almost fast enough must not flicker
         self._lag = None
         self._was_on, self._uncovered_s, self._before = True, None, AiState.OFF
         return (AiState.OFF, NO_RESULT) if self._overruns(now_s) else (AiState.ON, "")
 
     def _overruns(self, now_s: float) -> bool:
-        """Whether the inference that is under way lasts longer than they do."""
+        """Whether the current inference takes longer than usual."""
         if self._inferring_since_s is None:
             return False
         usual_s = statistics.median(self._inference_s) if self._inference_s else 0.0

@@ -1,7 +1,7 @@
-"""The worker process: the newest frame in, what the network finds in it out.
+"""The worker process: run the network on the newest frame and publish its findings.
 
-It may be killed, stopped or stuck at any instruction; nobody waits for it. What goes wrong in it is its last
-word, and then it ends: starting anew is the way back from everything.
+The process may be killed, stopped or stuck at any instruction; no other waits for it. After any fault it
+reports the cause in its pulse and ends, and the supervisor starts a new one.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from vmkla.segment.steps import check, find, infer, view
 from vmkla.video.latency import Stopwatch
 from vmkla.video.live.frame import LiveFrame, LiveResult
 from vmkla.video.live.link.board import Board
-from vmkla.video.live.link.pulse import Heart
+from vmkla.video.live.link.pulse import PulseWriter
 from vmkla.video.live.link.results import encode_result
 from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.markers.scene import thumbnail
-from vmkla.video.live.network.deinterlace import WholeFrames
+from vmkla.video.live.network.deinterlace import LiveDeinterlacer
 from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.temporal import TemporalFilter
-from vmkla.video.live.priority import keep_memory
+from vmkla.video.live.priority import keep_freed_memory
 
 LOAD_CAUSE = "model cannot be loaded"
 ABOUT_BYTES = 1 << 20
@@ -41,15 +41,15 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # linux/prctl.h
 _WAIT_S = 0.05
 _FIELD_EVERY_S = 1.0
 _FIELD_MOVES_BY = 1 / 32
-"""A field of view is followed when a side moves by more than this share of the frame: edges flicker."""
+"""Share of the frame by which a side of the field of view must move to be followed: edges flicker."""
 
 
 class FaultError(Exception):
-    """The worker cannot go on.
+    """A fault after which the worker ends.
 
     Args:
-        cause: in a few words, without names or paths.
-        error: what was raised.
+        cause: a few words without names or paths.
+        error: the exception behind it.
     """
 
     def __init__(self, cause: str, error: BaseException) -> None:
@@ -64,35 +64,35 @@ def work(
     known_output: dict[str, Any] | None,
     frames: RingReader,
     results: Board,
-    heartbeat: Board,
+    pulse_board: Board,
     about: Board,
     control: Board,
     parent: int,
 ) -> None:
-    """Run the worker, in a process of its own, until somebody ends it or something fails.
+    """Run the worker until it is killed or fails. The main function of its process.
 
     Args:
-        load: makes the runner; pickled into the process.
-        options: what to do.
-        known_output: answer to the self-test of an earlier start, for a file that carries none.
-        frames: where frames come from.
-        results: gets ``encode_result`` of each.
-        heartbeat: gets the ``Pulse``.
-        about: gets, once, what was loaded: ``model``, ``runtime``, ``warnings``, ``threshold``,
-            ``self_test``, ``known_output``, as JSON.
-        control: numbers of self-tests that are asked for.
+        load: loads the runner; pickled into the process.
+        options: options of the worker.
+        known_output: answer to the self-test at an earlier start, for a file that has none.
+        frames: reader of the display's frames.
+        results: board for results, see ``encode_result``.
+        pulse_board: board for the ``Pulse``.
+        about: board for one description of the model as JSON: ``model``, ``runtime``, ``warnings``,
+            ``threshold``, ``self_test``, ``known_output``.
+        control: board with the numbers of requested self-tests.
         parent: process id of the display process.
     """
     log_printable()  # what a runner logs may name a file
-    _settle(parent, options.niceness)
-    heart = Heart(heartbeat, parent)
+    _set_up_process(parent, options.niceness)
+    pulse = PulseWriter(pulse_board, parent)
     try:
-        _work(load, options, known_output, frames, results, heart, about, control)
+        _work(load, options, known_output, frames, results, pulse, about, control)
     except FaultError as fault:
-        heart.fail(fault.cause, fault.error)
-    except BaseException as error:  # whatever it is, it is said
-        heart.fail("out of memory" if isinstance(error, MemoryError) else "worker failed", error)
-    # Without clean-up: a broken device may hang in it, and the system takes everything back.
+        pulse.fail(fault.cause, fault.error)
+    except BaseException as error:  # reported, whatever it is
+        pulse.fail("out of memory" if isinstance(error, MemoryError) else "worker failed", error)
+    # Without clean-up: a broken device may hang in it, and the system frees everything.
     os._exit(1)
 
 
@@ -102,62 +102,62 @@ def _work(
     known_output: dict[str, Any] | None,
     frames: RingReader,
     results: Board,
-    heart: Heart,
+    pulse: PulseWriter,
     about: Board,
     control: Board,
 ) -> None:
-    with _blamed(LOAD_CAUSE):
+    with _raising_fault(LOAD_CAUSE):
         runner = load()
-        finder = _Finder(runner, options, heart)
-    heart.say(stage="self-testing")
-    with _blamed("self-test failed"):
+        finder = _Finder(runner, options, pulse)
+    pulse.update(stage="self-testing")
+    with _raising_fault("self-test failed"):
         known = check_self_test(runner, known_output)
     stored = runner.spec.metadata.self_test is not None
-    said = {"self_test": "stored in the file" if stored else "from the first start", "known_output": known}
-    about.publish(json.dumps({**finder.describe(), **said}).encode())
+    tested = {"self_test": "stored in the file" if stored else "from the first start", "known_output": known}
+    about.publish(json.dumps({**finder.describe(), **tested}).encode())
     gc.collect()
-    gc.freeze()  # what loading left behind is never looked through again
-    heart.say(stage="ready", self_tests=0)
+    gc.freeze()  # the garbage collector need not search what loading left
+    pulse.update(stage="ready", self_tests=0)
     busy_s = time.monotonic()
     while True:
         wanted = control.read()
         if wanted is not None:
-            heart.say(stage="self-testing")
-            with _blamed("self-test failed"):
+            pulse.update(stage="self-testing")
+            with _raising_fault("self-test failed"):
                 check_self_test(runner, known)
-            heart.say(stage="ready", self_tests=int(wanted))
+            pulse.update(stage="ready", self_tests=int(wanted))
         if frames.wait(_WAIT_S) and (frame := frames.latest()) is not None:
             results.publish(*encode_result(finder.result(frame)))
             busy_s = time.monotonic()
         elif time.monotonic() - busy_s > options.idle_test_s:
-            heart.say(inferring_since_s=time.monotonic())
-            with _blamed("self-test failed"):
+            pulse.update(inferring_since_s=time.monotonic())
+            with _raising_fault("self-test failed"):
                 check_self_test(runner, known)
-            heart.say(inferring_since_s=None)
+            pulse.update(inferring_since_s=None)
             busy_s = time.monotonic()
 
 
 class _Finder:
-    """From a frame to a result."""
+    """Computes the result of a frame."""
 
-    def __init__(self, runner: Runner, options: WorkerOptions, heart: Heart) -> None:
+    def __init__(self, runner: Runner, options: WorkerOptions, pulse: PulseWriter) -> None:
         spec = runner.spec
         check_one_by_one(spec)
         metadata = spec.metadata
         self._runner = runner
-        self._heart = heart
+        self._pulse = pulse
         self._point = options.point_of(spec.point_at(options.threshold))
         roi = metadata.preprocess.roi if options.roi is None else options.roi
         self._spec = PreprocessSpec(spec.height, spec.width, roi)
         self._field = _Field(roi)
-        self._whole = WholeFrames(options.deinterlace)
+        self._deinterlacer = LiveDeinterlacer(options.deinterlace)
         steady = options.temporal is not None and options.temporal.any
         self._filter = (
             TemporalFilter(options.temporal, self._point.threshold) if options.temporal and steady else None
         )
 
     def describe(self) -> dict[str, Any]:
-        """Identity of the model and its runtime, as plain values."""
+        """Return model, runtime, warnings and threshold as plain values."""
         return {
             "model": describe_model(self._runner),
             "runtime": describe_runtime(self._runner),
@@ -166,19 +166,19 @@ class _Finder:
         }
 
     def result(self, frame: LiveFrame) -> LiveResult:
-        """What the network finds in a frame."""
+        """Return the network's findings in a frame."""
         watch = Stopwatch()
         latency_ms = {}
         rect = self._field.of(frame)
-        whole = self._whole.of(frame.rgb, frame.captured_s)
+        whole = self._deinterlacer.of(frame.rgb, frame.captured_s)
         seen = view(whole, self._spec, rect)
         latency_ms["preprocess"] = watch.lap_ms()
-        self._heart.say(inferring_since_s=time.monotonic())
-        with _blamed("inference failed"):
+        self._pulse.update(inferring_since_s=time.monotonic())
+        with _raising_fault("inference failed"):
             probability = infer(self._runner, [seen.pixels_rgb])  # (1, classes, h, w)
-        self._heart.say(inferring_since_s=None)
+        self._pulse.update(inferring_since_s=None)
         latency_ms["inference"] = watch.lap_ms()
-        with _blamed("output makes no sense"):
+        with _raising_fault("output makes no sense"):
             check(probability, self._runner.spec)
         steady = probability[0]
         if self._filter is not None:
@@ -193,12 +193,12 @@ class _Finder:
             frame_hw,
             findings,
             latency_ms,
-            deinterlaced=self._whole.active,
+            deinterlaced=self._deinterlacer.active,
         )
 
 
 class _Field:
-    """The field of view, which changes with the endoscope and hardly ever else."""
+    """The field of view, which rarely changes except with the endoscope."""
 
     def __init__(self, roi: str | Rect) -> None:
         self._roi = roi
@@ -207,7 +207,7 @@ class _Field:
         self._looked_s = 0.0
 
     def of(self, frame: LiveFrame) -> Rect:
-        """The part of a frame that the network sees. ``"auto"`` is looked for once a second."""
+        """Return the part of a frame that the network sees; ``"auto"`` searches for it once a second."""
         rgb = frame.rgb
         height_px, width_px = rgb.shape[:2]
         if self._roi != "auto":
@@ -229,28 +229,28 @@ def _moved(before: Rect, after: Rect, frame_hw: tuple[int, ...]) -> bool:
 
 
 @contextlib.contextmanager
-def _blamed(cause: str) -> Iterator[None]:
-    """Name what failed."""
+def _raising_fault(cause: str) -> Iterator[None]:
+    """Raise what fails within the context as a ``FaultError`` with this cause."""
     try:
         yield
     except MemoryError:
-        raise  # has a name of its own
+        raise  # has a cause of its own
     except Exception as error:
         memory = "out of memory" in str(error).lower() or "bad_alloc" in str(error)
         raise FaultError("out of memory" if memory else cause, error) from error
 
 
-def _settle(parent: int, niceness: int) -> None:
-    """Make this process one that the display process can do without."""
+def _set_up_process(parent: int, niceness: int) -> None:
+    """Keep this process from disturbing the display process, and end it with its parent."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before that was set
+    if os.getppid() != parent:  # the parent ended before that was set
         os._exit(1)
     libc.prctl(_PR_SET_NAME, b"vmkla-worker", 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' frames
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold frames of patients
     os.nice(niceness)
-    keep_memory()  # its page faults cost the host time that the frame needs
-    with contextlib.suppress(OSError):  # a container may forbid it; the limits of memory hold without
+    keep_freed_memory()  # its page faults would delay the display
+    with contextlib.suppress(OSError):  # a container may forbid it; memory limits apply all the same
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write("1000")  # when memory runs out, this process goes first
+            file.write("1000")  # when memory runs out, this process is killed first
