@@ -66,7 +66,7 @@ def live(
     out: Path, source: str = SAMPLE, *, load: Callable[[], Runner] = NANO, **more: Any
 ) -> tuple[LiveReport | None, BaseException | None]:
     """Run; the report, and what was raised."""
-    names = ("cancel", "screen", "say")
+    names = ("cancel", "screen", "notify")
     arguments = {name: more.pop(name) for name in names if name in more}
     try:
         return run_live(load, parse_address(source), LiveOptions(out, **more), **arguments), None

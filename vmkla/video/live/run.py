@@ -1,7 +1,7 @@
-"""Live mode, whole: a source, a screen, and beside them what may fail without either noticing.
+"""Run live mode: show a source on a screen, beside processes whose faults do not disturb it.
 
 The display loop runs in the caller's thread. The network, the recorder and the monitor page each have a
-process of their own, and get frames through shared memory after these were shown.
+process of their own and get frames through shared memory after these were shown.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _RAW_SLOTS, _SHOWN_SLOTS = 8, 8
 
 
 class MakeCapture(Protocol):
-    """Makes the source's reader; for tests and measurements that stand between it and the loop."""
+    """Creates the reader of the source; tests and measurements pass their own."""
 
     def __call__(self, address: LiveAddress, events: EventLog, *, loop: bool) -> Capture: ...
 
@@ -71,25 +71,25 @@ def run_live(
     """Show a source live, with markers, until it ends or somebody ends it.
 
     Writes ``events.jsonl``, ``report.json`` and, when asked, ``recording/`` into ``options.out_dir``. The
-    frame begins at once: until the network is ready, and whenever it fails, it goes on without markers.
+    video starts at once and continues without markers until the network is ready and whenever it fails.
 
     Args:
-        load: makes the runner, in a process of its own; picklable.
-        address: see ``parse_address``.
-        options: what to do.
-        cancel: set it to stop; ``stop_on_signals`` makes one that signals set.
-        screen: takes the frames; closed at the end. A window belongs to the main thread. None writes what
+        load: loads the runner, in a process of its own; picklable.
+        address: address of the source, see ``parse_address``.
+        options: options of the run.
+        cancel: event that ends the run when set; ``stop_on_signals`` makes one that signals set.
+        screen: screen for the frames, closed at the end; a window needs the main thread. None writes what
             would be shown to ``frames.jsonl``, see ``FileScreen``.
-        make_capture: see ``MakeCapture``.
-        limits: of the worker; ``max_staleness_s`` is that of ``options`` all the same.
-        notify: told what the user should know while it runs.
+        make_capture: creates the reader of the source.
+        limits: time limits of the worker; ``max_staleness_s`` is always that of ``options``.
+        notify: called with messages for the user while the run lasts.
     Returns:
         The report, also when ``cancel`` was set without a signal (``outcome`` is then ``"interrupted"``).
     Raises:
-        DegradedError: it ended, but frames beyond the budget were dropped, the AI was off at the end, or
+        DegradedError: the run ended, but too many frames were dropped, the AI was off at the end, or
             recording stopped before.
-        StoppedError: a signal stopped it; everything is closed and written.
-        UsageError, BadInputError, MissingDependencyError: it cannot begin.
+        StoppedError: a signal ended the run; everything is closed and written.
+        UsageError, BadInputError, MissingDependencyError: the run cannot begin.
     """
     with contextlib.ExitStack() as stack:
         if screen is not None:
@@ -107,7 +107,7 @@ def run_live(
 
 
 class LiveRun:
-    """The parts of one run, and their beginning and end. See ``run_live``."""
+    """Creates, starts and closes the parts of one run. See ``run_live``."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class LiveRun:
             raise
 
     def go(self, cancel: threading.Event, notify: Callable[[str], None]) -> LiveReport:
-        """Run to whatever end it comes to, close everything, report, and raise what there is to raise."""
+        """Run until the end, close everything, write the report, and raise the first error."""
         began_s = time.monotonic()
         ended_by = "error"
         keep_freed_memory()
@@ -181,7 +181,7 @@ class LiveRun:
         return report
 
     def recording(self) -> bool | None:
-        """Whether frames are being written; None when nobody asked for it."""
+        """Return whether frames are being written; None when nothing is to be recorded."""
         return None if self.recorder is None else self.recorder.state[0]
 
     def _make_recorder(self) -> Recorder | None:
@@ -220,9 +220,9 @@ class LiveRun:
         return monitor, writer
 
     def _start(self, notify: Callable[[str], None]) -> None:
-        """Begin, the source last: no frame comes before there is time to show it.
+        """Start all parts, the source last, so that no frame comes before it can be shown.
 
-        What began is ended by ``_end`` whatever happens here.
+        ``_end`` closes what was started, whatever happens here.
         """
         self.events.add("run begins")
         if self._folder.full:
@@ -260,15 +260,15 @@ class LiveRun:
         return None if self._options.duration_s is None else began_s + self._options.duration_s
 
     def _stopper(self, cancel: threading.Event, notify: Callable[[str], None]) -> Callable[[], bool]:
-        """Asked between frames; also tells once why a model cannot be loaded."""
-        told = False
+        """Return the loop's stop condition, which also reports once why a model cannot be loaded."""
+        reported = False
 
         def stopped() -> bool:
-            nonlocal told
+            nonlocal reported
             error = self.supervisor.load_error
-            if error is not None and not told:
-                told = True
-                if error.exit_status == UsageError.exit_status:  # no restart and no repair would change that
+            if error is not None and not reported:
+                reported = True
+                if error.exit_status == UsageError.exit_status:  # a restart would not change that
                     raise error
                 notify(f"AI OFF, the video continues: {error}")
             return cancel.is_set()
@@ -276,11 +276,11 @@ class LiveRun:
         return stopped
 
     def _end(self, ended_by: str) -> None:
-        """Close everything, the newest first: no step keeps another from being taken."""
+        """Close everything, the newest part first; an error in one step does not skip another."""
         if self._error is None and self.capture.error is not None and not self.tallies.shown:
             self._error = self.capture.error
         self.events.add("run ends", ended_by)
-        self._closers.append(self._screen.close)  # a window that stands still must not pass for a live one
+        self._closers.append(self._screen.close)  # a frozen window must not look like a live one
         self._close()
 
     def _close(self) -> None:
@@ -348,7 +348,7 @@ class LiveRun:
         )
 
     def _plain(self, message: str) -> str:
-        """A message for the report, which travels: without passwords, and without any folder's name."""
+        """Return a message for the report without passwords and names of folders: reports are passed on."""
         return Names({str(self._options.out_dir): "the output folder"}).hide(self._address.redact(message))
 
     def _outcome(self, cancel: threading.Event) -> tuple[Outcome, int, str]:

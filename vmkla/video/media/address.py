@@ -1,4 +1,4 @@
-"""What a user's word for a live source means, and how it may be shown: without its passwords."""
+"""Parse the address of a live source, and show it without its passwords."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _LONGEST_SAMPLE_S = 60.0
 
 @dataclass(frozen=True)
 class LiveAddress:
-    """Where live pictures come from.
+    """The address of a live source.
 
     Attributes:
-        kind: what answers there.
-        target: what is opened: a URL, a device, a pipeline, a file. It may hold a password, so it is for the
-            opener alone; ``str()`` of an address and its ``shown`` are for everything else.
-        shown: the same for people, without user names, passwords, queries and tokens.
-        options: what followed a ``?`` (``v4l2``, ``sample``) or, for RTSP, a ``#``.
-        secrets: parts of the target that no message may hold, longest first.
+        kind: kind of source.
+        target: URL, device, pipeline or file to open. It may hold a password, so use it only for opening, and
+            ``shown`` or ``str()`` for everything else.
+        shown: the target without user names, passwords, queries and tokens.
+        options: options after a ``?`` (``v4l2``, ``sample``) or, for RTSP, after a ``#``.
+        secrets: parts of the target that no message may contain, longest first.
     """
 
     kind: LiveKind
@@ -55,12 +55,12 @@ class LiveAddress:
 
     @property
     def live(self) -> bool:
-        """A camera, which never ends; a file does."""
+        """Whether the source never ends; only a file does."""
         return self.kind != "file"
 
     @property
     def size_wh(self) -> tuple[int, int] | None:
-        """The size that was asked for, width and height, px."""
+        """Requested width and height, px; None without a request."""
         text = self.options.get("size")
         if text is None:
             return None
@@ -69,11 +69,11 @@ class LiveAddress:
 
     @property
     def name(self) -> str:
-        """What logs and reports call it: a file without its folder, all else as shown."""
+        """Name for logs and reports: a file without its folder, everything else as shown."""
         return Path(self.shown).name if self.kind in ("file", "pipe") else self.shown
 
     def redact(self, text: str) -> str:
-        """Take this address and its secrets out of a text, and what looks like those of others."""
+        """Remove this address and its secrets from a text, and what looks like secrets of others."""
         if self.kind in ("file", "pipe"):
             text = Names(dict.fromkeys((self.target, os.path.abspath(self.target)), self.name)).hide(text)
         elif self.kind in ("rtsp", "gst"):
@@ -83,22 +83,22 @@ class LiveAddress:
         return redact(text)
 
     def number(self, name: str, default: float) -> float:
-        """An option's value."""
+        """Return the value of an option."""
         return float(self.options.get(name, default))
 
 
 def is_live_address(text: str) -> bool:
-    """Whether only live mode can read it: an address or device of a camera, or the rendered stand-in."""
+    """Check for what only live mode can read: an address or device of a camera, or the rendered clip."""
     return bool(text.lower().startswith((*_RTSP, _V4L2, _GST, _SAMPLE)) or _DEVICE.fullmatch(text))
 
 
 def is_address(text: str) -> bool:
-    """Whether an address is meant: a scheme, misspelt or not, begins it, and there is no such file."""
+    """Check whether an address is meant: a text with a scheme, misspelt or not, that is not a file."""
     return bool(_ATTEMPT.match(text)) and not os.path.exists(text)
 
 
 def parse_address(text: str) -> LiveAddress:
-    """Read the address of a live source.
+    """Parse the address of a live source.
 
     Args:
         text: ``rtsp://`` or ``rtsps://`` with an optional ``#transport=udp``; ``v4l2:///dev/video0`` or the
@@ -106,7 +106,8 @@ def parse_address(text: str) -> LiveAddress:
             with optional ``?seed=7&size=480x360&fps=30&seconds=2``; else a video file, played at its own
             speed, or a named pipe.
     Raises:
-        UsageError: it is no such address, or an option of it makes no sense. The message quotes no password.
+        UsageError: the text is not such an address, or an option is out of range. The message quotes no
+            password.
     """
     if not text or "\0" in text:
         raise UsageError("the source's address is empty or holds a zero byte")
@@ -127,7 +128,7 @@ def parse_address(text: str) -> LiveAddress:
     if text.startswith(_SAMPLE):
         options = _options("sample", text)
         if urlsplit(text).netloc or urlsplit(text).path.strip("/"):
-            raise UsageError(f"{text}: nothing but options may follow sample://", hint=_example("sample"))
+            raise UsageError(f"{text}: only options may follow sample://", hint=_example("sample"))
         return LiveAddress("sample", text, text, options)
     if text.startswith(_V4L2) or _DEVICE.fullmatch(text):
         options = _options("v4l2", text) if text.startswith(_V4L2) else {}
@@ -137,17 +138,17 @@ def parse_address(text: str) -> LiveAddress:
         return LiveAddress("v4l2", device, text, options)
     if is_address(text):
         raise UsageError(
-            f"{scheme.strip()}: is no live source",
+            f"{scheme.strip()}: is not a live source",
             hint="Expected rtsp://, rtsps://, v4l2://, gst:PIPELINE, sample://, a file or a named pipe.",
         )
     return LiveAddress("pipe" if _is_pipe(text) else "file", text, text)
 
 
 def anonymous(address: LiveAddress) -> tuple[LiveAddress, Names]:
-    """The same source without a name of a file or folder, and the names for messages.
+    """Return the address without names of files and folders, and the names to hide in messages.
 
-    A file is called by the first digits of its sha256; a pipe and a pipeline, which have no content to be
-    called by, by their kind. A camera's address stays: it names a device.
+    A file is named by the first digits of its sha256, a pipe and a pipeline by their kind. A camera's address
+    stays, since it names a device.
     """
     if address.kind not in ("file", "pipe", "gst"):
         return address, Names({})
@@ -200,13 +201,13 @@ def _unreadable(what: str) -> UsageError:
 
 
 def _secrets(*texts: str) -> tuple[str, ...]:
-    """Those texts, as they are and decoded, that are long enough not to be a part of any other word."""
+    """Return the texts, as they are and decoded, that are too long to be part of another word."""
     both = {each for text in texts for each in (text, unquote(text))}
     return tuple(sorted((text for text in both if len(text) >= _SECRET_LETTERS), key=len, reverse=True))
 
 
 def _pieces(pipeline: str) -> list[str]:
-    """Words of a pipeline, without quotes; none when they cannot be told apart."""
+    """Split a pipeline into words without quotes; empty when that is not possible."""
     try:
         return shlex.split(re.sub(r"\s*=\s*", "=", pipeline))
     except ValueError:
@@ -214,7 +215,7 @@ def _pieces(pipeline: str) -> list[str]:
 
 
 def _elements(pipeline: str) -> str:
-    """The names of a pipeline's elements. Their properties may hold passwords under any name."""
+    """Return the names of a pipeline's elements: their properties may hold passwords under any name."""
     pieces = _pieces(pipeline)
     begins = [piece for before, piece in zip(["!", *pieces], pieces, strict=False) if before == "!"]
     names = [match[0] if (match := _ELEMENT.match(piece)) else "***" for piece in begins if piece != "!"]
@@ -237,7 +238,7 @@ def _options(kind: str, text: str) -> dict[str, str]:
         raise UsageError(f"{text}: unknown option {unknown[0]!r}", hint=_example(kind))
     for name, value in options.items():
         if not _sensible(name, value):
-            raise UsageError(f"{text}: {name}={value} makes no sense", hint=_example(kind))
+            raise UsageError(f"{text}: {name}={value} is out of range", hint=_example(kind))
     return options
 
 

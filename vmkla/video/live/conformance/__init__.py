@@ -1,1 +1,1 @@
-"""Delays and pixels of live mode, measured at the display buffer."""
+"""Conformance of live mode: delays and pixels, measured at the display buffer."""

@@ -1,6 +1,6 @@
-"""Does live mode keep its promises on this machine? Delays and pixels, measured at the display buffer.
+"""Check live mode on this machine: delays and pixels, measured at the display buffer.
 
-The limits are those of the first device of this kind that a regulator let through: at most 5.75 ms of added
+The limits are those of the first device of this kind that a regulator accepted: at most 5.75 ms of added
 video delay, markers within 120 ms, identical pixels outside markers (FDA De Novo DEN200055, 21 CFR
 876.1520(b)(2)).
 """
@@ -45,16 +45,17 @@ _KNOWN_MAX = 20_000
 
 @dataclass(frozen=True)
 class ConformanceLimits:
-    """What may not be exceeded, in each phase that is measured.
+    """Limits for each measured phase.
 
     Attributes:
-        video_delay_p99_ms: from a frame being whole in memory to its display buffer being handed over.
-        marker_delay_p95_ms: from a frame being whole in memory to the first one handed over with the marker
-            that was computed from it.
-        uncovered_percent: frames without "AI ON", since no result was young enough. A result that comes too
-            late is never drawn, so no marker's delay would tell of it: as many may be late as the percentile
-            of the marker delay leaves out.
-        wrong_pixels: pixels outside markers that are not the source's, over all frames.
+        video_delay_p99_ms: 99th percentile of the time from a frame being complete in memory to its display
+            buffer being handed over.
+        marker_delay_p95_ms: 95th percentile of the time from a frame being complete in memory to the first
+            frame handed over with its marker.
+        uncovered_percent: share of frames without "AI ON", percent. A result that comes too late is never
+            drawn, so no marker's delay shows it: as many may be late as the percentile of the marker delay
+            leaves out.
+        wrong_pixels: number of pixels outside markers that are not the source's, over all frames.
     """
 
     video_delay_p99_ms: float = 5.75
@@ -65,12 +66,12 @@ class ConformanceLimits:
 
 @dataclass(frozen=True)
 class ConformancePlan:
-    """How long is measured.
+    """Durations of a measurement.
 
     Attributes:
-        duration_s: with frames coming all the time, after the AI came on.
-        idle_s: then without a frame, as between two patients; 0 leaves idleness out.
-        after_idle_s: with frames again; None takes as long as ``duration_s``, at most 15.
+        duration_s: first phase, with frames all the time, after the AI is on, seconds.
+        idle_s: pause without frames, as between two patients, seconds; 0 leaves it and the next phase out.
+        after_idle_s: phase with frames after the pause, seconds; None uses ``duration_s``, at most 15.
     """
 
     duration_s: float = 60.0
@@ -89,7 +90,7 @@ class ConformancePlan:
 
     @property
     def phases(self) -> tuple[str, ...]:
-        """The phases that the limits hold for."""
+        """Phases to which the limits apply."""
         return (WARM, AFTER_IDLE) if self.idle_s else (WARM,)
 
 
@@ -105,23 +106,24 @@ def run_conformance(
     window: Screen | None = None,
     progress: Callable[[str], None] = lambda phase: None,
 ) -> dict[str, Any]:
-    """Run live mode as it is, and hold what reaches the display buffer against the limits.
+    """Run live mode unchanged, and compare what reaches the display buffer with the limits.
 
     Args:
-        load: makes the runner, in a process of its own; picklable.
-        address: of the source; a file is played over and over.
-        options: of the run. The marker must be opaque, since its pixels are told by their colour.
-        cancel: ends it before its time.
-        plan: how long.
-        machine: what is measured on, for the report.
-        limits: None takes the regulator's.
-        window: a screen that shows it all the while; None composes the display buffer for nobody.
-        progress: told the name of each phase as it begins.
+        load: loads the runner, in a process of its own; picklable.
+        address: address of the source; a file is played in a loop.
+        options: options of the run. The marker must be opaque, since its pixels are recognized by their
+            colour.
+        cancel: ends the measurement early.
+        plan: durations.
+        machine: description of this machine, for the report.
+        limits: limits; None uses the regulator's.
+        window: screen that shows the frames meanwhile; None only composes the display buffer.
+        progress: called with the name of each phase when it begins.
     Returns:
-        Plain values, for JSON; ``passed`` says whether all limits held.
+        Plain values, for JSON; ``passed`` is whether all limits were kept.
     Raises:
-        UsageError: the marker's style cannot be told from the frame.
-        VmklaError: the AI never came on, or the run ended before all was measured.
+        UsageError: the marker's pixels cannot be recognized in this overlay style.
+        VmklaError: the AI never came on, or the run ended before everything was measured.
     """
     if options.overlay not in ("contour", "box") or options.alpha not in (None, 1.0):
         raise UsageError(
@@ -159,7 +161,7 @@ def run_conformance(
 
 
 class _PhasedScreen(MeasuringScreen):
-    """Tells the script when the AI is on."""
+    """Remembers whether the AI is on, for the script."""
 
     ai_on = False
 
@@ -170,7 +172,7 @@ class _PhasedScreen(MeasuringScreen):
 
 
 class _Script(threading.Thread):
-    """Leads a run through its phases, from a thread beside it."""
+    """Leads a run through its phases from a thread of its own."""
 
     def __init__(
         self,
@@ -189,7 +191,7 @@ class _Script(threading.Thread):
         self.trouble = ""
 
     def make_capture(self, *args: Any, **settings: Any) -> Capture:
-        """The run's source, which this script can hold back."""
+        """Create the run's source, which this script can pause."""
         self._capture = Capture(*args, **settings)
         return self._capture
 
@@ -212,7 +214,7 @@ class _Script(threading.Thread):
             self._cancel.stop()
 
     def end(self) -> None:
-        """The run is over."""
+        """End the script after the run."""
         self._ended.set()
         self.join()
 
@@ -276,7 +278,7 @@ def _warnings(measured: Mapping[str, Measured]) -> list[str]:
 
 
 def _known_frames(address: LiveAddress) -> tuple[frozenset[int] | None, list[str]]:
-    """crc32 of all frames of a file, read by file mode's own reader; and what there is to say of that."""
+    """Return the crc32 of all frames of a file, read by file mode's reader, and notes for the user."""
     if address.kind != "file":
         return None, ["the source's frames are not known beforehand: they are taken as captured"]
     known = set()
@@ -288,7 +290,7 @@ def _known_frames(address: LiveAddress) -> tuple[frozenset[int] | None, list[str
 
 
 def _artefacts(run: Mapping[str, Any], address: LiveAddress) -> dict[str, Any]:
-    """What ran, by hash."""
+    """Return the hashes of model, weights, library and source."""
     library = find_library()
     return {
         "model": run.get("model", {}).get("sha256"),

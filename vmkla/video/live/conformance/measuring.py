@@ -1,4 +1,4 @@
-"""What reaches the screen, held against the source: delays, gaps, and pixels that nobody may change."""
+"""Measure what reaches the screen: delays, gaps, and pixels that must equal the source's."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from vmkla.video.live.screen import Screen, Shown
 from vmkla.video.live.status_strip import DisplayBuffer
 
 _REMEMBERED = 600
-"""Frames whose capture time is kept: a marker is never older than a small part of this."""
+"""Number of frames whose capture time is kept: a marker is never nearly as old."""
 
 _PALETTE = {red << 16 | green << 8 | blue for red, green, blue in PALETTE_RGB}
 
 
 @dataclass
 class Measured:
-    """What was seen on the screen in one phase.
+    """Measurements of the screen in one phase.
 
     Attributes:
-        video_delay_ms: from the frame being whole in memory to the screen having taken it, of each frame.
-        marker_delay_ms: from the frame being whole in memory to the screen having taken the first frame
-            with the marker that was computed from it, of each marker.
-        first_video_delay_ms, first_marker_delay_ms: the first of each; None when there was none.
-        shown: frames of the source.
-        replaced: black frames, with words at most, in place of a lost signal.
-        marked: shown frames with a marker.
-        ai_on: shown frames while the AI was on.
-        gap_ms: between one frame of the source and the next.
-        wrong_pictures: shown frames that are not the source's, but for pixels of a marker's own colour.
-        wrong_pixels: how many pixels that were.
-        strangers: frames that the source does not have, where its frames are known.
-        disordered: frames that came after a later one, or twice.
+        video_delay_ms: time from a frame being complete in memory to the screen having taken it.
+        marker_delay_ms: time from a frame being complete in memory to the screen having taken the first frame
+            with its marker.
+        first_video_delay_ms, first_marker_delay_ms: the first of each; None without one.
+        shown: number of the source's frames.
+        replaced: number of black frames, with words at most, in place of a lost signal.
+        marked: number of shown frames with a marker.
+        ai_on: number of shown frames while the AI was on.
+        gap_ms: time between two frames of the source.
+        wrong_pictures: number of shown frames that differ from the source's in other than a marker's pixels.
+        wrong_pixels: number of such pixels.
+        strangers: number of frames that the source does not have, where its frames are known.
+        disordered: number of frames that came after a later one, or twice.
     """
 
     video_delay_ms: LatencyStats = field(default_factory=LatencyStats)
@@ -60,7 +60,7 @@ class Measured:
     disordered: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         stats = ("video_delay_ms", "marker_delay_ms", "gap_ms")
         values = {name: value for name, value in vars(self).items() if name not in stats}
         first = ("first_video_delay_ms", "first_marker_delay_ms")
@@ -69,17 +69,17 @@ class Measured:
 
 
 class MeasuringScreen:
-    """A screen that measures: it composes the display buffer as a window does, then looks at what is in it.
+    """A screen that measures: it composes the display buffer as a window does, then checks its content.
 
-    It trusts none of the live parts: what a frame should be it knows from the frame as captured, and that
-    one it holds against ``known``, where the source can be read beforehand. The marker style must be opaque
-    (``contour`` or ``box`` with opacity 1), so that a marker's pixels are told by their colour.
+    It relies on no part of live mode: it compares what is shown with the frame as captured, and that with
+    ``known``, where the source can be read beforehand. The marker style must be opaque (``contour`` or
+    ``box`` with opacity 1), so that a marker's pixels are recognized by their colour.
 
     Args:
-        window: a screen that is to show the frames; None composes the buffer and shows it to nobody.
+        window: screen that shows the frames; None only composes the buffer.
         phase: name of the first phase; assign ``phase`` to begin another.
-        known: crc32 of every frame that the source has; None leaves that check out.
-        log: gets a JSON line for each frame, flushed, so that it outlives this process.
+        known: crc32 of every frame of the source; None leaves that check out.
+        log: file for a JSON line per frame, flushed, so that it survives this process.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class MeasuringScreen:
             self._window.close()
 
     def show(self, shown: Shown) -> None:
-        """Hand the frame over, then measure: the measuring is in no delay of this frame."""
+        """Hand the frame over, then measure, so that measuring adds nothing to its delay."""
         if self._window is not None:
             self._window.show(shown)
             self.handed_over_s = self._window.handed_over_s
@@ -190,12 +190,12 @@ class MeasuringScreen:
 
 
 def wrong_pixels(shown_rgb: npt.NDArray[np.uint8], source_rgb: npt.NDArray[np.uint8], *, marked: bool) -> int:
-    """Pixels that differ from the source and are not of a marker's colour.
+    """Count pixels that differ from the source and do not have a marker's colour.
 
     Args:
         shown_rgb: (H, W, 3) uint8, as given to the screen.
         source_rgb: (H, W, 3) uint8, as captured.
-        marked: there is a marker; without one no pixel may differ.
+        marked: whether there is a marker; without one no pixel may differ.
     """
     if shown_rgb is source_rgb:
         return 0
@@ -216,7 +216,7 @@ def wrong_pixels(shown_rgb: npt.NDArray[np.uint8], source_rgb: npt.NDArray[np.ui
 
 
 def _not_blank(rgb: npt.NDArray[np.uint8]) -> int:
-    """Pixels of what stands in for a lost signal that are no words on black: a frame's have colours."""
+    """Count pixels of the frame for a lost signal that are not grey words on black."""
     grey = (rgb[..., 0] == rgb[..., 1]) & (rgb[..., 1] == rgb[..., 2])
     black = int(np.count_nonzero(~rgb.any(axis=2)))
     return int(np.count_nonzero(~grey)) if black > rgb.shape[0] * rgb.shape[1] // 2 else grey.size

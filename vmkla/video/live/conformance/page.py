@@ -1,4 +1,4 @@
-"""A conformance report for people: tables for the terminal, and one page."""
+"""Present a conformance report: tables for the terminal, and one page."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from vmkla.evaluation.tables import Table
 _PERCENTILES = ("p50", "p95", "p99", "max")
 _MEANING = (
     "Limits after FDA De Novo DEN200055 and 21 CFR 876.1520(b)(2). Video delay: from the frame being "
-    "whole in memory to the display buffer being handed over. Marker delay: from the frame being whole "
+    "complete in memory to the display buffer being handed over. Marker delay: from the frame being complete "
     "in memory to the first frame handed over with the marker that was computed from it. What a camera, "
     "a capture card and a display add before and after is not in these figures."
 )
 
 
 def conformance_tables(document: Mapping[str, Any]) -> Iterator[Table]:
-    """The figures of what ``run_conformance`` returns."""
+    """Return the figures of a conformance report as tables.
+
+    Args:
+        document: what ``run_conformance`` returns.
+    """
     yield _verdict(document)
     yield _delays(document)
     yield _frames(document)
 
 
 def conformance_page(document: Mapping[str, Any]) -> str:
-    """``conformance.html``, one file that needs no other.
+    """Return ``conformance.html``, a page that needs no other file.
 
     Args:
         document: what ``run_conformance`` returns.
@@ -86,7 +90,7 @@ def _frames(document: Mapping[str, Any]) -> Table:
 
 def _circumstances(document: Mapping[str, Any]) -> Iterator[Table]:
     for title, key in (("Machine", "machine"), ("Power", "power"), ("Artefacts, sha256", "artefacts")):
-        values = document[key] or {"": "this machine says nothing of it"}
+        values = document[key] or {"": "not reported by this machine"}
         yield Table(title, ("", ""), tuple((name, _text(value)) for name, value in values.items()))
     yield Table(
         "Run",

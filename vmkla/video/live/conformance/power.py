@@ -1,4 +1,4 @@
-"""How much power this machine gives itself: a delay means little without it."""
+"""The power mode of this machine, without which a delay means little."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _COMMAND_S = 5.0
 
 
 def power_mode() -> dict[str, Any]:
-    """What this machine says of its power: Jetson's ``nvpmodel``, frequency governors, the mains."""
+    """Return the power mode: Jetson's ``nvpmodel``, frequency governors, mains supply."""
     found: dict[str, Any] = {}
-    said = _said("nvpmodel", "-q")
-    if said:
-        found["nvpmodel"] = said
+    mode = _output_of("nvpmodel", "-q")
+    if mode:
+        found["nvpmodel"] = mode
     for name in ("scaling_governor", "energy_performance_preference", "scaling_max_freq"):
         values = _values(Path("/sys/devices/system/cpu").glob(f"cpu[0-9]*/cpufreq/{name}"))
         if values:
@@ -31,7 +31,7 @@ def power_mode() -> dict[str, Any]:
 
 
 def _values(paths: Iterable[Path]) -> list[str]:
-    """The different texts of some files; those that cannot be read have none."""
+    """Return the distinct texts of some files; files that cannot be read are skipped."""
     values = set()
     for path in paths:
         try:
@@ -41,7 +41,7 @@ def _values(paths: Iterable[Path]) -> list[str]:
     return sorted(values)
 
 
-def _said(*command: str) -> str:
+def _output_of(*command: str) -> str:
     if shutil.which(command[0]) is None:
         return ""
     try:

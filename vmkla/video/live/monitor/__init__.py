@@ -1,1 +1,1 @@
-"""A page that shows what live mode does. It only reads, in a process of its own."""
+"""The monitor page: a read-only view of live mode, served by a process of its own."""

@@ -1,4 +1,4 @@
-"""Who may look at the monitor page: its address, its token, and the names it may be called by."""
+"""Access to the monitor page: its address, its token and the host names it accepts."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class MonitorOptions:
 
 
 def parse_monitor_address(text: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``, ``:PORT`` or ``PORT``; an IPv6 address stands in brackets.
+    """Parse ``HOST:PORT``, ``:PORT`` or ``PORT``; an IPv6 address stands in brackets.
 
-    Without a host it is the loopback interface.
-
+    Returns:
+        Host and port; without a host, the loopback interface.
     Raises:
-        UsageError: it is none of them.
+        UsageError: the text has another form.
     """
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
@@ -59,10 +59,10 @@ def parse_monitor_address(text: str) -> tuple[str, int]:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file that nobody else may read.
+    """Read the token from a file that nobody else may read.
 
     Raises:
-        BadInputError: it cannot be read, others can read it, or it holds no token.
+        BadInputError: the file cannot be read, others can read it, or it holds no valid token.
     """
     try:
         others = path.stat().st_mode & 0o077
@@ -84,7 +84,7 @@ def read_token(path: Path) -> str:
 
 
 def check_token(token: str) -> None:
-    """Refuse what is easily guessed, or cannot travel in a header.
+    """Check that a token is hard to guess and fits into a header.
 
     Raises:
         UsageError: the token is too short or too long, or holds other than visible ASCII characters.
@@ -100,13 +100,13 @@ def check_token(token: str) -> None:
 
 @dataclass(frozen=True)
 class Access:
-    """Who gets an answer.
+    """Decides who gets an answer.
 
     Attributes:
-        host: the name or address that the page is served at, as it was given.
-        loopback: only programs on this machine can reach it.
-        token: what a reader must give; None lets everyone in who reaches it.
-        own_names: names of this machine, lower case.
+        host: name or address at which the page is served, as given.
+        loopback: whether only programs on this machine can reach it.
+        token: secret that readers must give; None lets everyone in who reaches the page.
+        own_names: names of this machine, in lower case.
     """
 
     host: str
@@ -115,10 +115,10 @@ class Access:
     own_names: frozenset[str] = frozenset()
 
     def host_allowed(self, name: str) -> bool:
-        """Whether a host (see ``parse_host``) is a name of this monitor.
+        """Check whether a host (see ``parse_host``) is a name of this monitor.
 
-        A page elsewhere can have a domain name of its own resolve to this machine and so pass for the same
-        origin; it cannot do so with an IP address or with a name of this machine.
+        A foreign page can make its own domain name resolve to this machine to look like the same origin; it
+        cannot do so with an IP address or with a name of this machine.
         """
         try:
             address = ipaddress.ip_address(name)
@@ -128,43 +128,43 @@ class Access:
         return address.is_loopback or not self.loopback
 
     def token_allowed(self, token: str) -> bool:
-        """Whether this is the token; takes equally long for every wrong one."""
+        """Check a token, in equal time for every wrong one."""
         return self.token is None or _equal(token, self.token)
 
     def cookie_allowed(self, cookie: str) -> bool:
-        """Whether this is ``cookie``; takes equally long for every wrong one."""
+        """Check a cookie, in equal time for every wrong one."""
         return self.token is None or _equal(cookie, self.cookie)
 
     @property
     def cookie(self) -> str:
-        """What a browser keeps in place of the token, and what the token cannot be worked out from."""
+        """Cookie that a browser keeps in place of the token, which cannot be derived from it."""
         return hmac.new(
             (self.token or "").encode(), b"cookie of the vmkla monitor", hashlib.sha256
         ).hexdigest()
 
 
 def parse_host(header: str) -> str | None:
-    """The host of a request's ``Host`` header without its port, in lower case; None when it is malformed."""
+    """Return the host of a ``Host`` header without its port, in lower case; None when it is malformed."""
     found = _HOST.fullmatch(header.strip(" \t").lower())
     return found["name"].strip("[]").rstrip(".") if found else None
 
 
 def _equal(given: str, expected: str) -> bool:
-    # Hashed first: compare_digest tells the length of what it compares.
+    # Hashed first, since compare_digest reveals the length of what it compares.
     digests = (hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (given, expected))
     return hmac.compare_digest(*digests)
 
 
 def listen(host: str, port: int, token: str | None) -> tuple[socket.socket, Access]:
-    """A listening socket and who may use it.
+    """Open a listening socket, and return it with its access rules.
 
     Args:
-        host: name or address; only loopback ones go without a token.
-        port: 0 takes any free one.
-        token: see ``Access``.
+        host: name or address; only loopback ones need no token.
+        port: TCP port; 0 takes any free one.
+        token: secret that readers must give.
     Raises:
-        UsageError: there is no token where one is needed, or it is a poor one.
-        BadInputError: nothing can be served at this address; for instance, the port is taken.
+        UsageError: a token is missing where one is needed, or is too weak.
+        BadInputError: the address cannot be used, for instance because the port is taken.
     """
     if token is not None:
         check_token(token)
@@ -184,11 +184,11 @@ def listen(host: str, port: int, token: str | None) -> tuple[socket.socket, Acce
             "needs a token",
             hint=_MAKE_TOKEN,
         )
-    # Asyncio sends without delay only where the protocol is named; with delay an answer takes 40 ms more.
+    # Asyncio disables Nagle's delay, 40 ms an answer, only where the protocol is named.
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Connections inherit it: what a client that reads slowly can have the system hold for it.
+        # Inherited by connections: limits the memory that a slow client can bind.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         listener.bind(address)
         listener.listen(_BACKLOG)

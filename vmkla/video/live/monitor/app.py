@@ -1,4 +1,4 @@
-"""The monitor's web application: five fixed addresses, read only, behind one guard."""
+"""The web application of the monitor: five read-only addresses behind one guard."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "vmkla_monitor"
 HAS_TOKEN = "vmkla.has_token"
-"""In a request's scope, set by the guard: whether the caller has given the token."""
+"""Key in a request's scope, set by the guard: whether the caller has given the token."""
 
 _PURPOSE = "the monitor page (--monitor)"
 _PAGE = (("/", "page.html", "text/html"), ("/page.js", "page.js", "text/javascript"))
 _MAX_FIELDS = 8
-_STYLE = "/page.css"  # also of the page that asks for the token, so it needs none
+_STYLE = "/page.css"  # also used by the page that asks for the token, so it needs none
 SECURITY_HEADERS = (
     (b"cache-control", b"no-store"),
     (
@@ -55,16 +55,15 @@ _log = logging.getLogger("vmkla.monitor")
 
 @dataclass(frozen=True)
 class MonitorLimits:
-    """What the monitor gives at most, to all clients together.
+    """Limits of the monitor, for all clients together.
 
     Attributes:
-        answers_per_s: to callers with the token; a client that asks faster waits, so it neither gets more nor
-            costs more.
-        answers_without_token_per_s: to all other callers, who have a queue of their own.
-        wait_s: a request that waited so long for its turn is answered with 503.
-        connections: open at once. Where there is no place for another, one without the token is closed.
-        connections_per_host: of one machine other than this one; an IPv6 /64 counts as one.
-        answer_within_s: a connection on which no answer is finished for so long is cut; its client is silent,
+        answers_per_s: answers a second to callers with the token; requests beyond wait.
+        answers_without_token_per_s: answers a second to other callers, who have a queue of their own.
+        wait_s: wait of a request after which it is answered with 503.
+        connections: open connections; beyond, one without the token is closed for a new one.
+        connections_per_host: open connections of one other machine; an IPv6 /64 counts as one.
+        answer_within_s: time without a finished answer after which a connection is cut: its client is silent
             or reads too slowly.
     """
 
@@ -77,14 +76,14 @@ class MonitorLimits:
 
 
 class Guard:
-    """What every request meets first: pace, method, host, origin, token.
+    """Checks every request first: rate, method, host, origin, token.
 
-    Callers with and without the token wait in separate queues, so neither holds up the other.
+    Callers with and without the token wait in separate queues, so neither delays the other.
 
     Args:
-        app: what answers those who pass.
-        access: who passes.
-        limits: how often.
+        app: application that answers accepted requests.
+        access: access rules.
+        limits: limits of the monitor.
     """
 
     def __init__(self, app: Application, access: Access, limits: MonitorLimits) -> None:
@@ -99,7 +98,7 @@ class Guard:
 
         if scope["type"] != "http":
             return
-        # Before the turn, so cheap whatever a stranger sends.
+        # Checked before the queue, so cheap whatever a stranger sends.
         headers = Headers(scope=scope)
         host = parse_host(headers.get("host", ""))
         if host is None or _has_body(headers):
@@ -120,14 +119,14 @@ class Guard:
         await (answer or self._app)(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers, host: str) -> Response | None:
-        """The answer to what nobody may ask; None for all else."""
+        """Return the answer to a request that nobody may make; None for any other."""
         from starlette.responses import PlainTextResponse
 
         if scope["method"] not in ("GET", "HEAD"):
             return PlainTextResponse("This page can only be read.\n", 405, {"Allow": "GET, HEAD"})
         if not self._access.host_allowed(host):
             return PlainTextResponse("The page is not served under this name.\n", 421)
-        # A page elsewhere may lead here, and may not load anything from here.
+        # Foreign pages may link here, but may not load anything from here.
         site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
         if site in ("cross-site", "same-site") and mode != "navigate":
             return PlainTextResponse("Other pages may not load this one.\n", 403)
@@ -151,7 +150,7 @@ class Guard:
         return self._access.token_allowed(fields.get("token", [""])[0])
 
     def _exchange(self) -> Response:
-        """The token in the address, once, for a cookie; so it stays in no bookmark and in no history."""
+        """Exchange the token in the address for a cookie, so that it stays in no bookmark or history."""
         from starlette.responses import RedirectResponse
 
         answer = RedirectResponse("/", 303)
@@ -160,7 +159,7 @@ class Guard:
 
 
 async def _unless_gone(turn: Coroutine[Any, Any, bool], receive: Receive) -> bool | None:
-    """What ``turn`` gives; None when the client leaves before."""
+    """Return the result of ``turn``; None when the client leaves before."""
     waiting = asyncio.ensure_future(turn)
     leaving = asyncio.ensure_future(_goodbye(receive))
     await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -203,12 +202,12 @@ def _ask_for_token(scope: Scope) -> Response:
 
 
 def build_app(access: Access, limits: MonitorLimits, statuses: StatusFeed, frames: FrameFeed) -> Application:
-    """The application of the monitor.
+    """Build the application of the monitor.
 
     Args:
-        access: who gets an answer.
-        limits: how often.
-        statuses, frames: what the answers hold.
+        access: access rules.
+        limits: limits of the monitor.
+        statuses, frames: feeds for the answers.
     Raises:
         MissingDependencyError: Starlette is not installed.
     """
@@ -244,7 +243,7 @@ def build_app(access: Access, limits: MonitorLimits, statuses: StatusFeed, frame
     routes.append(Route(_STYLE, fixed("page.css", "text/css")))
     routes += [Route("/status.json", status), Route("/picture.jpg", frame)]
     app = Starlette(routes=routes, exception_handlers={Exception: failed})
-    app.router.redirect_slashes = False  # its answer would repeat what was asked
+    app.router.redirect_slashes = False  # its answer would quote the request
     return Guard(app, access, limits)
 
 
@@ -253,7 +252,7 @@ def _read_page(name: str) -> bytes:
 
 
 def _cookie(header: str) -> str:
-    """The monitor's own cookie. Python's parser takes 1.5 s for 16 kB of backslashes."""
+    """Return the monitor's own cookie. Python's parser takes 1.5 s for 16 kB of backslashes."""
     for part in header.split(";"):
         name, _, value = part.strip().partition("=")
         if name == COOKIE:

@@ -1,4 +1,4 @@
-"""Which connections to the monitor stay open: never so many that the holder of the token gets none."""
+"""Limit the connections to the monitor, so that the holder of the token always gets one."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MALFORMED = _HEAD % b"400 Bad Request" + b"\r\n"
 
 
 class Standing(enum.IntEnum):
-    """What is known of a connection's client; the lower ones are closed first."""
+    """What is known of a connection's client; connections with lower values are closed first."""
 
-    STRANGER = 0  # asked without the token
-    UNKNOWN = 1  # has not asked yet
-    HOLDER = 2  # has given the token, or there is none
+    STRANGER = 0  # made a request without the token
+    UNKNOWN = 1  # no request yet
+    HOLDER = 2  # has given the token, or none is needed
 
 
 def machine(peer: str) -> str | None:
-    """What counts as one machine: an IPv4 address, or the /64 of an IPv6 one; None for this machine.
+    """Return what counts as one machine: an IPv4 address or the /64 of an IPv6 address; None for this one.
 
-    Whoever has an IPv6 address usually has all addresses of its /64.
+    A machine with an IPv6 address usually has all addresses of its /64.
     """
     if not peer:
         return None
@@ -45,9 +45,9 @@ def machine(peer: str) -> str | None:
 
 
 def guarded_protocol(limits: MonitorLimits) -> type[asyncio.Protocol]:
-    """Uvicorn's HTTP protocol with a limit to the number of connections and to the patience with each.
+    """Return Uvicorn's HTTP protocol with limits on the number of connections and the time of each.
 
-    Where there is no place for a new connection, the oldest of those without the token makes room.
+    When the limit is reached, the oldest connection without the token is closed for a new one.
     """
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -102,14 +102,14 @@ def guarded_protocol(limits: MonitorLimits) -> type[asyncio.Protocol]:
             super().on_response_complete()
 
         def send_400_response(self, msg: str) -> None:
-            # Uvicorn's lacks the security headers, and may come in the middle of another answer.
+            # Uvicorn's own lacks the security headers, and may interrupt another answer.
             if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
                 self.transport.write(_MALFORMED)
             self.transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self._patience is None:
-                return  # it was never let in
+                return  # it was never accepted
             self._patience.cancel()
             opened.pop(self, None)
             super().connection_lost(exc)
@@ -125,7 +125,7 @@ def guarded_protocol(limits: MonitorLimits) -> type[asyncio.Protocol]:
             self._patience = self.loop.call_later(limits.answer_within_s, self.transport.abort)
 
     def _close_one(connections: Iterable[GuardedProtocol]) -> bool:
-        """Close the oldest of the lowest standing; False when all have the token."""
+        """Close the oldest connection of the lowest standing; return False when all have the token."""
         first = min(connections, key=lambda connection: connection.standing)
         if first.standing is Standing.HOLDER:
             return False

@@ -1,4 +1,4 @@
-"""What the page asks for, made once for all who ask: the newest status and the newest frame as JPEG."""
+"""The content of the page, made once for all readers: the newest status and the newest frame as JPEG."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vmkla.video.live.link.ring import RingReader
 
 BELIEVED_S = 1.0
-"""A status or a frame older than this is not given out: an old "AI ON" must not pass for a present one."""
+"""Age beyond which a status or frame is not shown, seconds: an old "AI ON" must not look current."""
 
 MAX_FRAMES_PER_S = 10.0
 MAX_SIDE_PX = 960
@@ -30,10 +30,10 @@ _STATUS_KEPT_S = 0.05
 
 
 class StatusFeed:
-    """The newest status, as the text that the page gets.
+    """The newest status as JSON text.
 
     Args:
-        board: written by the display process.
+        board: board that the display process writes.
     """
 
     def __init__(self, board: Board) -> None:
@@ -43,7 +43,7 @@ class StatusFeed:
         self._made_s = float("-inf")
 
     def answer(self) -> bytes:
-        """``{"live": ..., "age_ms": ..., "status": ...}``; null when it is too old to be true."""
+        """Return ``{"live": ..., "age_ms": ..., "status": ...}``; the status is null when it is too old."""
         now_s = time.monotonic()
         if now_s - self._made_s > _STATUS_KEPT_S:
             self._read()
@@ -58,7 +58,7 @@ class StatusFeed:
         try:
             self._status = read_status(text)
         except BadInputError:
-            self._status = None  # the page says that nothing is known, which is so
+            self._status = None  # the page then shows no status
 
     def _document(self, now_s: float) -> dict[str, Any]:
         if self._status is None:
@@ -71,12 +71,12 @@ class StatusFeed:
 
 @dataclass(frozen=True, eq=False)
 class Jpeg:
-    """A frame as the page gets it.
+    """A frame as JPEG.
 
     Attributes:
-        data: the JPEG file.
-        sequence: of the frame.
-        captured_s: of the frame, seconds of ``time.monotonic()``.
+        data: bytes of the JPEG file.
+        sequence: number of the frame.
+        captured_s: capture time of the frame, seconds of ``time.monotonic()``.
     """
 
     data: bytes
@@ -85,10 +85,10 @@ class Jpeg:
 
 
 class FrameFeed:
-    """The newest frame, encoded when somebody asks, at most ``MAX_FRAMES_PER_S`` times a second for all.
+    """The newest frame, encoded on request, at most ``MAX_FRAMES_PER_S`` times a second for all readers.
 
     Args:
-        reader: of the ring with the frames as shown.
+        reader: reader of the frames as shown.
     """
 
     def __init__(self, reader: RingReader) -> None:
@@ -98,11 +98,11 @@ class FrameFeed:
         self._making: asyncio.Task[None] | None = None
 
     async def newest(self) -> Jpeg | None:
-        """The newest frame; None when there is none that is young enough."""
+        """Return the newest frame; None when it is too old or missing."""
         if self._making is None and time.monotonic() - self._made_s >= 1 / MAX_FRAMES_PER_S:
             self._making = asyncio.create_task(self._make())
         if self._making is not None:
-            # Shielded: whoever asked first may go away, the others still wait for it.
+            # Shielded: the first caller may leave while others wait.
             await asyncio.shield(self._making)
         newest = self._newest
         return newest if newest and time.monotonic() - newest.captured_s <= BELIEVED_S else None
@@ -124,7 +124,7 @@ class FrameFeed:
 
 
 def encode_jpeg(rgb: npt.NDArray[np.uint8]) -> bytes:
-    """A JPEG file without any metadata, its longer side at most ``MAX_SIDE_PX``.
+    """Encode a JPEG file without metadata, its longer side at most ``MAX_SIDE_PX``.
 
     Args:
         rgb: (H, W, 3) uint8.

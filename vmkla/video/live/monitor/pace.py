@@ -1,4 +1,4 @@
-"""How many requests a second are answered, and how long one of them may wait."""
+"""Limit the rate of answers, and the wait of each request."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 
 
 class Pace:
-    """Let callers through in the order they came, at most so many a second.
+    """Lets callers pass in order of arrival, at a limited rate.
 
-    A caller that is cancelled or has waited too long leaves the queue and takes nothing from the others.
+    A caller that is cancelled or has waited too long leaves the queue without using up a turn.
 
     Args:
-        per_s: the rate.
-        burst: how many may pass at once after a rest.
-        wait_s: the longest that a caller waits.
+        per_s: callers a second.
+        burst: number of callers that may pass at once after a pause.
+        wait_s: longest wait of a caller, seconds.
     """
 
     def __init__(self, per_s: float, *, burst: int, wait_s: float) -> None:
@@ -24,7 +24,7 @@ class Pace:
         self._queue = asyncio.Lock()  # first come, first served
 
     async def turn(self) -> bool:
-        """Wait for this caller's turn; False when it did not come in time."""
+        """Wait for this caller's turn; return False when it did not come in time."""
         try:
             await asyncio.wait_for(self._pass(), self._wait_s)
         except asyncio.TimeoutError:

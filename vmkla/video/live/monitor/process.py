@@ -1,4 +1,4 @@
-"""The monitor as the display process sees it: a child that is watched, and never waited for."""
+"""Start and watch the monitor's process, for which the display never waits."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ _STOP_S = 1.0
 
 
 class Monitor:
-    """The page of a live run, served by a process of its own.
+    """Serves the page of a live run from a process of its own.
 
-    The address is taken at once, so a wrong or a taken one fails before the run begins. The frame path is
-    not touched by anything that happens here: a thread starts a dead page again, with growing pauses.
+    The address is opened at once, so a wrong or used one fails before the run begins. Nothing here affects
+    the
+    display: a thread restarts a dead page, with growing pauses.
 
     Args:
         options: where the page is served; a token is needed unless the host is a loopback address.
-        shown: frames as shown; closed with the monitor.
-        status: what ``MonitorStatus.to_json`` gives is published there.
-        events: told about an unexpected end.
-        limits: how many answers the page gives; None takes the usual ones.
+        shown: reader of the frames as shown; closed with the monitor.
+        status: board with ``MonitorStatus.to_json``.
+        events: log of unexpected ends.
+        limits: limits of the page; None uses the defaults.
     Raises:
-        UsageError: a token is missing or poor.
-        BadInputError: the address cannot be had.
+        UsageError: a token is missing or too weak.
+        BadInputError: the address cannot be used.
         MissingDependencyError: the extra ``monitor`` is not installed.
     """
 
@@ -70,24 +71,24 @@ class Monitor:
 
     @property
     def url(self) -> str:
-        """Where the page is, without the token."""
+        """Address of the page, without the token."""
         host, port = self._listener.getsockname()[:2]
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
     @property
     def pid(self) -> int | None:
-        """Of the process that serves it; None while there is none."""
+        """Process id of the server; None while there is none."""
         process = self._process
         return process.pid if process is not None and process.is_alive() else None
 
     def start(self) -> None:
-        """Have the page served. It does not wait for that."""
-        # A child ends with the thread that started it, so one thread starts them all and lives as long.
+        """Start serving the page, without waiting for it."""
+        # A child ends with the thread that started it, so one thread starts all and lives as long as they do.
         self._thread = threading.Thread(target=self._keep_running, name="vmkla-monitor", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving and give the address back; takes two seconds at most. A second call does nothing."""
+        """Stop serving and release the address, within two seconds. A second call does nothing."""
         if self._closing.is_set():
             return
         self._closing.set()
@@ -105,9 +106,9 @@ class Monitor:
             started_s = time.monotonic()
             try:
                 why = self._run_once()
-            except OSError as error:  # no memory or no process to be had
+            except OSError as error:  # no memory or no process
                 why = f"it cannot be started: {error.strerror}"
-            # A signal to the whole group ends the page as well, a moment before the run itself ends.
+            # A signal to the whole group also ends the page, a moment before the run itself ends.
             if self._closing.wait(_GRACE_S):
                 return
             if time.monotonic() - started_s > _HEALTHY_S:
@@ -118,7 +119,7 @@ class Monitor:
             self.restarts += 1
 
     def _run_once(self) -> str:
-        """Serve until the process ends, or is to end; why it ended."""
+        """Serve until the process ends or is to end, and return why it ended."""
         process = self._context.Process(
             target=serve,
             args=(self._listener, self._access, self._limits, self._shown, self._status),

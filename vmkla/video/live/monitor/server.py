@@ -1,4 +1,4 @@
-"""The monitor's process: a web server that takes what is left of the machine, and ends with its parent."""
+"""The monitor's process: a web server of low priority that ends with its parent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vmkla.video.live.monitor.access import Access
 
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
-# Asyncio accepts as many as its backlog before it looks at those that are open, so its own is small.
+# Asyncio accepts its whole backlog before it serves open connections, so its own is small.
 _ACCEPTED_AT_ONCE, _BACKLOG = 16, 1024
 _MAX_REQUEST_BYTES = 8 * 1024  # h11 takes 4 ms for as many header lines as fit; for 16 kB it takes 12 ms
 
@@ -34,14 +34,14 @@ _MAX_REQUEST_BYTES = 8 * 1024  # h11 takes 4 ms for as many header lines as fit;
 def serve(
     listener: socket.socket, access: Access, limits: MonitorLimits, shown: RingReader, status: Board
 ) -> None:
-    """Serve the page until the parent ends or the process is killed; the target of a child process.
+    """Serve the page until the parent ends or the process is killed. The main function of the process.
 
     Args:
-        listener: see ``listen``.
-        access: who gets an answer.
-        limits: how many answers, and how fast.
-        shown: frames as shown.
-        status: what ``MonitorStatus.to_json`` gave.
+        listener: listening socket, see ``listen``.
+        access: access rules.
+        limits: limits of the page.
+        shown: reader of the frames as shown.
+        status: board with ``MonitorStatus.to_json``.
     Raises:
         MissingDependencyError: the extra ``monitor`` is not installed.
     """
@@ -87,7 +87,7 @@ def _signals_as_they_are() -> Iterator[None]:
 
 
 def _depend_on_parent() -> None:
-    """See to this process's end, and keep OpenCV to one thread."""
+    """End this process with its parent, and keep OpenCV to one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     libc = ctypes.CDLL(None)

@@ -1,7 +1,7 @@
-"""What the display process tells the monitor: one small JSON text, some times a second.
+"""The status that the display process sends to the monitor: a small JSON text, a few times a second.
 
 It holds no name of a source, a file or a host. Free text (the reason for "AI OFF", the detail of an event) is
-let through only when it consists of plain words and numbers; see ``plain_text``.
+sent only when it consists of plain words and numbers; see ``plain_text``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vmkla.errors import BadInputError
 from vmkla.video.live.frame import AiState, SignalState
 
 STATUS_CAPACITY_BYTES = 32 * 1024
-"""Any status fits into a board of this size."""
+"""Size of a board that holds any status."""
 
 MAX_EVENTS = 20
 WITHHELD = "details are in the log of the run"
@@ -42,14 +42,14 @@ _MAX_WORD = 24
 
 
 def plain_text(text: str, names: Sequence[str] = ()) -> str:
-    """``text`` when it names nothing, else a note that it was withheld.
+    """Return ``text`` when it holds no names, else a note that it was withheld.
 
-    Paths, addresses, file names, quoted text, host names and whatever mixes letters, digits and signs are not
-    plain words. A name that is one plain word cannot be told from others: give it in ``names``.
+    Paths, addresses, file names, quoted text, host names and what mixes letters, digits and signs are not
+    plain words. A name that is one plain word looks like any other: give it in ``names``.
 
     Args:
-        text: what an event or a state says.
-        names: what must not get out, for instance the source's address and the words in it.
+        text: text of an event or a state.
+        names: names that must not be sent, for instance the source's address and the words in it.
     """
     folded = text.casefold()
     if any(name and name.casefold() in folded for name in names):
@@ -62,7 +62,7 @@ def plain_text(text: str, names: Sequence[str] = ()) -> str:
 
 
 def plain_kind(kind: str) -> str:
-    """``kind`` when it is lower-case words, else ``event``."""
+    """Return ``kind`` when it consists of lower-case words, else ``event``."""
     return kind if _KIND.fullmatch(kind) else "event"
 
 
@@ -71,11 +71,11 @@ class Delays:
     """Delays of the last minute.
 
     Attributes:
-        limit_ms: what p99 (video) or p95 (marker) should not exceed.
-        edges_ms: lower edges of the bars, rising; the last bar is open.
-        bars: how many delays fell into each.
-        count: how many there were; the percentiles are 0 without any.
-        p50, p95, p99, max: ms.
+        limit_ms: limit of p99 (video) or p95 (marker), ms.
+        edges_ms: lower edges of the bars, rising, ms; the last bar is open.
+        bars: number of delays in each bar.
+        count: number of delays; the percentiles are 0 without any.
+        p50, p95, p99, max: percentiles and largest delay, ms.
     """
 
     limit_ms: float
@@ -89,16 +89,16 @@ class Delays:
 
 
 class DelayWindow:
-    """The delays of the last minute, for the monitor's histogram.
+    """Collects the delays of the last minute, for the monitor's histogram.
 
-    ``add`` is two stores into arrays, for the display loop. ``summary`` takes about 0.1 ms and may be called
-    from another thread.
+    ``add`` stores two numbers, since the display loop calls it. ``summary`` takes about 0.1 ms and may be
+    called from another thread.
 
     Args:
-        edges_ms: lower edges of the bars.
-        limit_ms: see ``Delays``.
-        window_s: how far it looks back.
-        capacity: the most delays that are kept.
+        edges_ms: lower edges of the bars, ms.
+        limit_ms: limit of the delay, see ``Delays``.
+        window_s: length of the window, seconds.
+        capacity: largest number of delays that are kept.
     """
 
     def __init__(
@@ -113,22 +113,22 @@ class DelayWindow:
 
     @classmethod
     def of_video(cls) -> DelayWindow:
-        """For the delay from capture to display."""
+        """Create a window for the delay from capture to display."""
         return cls(VIDEO_DELAY_EDGES_MS, VIDEO_DELAY_LIMIT_MS)
 
     @classmethod
     def of_markers(cls) -> DelayWindow:
-        """For the delay from capture to the first frame shown with the marker found in it."""
+        """Create a window for the delay from capture to the first frame shown with its marker."""
         return cls(MARKER_DELAY_EDGES_MS, MARKER_DELAY_LIMIT_MS)
 
     def add(self, value_ms: float, now_s: float) -> None:
-        """Count one delay, measured at ``now_s`` of ``time.monotonic()``."""
+        """Add a delay, measured at ``now_s`` of ``time.monotonic()``."""
         self._values_ms[self._next] = value_ms
         self._times_s[self._next] = now_s
         self._next = (self._next + 1) % len(self._times_s)
 
     def summary(self, now_s: float) -> Delays:
-        """What the last ``window_s`` before ``now_s`` held."""
+        """Return the delays of the last ``window_s`` before ``now_s``."""
         values_ms = self._values_ms[self._times_s > now_s - self._window_s]
         inner = np.searchsorted(np.asarray(self._edges_ms[1:]), values_ms, side="left")
         bars = np.bincount(inner, minlength=len(self._edges_ms))
@@ -152,9 +152,9 @@ class StatusEvent:
     """One line of the monitor's list of events.
 
     Attributes:
-        wall_time: ISO 8601 with the zone, to the second or finer.
-        kind: lower-case words, for instance ``ai off``.
-        detail: plain words; see ``plain_text``.
+        wall_time: time of the event, ISO 8601 with the zone, to the second or finer.
+        kind: kind of event in lower-case words, for instance ``ai off``.
+        detail: further plain words; see ``plain_text``.
     """
 
     wall_time: str
@@ -167,17 +167,17 @@ class MonitorStatus:
     """The state of a live run.
 
     Attributes:
-        written_s: when this was true, seconds of ``time.monotonic()``. The monitor believes it for a second.
-        uptime_s: since the run began.
-        ai, ai_reason, signal, recording: as on the screen; see ``LiveStatus``.
-        recording_note: why nothing is recorded any more; plain words.
+        written_s: time of the status, seconds of ``time.monotonic()``; the monitor shows it for one second.
+        uptime_s: time since the start of the run, seconds.
+        ai, ai_reason, signal, recording: status on the screen; see ``LiveStatus``.
+        recording_note: why recording has stopped, in plain words.
         frame_hw: height and width of the frame shown, px; None before the first.
-        fps: frames shown in the last second.
+        fps: number of frames shown in the last second.
         video_delay, marker_delay: delays of the last minute.
-        received, shown: frames that the source gave and that were shown, since the run began.
-        dropped: cause to frames not shown.
-        restarts: how often the worker was started again.
-        events: the newest last; only the last ``MAX_EVENTS`` are sent.
+        received, shown: number of frames received and shown since the start.
+        dropped: cause to number of frames not shown.
+        restarts: how often the worker was restarted.
+        events: events, the newest last; only the last ``MAX_EVENTS`` are sent.
     """
 
     written_s: float
@@ -198,10 +198,10 @@ class MonitorStatus:
     events: tuple[StatusEvent, ...] = ()
 
     def to_json(self, names: Sequence[str] = ()) -> bytes:
-        """The text for the board, with nothing in it that names something; ``STATUS_CAPACITY_BYTES`` at most.
+        """Return the JSON text for the board, without names and at most ``STATUS_CAPACITY_BYTES`` long.
 
         Args:
-            names: see ``plain_text``.
+            names: names that must not be sent, see ``plain_text``.
         """
         causes = sorted(self.dropped.items(), key=lambda item: -item[1])[:_MAX_CAUSES]
         document = {
@@ -246,10 +246,10 @@ def _delays_to_dict(delays: Delays) -> dict[str, Any]:
 
 
 def read_status(text: bytes) -> dict[str, Any]:
-    """A status as plain values, after a look at what the page relies on.
+    """Parse a status, and check the values that the page relies on.
 
     Raises:
-        BadInputError: it is not a status.
+        BadInputError: the text is not a status.
     """
     try:
         document = json.loads(text)

@@ -1,1 +1,1 @@
-"""Raw and overlay files of a live run, written by a process of its own."""
+"""Recording of a live run: raw and overlay files, written by a process of its own."""

@@ -1,4 +1,4 @@
-"""The disk that recordings go to: readable by its owner only, and never filled."""
+"""Keep the folder of recordings private and its disk from filling up."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vmkla.video.live.recording.options import MIN_FREE_BYTES
 
 
 class RecordingStoppedError(Exception):
-    """Recording cannot go on; the message is a few words for the screen, without a path."""
+    """Recording cannot continue; the message is a few words for the screen, without a path."""
 
 
 def stop_reason(error: OSError) -> str:
-    """Few words for what the disk refused, without a path."""
+    """Return a few words for an error of the disk, without a path."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk full"
     return f"disk: {error.strerror or type(error).__name__}"
@@ -25,18 +25,18 @@ def stop_reason(error: OSError) -> str:
 
 @dataclass(frozen=True)
 class DiskGuard:
-    """Says when the disk of a folder holds too little free space to go on.
+    """Checks the free space on the disk of a folder.
 
     Attributes:
-        folder: on the disk in question.
-        min_free_bytes: space that must be left to this account.
+        folder: folder on the disk.
+        min_free_bytes: free space that this account must keep, bytes.
     """
 
     folder: Path
     min_free_bytes: int = MIN_FREE_BYTES
 
     def free_bytes(self) -> int:
-        """Space that this account may still use.
+        """Return the space that this account may still use, bytes.
 
         Raises:
             OSError: the folder is gone.
@@ -45,11 +45,11 @@ class DiskGuard:
         return disk.f_bavail * disk.f_frsize
 
     def check(self) -> None:
-        """Ask once more.
+        """Check the free space.
 
         Raises:
             RecordingStoppedError: there is too little space.
-            OSError: the folder is gone.
+            OSError: the folder is missing.
         """
         free = self.free_bytes()
         if free < self.min_free_bytes:
@@ -58,10 +58,10 @@ class DiskGuard:
             )
 
     def prepare(self) -> None:
-        """Make the folder, and look at the disk, before anything is promised.
+        """Create the folder and check the disk before a recording starts.
 
         Raises:
-            BadInputError: the folder cannot be made or written to, or the disk holds too little space.
+            BadInputError: the folder cannot be created or written to, or the disk has too little space.
         """
         with output_errors(self.folder):
             make_folder(self.folder)

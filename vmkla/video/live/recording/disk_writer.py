@@ -1,4 +1,4 @@
-"""Everything of a recording that may wait for the disk, on a thread of its own."""
+"""Write the files of a recording on a thread of its own, which alone waits for the disk."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ INDEX = "recording.jsonl"
 
 Row = dict[str, Any]
 Block = tuple[int, bytes]
-"""Place in the file, and what stands there."""
+"""Offset in the file, and the bytes there."""
 
 _ROW_MAX_BYTES = 1 << 20
 _DEPTH = 512
-"""Frames that may wait for a slow disk: about 8 s of two streams at 30 fps, 50 kB a frame at 1080p."""
+"""Number of frames that may wait for a slow disk: 8 s of two streams at 30 fps, 50 kB each at 1080p."""
 _CHECK_EVERY_S = 0.25
 
 
 class SegmentFile:
-    """One file, of which whole pieces are on the disk or none of them.
+    """One file of a recording; each write is on the disk completely or not at all.
 
     Args:
-        path: made anew; a file that is there already is never written to.
-        opened: row of the index that says that the file was begun.
+        path: the file; an existing one is never written to.
+        opened: row of the index for the start of the file.
     """
 
     def __init__(self, path: Path, opened: Row) -> None:
@@ -44,22 +44,22 @@ class SegmentFile:
         self._fd = -1
 
     def create(self) -> None:
-        """Make the file; its name is on the disk afterwards."""
+        """Create the file, and force its name to the disk."""
         self._fd = create_file(self.path, replace=False)
         sync_folder(self.path.parent)
 
     def write(self, blocks: list[Block], row: Row) -> None:
-        """Put blocks in their places; with an error the file ends where it ended before.
+        """Write blocks at their offsets; after an error the file ends where it ended before.
 
         Args:
-            blocks: in the order in which they must reach the disk.
-            row: what the file holds when they are there.
+            blocks: blocks in the order in which they must reach the disk.
+            row: row of the index that describes the file with these blocks.
         """
         end = self.end
         try:
             for at, data in blocks:
                 if at < self.end:
-                    os.fdatasync(self._fd)  # what the changed head speaks of must be there first
+                    os.fdatasync(self._fd)  # the data that the changed head refers to must be there first
                 _write_at(self._fd, at, data)
                 self.end = max(self.end, at + len(data))
         except OSError:
@@ -70,12 +70,12 @@ class SegmentFile:
         self.row = row
 
     def sync(self) -> None:
-        """What was written is on the disk afterwards."""
+        """Force what was written to the disk."""
         if self._fd >= 0:
             os.fdatasync(self._fd)
 
     def finish(self) -> None:
-        """Close it, with everything on the disk. A second call does nothing."""
+        """Force everything to the disk and close the file. A second call does nothing."""
         if self._fd < 0:
             return
         fd, self._fd = self._fd, -1
@@ -86,11 +86,10 @@ class SegmentFile:
 
 
 class Index:
-    """Which file holds what: ``recording.jsonl``, one row when a file is begun and one when it is closed
-    or, without a frame, removed.
+    """The index of a recording, ``recording.jsonl``: a row when a file is started, closed or removed.
 
     Args:
-        folder: of the recording.
+        folder: folder of the recording.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,7 +101,7 @@ class Index:
         self._torn = bool(size) and os.pread(self._fd, 1, size - 1) != b"\n"
 
     def add(self, row: Row) -> None:
-        """Append a row, whole or not at all; it is on the disk afterwards."""
+        """Append a row completely or not at all, and force it to the disk."""
         line = (b"\n" if self._torn else b"") + to_json(row) + b"\n"
         start = os.fstat(self._fd).st_size
         try:
@@ -114,12 +113,12 @@ class Index:
         os.fdatasync(self._fd)
 
     def close(self) -> None:
-        """Nothing is added afterwards."""
+        """Close the index."""
         os.close(self._fd)
 
 
 def read_index(folder: Path) -> list[Row]:
-    """Rows of a recording's index; a row that a power cut tore is left out."""
+    """Read the rows of a recording's index; a row that a power cut left incomplete is skipped."""
     rows = []
     for line in (folder / INDEX).read_bytes().split(b"\n"):
         try:
@@ -132,17 +131,17 @@ def read_index(folder: Path) -> list[Row]:
 
 
 class DiskWriter:
-    """Takes jobs of several streams and does them in order. The streams wait only when very many wait.
+    """Writes for several streams, in order. A stream waits only when the queue is full.
 
     Args:
-        folder: of the recording; there already.
-        guard: asked four times a second.
-        sync_s: at most so much of an open segment is lost with the power, seconds.
+        folder: folder of the recording, which exists.
+        guard: checked four times a second.
+        sync_s: longest part of an open segment that a power cut can destroy, seconds.
 
     Attributes:
-        failure: why it has stopped, in a few words; empty while it goes on.
+        failure: why writing has stopped, in a few words; empty while it continues.
     Raises:
-        OSError: the index cannot be made.
+        OSError: the index cannot be created.
     """
 
     def __init__(self, folder: Path, guard: DiskGuard, *, sync_s: float) -> None:
@@ -160,16 +159,16 @@ class DiskWriter:
 
     @property
     def busy_s(self) -> float:
-        """How long the disk has kept the thread waiting by now, seconds."""
+        """How long the thread has been waiting for the disk, seconds."""
         since = self._busy_since_s
         return 0.0 if since is None else time.monotonic() - since
 
     def create(self, name: str, opened: Row) -> SegmentFile:
-        """Begin a file.
+        """Start a file.
 
         Args:
-            name: of the file in the folder.
-            opened: its first row in the index.
+            name: name of the file in the folder.
+            opened: first row of the file in the index.
         Raises:
             ChannelClosedError: writing has failed.
         """
@@ -194,7 +193,7 @@ class DiskWriter:
         self._jobs.put(partial(self._finish, file))
 
     def close(self, timeout_s: float) -> bool:
-        """Do what waits, and end; False when the disk did not let it in time."""
+        """Finish the queue and end; return False when the disk took too long."""
         self._jobs.finish()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -203,14 +202,14 @@ class DiskWriter:
         try:
             for job in self._jobs.items():
                 self._busy_since_s = time.monotonic()
-                self._look_after_the_disk(self._busy_since_s)
+                self._check_disk(self._busy_since_s)
                 job()
                 self._busy_since_s = None
         except RecordingStoppedError as error:
             self.failure = str(error)
         except OSError as error:
             self.failure = stop_reason(error)
-        except BaseException as error:  # for nobody else would see it
+        except BaseException as error:  # no other thread would report it
             self.failure = f"unexpected {type(error).__name__}"
             raise
         finally:
@@ -218,7 +217,7 @@ class DiskWriter:
             self._close_all()
             self._busy_since_s = None
 
-    def _look_after_the_disk(self, now_s: float) -> None:
+    def _check_disk(self, now_s: float) -> None:
         if now_s >= self._next_check_s:
             self._next_check_s = now_s + _CHECK_EVERY_S
             self._guard.check()
@@ -238,12 +237,12 @@ class DiskWriter:
         file.finish()
         if file.row.get("frames"):
             self._index.add({"event": "closed", **file.row, "bytes": file.end})
-        else:  # the disk took not one whole frame, and no player opens such a file
+        else:  # without one complete frame no player opens the file
             file.path.unlink()
             self._index.add({"event": "removed", **file.row})
 
     def _close_all(self) -> None:
-        """After an error: everything that is whole stays, and the index says so if it still can."""
+        """Close all files; after an error, complete frames stay and the index lists them if it can."""
         for file in list(self._open):
             try:
                 self._finish(file)
@@ -253,7 +252,7 @@ class DiskWriter:
 
 
 def sync_folder(folder: Path) -> None:
-    """The names in a folder are on the disk afterwards."""
+    """Force the names in a folder to the disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

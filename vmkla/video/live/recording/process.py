@@ -1,4 +1,4 @@
-"""What the recorder's process does: frames out of shared memory, through two encoders, onto the disk."""
+"""The recorder's process: read frames from shared memory, encode two streams, write them to the disk."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ STATUS_EVERY_S = 0.1
 _PR_SET_NAME = 15  # linux/prctl.h
 _NICE = 5
 _DRAIN_S = 1.0
-"""At the end, frames that wait in shared memory are taken for so long."""
+"""Time for the remaining frames in shared memory at the end, seconds."""
 _FINISH_S = 5.0
 _DISK_HANGS_S = 3.0
 _TRACE = 8000
-"""Characters kept of an error's traceback, the last ones."""
+"""Number of characters kept of an error's traceback, from its end."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a recorder's process is given.
+    """Arguments of the recorder's process.
 
     Attributes:
-        folder: where to; there already.
+        folder: folder of the recording, which exists.
         options: options of the recording.
-        readers: by stream.
-        status: where the process says how it fares.
-        control: its other end is the display process's; when that is closed, everything is finished.
-        counts: of the processes before, by stream.
+        readers: readers of the frames, by stream.
+        status: board for the status of the process.
+        control: connection whose other end the display process holds; when that is closed, recording ends.
+        counts: counts of the processes before, by stream.
     """
 
     folder: Path
@@ -69,15 +69,15 @@ class Assignment:
 
 @dataclass(frozen=True)
 class RecorderStatus:
-    """How a recorder's process fares.
+    """Status of the recorder's process.
 
     Attributes:
-        at_s: when it said so, seconds of ``time.monotonic()``.
-        recording: frames are being written.
+        at_s: time of the status, seconds of ``time.monotonic()``.
+        recording: whether frames are being written.
         reason: why not; empty when they are.
-        over: it has ended of itself and is not to be started anew.
-        counts: by stream.
-        trace: of an error that nobody expected; it may name files.
+        over: whether the process has ended for good and is not to be restarted.
+        counts: counts by stream.
+        trace: traceback of an unexpected error; may name files.
     """
 
     at_s: float
@@ -88,12 +88,12 @@ class RecorderStatus:
     trace: str = ""
 
     def to_bytes(self) -> bytes:
-        """For a ``Board``."""
+        """Return JSON, for a ``Board``."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RecorderStatus:
-        """What ``to_bytes`` gave."""
+        """Read what ``to_bytes`` returned."""
         values: dict[str, Any] = json.loads(data)
         counts = {}
         for stream, one in values.pop("counts").items():
@@ -103,11 +103,11 @@ class RecorderStatus:
 
 
 class _Stream:
-    """One stream's thread.
+    """The thread of one stream.
 
     Attributes:
-        failure: why it has ended; empty while it goes on, or when it was asked to end.
-        crashed: what no part of it expected.
+        failure: why the thread has ended; empty while it runs, or when it was asked to end.
+        crashed: unexpected error of the thread, if any.
     """
 
     def __init__(self, reader: RingReader, recorder: StreamRecorder, stop: threading.Event) -> None:
@@ -121,7 +121,7 @@ class _Stream:
 
     @property
     def alive(self) -> bool:
-        """The thread goes on."""
+        """Whether the thread runs."""
         return self._thread.is_alive()
 
     def join(self, timeout_s: float) -> None:
@@ -143,7 +143,7 @@ class _Stream:
                 frame = self._reader.next()
             self._recorder.close()
         except ChannelClosedError:
-            return  # the disk's thread says why
+            return  # the disk's thread has the cause
         except RecordingStoppedError as error:
             self.failure = str(error)
         except BaseException as error:  # the main thread ends the process with it
@@ -156,7 +156,7 @@ class _Stream:
         return time.monotonic() < self._drained_by_s
 
     def _count_missed(self, sequence: int) -> None:
-        """Frames of before the first one are missed only where a process of before had begun."""
+        """Count missed frames; those before the first count only after an earlier process."""
         counts, missed = self._recorder.counts, self._reader.missed + self._reader.torn
         if self._missed_before is not None:
             counts.missed += missed - self._missed_before
@@ -166,23 +166,23 @@ class _Stream:
 
 
 def record_frames(assignment: Assignment) -> None:
-    """Main function of the process. Ends when the display process lets go of ``control``, or is gone.
+    """Record until the display process closes ``control`` or ends. The main function of the process.
 
-    It ends with status 0 when it was asked to or cannot go on, which its last status says; with another one
-    after an error that nobody expected, and then it may be started anew.
+    The process ends with status 0 when it was asked to end or cannot continue, as its last status reports;
+    with another one after an unexpected error, and then it may be restarted.
     """
     stop = threading.Event()
-    told = threading.Event()
-    _settle(told)
+    terminated = threading.Event()
+    _set_up_process(terminated)
     counts = {stream: assignment.counts.get(stream, StreamCounts()) for stream in STREAMS}
-    say = partial(_say, assignment.status, counts)
+    report = partial(_publish, assignment.status, counts)
     options = assignment.options
     guard = DiskGuard(assignment.folder, options.min_free_bytes)
     try:
         number = last_number(assignment.folder)
         disk = DiskWriter(assignment.folder, guard, sync_s=options.sync_s)
     except OSError as error:
-        say(recording=False, reason=stop_reason(error), over=True)
+        report(recording=False, reason=stop_reason(error), over=True)
         return
     grid = SegmentGrid(options.segment_s)
     streams = [
@@ -193,11 +193,11 @@ def record_frames(assignment: Assignment) -> None:
         )
         for name in STREAMS
     ]
-    while not told.is_set() and all(stream.alive for stream in streams) and not disk.failure:
+    while not terminated.is_set() and all(stream.alive for stream in streams) and not disk.failure:
         hangs = disk.busy_s > _DISK_HANGS_S
-        say(recording=not hangs, reason="the disk does not answer" if hangs else "", over=False)
+        report(recording=not hangs, reason="the disk does not answer" if hangs else "", over=False)
         if assignment.control.poll(STATUS_EVERY_S):
-            break  # nothing is ever sent: the other end was closed
+            break  # the other end was closed: nothing is ever sent
     stop.set()
     until_s = time.monotonic() + _FINISH_S
     for stream in streams:
@@ -206,28 +206,30 @@ def record_frames(assignment: Assignment) -> None:
     crashed = next((stream.crashed for stream in streams if stream.crashed is not None), None)
     if crashed is not None:
         trace = "".join(traceback.format_exception(crashed))
-        say(recording=False, reason=f"unexpected {type(crashed).__name__}", over=False, trace=trace[-_TRACE:])
+        report(
+            recording=False, reason=f"unexpected {type(crashed).__name__}", over=False, trace=trace[-_TRACE:]
+        )
         sys.exit(1)
     failures = [disk.failure, *(stream.failure for stream in streams)]
-    ending = "the recorder was told to end" if told.is_set() else "ended"
+    ending = "the recorder was told to end" if terminated.is_set() else "ended"
     reason = next((failure for failure in failures if failure), ending)
-    say(recording=False, reason=reason if ended else "the disk does not answer", over=True)
+    report(recording=False, reason=reason if ended else "the disk does not answer", over=True)
     if not ended:
-        os._exit(0)  # a thread waits for the disk and will not end
+        os._exit(0)  # a thread still waits for the disk
 
 
-def _settle(told: threading.Event) -> None:
-    """Make this process one that the frame path does not feel, and that ends with its files whole."""
+def _set_up_process(terminated: threading.Event) -> None:
+    """Keep this process from disturbing the display, and let it finish its files at the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the display decides
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    signal.signal(signal.SIGTERM, lambda *_: terminated.set())
     ctypes.CDLL(None).prctl(_PR_SET_NAME, b"vmkla-recorder", 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold patients' frames
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold frames of patients
     cv2.setNumThreads(1)
     os.nice(_NICE)
 
 
-def _say(
+def _publish(
     board: Board,
     counts: dict[str, StreamCounts],
     *,

@@ -1,4 +1,4 @@
-"""Recording of a live run, by a process that the frame path never waits for."""
+"""Start and watch the recorder's process, for which the display never waits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vmkla.video.live.recording.process import (
 from vmkla.video.live.recording.segments import StreamCounts
 
 _SILENT_S = 2.0
-"""A process that says nothing for so long is not believed to record."""
+"""Time without a status after which a process does not count as recording, seconds."""
 _HUNG_S = 10.0
 _STARTUP_S = 60.0
 _BACK_OFF_S, _BACK_OFF_MAX_S = 0.5, 10.0
@@ -34,22 +34,22 @@ _REPORT_MISSED_EVERY_S = 10.0
 
 
 class Events(Protocol):
-    """Where to say what happens."""
+    """The log of a run."""
 
     def add(self, kind: str, detail: str = "", **facts: Any) -> Any:
         """See ``events.EventLog.add``."""
 
 
 class Recorder:
-    """Starts the recorder's process, watches it, and starts it anew when it dies.
+    """Starts the recorder's process, watches it, and restarts it when it dies.
 
     Args:
-        folder: where the segments go; made, and closed to everybody but its owner. Segments that are there
-            already are kept, and numbers go on after theirs.
-        raw: frames as they came.
-        shown: frames with markers.
-        options: see ``RecordOptions``.
-        events: where to say what happens.
+        folder: folder of the segments, created with access for its owner only. Existing segments are kept,
+            and numbers continue after theirs.
+        raw: reader of the frames as captured.
+        shown: reader of the frames with markers.
+        options: options of the recording.
+        events: log of the run.
     """
 
     def __init__(
@@ -71,27 +71,27 @@ class Recorder:
         self._reported = (float("-inf"), 0)
         self.restarts = 0
         self.state: tuple[bool, str] = (False, "not started")
-        """Whether frames are being written, and why not. Reading it never waits."""
+        """Whether frames are being written, and why not; reading it never waits."""
 
     @property
     def recording(self) -> bool:
-        """Frames are being written."""
+        """Whether frames are being written."""
         return self.state[0]
 
     @property
     def pid(self) -> int | None:
-        """Of the recorder's process; None when there is none."""
+        """Process id of the recorder; None when there is none."""
         process = self._process
         return None if process is None else process.pid
 
     @property
     def counts(self) -> dict[str, Any]:
-        """Figures for the report: by stream what was written and missed, and restarts."""
+        """Counts for the report: frames written and missed by stream, and restarts."""
         streams = {stream: asdict(counts) for stream, counts in self._counts.items()}
         return {"streams": streams, "restarts": self.restarts}
 
     def start(self) -> None:
-        """Begin; returns before the first frame is written.
+        """Start recording; returns before the first frame is written.
 
         Raises:
             BadInputError: the folder cannot be written to, or its disk has too little space.
@@ -103,9 +103,9 @@ class Recorder:
         self._watcher.start()
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Finish the open segments and end the process, by force after ``timeout_s``; twice does no harm.
+        """Finish the open segments and end the process, by force after ``timeout_s``.
 
-        Why recording had stopped before stays in ``state``.
+        The reason of an earlier stop stays in ``state``. A second call does nothing.
         """
         if self._watcher is None:
             return
@@ -121,7 +121,7 @@ class Recorder:
                 process.join(1.0)
             self._take_status()
             if self.state[0]:
-                self._say(False, "the recorder did not finish")
+                self._set_state(False, "the recorder did not finish")
         self._process = None
         if self._status is not None:
             self._status.close()
@@ -129,11 +129,11 @@ class Recorder:
         for reader in self._readers.values():
             reader.close()
         if self.state == (False, "starting"):
-            self._say(False, "ended")
+            self._set_state(False, "ended")
 
     def _start_process(self) -> None:
         context = multiprocessing.get_context("spawn")
-        with contextlib.ExitStack() as stack:  # what was opened is closed when it cannot be started
+        with contextlib.ExitStack() as stack:  # closes what was opened when the process cannot be started
             theirs, ours = context.Pipe(duplex=False)
             with theirs:
                 stack.enter_context(ours)
@@ -173,7 +173,7 @@ class Recorder:
             self._take_status()
             if self._latest is not None and self._latest.over:
                 return
-            self._say(False, "the recorder died")
+            self._set_state(False, "the recorder died")
             trace = self._latest.trace if self._latest is not None else ""
             self._events.add("recorder died", f"exit status {process.exitcode}", trace=trace)
             self._release()
@@ -186,14 +186,14 @@ class Recorder:
         try:
             self._start_process()
             self.restarts += 1
-        except OSError as error:  # no memory or no process to be had just now: tried again
+        except OSError as error:  # no memory or no process now: tried again later
             self._events.add("recorder not started", error.strerror or str(error))
 
     def _is_hung(self, process: BaseProcess) -> bool:
-        """Look at how old the last word is, and kill a process that has said nothing for long."""
+        """Kill the process when it has sent no status for long, and return whether it was killed."""
         silent_s = time.monotonic() - (self._latest.at_s if self._latest else self._started_s)
         if self._latest is not None and silent_s > _SILENT_S:
-            self._say(False, "the recorder does not answer")
+            self._set_state(False, "the recorder does not answer")
         if silent_s < (_HUNG_S if self._latest else _STARTUP_S):
             return False
         process.kill()
@@ -205,14 +205,14 @@ class Recorder:
             return
         self._latest = RecorderStatus.from_bytes(data)
         self._counts = self._latest.counts
-        self._say(self._latest.recording, self._latest.reason)
+        self._set_state(self._latest.recording, self._latest.reason)
         missed = sum(counts.missed for counts in self._counts.values())
         at_s, before = self._reported
         if missed > before and time.monotonic() - at_s > _REPORT_MISSED_EVERY_S:
             self._events.add("recording missed", f"{missed - before} frames", missed=missed)
             self._reported = (time.monotonic(), missed)
 
-    def _say(self, recording: bool, reason: str) -> None:
+    def _set_state(self, recording: bool, reason: str) -> None:
         if (recording, reason) != self.state:
             self.state = (recording, reason)
             self._events.add("recording on" if recording else "recording off", reason)

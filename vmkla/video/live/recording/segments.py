@@ -1,8 +1,8 @@
-"""One stream of a recording: frames in, files of a few seconds out, each playable at any moment.
+"""Write one stream of a recording as files of a few seconds, each playable at any moment.
 
-A file is an MP4 in which every frame is a fragment of its own, so it can be read up to the last whole frame
-whenever writing ends; when it is closed, a table of all frames is appended and its head is changed to point
-there, and it is an ordinary MP4.
+A file is an MP4 in which every frame is a fragment of its own, so it can be read up to the last complete
+frame whenever writing ends. When it is closed, a table of all frames is appended and its head is changed to
+point there, which makes it an ordinary MP4.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vmkla.video.media.h264 import H264Encoder
 
 STREAMS = ("raw", "overlay")
 TRAITS = VideoTraits(time_base=Fraction(1, 1_000_000), frame_rate=Fraction(30))
-"""Frames are placed to the microsecond; the rate is a hint for players alone."""
+"""Traits of the files: time stamps in microseconds; the frame rate is only a hint for players."""
 _LAYOUT = {
     "movflags": "hybrid_fragmented+empty_moov+default_base_moof+frag_every_frame",
     "video_track_timescale": str(TRAITS.time_base.denominator),
@@ -42,16 +42,16 @@ _NAME = re.compile(rf"({'|'.join(STREAMS)})-(\d{{6,}})\.mp4")
 
 
 def last_number(folder: Path) -> int:
-    """The highest number of a segment in a folder, 0 when there is none."""
+    """Return the highest number of a segment in a folder, 0 without any."""
     found = [match for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
     return max((int(match[2]) for match in found), default=0)
 
 
 class SegmentGrid:
-    """Where both streams of a recording cut, so that segments of one number cover the same time.
+    """Times at which both streams start a new segment, so that equal numbers cover the same time.
 
     Args:
-        segment_s: length of a cell; the first begins with the first frame of either stream.
+        segment_s: length of a segment, seconds; the first starts with the first frame of either stream.
     """
 
     def __init__(self, segment_s: float) -> None:
@@ -60,7 +60,7 @@ class SegmentGrid:
         self._lock = threading.Lock()
 
     def cell(self, captured_s: float) -> int:
-        """Number of the cell, from 0; below the start it is the first one."""
+        """Return the number of the segment for a capture time, from 0."""
         with self._lock:
             if self._start_s is None:
                 self._start_s = captured_s
@@ -68,7 +68,7 @@ class SegmentGrid:
 
 
 class _Collected:
-    """A file for FFmpeg to write to, which keeps what came until somebody takes it."""
+    """A file for FFmpeg to write to, which collects the blocks in memory."""
 
     def __init__(self) -> None:
         self._blocks: list[tuple[int, bytearray]] = []
@@ -96,7 +96,7 @@ class _Collected:
 
 
 class SegmentMp4:
-    """Frames of one size into the bytes of one file; see the top of this module.
+    """Encodes frames of one size into the bytes of one file; see this module's docstring.
 
     Args:
         frame_hw: height and width of every frame, px.
@@ -119,12 +119,12 @@ class SegmentMp4:
         self._container.start_encoding()
 
     def add(self, frame_rgb: npt.NDArray[np.uint8], pts: int) -> list[Block]:
-        """Encode a frame; what is returned completes the file up to the frame before."""
+        """Encode a frame, and return the blocks that complete the file up to the frame before."""
         self._mux(self._encoder.convert(frame_rgb, pts))
         return self._file.take()
 
     def close(self) -> list[Block]:
-        """The rest, in the order in which it must reach the disk."""
+        """Return the remaining blocks, in the order in which they must reach the disk."""
         self._mux(None)
         self._container.close()
         return self._file.take()
@@ -136,16 +136,16 @@ class SegmentMp4:
 
 @dataclass
 class StreamCounts:
-    """What became of a stream's frames.
+    """Counts of a stream's frames.
 
     Attributes:
-        written: frames given to a file.
-        missed: frames that were overwritten or damaged in shared memory before they could be taken, or that
-            came while the process was being started anew.
-        repeated: frames no younger than the one before; not written.
-        segments: files begun.
-        last_sequence: of the last frame written, 0 before the first.
-        reference_hw: size of the first frame, px, which rectangles to hide are meant for.
+        written: number of frames given to a file.
+        missed: number of frames that were overwritten or damaged in shared memory before they could be read,
+            or that came while the process was being restarted.
+        repeated: number of frames not later than the one before, which are not written.
+        segments: number of files started.
+        last_sequence: number of the last frame written, 0 before the first.
+        reference_hw: height and width of the first frame, px, to which rectangles to hide refer.
     """
 
     written: int = 0
@@ -157,15 +157,15 @@ class StreamCounts:
 
 
 class StreamRecorder:
-    """Writes one stream.
+    """Writes the segments of one stream.
 
     Args:
         stream: ``"raw"`` or ``"overlay"``.
-        disk: where the bytes go.
-        grid: where to cut.
+        disk: writer of the files.
+        grid: times at which segments start.
         hide: rectangles to fill with black, in pixels of the first frame.
-        number: of the segment before the first one.
-        counts: to go on with.
+        number: number of the segment before the first one.
+        counts: counts to continue.
     """
 
     def __init__(
@@ -188,12 +188,12 @@ class StreamRecorder:
         self._written_s = 0.0
 
     def write(self, frame: LiveFrame) -> None:
-        """Add a frame, in a new segment when it is time or its size is another.
+        """Add a frame, in a new segment when it is time or when its size changes.
 
         Args:
-            frame: its pixels are this recorder's own, and are changed where rectangles are hidden.
+            frame: frame to write; its pixels are changed where rectangles are hidden.
         Raises:
-            ChannelClosedError: the disk takes no more.
+            ChannelClosedError: writing has failed.
             RecordingStoppedError: a rectangle to hide is not in the frame.
         """
         if frame.captured_s <= self._last_s:
@@ -217,7 +217,7 @@ class StreamRecorder:
             self._disk.write(self._file, blocks, before)
 
     def rest(self) -> None:
-        """No frame comes: a segment that nobody adds to is closed after the length of one."""
+        """Close the open segment when no frame came for the length of a segment."""
         if self._file is not None and time.monotonic() - self._written_s > self._grid.segment_s:
             self.close()
 
@@ -266,16 +266,16 @@ class StreamRecorder:
 def hide(rgb: npt.NDArray[np.uint8], rects: Sequence[Rect], reference_hw: tuple[int, int]) -> None:
     """Fill rectangles with black, in place.
 
-    In a frame of another size than the first one, burned-in text may have stayed where it was or have grown
-    with the frame: both places are filled.
+    In a frame of another size than the first one, burned-in text may have stayed in place or scaled with the
+    frame: both places are filled.
 
     Args:
         rgb: (H, W, 3) uint8.
-        rects: in pixels of a frame of ``reference_hw``; what lies outside is cut off.
-        reference_hw: height and width of the frame that they are meant for.
+        rects: rectangles in pixels of a frame of ``reference_hw``; parts outside are ignored.
+        reference_hw: height and width of the frame to which they refer, px.
     Raises:
-        RecordingStoppedError: a rectangle lies wholly outside ``reference_hw``, so what it was to hide would
-            be recorded.
+        RecordingStoppedError: a rectangle lies completely outside ``reference_hw``, so what it was to hide
+            would be recorded.
     """
     height, width = rgb.shape[:2]
     from_h, from_w = reference_hw

@@ -1,1 +1,1 @@
-"""Where live frames come from: cameras, streams, files and their stand-ins."""
+"""Sources of live frames: cameras, streams, files and rendered clips."""

@@ -1,4 +1,4 @@
-"""Opened sources of live frames: what they all are."""
+"""The interface of live sources, and the limits at which they are given up."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from vmkla.video.media.streams import exact
 
 @dataclass(frozen=True)
 class CaptureLimits:
-    """Times and sizes at which a source is given up, tried again, or left.
+    """Times at which a source is closed, tried again, or abandoned.
 
     Attributes:
-        health: when its signal is not good.
-        open_s: a network source that has not answered for so long is tried again.
-        read_s: one that has sent nothing for so long is closed and opened again.
+        health: limits of a good signal.
+        open_s: time without an answer after which a network source is tried again.
+        read_s: time without data after which a network source is closed and opened again.
         retry_s, retry_max_s: wait before the next try, doubling from the first to the second.
-        behind_s: a frame of a network source that comes so much later than the quickest one is not shown.
-        close_s: ``Capture.close`` waits so long for a source that does not answer, and then leaves it.
+        behind_s: delay against the fastest frame beyond which a frame of a network source is not shown.
+        close_s: time that ``Capture.close`` waits for a source that does not answer.
     """
 
     health: HealthLimits = field(default_factory=HealthLimits)
@@ -39,7 +39,7 @@ class CaptureLimits:
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """A frame as an opened source gives it; see ``LiveFrame``."""
+    """A frame as an opened source returns it; see ``LiveFrame`` for the attributes."""
 
     captured_s: float
     rgb: npt.NDArray[np.uint8]
@@ -48,14 +48,14 @@ class Shot:
 
 @dataclass(frozen=True)
 class CameraContext:
-    """What an opened source needs of its owner.
+    """What a source needs from its owner.
 
     Attributes:
-        limits: see ``CaptureLimits``.
-        stop: set when the source shall end; waits are made on it.
-        drop: told the cause and some detail of each frame or packet that is not given.
-        let_show: waits a little, until the display is done with the frame that was given last. Who makes
-            frames on this machine's own cores makes the next one after that, not at its expense.
+        limits: limits of the source.
+        stop: event that ends the source; waits are made on it.
+        drop: called with cause and detail of each frame or packet that is not returned.
+        let_show: waits briefly until the display has shown the last frame. A source that makes frames on this
+            machine's cores makes the next one after that, so that it does not delay the display.
     """
 
     limits: CaptureLimits
@@ -68,8 +68,8 @@ class CameraError(BadInputError):
     """A source cannot be opened, or has ended.
 
     Args:
-        message: for the log; no password.
-        cause: the same without any name, for the screen.
+        message: message for the log, without passwords.
+        cause: the same without names, for the screen.
     """
 
     def __init__(self, message: str, *, cause: str) -> None:
@@ -78,31 +78,31 @@ class CameraError(BadInputError):
 
 
 class Camera(Protocol):
-    """A source that can be opened again after a failure. All but ``prepare`` runs in the capture thread."""
+    """A source that can be opened again after a failure. Only ``prepare`` runs outside the capture thread."""
 
     def prepare(self) -> None:
-        """Find out what will never work, and make ready what takes time.
+        """Detect permanent failures, and prepare what takes time.
 
         Raises:
-            VmklaError: it will never work.
+            VmklaError: the source can never be read.
         """
 
     def shots(self) -> Iterator[Shot]:
-        """Open it and read until it ends, which a camera does only by a fault.
+        """Open the source and read until it ends, which a camera does only by a fault.
 
         Raises:
-            VmklaError: it cannot be opened or read. Its message holds no password.
+            VmklaError: the source cannot be opened or read. The message holds no password.
         """
 
     def close(self) -> None:
-        """Let go of what ``shots`` opened."""
+        """Close what ``shots`` opened."""
 
     def describe(self) -> dict[str, Any]:
-        """What was opened last: codec, size and the like."""
+        """Describe what was opened last: codec, size, rate."""
 
 
 def stream_facts(stream: Any) -> dict[str, Any]:
-    """What a report says about a stream of PyAV's: codec, pixel format, size and rate."""
+    """Describe a stream of PyAV for the report: codec, pixel format, size and rate."""
     context = stream.codec_context
     rate = exact(stream.average_rate) or exact(stream.guessed_rate)
     return {

@@ -1,4 +1,4 @@
-"""The capture thread: the newest frame of a source, whatever happens to the source."""
+"""The capture thread: read a source and keep its newest frame, whatever happens to the source."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from vmkla.video.media.address import LiveAddress
 
 __all__ = ["Capture", "CaptureCounts", "CaptureLimits", "EventSink"]
 
-_SHOW_S = 0.02  # a display that is slower than this is not waited for
-_DAMAGE_EVENT_S = 1.0  # losses of one cause are told at most so often; all of them are counted
+_SHOW_S = 0.02  # longest wait for the display
+_DAMAGE_EVENT_S = 1.0  # interval of log entries for one cause; each loss is counted
 
 
 class EventSink(Protocol):
-    """Where events go: an ``EventLog``."""
+    """The log of a run: an ``EventLog``."""
 
     def add(self, kind: str, detail: str = "", **facts: Any) -> object:
-        """Log that something happened."""
+        """Log an event."""
 
 
 @dataclass(frozen=True)
 class CaptureCounts:
-    """What became of the frames so far.
+    """Counts of a source's frames.
 
     Attributes:
-        received: frames that the source gave.
-        damaged: of these, the ones in which the decoder concealed missing data.
+        received: number of frames that the source gave.
+        damaged: number of received frames in which the decoder concealed missing data.
         opened: how often the source was opened and gave a frame.
-        dropped: by cause, frames that nobody got. ``not taken``: a newer one came before it was asked
-            for; it is part of ``received``. The others never became frames: ``undecodable`` packets,
-            frames that came so late that they are ``behind``, and ones that are ``too large``.
+        dropped: number of lost frames by cause. ``not taken``: a newer one came before it was taken; it
+            counts as received. The others do not: ``undecodable`` packets, frames that came too late
+            (``behind``), and frames that are ``too large``.
     """
 
     received: int = 0
@@ -50,17 +50,17 @@ class CaptureCounts:
 class Capture:
     """Reads a source in a thread of its own and keeps its newest frame.
 
-    A camera that fails is opened again for as long as the run lasts; a file ends it. Nothing here makes the
-    thread that calls ``take`` wait longer than it says, and ``close`` leaves behind a source that hangs.
+    A camera that fails is opened again while the run lasts; a file ends it. ``take`` never waits longer than
+    its timeout, and ``close`` abandons a source that hangs.
 
     Args:
-        address: see ``parse_address``.
-        events: is told what happens to the source and its signal, without names or addresses.
-        loop: begin a file anew when it ends.
-        limits: see ``CaptureLimits``.
+        address: address of the source, see ``parse_address``.
+        events: log of the source and its signal, without names or addresses.
+        loop: start a file again when it ends.
+        limits: limits of the source.
 
     Attributes:
-        held: while it is set, the source's frames are passed over as if it gave none.
+        held: while true, frames of the source are discarded as if it gave none.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class Capture:
         self._camera = make_camera(address, context, loop=loop)
         self._health = SignalHealth(self.limits.health)
         self._fresh = threading.Condition()
-        self._asked = threading.Event()  # the display has shown what it took, and wants the next one
+        self._asked = threading.Event()  # set when the display waits for the next frame
         self._newest: LiveFrame | None = None
         self._received = self._damaged = self._opened = 0
         self._dropped: Counter[str] = Counter()
-        self._told_s: dict[str, float] = {}
-        self._told_signal = SignalState.LOST
+        self._logged_s: dict[str, float] = {}
+        self._logged_signal = SignalState.LOST
         self._size_hw: tuple[int, int] | None = None
         self._trouble = ""
         self._open = False
@@ -96,16 +96,16 @@ class Capture:
         self._thread = threading.Thread(target=self._run, name="vmkla-capture", daemon=True)
 
     def start(self) -> None:
-        """Begin to read.
+        """Start reading.
 
         Raises:
-            VmklaError: the source can never be read: a file that is no video, OpenCV without GStreamer.
+            VmklaError: the source can never be read: a file that is not a video, OpenCV without GStreamer.
         """
         self._camera.prepare()
         self._thread.start()
 
     def take(self, timeout_s: float) -> LiveFrame | None:
-        """The newest frame that was not taken yet; None when none comes in time or the source has ended."""
+        """Return the newest frame not yet taken; None when none comes in time or the source has ended."""
         with self._fresh:
             if self._newest is None and not self._ended and timeout_s > 0:
                 self._asked.set()
@@ -116,32 +116,32 @@ class Capture:
 
     @property
     def signal(self) -> SignalState:
-        """What the source gives now."""
+        """State of the signal now."""
         return self._health.state(time.monotonic())
 
     @property
     def ended(self) -> bool:
-        """A file came to its end, and its last frame was taken."""
+        """Whether a file has ended and its last frame was taken."""
         return self._ended and self._newest is None
 
     @property
     def error(self) -> VmklaError | None:
-        """Why a file ended before it gave one frame."""
+        """Why a file ended before its first frame; None otherwise."""
         return self._error
 
     @property
     def trouble(self) -> str:
-        """What keeps the source from being read, without names; empty while it gives frames."""
+        """Why the source cannot be read now, without names; empty while it gives frames."""
         return self._trouble
 
     @property
     def counts(self) -> CaptureCounts:
-        """What became of the frames so far."""
+        """Counts of the frames so far."""
         with self._fresh:
             return CaptureCounts(self._received, self._damaged, self._opened, dict(self._dropped))
 
     def describe(self) -> dict[str, Any]:
-        """The source for a report: kind, address without passwords and folders, and what was opened last."""
+        """Describe the source for the report, without passwords and folders."""
         return {
             "kind": self.address.kind,
             "address": self.address.name,
@@ -150,7 +150,7 @@ class Capture:
         }
 
     def close(self) -> None:
-        """End the thread; a source that hangs is left to it, and the process may end all the same."""
+        """End the thread, or abandon it with a source that hangs; the process can end all the same."""
         self._stop.set()
         with self._fresh:
             self._fresh.notify_all()
@@ -173,7 +173,7 @@ class Capture:
             except VmklaError as error:
                 cause, private = _public(error), self._redact(error.message)
                 self._error = error if self._ends and not self._received else None
-            except Exception as error:  # whatever a decoder or driver does, the display goes on
+            except Exception as error:  # whatever a decoder or driver does, the display continues
                 cause, private = f"unexpected {type(error).__name__}", self._redact(str(error))
             self._close_camera()
             if self._stop.is_set():
@@ -198,7 +198,7 @@ class Capture:
             self._opened += 1
             self._events.add("source open", f"{size_hw[1]}x{size_hw[0]}", **self._camera.describe())
         if self._size_hw not in (None, size_hw):
-            self._tell_format(size_hw)
+            self._log_format(size_hw)
         self._size_hw = size_hw
         shot.rgb.flags.writeable = False
         self._health.see(shot.rgb, shot.captured_s)
@@ -219,15 +219,15 @@ class Capture:
             self._dropped[cause] += 1
             count = self._dropped[cause]
         now_s = time.monotonic()
-        if now_s - self._told_s.get(cause, -_DAMAGE_EVENT_S) >= _DAMAGE_EVENT_S:
-            self._told_s[cause] = now_s
+        if now_s - self._logged_s.get(cause, -_DAMAGE_EVENT_S) >= _DAMAGE_EVENT_S:
+            self._logged_s[cause] = now_s
             self._events.add("source drop", cause, cause=self._redact(detail), so_far=count)
 
     def _redact(self, text: str) -> str:
-        """Without passwords, whatever message an address is quoted in."""
+        """Remove passwords from a message that may quote an address."""
         return self.address.redact(text)
 
-    def _tell_format(self, size_hw: tuple[int, int]) -> None:
+    def _log_format(self, size_hw: tuple[int, int]) -> None:
         before = self._size_hw
         assert before is not None
         detail = f"{before[1]}x{before[0]} became {size_hw[1]}x{size_hw[0]}"
@@ -253,13 +253,13 @@ class Capture:
             self._fresh.notify_all()
 
     def _note_signal(self) -> None:
-        """Log a change of the signal, here since a source that hangs cannot do so itself."""
+        """Log a change of the signal; the display thread does it, since a source may hang."""
         state = self.signal
-        if state is not self._told_signal and not self._ended:
-            self._events.add("signal", f"{self._told_signal.value} became {state.value}")
-            self._told_signal = state
+        if state is not self._logged_signal and not self._ended:
+            self._events.add("signal", f"{self._logged_signal.value} became {state.value}")
+            self._logged_signal = state
 
 
 def _public(error: VmklaError) -> str:
-    """A cause without the names that a message holds."""
+    """Return the cause of an error without the names in its message."""
     return error.cause if isinstance(error, CameraError) else "the source cannot be read"

@@ -1,4 +1,4 @@
-"""Is the signal good: frames come, they are not black, and they are not the same one again and again."""
+"""Check the signal: whether frames come, are not black, and are not all the same."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy.typing as npt
 
 from vmkla.video.live.frame import SignalState
 
-_ROWS_STEP = 16  # one row in so many is looked at
+_ROWS_STEP = 16  # one row in so many is checked
 
 
 @dataclass(frozen=True)
 class HealthLimits:
-    """When a signal is not good.
+    """Limits of a good signal.
 
     Attributes:
-        stall_s: without a frame for longer, it is lost.
-        black_s: dark for longer, it is black. One dark frame is a switch, not a state.
-        black_level: no channel of any pixel looked at is brighter, 0 to 255. Black is 16 in video and 0 in
-            RGB; the rest is room for noise. Scopes with the lamp off give about 5, a colon's darkest
-            frames have highlights above 100.
-        frozen_s: frames that are the same to the bit for longer are frozen: a camera's noise differs.
+        stall_s: time without a frame after which the signal is lost.
+        black_s: time of dark frames after which the signal is black; a single one is a switch of the source.
+        black_level: largest value, 0 to 255, of any channel in a dark frame. Black is 16 in video and 0 in
+            RGB; the rest is room for noise. Scopes with the lamp off give about 5, a colon's darkest frames
+            have highlights above 100.
+        frozen_s: time of identical frames after which the signal is frozen: a camera's noise differs.
     """
 
     stall_s: float = 0.5
@@ -32,10 +32,10 @@ class HealthLimits:
 
 
 class SignalHealth:
-    """Follows the frames of one source. ``see`` is one thread's; ``state`` may be asked by any.
+    """Checks the frames of one source. One thread calls ``see``; any thread may call ``state``.
 
     Args:
-        limits: see ``HealthLimits``.
+        limits: limits of a good signal.
     """
 
     def __init__(self, limits: HealthLimits) -> None:
@@ -47,8 +47,13 @@ class SignalHealth:
         self._seen: tuple[float, SignalState] | None = None
 
     def see(self, rgb: npt.NDArray[np.uint8], captured_s: float) -> None:
-        """Take note of a frame: (H, W, 3) uint8, captured at ``captured_s``."""
-        rows = rgb[::_ROWS_STEP].copy()  # together in memory, so that comparing them is quick
+        """Check a frame.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+            captured_s: capture time, seconds of ``time.monotonic()``.
+        """
+        rows = rgb[::_ROWS_STEP].copy()  # contiguous, so that comparing them is fast
         if int(rows.max()) > self._limits.black_level:
             self._dark_since_s = None
         elif self._dark_since_s is None:
@@ -60,12 +65,12 @@ class SignalHealth:
         self._seen = captured_s, self._judge(captured_s)
 
     def lose(self) -> None:
-        """The source is gone: what comes next is not compared with what was before."""
+        """Forget the frames so far, after the source was lost."""
         self._last = self._last_rows = self._seen = None
         self._dark_since_s = self._same_since_s = None
 
     def state(self, now_s: float) -> SignalState:
-        """The signal's state at ``now_s``, seconds of ``time.monotonic()``."""
+        """Return the state of the signal at ``now_s``, seconds of ``time.monotonic()``."""
         seen = self._seen
         if seen is None or now_s - seen[0] > self._limits.stall_s:
             return SignalState.LOST
@@ -74,7 +79,7 @@ class SignalHealth:
     def _same(self, rgb: npt.NDArray[np.uint8], rows: npt.NDArray[np.uint8]) -> bool:
         if self._last is None or self._last_rows is None or self._last.shape != rgb.shape:
             return False
-        # The rows looked at differ in nearly every frame, and only when they do not is all compared.
+        # The checked rows differ in nearly every frame; only when they do not, the whole frame is compared.
         return np.array_equal(rows, self._last_rows) and np.array_equal(rgb, self._last)
 
     def _judge(self, now_s: float) -> SignalState:

@@ -1,4 +1,4 @@
-"""Cameras that OpenCV opens: V4L2 devices (USB cameras, HDMI and SDI grabbers) and GStreamer pipelines."""
+"""Cameras through OpenCV: V4L2 devices (USB cameras, HDMI and SDI grabbers) and GStreamer pipelines."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ _DEFAULT_FPS = 30.0
 
 
 class OpenCvCamera:
-    """A camera behind ``cv2.VideoCapture``.
+    """A camera read by ``cv2.VideoCapture``.
 
-    A V4L2 device is asked for a size, rate and format; the driver takes the nearest that it has, and the
-    report says which. OpenCV waits at most ten seconds for a device that gives nothing; then it is opened
-    anew.
+    A V4L2 device is asked for a size, rate and format; the driver chooses the nearest that it has, which the
+    report states. OpenCV waits at most ten seconds for a device that gives nothing; then it is opened again.
 
     Args:
-        address: of kind ``v4l2`` or ``gst``.
-        context: see ``CameraContext``.
-        backend: OpenCV's number of the reader; None takes the one that belongs to the address.
+        address: address of kind ``v4l2`` or ``gst``.
+        context: what the source needs from its owner.
+        backend: OpenCV's number of the reader; None uses the one for the address.
     """
 
     def __init__(self, address: LiveAddress, context: CameraContext, *, backend: int | None = None) -> None:
@@ -39,7 +38,7 @@ class OpenCvCamera:
         self._facts: dict[str, Any] = {}
 
     def prepare(self) -> None:
-        """See that OpenCV has what it takes; a device may be plugged in later."""
+        """Check that OpenCV can read such a source; a device may be plugged in later."""
         if self._address.kind == "gst" and not has_gstreamer():
             raise MissingDependencyError(
                 f"the source {self._address} needs OpenCV built with GStreamer, and this OpenCV "
@@ -49,7 +48,7 @@ class OpenCvCamera:
             )
 
     def shots(self) -> Iterator[Shot]:
-        """Frames as they come; see ``Camera.shots``."""
+        """Yield frames as they come; see ``Camera.shots``."""
         device = self._device = self._open()
         while not self._context.stop.is_set():
             if not device.grab():
@@ -69,20 +68,20 @@ class OpenCvCamera:
             device.release()
 
     def describe(self) -> dict[str, Any]:
-        """What the driver gives: codec, size and rate."""
+        """Describe what the driver gives: codec, size and rate."""
         return dict(self._facts)
 
     def _open(self) -> cv2.VideoCapture:
         if self._address.kind == "v4l2" and not os.path.exists(self._address.target):
             raise CameraError(f"there is no device {self._address}", cause="the device is not there")
-        if self._address.kind == "gst":  # what OpenCV logs on stderr quotes the pipeline, passwords and all
+        if self._address.kind == "gst":  # OpenCV's log on stderr would quote the pipeline with its passwords
             cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         device = cv2.VideoCapture()
         self._device = device
         if not device.open(self._address.target, self._backend_number(), self._wishes()):
             raise CameraError(
-                f"OpenCV cannot open {self._address}: it is no camera, is in use, or may not be read by this "
-                "user",
+                f"OpenCV cannot open {self._address}: it is not a camera, is in use, or may not be read by "
+                "this user",
                 cause="the device cannot be opened",
             )
         self._facts = {
@@ -101,7 +100,7 @@ class OpenCvCamera:
         return cv2.CAP_V4L2 if self._address.kind == "v4l2" else cv2.CAP_GSTREAMER
 
     def _wishes(self) -> list[int]:
-        """Pairs of property and value, the format first: sizes and rates depend on it."""
+        """Return pairs of property and value, the format first, since sizes and rates depend on it."""
         if self._address.kind != "v4l2" or self._backend is not None:
             return []
         width, height = self._address.size_wh or _DEFAULT_SIZE_WH
@@ -120,7 +119,7 @@ class OpenCvCamera:
 
 
 def has_gstreamer() -> bool:
-    """Whether this OpenCV can open GStreamer pipelines."""
+    """Check whether this OpenCV can open GStreamer pipelines."""
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
 
 

@@ -1,4 +1,4 @@
-"""Which camera is behind which address."""
+"""Create the camera for an address."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from vmkla.video.media.address import LiveAddress
 
 
 def make_camera(address: LiveAddress, context: CameraContext, *, loop: bool = False) -> Camera:
-    """The camera behind an address, not yet opened.
+    """Create the camera for an address, without opening it.
 
     Args:
-        address: see ``parse_address``.
-        context: see ``CameraContext``.
-        loop: a file begins anew when it ends.
+        address: address of the source.
+        context: what the source needs from its owner.
+        loop: start a file again when it ends.
     """
     if address.kind == "file":
         from vmkla.video.live.sources.playback import FileCamera

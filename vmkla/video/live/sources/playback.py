@@ -1,4 +1,4 @@
-"""Stand-ins for a camera: a video file at its own speed, and a rendered clip."""
+"""Files and rendered clips in place of a camera, at their own speed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from vmkla.video.media.errors import reading_errors
 from vmkla.video.media.rgb import RgbConverter
 from vmkla.video.media.streams import OpenVideo
 
-_LATE_S = 0.5  # a player so late (its process was stopped) does not hurry after the time that is gone
-_RENDERED_PX = 480 * 360  # a frame of this size takes about 45 ms to render; larger ones are enlarged
+_LATE_S = 0.5  # delay beyond which playing continues without catching up: the process was stopped
+_RENDERED_PX = 480 * 360  # takes about 45 ms to render; larger frames are enlarged from this size
 
 
 class Pace:
-    """Waits until a frame of a file is due, on the monotonic clock.
+    """Waits until a frame of a file is due, by the monotonic clock.
 
     Args:
-        stop: ends a wait.
+        stop: event that ends a wait.
     """
 
     def __init__(self, stop: Event) -> None:
@@ -39,8 +39,10 @@ class Pace:
     def wait(self, position_s: float) -> float:
         """Wait until a position of the file is due.
 
+        Args:
+            position_s: position in the file, seconds.
         Returns:
-            The time after it, seconds of ``time.monotonic()``.
+            The time after the wait, seconds of ``time.monotonic()``.
         """
         now_s = time.monotonic()
         if self._origin_s is None or now_s - self._origin_s - position_s > _LATE_S:
@@ -52,14 +54,14 @@ class Pace:
 
 
 class FileCamera:
-    """A video file, paced by its timestamps.
+    """A video file, played by its time stamps.
 
-    In a loop it is opened anew each time, so a file that was replaced is seen at the next beginning.
+    In a loop the file is opened again each time, so a replaced file is read at the next start.
 
     Args:
-        address: of the file.
-        context: see ``CameraContext``.
-        loop: begin anew when it ends.
+        address: address of the file.
+        context: what the source needs from its owner.
+        loop: start again when the file ends.
     """
 
     def __init__(self, address: LiveAddress, context: CameraContext, *, loop: bool) -> None:
@@ -70,18 +72,18 @@ class FileCamera:
         self._facts: dict[str, Any] = {}
 
     def prepare(self) -> None:
-        """Open it once, to see that it holds a video."""
+        """Open the file once, to check that it holds a video."""
         self._open()
         self.close()
 
     def shots(self) -> Iterator[Shot]:
-        """Frames when they are due; see ``Camera.shots``."""
+        """Yield frames when they are due; see ``Camera.shots``."""
         pace = Pace(self._context.stop)
         begin_s = 0.0
         while True:
             video = self._open()
             length_s = 0.0
-            # Made while the frame before it is on the screen: a camera's are whole when they come.
+            # Decoded while the previous frame is on the screen: a camera's frames come complete.
             for decoded, position_s, end_s in self._placed(video):
                 length_s = end_s
                 with reading_errors(video.described("its pixels cannot be converted")):
@@ -105,7 +107,7 @@ class FileCamera:
             video.close()
 
     def describe(self) -> dict[str, Any]:
-        """Codec, size, rate and track."""
+        """Describe codec, size, rate and track."""
         return dict(self._facts)
 
     def _open(self) -> OpenVideo:
@@ -119,7 +121,7 @@ class FileCamera:
         return video
 
     def _placed(self, video: OpenVideo) -> Iterator[tuple[Any, float, float]]:
-        """Decoded frames with their place and the length of the file up to their end, seconds."""
+        """Yield decoded frames with the positions of their start and end in the file, seconds."""
         timeline = video.timeline()
         first = None
         frames = video.frames(self._lose)
@@ -133,14 +135,14 @@ class FileCamera:
 
 
 class SampleCamera:
-    """The rendered clip as a camera that never ends: forward, then backward, so that it has no cut.
+    """The rendered clip as an endless camera, played forward and backward so that it has no cut.
 
-    It is rendered before the first frame; above 480x360 it is rendered smaller and enlarged, since a
-    frame of 1920x1080 would take near a second.
+    It is rendered before the first frame; above 480x360 it is rendered smaller and enlarged, since a frame of
+    1920x1080 would take nearly a second.
 
     Args:
-        address: with the options ``seed``, ``size``, ``fps`` and ``seconds`` (of rendered frames).
-        context: see ``CameraContext``.
+        address: address with the options ``seed``, ``size``, ``fps`` and ``seconds`` (of rendered frames).
+        context: what the source needs from its owner.
     """
 
     def __init__(self, address: LiveAddress, context: CameraContext) -> None:
@@ -160,7 +162,7 @@ class SampleCamera:
         shrink = min(1.0, (_RENDERED_PX / (self._width * self._height)) ** 0.5)
         height, width = max(32, round(self._height * shrink)), max(32, round(self._width * shrink))
         if shrink == 1.0:
-            height, width = self._height, self._width  # too small a size is the scene's to refuse
+            height, width = self._height, self._width  # Scene rejects a size that is too small
         scene = Scene(self._seed, height, width)
         size_wh = (self._width, self._height)
         step = max(1.0, FPS / self._fps)  # above the clip's own rate the camera moves faster
@@ -171,7 +173,7 @@ class SampleCamera:
             self._frames.append(rgb)
 
     def shots(self) -> Iterator[Shot]:
-        """Frames when they are due; see ``Camera.shots``."""
+        """Yield frames when they are due; see ``Camera.shots``."""
         pace = Pace(self._context.stop)
         number = 0
         while True:
@@ -184,10 +186,10 @@ class SampleCamera:
             number += 1
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def describe(self) -> dict[str, Any]:
-        """Size, rate and seed."""
+        """Describe size, rate and seed."""
         return {
             "codec": "rendered",
             "size_wh": [self._width, self._height],
@@ -196,6 +198,6 @@ class SampleCamera:
         }
 
     def _place(self, number: int) -> int:
-        """0 1 2 3 2 1 0 1 ...: no frame twice in a row."""
+        """Return 0 1 2 3 2 1 0 1 ...: no frame twice in a row."""
         position = number % (2 * self._count - 2)
         return min(position, 2 * self._count - 2 - position)

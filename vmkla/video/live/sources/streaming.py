@@ -1,4 +1,4 @@
-"""Streams that come when they come: RTSP cameras, and a named pipe that stands in for one."""
+"""Streams that are read as they come: RTSP cameras and named pipes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from vmkla.video.media.streams import FORMATS, LENIENT_METADATA
 from vmkla.video.media.tracks import choose_track, list_tracks
 
 _POLL_S = 0.1
-_DRIFT = 1e-3  # the camera's clock and this one may part by so much, seconds per second
-# Nothing is kept back: the demuxer buffers no packets, and looks at little before it believes a stream.
+_DRIFT = 1e-3  # largest drift between the camera's clock and this one, seconds per second
+# Low delay: the demuxer buffers no packets and probes little of the stream.
 _LOW_DELAY = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "200000", "analyzeduration": "200000"}
-_PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto"  # a camera cannot send the reader on to a file
+_PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto"  # a camera cannot redirect the reader to a file
 
 
 class PipeFile:
-    """A named pipe as a file for PyAV. It can be read before there is a writer, and be told to stop.
+    """A named pipe as a file for PyAV, which can be read before there is a writer, and stopped.
 
     Args:
-        path: of the pipe.
-        stop: ends a read, which then looks like the end of the file.
+        path: path of the pipe.
+        stop: event that ends a read, which then looks like the end of the file.
     Raises:
-        CameraError: there is no such pipe.
+        CameraError: the pipe does not exist.
     """
 
     def __init__(self, path: str, stop: Event) -> None:
@@ -49,7 +49,7 @@ class PipeFile:
         self._poll.register(self._descriptor, select.POLLIN)
 
     def read(self, size: int = -1) -> bytes:
-        """At most ``size`` bytes as soon as there are any; none when the writer has gone."""
+        """Return at most ``size`` bytes once there are any; none after the writer has closed the pipe."""
         while not self._stop.is_set():
             if self._poll.poll(_POLL_S * 1000):
                 try:
@@ -66,10 +66,10 @@ class PipeFile:
 
 
 class Backlog:
-    """How far the frames of a stream have fallen behind the quickest of them.
+    """Measures how far the frames of a stream have fallen behind the fastest of them.
 
-    The camera's clock is not this machine's, so a delay is not known, but its growth is: bytes that wait in
-    a socket after a stall, a decoder that is too slow.
+    The camera's clock is not this machine's, so the delay itself is unknown, but its growth is known: bytes
+    that wait in a socket after a stall, or a decoder that is too slow.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,12 @@ class Backlog:
         self._last_s = 0.0
 
     def behind_s(self, position_s: float, arrived_s: float) -> float:
-        """How much later than the quickest a frame came that its camera placed at ``position_s``."""
+        """Return the delay of a frame against the fastest one, seconds.
+
+        Args:
+            position_s: time of the frame by the camera's clock, seconds.
+            arrived_s: time of arrival by this machine's clock, seconds.
+        """
         lag_s = arrived_s - position_s
         if self._least_s is None or abs(lag_s - self._least_s) > 60:  # the camera set its clock
             self._least_s = lag_s
@@ -88,11 +93,11 @@ class Backlog:
 
 
 class StreamCamera:
-    """A stream that PyAV reads as it comes: each frame is given as soon as it is decoded.
+    """A stream that PyAV reads as it comes; each frame is returned as soon as it is decoded.
 
     Args:
-        address: of kind ``rtsp`` or ``pipe``.
-        context: see ``CameraContext``.
+        address: address of kind ``rtsp`` or ``pipe``.
+        context: what the source needs from its owner.
     """
 
     def __init__(self, address: LiveAddress, context: CameraContext) -> None:
@@ -103,7 +108,7 @@ class StreamCamera:
         self._facts: dict[str, Any] = {}
 
     def prepare(self) -> None:
-        """See that a pipe is one; a camera may come later."""
+        """Check that a pipe is a pipe; a camera may appear later."""
         if self._address.kind != "pipe":
             return
         try:
@@ -111,14 +116,14 @@ class StreamCamera:
         except OSError as error:
             raise BadInputError(f"{self._address} cannot be read: {error.strerror or error}") from error
         if not is_pipe:
-            raise BadInputError(f"{self._address} is no named pipe any more")
+            raise BadInputError(f"{self._address} is not a named pipe any more")
 
     def shots(self) -> Iterator[Shot]:
-        """Frames as they come; see ``Camera.shots``."""
+        """Yield frames as they come; see ``Camera.shots``."""
         try:
             yield from self._shots()
         except av.error.FFmpegError as error:
-            # The text of FFmpeg's own error quotes the address, password and all; its reason does not.
+            # FFmpeg's error text quotes the address with its password; its reason does not.
             cause = reason(error)
             raise CameraError(f"{self._address}: {cause}", cause=cause) from None
 
@@ -134,7 +139,7 @@ class StreamCamera:
                 pipe.close()
 
     def describe(self) -> dict[str, Any]:
-        """Codec, size and rate."""
+        """Describe codec, size and rate."""
         return dict(self._facts)
 
     def _shots(self) -> Iterator[Shot]:
@@ -142,7 +147,7 @@ class StreamCamera:
         tracks = list_tracks(self._container)
         shown, container_format = self._address.shown, self._container.format.name
         stream = choose_track(tracks, shown, container_format=container_format).stream
-        # Frame threads would hold back one frame each.
+        # Frame threads would each delay the video by a frame.
         stream.thread_type = "SLICE"
         stream.codec_context.thread_count = codec_threads(2)
         self._facts = stream_facts(stream)
@@ -168,15 +173,14 @@ class StreamCamera:
         limits = self._context.limits
         if self._address.kind == "pipe":
             self._pipe = PipeFile(self._address.target, self._context.stop)
-            # A frame at a time: what FFmpeg asks for is what it waits for.
-            # What comes through it can be anything: a playlist would make FFmpeg open files and addresses.
+            # The format list keeps a playlist in the pipe from making FFmpeg open files and addresses.
             options = {**_LOW_DELAY, "format_whitelist": FORMATS, "protocol_whitelist": "file"}
             return av.open(self._pipe, options=options, **LENIENT_METADATA)
         options = {
             **_LOW_DELAY,
             "rtsp_transport": self._address.options.get("transport", "tcp"),
             "allowed_media_types": "video",
-            "max_delay": "100000",  # UDP: wait at most 0.1 s for a packet that was overtaken
+            "max_delay": "100000",  # UDP: wait at most 0.1 s for a packet that came out of order
             "timeout": str(round(limits.read_s * 1e6)),
             "protocol_whitelist": _PROTOCOLS,
             "format_whitelist": "rtsp,rtp,sdp,mpegts",
@@ -192,7 +196,7 @@ class StreamCamera:
             return []
 
     def _is_behind(self, decoded: Any, backlog: Backlog, now_s: float) -> bool:
-        # A pipe is no clock: what writes it may be as slow as it likes.
+        # A pipe has no clock: its writer may be slow.
         if self._address.kind != "rtsp" or decoded.pts is None or decoded.time_base is None:
             return False
         position_s = float(decoded.pts * decoded.time_base)
