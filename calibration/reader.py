@@ -25,6 +25,7 @@ from vmkla.segment.preprocess import PreprocessSpec, view
 from vmkla.video.media.frames import Problem
 from vmkla.video.media.images import read_image
 from vmkla.video.media.naming import name_source
+from vmkla.video.media.options import ReadOptions
 from vmkla.video.media.sources import ImageSource, Source, open_source
 
 MIN_FRAMES = 32
@@ -264,7 +265,8 @@ class _Reader:
             raise UsageError(f"masks are declared, and {text} has none", hint="Leave the flag out.")
         with given_names([text], "the data").in_errors() if self._anonymous else contextlib.nullcontext():
             named = name_source(
-                open_source(text, max_megapixels=self._reading.max_megapixels), anonymous=self._anonymous
+                open_source(text, ReadOptions(max_megapixels=self._reading.max_megapixels)),
+                anonymous=self._anonymous,
             )
         source: Source = named.source
         self.shown = self.shown.also(named.names)

@@ -53,6 +53,7 @@ def explain(
     from vmkla.names import given_names
     from vmkla.video.file.outputs import OVERLAY_FOLDER
     from vmkla.video.media.naming import name_source
+    from vmkla.video.media.options import ReadOptions
     from vmkla.video.media.sources import ImageSource, open_source
 
     names = block or (["3"] if against else ["2", "3"])
@@ -64,7 +65,9 @@ def explain(
     check_max_megapixels(max_megapixels)
     with run_folder(out, Path("runs/explain") / first.stem, again=exist_ok) as folder:
         with given_names([source]).in_errors() if anonymous else contextlib.nullcontext():
-            found = open_source(source, exclude=[folder / OVERLAY_FOLDER], max_megapixels=max_megapixels)
+            found = open_source(
+                source, ReadOptions(max_megapixels=max_megapixels), exclude=[folder / OVERLAY_FOLDER]
+            )
             if not isinstance(found, ImageSource):
                 raise BadInputError(
                     f"{source} is a video, expected images", hint="Write its frames as images first."

@@ -253,14 +253,7 @@ def infer(
             # Earlier runs are no part of a source that they lie in; one of them may be the source itself.
             inside = RUNS.resolve() in (Path(spec).resolve(), *Path(spec).resolve().parents)
             exclude = search_exclusions(out) if out is not None else [] if inside else [RUNS]
-            found = open_source(
-                spec,
-                exclude=exclude,
-                track=track,
-                deinterlace=deinterlace.value,
-                max_megapixels=max_megapixels,
-            )
-            what = name_source(found, anonymous=True)
+            what = name_source(open_source(spec, options.reading, exclude=exclude), anonymous=True)
     name = _name_of(spec) if isinstance(what, str) else what.label
     with run_folder(out, RUNS / name, again=resume or exist_ok) as out_dir:
         options = dataclasses.replace(options, out_dir=out_dir)

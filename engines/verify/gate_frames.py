@@ -55,9 +55,10 @@ def _source_frames(
     source: str, spec: PreprocessSpec, max_megapixels: float, say: Callable[[str], None]
 ) -> npt.NDArray[np.uint8]:
     """Frames of a source, spread over it."""
+    from vmkla.video.media.options import ReadOptions
     from vmkla.video.media.sources import open_source
 
-    opened = open_source(source, max_megapixels=max_megapixels)
+    opened = open_source(source, ReadOptions(max_megapixels=max_megapixels))
     step = max(1, -(-(opened.total or 1) // SOURCE_FRAMES))
     prepared: list[npt.NDArray[np.uint8]] = []
     for index, frame in enumerate(opened.frames()):

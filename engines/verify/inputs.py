@@ -12,6 +12,7 @@ from vmkla.limits import MAX_MEGAPIXELS, check_unreadable
 from vmkla.names import Names
 from vmkla.video.media.images import read_image
 from vmkla.video.media.naming import name_source
+from vmkla.video.media.options import ReadOptions
 from vmkla.video.media.sources import ImageItem, ImageSource, open_source
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def unlabelled_inputs(
     Raises:
         BadInputError: there is nothing of the kind.
     """
-    named = name_source(open_source(what, max_megapixels=max_megapixels), anonymous=anonymous)
+    named = name_source(open_source(what, ReadOptions(max_megapixels=max_megapixels)), anonymous=anonymous)
     source = named.source
     if isinstance(source, ImageSource):
         items = source.items[::stride]

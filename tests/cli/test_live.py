@@ -81,7 +81,7 @@ def test_a_live_flag_at_its_default_value_is_still_of_live_mode(
 @pytest.mark.parametrize(
     ("source", "model", "status", "message"),
     [
-        ("http://127.0.0.1/x", "nano", 2, "no live source"),
+        ("http://127.0.0.1/x", "nano", 2, "not a live source"),
         ("missing.mp4", "nano", 3, "missing.mp4"),
         (SAMPLE, "nanoo", 3, "nanoo"),
         (SAMPLE, "gone.onnx", 3, "gone.onnx"),

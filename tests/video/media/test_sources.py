@@ -15,6 +15,7 @@ import pytest
 from tests.video.media.small_images import stating, write_irregular
 from vmkla.errors import BadInputError, UsageError
 from vmkla.video.media.decoding import VideoSource
+from vmkla.video.media.options import ReadOptions
 from vmkla.video.media.sources import ImageSource, open_source
 
 
@@ -179,9 +180,9 @@ class TestFolder:
         source = open_source(tmp_path)
         assert [frame.name for frame in source.frames()] == ["a.png"]
         assert "400 megapixels), expected at most 150" in source.problems[0].what
-        assert list(open_source(tmp_path / "a.png", max_megapixels=0.000192).frames())
+        assert list(open_source(tmp_path / "a.png", ReadOptions(max_megapixels=0.000192)).frames())
         with pytest.raises(BadInputError, match="expected at most 0.00019 megapixels"):
-            list(open_source(tmp_path / "a.png", max_megapixels=0.00019).frames())
+            list(open_source(tmp_path / "a.png", ReadOptions(max_megapixels=0.00019)).frames())
 
     def test_a_file_larger_than_any_image_is_not_read(self, tmp_path: Path) -> None:
         with open(put_image(tmp_path / "a.png"), "ab") as file:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from vmkla.errors import UsageError
-from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
+from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.segment.overlay import OverlayStyle
 from vmkla.segment.preprocess import Rect
-from vmkla.video.media.interlace import Deinterlace, check_deinterlace
+from vmkla.video.media.interlace import Deinterlace
+from vmkla.video.media.options import ReadOptions
 from vmkla.video.option_checks import check_detection, check_drawing
 
 ImageFormat = Literal["png", "jpg"]
@@ -58,13 +59,17 @@ class SegmentOptions:
         check_drawing(self.overlay, self.alpha)
         if self.stride < 1:
             raise UsageError(f"stride is {self.stride}, expected at least 1 (every frame)")
-        check_deinterlace(self.deinterlace)
-        check_max_megapixels(self.max_megapixels)
+        ReadOptions(self.track, self.deinterlace, self.max_megapixels)  # raises UsageError
         if self.image_format not in get_args(ImageFormat):
             raise UsageError(
                 f"the image format {self.image_format!r} is not known",
                 hint=f"Choose one of: {', '.join(get_args(ImageFormat))}",
             )
+
+    @property
+    def reading(self) -> ReadOptions:
+        """Options of reading the source."""
+        return ReadOptions(self.track, self.deinterlace, self.max_megapixels)
 
 
 @dataclass(frozen=True)

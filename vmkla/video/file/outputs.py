@@ -12,8 +12,9 @@ from vmkla.bounded import MalformedError, parse_json, parse_names, read_file
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
 from vmkla.files import output_errors, write_atomically
 from vmkla.folders import RESERVE
+from vmkla.video.file.plan import Plan
 from vmkla.video.media.sinks import DiskReserve, JsonlSink, partial_rows, to_json
-from vmkla.video.media.sources import ImageItem
+from vmkla.video.media.sources import ImageItem, ImageSource
 
 OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER = "overlay.mp4", "overlay", "masks"
 ROWS, REPORT, SETTINGS = "frames.jsonl", "report.json", ".settings.json"
@@ -113,36 +114,26 @@ def check_image_names(items: Collection[ImageItem], out_dir: Path, *, suffix: st
             )
 
 
-def open_outputs(
-    out_dir: Path,
-    settings: dict[str, Any],
-    *,
-    images: Collection[ImageItem] | None,
-    resume: bool,
-    exist_ok: bool,
-    save_masks: bool,
-) -> OutputFolder:
-    """Begin the outputs of a run.
+def open_outputs(plan: Plan) -> OutputFolder:
+    """Open the outputs of a run, in a folder that it has locked.
 
     Args:
-        out_dir: the folder, which this run has locked.
-        settings: everything that decides what the outputs hold; an interrupted run goes on only with
-            equal ones.
-        images: the source's images; None for a video.
-        resume: keep what an interrupted run over images finished.
-        exist_ok: remove the outputs of an earlier run first.
-        save_masks: masks are among the outputs.
+        plan: the run; an interrupted one is continued only with equal settings.
     Raises:
         UsageError: there are outputs already, ``exist_ok`` is not set, and they are not to be continued
             or not of a run over images.
         ArtefactMismatchError: the interrupted run had other settings.
         BadInputError: the folder cannot be written to.
     """
+    options, source = plan.options, plan.named.source
+    out_dir = options.out_dir
+    settings = {**plan.settings, "source": plan.named.place}
+    images = source.items if isinstance(source, ImageSource) else None
     kept: dict[str, Row] = {}
     taken = [name for name in _TAKEN if (out_dir / name).exists()]
-    if resume and (out_dir / SETTINGS).exists():
-        kept = _kept_rows(out_dir, settings, images or (), save_masks)
-    elif taken and not exist_ok:
+    if options.resume and (out_dir / SETTINGS).exists():
+        kept = _kept_rows(out_dir, settings, images or (), options.save_masks)
+    elif taken and not options.exist_ok:
         raise UsageError(
             f"{out_dir} holds outputs already: {', '.join(taken)}",
             hint="Give another folder (--out DIR), or add --exist-ok to replace them.",

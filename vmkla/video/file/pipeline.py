@@ -13,18 +13,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from vmkla import __version__
 from vmkla.errors import BadInputError, UsageError
 from vmkla.folders import locked_folder
-from vmkla.runner import Runner, check_one_by_one, model_warnings
-from vmkla.segment.preprocess import PreprocessSpec
+from vmkla.runner import Runner, check_one_by_one
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.file.options import Progress, SegmentOptions
 from vmkla.video.file.outputs import OVERLAY_VIDEO, WHOLE, check_image_names, open_outputs, search_exclusions
+from vmkla.video.file.plan import make_plan
 from vmkla.video.file.report import SegmentReport
-from vmkla.video.file.run import Plan, Run
-from vmkla.video.file.view import Views
-from vmkla.video.media.decoding import VideoSource
+from vmkla.video.file.run import Run
 from vmkla.video.media.naming import NamedSource, name_source
 from vmkla.video.media.sources import ImageSource, open_source
 
@@ -66,13 +63,7 @@ def segment(
     if isinstance(source_spec, NamedSource):
         named = source_spec
     else:
-        found = open_source(
-            source_spec,
-            exclude=search_exclusions(options.out_dir),
-            track=options.track,
-            deinterlace=options.deinterlace,
-            max_megapixels=options.max_megapixels,
-        )
+        found = open_source(source_spec, options.reading, exclude=search_exclusions(options.out_dir))
         named = name_source(found, anonymous=options.anonymous)
     with named.names.in_errors() if named.anonymous else contextlib.nullcontext():
         return _segment(runner, named, options, progress, cancel or Cancellation())
@@ -102,44 +93,6 @@ def _segment(
         raise BadInputError(
             f"the output would replace the input {source.path}", hint="Give another folder: --out DIR"
         )
-    plan = _plan(runner, named, options)
+    plan = make_plan(runner, named, options)
     with locked_folder(options.out_dir, WHOLE):
-        outputs = open_outputs(
-            options.out_dir,
-            {**plan.settings, "source": named.place},
-            images=source.items if isinstance(source, ImageSource) else None,
-            resume=options.resume,
-            exist_ok=options.exist_ok,
-            save_masks=options.save_masks,
-        )
-        return Run(runner, source, options, plan, outputs).go(progress, cancel)
-
-
-def _plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Plan:
-    source = named.source
-    metadata = runner.spec.metadata
-    roi = metadata.preprocess.roi if options.roi is None else options.roi
-    point = runner.spec.point_at(options.threshold)
-    warnings = model_warnings(runner)
-    views = Views.of_source(source, roi)
-    if views.searched_in_vain:
-        warnings.append(
-            f"the first {views.searched_in_vain} frames show no field of view; frames are taken whole"
-        )
-        roi = "none"
-    settings = {
-        "vmkla_version": __version__,
-        "model_sha256": runner.spec.sha256,
-        "threshold": point.threshold,
-        "overlay": options.overlay,
-        "alpha": options.alpha,
-        "save_masks": options.save_masks,
-        "stride": options.stride,
-        "image_format": options.image_format,
-        "roi": roi if isinstance(roi, str) else list(roi),
-        "anonymous": options.anonymous,
-    }
-    if isinstance(source, VideoSource):
-        settings |= {"track": source.track.number, "deinterlace": options.deinterlace}
-    spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)
-    return Plan(spec, point, views, settings, tuple(warnings), named)
+        return Run(runner, plan, open_outputs(plan)).go(progress, cancel)

@@ -13,20 +13,18 @@ from typing import Any, Literal
 
 from vmkla.errors import DegradedError, StoppedError, VmklaError
 from vmkla.runner import Runner, describe_model, describe_runtime
-from vmkla.segment.operating_point import OperatingPoint
-from vmkla.segment.preprocess import PreprocessSpec, Rect
+from vmkla.segment.preprocess import Rect
 from vmkla.segment.steps import check, infer, view
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.channel import Channel, ChannelClosedError
-from vmkla.video.file.options import Progress, SegmentOptions
+from vmkla.video.file.options import Progress
 from vmkla.video.file.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, REPORT, ROWS, OutputFolder
+from vmkla.video.file.plan import Plan
 from vmkla.video.file.report import FileHash, Outcome, SegmentReport
-from vmkla.video.file.view import Views
 from vmkla.video.file.writer import FrameWriter, Inferred, Kept
 from vmkla.video.latency import Stopwatch
 from vmkla.video.media.decoding import VideoSource, how_often
 from vmkla.video.media.frames import Frame, Problem, Source
-from vmkla.video.media.naming import NamedSource
 from vmkla.video.media.sources import ImageItem, ImageSource
 
 _QUEUE_FRAMES = 3
@@ -34,38 +32,18 @@ _DECODER_JOIN_S, _DECODER_JOIN_CANCELLED_S = 10.0, 0.2
 """How long the decoder may take to close its file. Whoever stops a run does not wait for a large image."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is settled before the first frame."""
-
-    spec: PreprocessSpec
-    point: OperatingPoint
-    views: Views
-    settings: dict[str, Any]
-    warnings: tuple[str, ...]
-    named: NamedSource
-
-
 class Run:
     """One run, from the first frame to the report."""
 
-    def __init__(
-        self, runner: Runner, source: Source, options: SegmentOptions, plan: Plan, outputs: OutputFolder
-    ) -> None:
+    def __init__(self, runner: Runner, plan: Plan, outputs: OutputFolder) -> None:
         self._runner = runner
-        self._source = source
-        self._options = options
         self._plan = plan
+        self._source = plan.named.source
+        self._options = plan.options
         self._outputs = outputs
         self._decoded: Channel[_Decoded | Kept] = Channel(_QUEUE_FRAMES)
         self._inferred: Channel[Inferred | Kept] = Channel(_QUEUE_FRAMES)
-        self._writer = FrameWriter(
-            self._inferred,
-            outputs,
-            options,
-            point=plan.point,
-            multi_class=runner.spec.num_classes > 1,
-        )
+        self._writer = FrameWriter(self._inferred, outputs, plan)
         self._wall_s = 0.0
 
     def go(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> SegmentReport:

@@ -13,13 +13,12 @@ import numpy.typing as npt
 
 from vmkla.files import output_errors
 from vmkla.segment.findings import Findings, find
-from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.overlay import draw
 from vmkla.segment.preprocess import Rect
 from vmkla.video.channel import Channel, ChannelClosedError
 from vmkla.video.file.letterbox import letterbox
-from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, OutputFolder
+from vmkla.video.file.plan import Plan
 from vmkla.video.file.report import Counts, Latencies
 from vmkla.video.latency import Stopwatch
 from vmkla.video.media.frames import Frame, VideoTraits
@@ -65,25 +64,20 @@ class FrameWriter:
     Args:
         channel: where frames come from; closed when writing fails.
         outputs: the folder.
-        options: what to draw and write.
-        point: the rule by which a region counts.
-        multi_class: boxes carry their class.
+        plan: what to draw and write.
     """
 
     def __init__(
         self,
         channel: Channel[Inferred | Kept],
         outputs: OutputFolder,
-        options: SegmentOptions,
-        *,
-        point: OperatingPoint,
-        multi_class: bool,
+        plan: Plan,
     ) -> None:
         self._channel = channel
         self._outputs = outputs
-        self._options = options
-        self._point = point
-        self._multi_class = multi_class
+        self._options = plan.options
+        self._point = plan.point
+        self._multi_class = plan.multi_class
         self._thread = threading.Thread(target=self._run, name="vmkla-write", daemon=True)
         self.counts = Counts()
         self.latencies = Latencies()

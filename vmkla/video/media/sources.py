@@ -20,7 +20,7 @@ from vmkla.video.media.address import is_address, is_live_address, parse_address
 from vmkla.video.media.decoding import VideoSource
 from vmkla.video.media.frames import Frame, Problem, Source, VideoTraits
 from vmkla.video.media.images import IMAGE_SUFFIXES, decode_image, looks_like_image, read_bytes
-from vmkla.video.media.interlace import Deinterlace
+from vmkla.video.media.options import ReadOptions
 
 __all__ = [
     "Frame",
@@ -135,12 +135,7 @@ class ImageSource:
 
 
 def open_source(
-    spec: str | Path,
-    *,
-    exclude: Collection[Path] = (),
-    track: int | None = None,
-    deinterlace: Deinterlace = "auto",
-    max_megapixels: float = MAX_MEGAPIXELS,
+    spec: str | Path, reading: ReadOptions | None = None, *, exclude: Collection[Path] = ()
 ) -> Source:
     """Find out what a user's word for a source means.
 
@@ -150,27 +145,21 @@ def open_source(
     Args:
         spec: a video, an image, a folder (searched recursively by file suffix; hidden files and folders
             are left out) or a glob of images (``**`` crosses folders).
-        exclude: folders that are left out of a search: the run's own output.
-        track, deinterlace: how a video is read, see ``VideoSource``.
-        max_megapixels: larger images and frames are not decoded.
+        reading: options of reading; None uses the defaults.
+        exclude: folders that are left out of a search, such as the run's own output.
     Raises:
         UsageError: a live source, or another address; a video track of images.
         BadInputError: it is missing, unreadable (a folder: any part of it), or holds no image.
     """
     text = str(spec)
-    source = _open(text, exclude, track, deinterlace, max_megapixels)
-    if track is not None and isinstance(source, ImageSource):
-        raise UsageError(f"video track {track} was asked for, but {text} is images, no video")
+    reading = reading or ReadOptions()
+    source = _open(text, reading, exclude)
+    if reading.track is not None and isinstance(source, ImageSource):
+        raise UsageError(f"video track {reading.track} was asked for, but {text} is images, no video")
     return source
 
 
-def _open(
-    text: str,
-    exclude: Collection[Path],
-    track: int | None,
-    deinterlace: Deinterlace,
-    max_megapixels: float,
-) -> Source:
+def _open(text: str, reading: ReadOptions, exclude: Collection[Path]) -> Source:
     if is_live_address(text):
         shown = parse_address(text).shown
         raise UsageError(
@@ -187,14 +176,14 @@ def _open(
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         if glob.has_magic(text):
-            return _open_glob(text, exclude, max_megapixels)
+            return _open_glob(text, exclude, reading.max_megapixels)
         if isinstance(error, FileNotFoundError):
             raise BadInputError(
                 f"there is no file or folder {text}", hint=f"Looked from {Path.cwd()}; check the name."
             ) from error
         raise BadInputError(f"{text!r} cannot be read: {error}") from error
     if stat.S_ISDIR(mode):
-        return _open_folder(path, exclude, max_megapixels)
+        return _open_folder(path, exclude, reading.max_megapixels)
     if stat.S_ISCHR(mode):
         raise UsageError(f"{text} is a device, but no camera (/dev/video0 and on)")
     if stat.S_ISFIFO(mode):
@@ -211,8 +200,8 @@ def _open(
         raise BadInputError(f"{text} cannot be read: {error.strerror or error}") from error
     suffix = path.suffix.lower()
     if suffix not in _MOTION_JPEG_SUFFIXES and (looks_like_image(head) or suffix in IMAGE_SUFFIXES):
-        return ImageSource(path, [ImageItem(path, path.name)], max_megapixels=max_megapixels)
-    return VideoSource(path, track=track, deinterlace=deinterlace, max_megapixels=max_megapixels)
+        return ImageSource(path, [ImageItem(path, path.name)], max_megapixels=reading.max_megapixels)
+    return VideoSource(path, **vars(reading))
 
 
 def _open_folder(folder: Path, exclude: Collection[Path], max_megapixels: float) -> ImageSource:

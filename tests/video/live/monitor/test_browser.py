@@ -24,7 +24,7 @@ from vmkla.video.live.monitor.process import Monitor
 
 # (width, height, ...): of the frame's middle, as the page has drawn it.
 DRAWN = """
-const canvas = document.getElementById("frame");
+const canvas = document.getElementById("picture");
 const at = canvas.getContext("2d").getImageData(canvas.width >> 1, canvas.height >> 1, 1, 1).data;
 return [canvas.width, canvas.height, ...at];
 """

@@ -1,0 +1,81 @@
+"""The plan of a run in file mode: what is decided before the first frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vmkla import __version__
+from vmkla.runner import Runner, model_warnings
+from vmkla.segment.operating_point import OperatingPoint
+from vmkla.segment.preprocess import PreprocessSpec
+from vmkla.video.file.options import SegmentOptions
+from vmkla.video.file.view import Views
+from vmkla.video.media.decoding import VideoSource
+from vmkla.video.media.naming import NamedSource
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is decided before the first frame.
+
+    Attributes:
+        options: options of the run.
+        named: the source, with the names that may be shown.
+        spec: preprocessing of a frame.
+        point: rule by which a region counts as a finding.
+        multi_class: whether the model has several classes, so that findings carry theirs.
+        views: fields of view of the source's frames.
+        settings: everything that decides the content of the outputs, as plain values.
+        warnings: what the user should know of the model and the source.
+    """
+
+    options: SegmentOptions
+    named: NamedSource
+    spec: PreprocessSpec
+    point: OperatingPoint
+    multi_class: bool
+    views: Views
+    settings: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Plan:
+    """Decide everything that the options leave to the model and the source.
+
+    Args:
+        runner: the network.
+        named: the source, which is searched for its field of view where that is ``"auto"``.
+        options: options of the run.
+    Raises:
+        UsageError: the threshold does not suit the model.
+        BadInputError: the source cannot be read.
+    """
+    source = named.source
+    metadata = runner.spec.metadata
+    roi = metadata.preprocess.roi if options.roi is None else options.roi
+    point = runner.spec.point_at(options.threshold)
+    warnings = model_warnings(runner)
+    views = Views.of_source(source, roi)
+    if views.searched_in_vain:
+        warnings.append(
+            f"the first {views.searched_in_vain} frames show no field of view; frames are taken whole"
+        )
+        roi = "none"
+    settings = {
+        "vmkla_version": __version__,
+        "model_sha256": runner.spec.sha256,
+        "threshold": point.threshold,
+        "overlay": options.overlay,
+        "alpha": options.alpha,
+        "save_masks": options.save_masks,
+        "stride": options.stride,
+        "image_format": options.image_format,
+        "roi": roi if isinstance(roi, str) else list(roi),
+        "anonymous": options.anonymous,
+    }
+    if isinstance(source, VideoSource):
+        settings |= {"track": source.track.number, "deinterlace": options.deinterlace}
+    spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)
+    multi_class = runner.spec.num_classes > 1
+    return Plan(options, named, spec, point, multi_class, views, settings, tuple(warnings))
