@@ -25,7 +25,8 @@ from vmkla.segment.self_test import check_self_test, known_output, self_test_fra
 from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.pipeline import segment
 from vmkla.video.live.frame import LiveFrame
-from vmkla.video.live.network.worker import WorkerOptions, _Finder
+from vmkla.video.live.network.options import WorkerOptions
+from vmkla.video.live.network.worker import _Finder
 from vmkla.video.media.images import read_image, write_png
 
 Image = npt.NDArray[np.uint8]
@@ -85,8 +86,8 @@ def by_file_mode(runner: Recorder, image: Path, folder: Path) -> Image | None:
 
 
 def by_live_worker(runner: Recorder, image: Path, _: Path) -> Image | None:
-    heart = SimpleNamespace(say=lambda **_: None)
-    finder = _Finder(runner, WorkerOptions(), heart)  # type: ignore[arg-type]
+    pulse = SimpleNamespace(update=lambda **_: None)
+    finder = _Finder(runner, WorkerOptions(), pulse)  # type: ignore[arg-type]
     return finder.result(LiveFrame(1, 0.0, read_image(image))).findings.mask
 
 

@@ -77,7 +77,7 @@ class TestLook:
         assert share("polyp_seq1.mp4") > 0.4 and share("colonoscopy.mp4") == 0
 
 
-class TestWholeFrames:
+class TestLiveDeinterlacer:
     def test_two_looks_begin_it_and_ten_seconds_end_it(self, clip: Clip) -> None:
         woven, whole, _ = clip
         frames = LiveDeinterlacer()
