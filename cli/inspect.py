@@ -56,9 +56,10 @@ def _show_complexity(model: str, size_hw: tuple[int, int] | None, json: bool) ->
     from vmkla.imports import require
 
     config, own_hw = network_of(model)
-    counted: Complexity = require(
-        "vmkla.models.complexity", extra="train", purpose="vmkla inspect --complexity"
-    ).measure(config, *(size_hw or own_hw))
+    require("torch", extra="train", purpose="vmkla inspect --complexity")
+    from vmkla.models.complexity import measure
+
+    counted = measure(config, *(size_hw or own_hw))
     if json:
         print_json({"model": model, "model_config": config.to_dict(), **counted.to_dict()})
         return

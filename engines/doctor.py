@@ -227,7 +227,8 @@ def _backends() -> list[Finding]:
                 "backend", "torch ops", False, "torch is not installed", purpose, "pip install 'vmkla[train]'"
             )
         ]
-    backends = importlib.import_module("vmkla.ops.backends")
+    from vmkla.ops import backends
+
     names = [name for name in backends.BACKENDS if name != "auto"]
     on_gpu = backends.GPU_BACKENDS if torch.cuda.is_available() else ()
 

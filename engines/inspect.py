@@ -103,7 +103,9 @@ def network_of(model: str | Path) -> tuple[ModelConfig, tuple[int, int]]:
         return get_preset(str(model)), (256, 256)
     path = weights.resolve(model)
     if path.suffix == ".safetensors":
-        checkpoints = require("vmkla.models.checkpoints", extra="train", purpose="reading .safetensors")
+        require("torch", extra="train", purpose="reading .safetensors")
+        from vmkla.models import checkpoints
+
         loaded = checkpoints.load_weights(path)
         spec = loaded.preprocess
         return loaded.config, (256, 256) if spec is None else (spec.height, spec.width)

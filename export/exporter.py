@@ -137,7 +137,9 @@ def export_onnx(
             "half storage is for a float32 graph; a half-precision graph has half weights already",
             hint="Leave out --half-storage, or --precision fp16.",
         )
-    serving = require("vmkla.models.serving", extra="export", purpose="vmkla export")
+    require("torch", extra="export", purpose="vmkla export")
+    from vmkla.models.serving import weights_sha256
+
     model = copy.deepcopy(model).cpu().float().eval()
     if half_storage:
         storage.round_to_half(model)
@@ -153,7 +155,7 @@ def export_onnx(
         class_names=tuple(class_names),
         threshold=threshold,
         preprocess=spec,
-        weights_sha256=serving.weights_sha256(model),
+        weights_sha256=weights_sha256(model),
         training=dict(training or {}),
         random_weights=random_weights,
         gates={"skipped": True} if skip_gates else {},

@@ -35,8 +35,9 @@ def scans_beyond_half(model: VMKLAUNet, frames: npt.NDArray[np.uint8]) -> dict[s
         frames: (n, height, width, 3) uint8 RGB, preprocessed.
     """
     torch = require("torch", extra="export", purpose="vmkla export")
-    serving = require("vmkla.models.serving", extra="export", purpose="vmkla export")
-    ss2d = require("vmkla.models.ss2d", extra="export", purpose="vmkla export")
+    from vmkla.models.serving import FramesToProbability
+    from vmkla.models.ss2d import SS2D
+
     largest: dict[str, float] = {}
 
     def watch(name: str) -> Any:
@@ -49,10 +50,10 @@ def scans_beyond_half(model: VMKLAUNet, frames: npt.NDArray[np.uint8]) -> dict[s
     handles = [
         module.register_forward_hook(watch(name))
         for name, module in model.named_modules()
-        if isinstance(module, ss2d.SS2D)
+        if isinstance(module, SS2D)
     ]
     try:
-        served = serving.FramesToProbability(model, model.config.num_classes).eval()
+        served = FramesToProbability(model, model.config.num_classes).eval()
         with torch.inference_mode():
             for frame in frames:
                 served(torch.from_numpy(np.array(frame[None])))
@@ -81,8 +82,9 @@ class HalfTorchRunner:
         self, model: VMKLAUNet, form: GraphForm, metadata: ArtefactMetadata, *, widened: bool = False
     ) -> None:
         self._torch = require("torch", extra="export", purpose="vmkla export")
-        wrapper = require("vmkla.export.wrapper", extra="export", purpose="vmkla export")
-        module = wrapper.ExportModule(model, form).eval()
+        from vmkla.export.wrapper import ExportModule
+
+        module = ExportModule(model, form).eval()
         self._module: Any = module.widened() if widened else module
         self._spec = RunnerSpec(
             height=form.height,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vmkla import weights
 from vmkla.config import PRESETS, get_preset
@@ -105,14 +105,16 @@ def export_request(
 
 def _load(request: ExportRequest) -> LoadedWeights:
     """The network that is meant, and never another one."""
-    checkpoints: Any = require("vmkla.models.checkpoints", extra="export", purpose="vmkla export")
+    require("torch", extra="export", purpose="vmkla export")
+    from vmkla.models.checkpoints import load_weights
+
     name, shipped = request.model, weights.shipped(".safetensors")
     if request.weights is not None and request.random_weights:
         raise UsageError("--weights and --random-weights are both given; choose one")
     if request.random_weights:
-        return _random(request, checkpoints)
+        return _random(request)
     if request.weights is not None:
-        loaded: LoadedWeights = checkpoints.load_weights(request.weights)
+        loaded = load_weights(request.weights)
         if name in PRESETS and loaded.config.name != name:
             raise UsageError(
                 f"--model is {name}, but {request.weights} holds a {loaded.config.name}",
@@ -124,16 +126,16 @@ def _load(request: ExportRequest) -> LoadedWeights:
             f"the preset {name!r} has no shipped weights",
             hint="Add --weights FILE, or --random-weights for a benchmark of an untrained network.",
         )
-    found: LoadedWeights = checkpoints.load_weights(weights.resolve(name, ".safetensors"))
-    return found
+    return load_weights(weights.resolve(name, ".safetensors"))
 
 
-def _random(request: ExportRequest, checkpoints: Any) -> LoadedWeights:
+def _random(request: ExportRequest) -> LoadedWeights:
     torch = require("torch", extra="export", purpose="vmkla export")
-    models = require("vmkla.models", extra="export", purpose="vmkla export")
+    from vmkla.models import build_model
+    from vmkla.models.checkpoints import LoadedWeights
+
     config = get_preset(request.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)
-        model = models.build_model(config)
-    loaded: LoadedWeights = checkpoints.LoadedWeights(model.eval(), config, ("polyp",), 0.5, {})
-    return loaded
+        model = build_model(config)
+    return LoadedWeights(model.eval(), config, ("polyp",), 0.5, {})

@@ -23,11 +23,12 @@ def round_to_half(model: nn.Module) -> None:
     multiplies thousands of times) is left as it is.
     """
     torch = require("torch", extra="export", purpose="vmkla export")
-    layers = require("vmkla.models.layers", extra="export", purpose="vmkla export")
+    from vmkla.models.layers import Float32Island
+
     kept = {
         id(getattr(module, name))
         for module in model.modules()
-        if isinstance(module, layers.Float32Island)
+        if isinstance(module, Float32Island)
         for name in module.float32_names
     }
     with torch.no_grad():

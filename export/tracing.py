@@ -37,7 +37,8 @@ def trace(model: VMKLAUNet, form: GraphForm) -> onnx.ModelProto:
     """The tidied graph of ``ExportModule``, its custom nodes without bodies. Arguments as ``build_onnx``."""
     torch = require("torch", extra="export", purpose="vmkla export")
     require("onnxscript", extra="export", purpose="vmkla export")
-    wrapper = require("vmkla.export.wrapper", extra="export", purpose="vmkla export")
+    from vmkla.export import wrapper
+
     batch = form.fixed_batch
     example = wrapper.example_frames(batch or DYNAMIC_BATCH, form.height, form.width, form.input_type)
     with torch.no_grad(), _quiet():

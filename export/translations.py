@@ -68,7 +68,8 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
     """Torch op -> function that writes its node, for ``torch.onnx.export(custom_translation_table=...)``."""
     torch = require("torch", extra="export", purpose="vmkla export")
     values = require("onnxscript.values", extra="export", purpose="vmkla export")
-    require("vmkla.ops", extra="export", purpose="vmkla export")
+    import vmkla.ops  # noqa: F401   it registers the ops with torch
+
     scan_schema, bspline_schema = register_schemas()
     opset = values.Opset(DOMAIN, 1)
     scan_op = values.Op(opset, SCAN, scan_schema)

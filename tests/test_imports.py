@@ -143,6 +143,22 @@ def test_no_heavy_import_at_the_top(module: str) -> None:
     assert not wrong, f"{module} must import without torch and onnx; at its top it imports {wrong}"
 
 
+def test_no_module_of_our_own_is_imported_by_a_string() -> None:
+    """mypy and readers do not see such an import, nor do the tests above."""
+    names = modules()
+    keys = {"vmkla.training", "vmkla.calibration"}  # of the metadata in a model file
+    wrong = [
+        f"{module}:{node.lineno}: {node.value}"
+        for module, path in names.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path)))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and "." in node.value
+        and node.value in names.keys() - keys
+    ]
+    assert not wrong, f"write `from vmkla... import ...` inside the function: {wrong}"
+
+
 SCRIPTS = sorted([*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("experiments/**/*.py")])
 
 

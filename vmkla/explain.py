@@ -92,9 +92,8 @@ class Panel:
 
     def __init__(self, weights: Path, block: BlockName, *, device: str = "cpu") -> None:
         self._torch = require("torch", extra="train", purpose="vmkla explain")
-        checkpoints = require("vmkla.models.checkpoints", extra="train", purpose="vmkla explain")
-        gradcam = require("vmkla.models.gradcam", extra="train", purpose="vmkla explain")
-        serving = require("vmkla.models.serving", extra="train", purpose="vmkla explain")
+        from vmkla.models import checkpoints, gradcam, serving
+
         serving.check_device(device)
         loaded = checkpoints.load_weights(weights)
         if loaded.preprocess is None:

@@ -49,7 +49,8 @@ class TorchRunner:
         notes: tuple[str, ...] = (),
     ) -> None:
         torch = require("torch", extra="train", purpose="the PyTorch runner")
-        serving = require("vmkla.models.serving", extra="train", purpose="the PyTorch runner")
+        from vmkla.models import serving
+
         serving.check_device(device)
         torch.set_num_threads(torch_threads(threads, torch.get_num_threads()))
         self._torch = torch
@@ -77,8 +78,9 @@ class TorchRunner:
         Raises:
             ArtefactMismatchError: the file does not say what size it was trained at.
         """
-        checkpoints = require("vmkla.models.checkpoints", extra="train", purpose="the PyTorch runner")
-        serving = require("vmkla.models.serving", extra="train", purpose="the PyTorch runner")
+        require("torch", extra="train", purpose="the PyTorch runner")
+        from vmkla.models import checkpoints, serving
+
         loaded = checkpoints.load_weights(path, backend=backend)
         if loaded.preprocess is None:
             raise ArtefactMismatchError(

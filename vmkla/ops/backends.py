@@ -47,19 +47,22 @@ def triton_scan() -> ModuleType:
     Raises:
         MissingDependencyError: triton is absent; PyTorch's CUDA build brings it.
     """
-    return _triton_module("vmkla.ops.triton_scan")
+    _require_triton()
+    from vmkla.ops import triton_scan as module
+
+    return module
 
 
 def triton_bspline() -> ModuleType:
     """``vmkla.ops.triton_bspline``. Errors as ``triton_scan``."""
-    return _triton_module("vmkla.ops.triton_bspline")
+    _require_triton()
+    from vmkla.ops import triton_bspline as module
+
+    return module
 
 
-@functools.cache
-def _triton_module(name: str) -> ModuleType:
-    """A module that imports triton, imported once."""
+def _require_triton() -> None:
     require("triton", extra=None, purpose="the triton backend")
-    return importlib.import_module(name)
 
 
 @functools.cache

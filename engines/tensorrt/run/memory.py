@@ -8,7 +8,6 @@ primary context, and so does everything here.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -220,8 +219,12 @@ def failure(call: str, code: int | None, name: str, meaning: str) -> CudaError:
 
 
 def _open_cuda_bindings(index: int) -> Cuda:
-    return importlib.import_module("vmkla.engines.tensorrt.run.memory_cuda_bindings").CudaBindings(index)  # type: ignore[no-any-return]
+    from vmkla.engines.tensorrt.run.memory_cuda_bindings import CudaBindings
+
+    return CudaBindings(index)
 
 
 def _open_pycuda(index: int) -> Cuda:
-    return importlib.import_module("vmkla.engines.tensorrt.run.memory_pycuda").PyCuda(index)  # type: ignore[no-any-return]
+    from vmkla.engines.tensorrt.run.memory_pycuda import PyCuda
+
+    return PyCuda(index)
