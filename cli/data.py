@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar, say
+from vmkla.cli.help import command
 from vmkla.cli.options import (
     Json,
     MaskOrientation,
     MaskValues,
     MaxMegapixels,
     Quiet,
-    command,
     parse_size,
     read_rules,
 )
@@ -38,7 +38,7 @@ Root = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Folder
 SplitSeed = Annotated[int, typer.Option("--split-seed", help="Of the splits, where the set has none.")]
 
 
-@command(data, "check")
+@command(data, "check", example="vmkla data check --data DIR")
 def check(
     data: DataOption,
     root: Root = None,
@@ -71,7 +71,7 @@ def check(
         )
 
 
-@command(data, "pack")
+@command(data, "pack", example="vmkla data pack --data DIR --out mine.vmkpack --imgsz 256")
 def pack(
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write, *.vmkpack.")],

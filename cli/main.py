@@ -23,9 +23,9 @@ from vmkla.cli.doctor import doctor
 from vmkla.cli.eval import evaluate
 from vmkla.cli.explain import explain
 from vmkla.cli.export import export
+from vmkla.cli.help import command
 from vmkla.cli.infer import infer
 from vmkla.cli.inspect import inspect
-from vmkla.cli.options import command
 from vmkla.cli.sample import sample
 from vmkla.cli.train import train
 from vmkla.cli.usage import usage_hint
@@ -43,18 +43,31 @@ _SEE_WHERE = "Run it again with --debug to see where."
 app = typer.Typer(
     help="Polyp segmentation with VMKLA-UNet: train, export, infer. Research use, not a medical device.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # rich help doubles the time of `vmkla --help`
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order in which a user meets them; `eval` as a function's name would hide Python's own.
-command(app, "infer")(infer)
-command(app, "train")(train)
-command(app, "eval")(evaluate)
+command(
+    app,
+    "infer",
+    example="vmkla infer --video colonoscopy.mp4\nvmkla infer --source v4l2:///dev/video0 --live --display",
+)(infer)
+command(app, "train", example="vmkla train --data DIR --out runs/train/mine")(train)
+command(app, "eval", example="vmkla eval --model runs/train/mine/best.safetensors --data DIR")(evaluate)
 app.add_typer(data, name="data")
-for function in (explain, export, calibrate, build, verify, inspect, bench, doctor, sample):
-    command(app, function.__name__)(function)
+for function, example in (
+    (explain, "vmkla explain --model runs/train/mine/best.safetensors --source frames/"),
+    (export, "vmkla export --model runs/train/mine/best.safetensors --output mine.onnx"),
+    (calibrate, "vmkla calibrate mine.onnx --data DIR --target cpu --output mine.int8.onnx"),
+    (build, "vmkla build mine.fp16.onnx --runtime tensorrt --output mine.plan"),
+    (verify, "vmkla verify mine.onnx mine.int8.onnx --data DIR"),
+    (inspect, "vmkla inspect mine.onnx"),
+    (bench, "vmkla bench --model nano"),
+    (doctor, "vmkla doctor"),
+    (sample, "vmkla sample clip.mp4 --masks masks/"),
+):
+    command(app, function.__name__, example=example)(function)
 
 
 def _print_version(wanted: bool) -> None:
@@ -156,4 +169,6 @@ def run() -> None:
     limit_libraries(os.environ, cpu_budget())
     signal.signal(signal.SIGTERM, _terminate)
     log_printable()
+    if "_VMKLA_COMPLETE" in os.environ:  # a shell asks for completions; the answer ends the process
+        app(prog_name="vmkla")
     sys.exit(streams.status(main(sys.argv[1:])))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +16,6 @@ from vmkla.folders import latest_folder, new_folder
 
 if TYPE_CHECKING:
     from vmkla.data.rules import ReadRules
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 LONGEST_NUMBER = 100
 """Digits."""
@@ -117,17 +114,6 @@ Plugin = Annotated[
 def is_gpu(device: str | None) -> bool:
     """Whether ``--device`` names a GPU; what is wrong with another name, the runner reports."""
     return device is not None and device.startswith("cuda")
-
-
-def command(app: typer.Typer, name: str) -> Callable[[Function], Function]:
-    """Add a command; the list of commands shows the whole first sentence of its docstring, wrapped."""
-
-    def add(function: Function) -> Function:
-        sentence = re.match(r"(?:.|\n)+?\.(?=\s|$)", inspect.cleandoc(function.__doc__ or ""))
-        app.command(name, short_help=sentence[0] if sentence else None)(function)
-        return function
-
-    return add
 
 
 def is_number(text: str) -> bool:
