@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.runners.batches import check_frames, network_input
+from vmkla.engines.runners.batches import check_batch, network_input
 from vmkla.export.form import GraphForm
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
-from vmkla.runner import RunnerSpec
+from vmkla.runner import ClosedOnExit, RunnerSpec
 
 if TYPE_CHECKING:
     from vmkla.models.vmkla_unet import VMKLAUNet
@@ -63,7 +63,7 @@ def scans_beyond_half(model: VMKLAUNet, frames: npt.NDArray[np.uint8]) -> dict[s
     return {name: value for name, value in largest.items() if value > WIDE_FROM}
 
 
-class HalfTorchRunner:
+class HalfTorchRunner(ClosedOnExit):
     """The very module that is traced, in PyTorch on the CPU.
 
     Every tensor between two operations is rounded to half there, and what leaves its range becomes
@@ -110,7 +110,7 @@ class HalfTorchRunner:
         Raises:
             ShapeError: the batch has another shape or type.
         """
-        check_frames(frames_rgb, self._spec)
+        check_batch(frames_rgb, self._spec)
         with self._torch.inference_mode():
             frames = self._torch.from_numpy(network_input(frames_rgb, self._spec.metadata.input_type).copy())
             probability: npt.NDArray[np.float32] = self._module(frames).numpy()

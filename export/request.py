@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vmkla import weights
 from vmkla.config import PRESETS, get_preset
-from vmkla.engines.verify.gate_frames import check_frames_of
+from vmkla.engines.verify.gate_frames import load_gate_frames
 from vmkla.errors import UsageError
 from vmkla.export.checks import OnStep
 from vmkla.export.exporter import ExportReport, export_onnx
@@ -81,7 +81,7 @@ def export_request(
     spec = PreprocessSpec(height, width, request.roi or trained.roi)
     frames = None
     if request.frames is not None:
-        frames = check_frames_of(
+        frames = load_gate_frames(
             request.frames, spec, max_megapixels=request.max_megapixels, say=progress or (lambda _: None)
         )
     return export_onnx(

@@ -1,10 +1,10 @@
-"""What every runner offers. ``vmkla.engines`` implements it; ``vmkla.video`` is handed one."""
+"""The interface of every runner. ``vmkla.engines`` implements it; ``vmkla.video`` is handed one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,25 +13,28 @@ from vmkla.errors import ArtefactMismatchError, UsageError
 from vmkla.metadata import ArtefactMetadata
 from vmkla.segment.operating_point import OperatingPoint
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 @dataclass(frozen=True)
 class RunnerSpec:
-    """What a loaded model takes and gives.
+    """Input, output and identity of a loaded model.
 
     Attributes:
         height, width: input size in pixels.
-        batch: the fixed batch size, or None when any batch is taken.
+        batch: the fixed batch size, or None when every size is accepted.
         num_classes: output channels.
-        metadata: what the file says of itself.
-        path: the file.
-        sha256: hash of the file's bytes.
+        metadata: metadata of the model file.
+        path: path of the model file.
+        sha256: hex digest of the file's bytes.
         runtime: runtime and version, for instance ``"onnxruntime 1.32.0"``.
         device: ``"cpu"`` or ``"cuda:0"``.
         kernels: ``"native"`` when vmkla's own CPU kernels run the custom nodes, ``"plugin"`` when its
             CUDA kernels do, ``"bodies"`` when their function bodies do, ``"torch"`` for the PyTorch runner.
-        notes: what else there is to say of how it runs, for people.
-        unverified_because: why nobody may rely on the model; None when it is verified, or when the reason is
-            that its export was not checked.
+        notes: further facts about how it runs, for people.
+        unverified_because: why the model is unverified; None when it is verified, or when the reason is that
+            its export was not checked.
     """
 
     height: int
@@ -72,7 +75,7 @@ class RunnerSpec:
 
 
 class Runner(Protocol):
-    """A network, loaded and ready."""
+    """A loaded network, ready to run; leaving its ``with`` block closes it."""
 
     @property
     def name(self) -> str:
@@ -80,7 +83,7 @@ class Runner(Protocol):
 
     @property
     def spec(self) -> RunnerSpec:
-        """What it takes and gives."""
+        """Input, output and identity of the model."""
 
     def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Segment a batch.
@@ -94,14 +97,34 @@ class Runner(Protocol):
         """
 
     def close(self) -> None:
-        """Release what it holds; a second call does nothing."""
+        """Release all resources; a second call does nothing."""
+
+    def __enter__(self) -> Self:
+        """Return the runner itself."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close the runner."""
+
+
+class ClosedOnExit:
+    """Mixin that makes a class with ``close`` a context manager."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release all resources; a second call does nothing."""
+        raise NotImplementedError
 
 
 def check_one_by_one(spec: RunnerSpec) -> None:
-    """Refuse a network that does not take frames one by one.
+    """Reject a network that cannot run frames one by one.
 
     Raises:
-        ArtefactMismatchError: its batch is fixed, and not 1.
+        ArtefactMismatchError: the model has a fixed batch larger than 1.
     """
     if spec.batch not in (None, 1):
         raise ArtefactMismatchError(

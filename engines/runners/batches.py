@@ -13,7 +13,7 @@ Frames = npt.NDArray[np.uint8]
 NetworkInput = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
-def check_frames(frames_rgb: Frames, spec: RunnerSpec) -> None:
+def check_batch(frames_rgb: Frames, spec: RunnerSpec) -> None:
     """Refuse a batch that a model does not take.
 
     Raises:

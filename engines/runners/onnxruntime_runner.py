@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vmkla.cpus import runtime_threads
 from vmkla.engines.runners import custom_ops, onnxruntime_cuda
-from vmkla.engines.runners.batches import check_frames, network_input
+from vmkla.engines.runners.batches import check_batch, network_input
 from vmkla.engines.runners.cpu import VNNI, missing_for_int8
 from vmkla.engines.runners.model_file import ModelFile, open_model
 from vmkla.engines.runners.onnx_file import with_batch_of_one
@@ -20,7 +20,7 @@ from vmkla.engines.tensorrt.machine import parse_device
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError, VmklaError
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
-from vmkla.runner import RunnerSpec
+from vmkla.runner import ClosedOnExit, RunnerSpec
 from vmkla.segment.self_test import check_self_test
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _NO_MEMORY = ("allocate", "bad_alloc", "out of memory")
 """In what onnxruntime says where memory ran out, which is not the file's fault."""
 
 
-class OnnxRuntimeRunner:
+class OnnxRuntimeRunner(ClosedOnExit):
     """A vmkla ONNX file in an ONNX Runtime session.
 
     On a GPU every node runs there, one frame at a time, and the self-test runs at the start.
@@ -143,7 +143,7 @@ class OnnxRuntimeRunner:
             ArtefactMismatchError: onnxruntime rejects a node of the file when it runs it for the first time.
             VmklaError: the runner is closed, or onnxruntime failed later, or for want of memory.
         """
-        check_frames(frames_rgb, self._spec)
+        check_batch(frames_rgb, self._spec)
         if self._session is None:
             raise VmklaError("the runner is closed")
         if len(frames_rgb) == 0:

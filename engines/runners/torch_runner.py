@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.cpus import torch_threads
-from vmkla.engines.runners.batches import check_frames
+from vmkla.engines.runners.batches import check_batch
 from vmkla.errors import ArtefactMismatchError, VmklaError
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
-from vmkla.runner import RunnerSpec
+from vmkla.runner import ClosedOnExit, RunnerSpec
 
 if TYPE_CHECKING:
     from vmkla.models.vmkla_unet import VMKLAUNet
 
 
-class TorchRunner:
+class TorchRunner(ClosedOnExit):
     """A network in PyTorch, eagerly.
 
     Args:
@@ -117,7 +117,7 @@ class TorchRunner:
             ShapeError: the batch has another shape or type.
             VmklaError: the runner is closed.
         """
-        check_frames(frames_rgb, self._spec)
+        check_batch(frames_rgb, self._spec)
         if self._module is None:
             raise VmklaError("the runner is closed")
         with self._torch.inference_mode():

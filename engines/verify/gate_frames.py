@@ -18,7 +18,7 @@ RENDERED_FRAMES = 7
 first. In the others it marks 37 to 1765 of 192x192 pixels."""
 
 
-def check_frames_of(
+def load_gate_frames(
     source: str | None,
     spec: PreprocessSpec,
     *,

@@ -101,7 +101,7 @@ def test_tensorrt_that_is_not_here_is_status_4(vmkla: Any, model: Path, plan: Pa
         (("--target-sm", "9" * 5000), "expected numbers of GPUs"),
         (("--output", ""), "expected a file name that ends in .plan"),
         (("--output", "model.engine"), "--output model.plan"),
-        (("--plugin", "libvmkla_tensorrt.so"), "takes no plugins"),
+        (("--plugin", "libvmkla_tensorrt.so"), "does not load plugins"),
         (("--runtime", "onnxruntime"), "onnxruntime"),
     ],
 )

@@ -1,4 +1,4 @@
-"""ONNX to engine: ``vmkla build``. Nothing gets the engine's name before it is whole and checked."""
+"""Build an engine from an ONNX file: ``vmkla build``. A file gets the engine's name when it is checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vmkla.engines.tensorrt.build.network import (
     layer_counts,
     parse_network,
 )
-from vmkla.engines.tensorrt.build.outputs import folder_made
+from vmkla.engines.tensorrt.build.outputs import ensure_folder
 from vmkla.engines.tensorrt.build.preflight import BuildRequest, Preflight, preflight
 from vmkla.engines.tensorrt.build.timing import TimingCache
 from vmkla.engines.tensorrt.build.verification import verify_engine
@@ -51,21 +51,21 @@ __all__ = ["BuildReport", "BuildRequest", "build_engine"]
 SHOWN_MESSAGES = 8
 
 _BODY_TWICE = "already exists, the output tensors of this new instance will not be queryable"
-"""The parser says so of every node of a function body that is expanded a second time; it does no harm."""
+"""The parser's harmless warning on each node of a function body that is expanded a second time."""
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What was built.
+    """Result of a build.
 
     Attributes:
-        path: the engine.
-        manifest: of the engine, as it stands beside it.
-        layers: of the network before the build, by kind and type, see ``network.layer_counts``.
-        engine_layers: what the engine inspector says of each layer; None where no GPU could load the engine.
-        seconds: that the library built.
-        remarks: what was chosen for the user, and what did not count.
-        warnings: of the library, each kind once, with its count.
+        path: path of the engine.
+        manifest: the engine's manifest, as written beside it.
+        layers: layers of the network before the build by kind and type, see ``network.layer_counts``.
+        engine_layers: the engine inspector's facts of each layer; None where no GPU could load the engine.
+        seconds: duration of the library's build, s.
+        remarks: choices made for the user, and files that were not used or not written.
+        warnings: the library's warnings, each kind once, with its count.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class BuildReport:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         return {
             "path": str(self.path),
             "manifest_path": str(manifest_path(self.path)),
@@ -96,27 +96,28 @@ def build_engine(
     progress: BuildProgress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> BuildReport:
-    """Build an engine, check it where a GPU is, and write it with its manifest.
+    """Build an engine, check it where there is a GPU, and write it with its manifest.
+
+    A build that fails leaves no file behind.
 
     Args:
         request: what to build.
-        progress: told of the library's phases, from its own threads.
+        progress: called with the library's phases, from the library's threads.
         say: called with a line at each step.
     Raises:
-        GateError: the engine computes something else than the file it was built from.
+        GateError: the engine's results differ from the ONNX file's.
         VmklaError: the library failed; its errors are in the message.
-        KeyboardInterrupt: somebody stopped it.
+        KeyboardInterrupt: the user stopped it.
         UsageError, BadInputError, ArtefactMismatchError, MissingDependencyError: see ``preflight``,
             ``plugins.load_plugin`` and ``network.parse_network``.
-    Nothing of a build that failed is left behind.
     """
     messages = Messages()
     api = load_api(request.runtime)
     with api.collecting(messages):
-        return _built(request, api, messages, progress, say or logger.info)
+        return _build(request, api, messages, progress, say or logger.info)
 
 
-def _built(
+def _build(
     request: BuildRequest,
     api: TensorRTApi,
     messages: Messages,
@@ -128,7 +129,7 @@ def _built(
     for remark in plan.remarks:
         say(remark)
     plugin = None if plan.plugin is None else load_plugin(api, plan.plugin)
-    say(_heading(api, plan, gpu))
+    say(_heading(plan))
     builder = _make_builder(api, messages)
     data = without_functions(plan.model.data) if plan.strip_functions else plan.model.data
     parsed = parse_network(api, builder, data, plan.path)
@@ -137,13 +138,13 @@ def _built(
     layers = layer_counts(network)
     check_custom_layers(layers, plan.outline.nodes, plan.path, plan.plugin)
     say(layer_report(layers))
-    config = _make_config(api, builder, network, request, plan)
+    config = _make_config(plan, builder, network)
     cache = TimingCache(api, request.timing_cache, messages)
     cache.attach(config)
     for remark in cache.remarks:
         say(remark)
     started = time.monotonic()
-    serialized = _build(api, builder, network, config, messages, progress, say)
+    serialized = _serialize(api, builder, network, config, messages, progress, say)
     seconds = time.monotonic() - started
     if progress is not None:
         progress(SCALE, SCALE, "checking")
@@ -157,11 +158,10 @@ def _built(
         draft = folder / request.output.name
         with written_whole(draft, private=False) as file:
             file.write(memoryview(serialized))
-        manifest = _manifest(api, plan, plugin, gpu, settings, draft)
+        manifest = _manifest(plan, plugin, settings, draft)
         write_manifest(manifest, draft)
-        runnable = gpu is not None and (not plan.target_sms or gpu.sm in plan.target_sms)
-        engine_layers = inspect_engine(api, draft, messages) if runnable else None
-        gates = verify_engine(request, plan, draft, runnable=runnable, say=say)
+        engine_layers = inspect_engine(api, draft, messages) if plan.runnable else None
+        gates = verify_engine(plan, draft, say)
         manifest = dataclasses.replace(manifest, gates=gates)
         _put_in_place(draft, request.output, manifest)
     unsaved = cache.save(config)
@@ -174,12 +174,12 @@ def _built(
         engine_layers=engine_layers,
         seconds=seconds,
         remarks=(*plan.remarks, *cache.remarks, *unsaved),
-        warnings=summarised(messages.warnings),
+        warnings=summarise(messages.warnings),
     )
 
 
 def layer_report(layers: dict[str, int]) -> str:
-    """Layers before the build in one line: how many of each type, and the most frequent kinds."""
+    """Summarise layers before the build in one line: the number of each type, and the most frequent kinds."""
     by_type: Counter[str] = Counter()
     for name, count in layers.items():
         by_type[name.rpartition(" ")[2]] += count
@@ -188,8 +188,8 @@ def layer_report(layers: dict[str, int]) -> str:
     return f"{sum(layers.values())} layers before the build: {types}; most frequent {kinds}"
 
 
-def summarised(texts: list[str]) -> tuple[str, ...]:
-    """Each kind of message once: those that differ in a node's name alone are one kind."""
+def summarise(texts: list[str]) -> tuple[str, ...]:
+    """Return each kind of message once: messages that differ only in a node's name are one kind."""
     kinds: dict[str, list[str]] = {}
     for text in texts:
         if _BODY_TWICE in text:
@@ -201,17 +201,17 @@ def summarised(texts: list[str]) -> tuple[str, ...]:
 
 
 def _gpu() -> tuple[GpuFacts | None, str]:
-    """The GPU here; or None, and why."""
+    """Return this machine's GPU and an empty text; or None and the reason."""
     try:
         return find_gpu(), ""
     except MissingDependencyError as error:
         return None, error.message
 
 
-def _heading(api: TensorRTApi, plan: Preflight, gpu: GpuFacts | None) -> str:
+def _heading(plan: Preflight) -> str:
+    api, gpu, profile = plan.api, plan.gpu, plan.profile
     where = f"SM {', '.join(map(str, plan.target_sms))}" if plan.target_sms else gpu.name if gpu else "no GPU"
     nodes = "function bodies" if plan.plugin is None else f"plugin {plan.plugin.name}"
-    profile = plan.profile
     return (
         f"{api.runtime} {api.version_text}: {plan.path.name}, {plan.metadata.precision}, for {where}, "
         f"batch {profile.min},{profile.opt},{profile.max}, custom nodes by {nodes}"
@@ -223,14 +223,15 @@ def _make_builder(api: TensorRTApi, messages: Messages) -> Any:
         return api.make_builder()
     except Exception as error:  # the bindings raise TypeError where the library returns nothing
         raise _failure(
-            f"{api.runtime} {api.version_text} makes no builder here: {error}", messages
+            f"{api.runtime} {api.version_text} cannot make a builder: {error}", messages
         ) from error
 
 
-def _make_config(api: TensorRTApi, builder: Any, network: Any, request: BuildRequest, plan: Preflight) -> Any:
+def _make_config(plan: Preflight, builder: Any, network: Any) -> Any:
+    api, request = plan.api, plan.request
     module = api.module
     config = builder.create_builder_config()
-    # The file says the precision: TF32 would make float32 products of 10 bits out of it, unasked.
+    # The file sets the precision. With TF32 the library would compute float32 products with 10 bits.
     config.clear_flag(module.BuilderFlag.TF32)
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
     if request.workspace_bytes is not None:
@@ -252,7 +253,7 @@ def _make_config(api: TensorRTApi, builder: Any, network: Any, request: BuildReq
     return config
 
 
-def _build(
+def _serialize(
     api: TensorRTApi,
     builder: Any,
     network: Any,
@@ -261,7 +262,7 @@ def _build(
     progress: BuildProgress | None,
     say: Callable[[str], None],
 ) -> Any:
-    """The serialized engine, as memory of the library's."""
+    """Build the engine; return its bytes in memory that the library owns."""
     phases = Phases(progress)
 
     def cancel() -> None:
@@ -274,7 +275,7 @@ def _build(
 
     monitor = make_monitor(api, phases)
     config.progress_monitor = monitor
-    messages.errors.clear()  # of steps that succeeded
+    messages.errors.clear()  # they belong to steps that succeeded
     serialized = run_cancellable(build, cancel)
     if phases.error is not None:
         raise phases.error
@@ -284,24 +285,19 @@ def _build(
 
 
 def _failure(what: str, messages: Messages) -> VmklaError:
-    shown = summarised(messages.errors)[-SHOWN_MESSAGES:]
+    shown = summarise(messages.errors)[-SHOWN_MESSAGES:]
     return VmklaError(
-        "\n  ".join([f"{what}; it said:", *(shown or ["nothing"])]),
+        "\n  ".join([f"{what}; it reported:", *(shown or ["nothing"])]),
         hint="Where memory ran out, a lower --workspace or --optimization-level helps.",
     )
 
 
 def _manifest(
-    api: TensorRTApi,
-    plan: Preflight,
-    plugin: PluginFacts | None,
-    gpu: GpuFacts | None,
-    settings: BuildSettings,
-    engine: Path,
+    plan: Preflight, plugin: PluginFacts | None, settings: BuildSettings, engine: Path
 ) -> EngineManifest:
     return EngineManifest(
-        runtime=api.runtime,
-        runtime_version=api.version_text,
+        runtime=plan.api.runtime,
+        runtime_version=plan.api.version_text,
         engine_sha256=file_sha256(engine),
         engine_bytes=engine.stat().st_size,
         onnx=OnnxFacts(plan.onnx_name, plan.model.sha256, plan.outline.size_bytes),
@@ -309,20 +305,20 @@ def _manifest(
         profile=plan.profile,
         metadata=dict(plan.outline.metadata),
         plugin=plugin,
-        gpu=gpu,
+        gpu=plan.gpu,
         target_sms=plan.target_sms,
         cuda_version=cuda_version(),
-        driver_version=driver_version() if gpu is not None else None,
+        driver_version=driver_version() if plan.gpu is not None else None,
         settings=settings,
     )
 
 
 @contextlib.contextmanager
 def _folder_beside(output: Path) -> Iterator[Path]:
-    """A folder on the same disk, in which an engine waits for its name; gone at the end, whatever happens."""
+    """Make a folder on the output's disk for the unfinished engine; remove it at the end in every case."""
     try:
         with (
-            folder_made(output.parent),
+            ensure_folder(output.parent),
             tempfile.TemporaryDirectory(
                 dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True
             ) as folder,
@@ -333,9 +329,9 @@ def _folder_beside(output: Path) -> Iterator[Path]:
 
 
 def _put_in_place(draft: Path, output: Path, manifest: EngineManifest) -> None:
-    """Both files are whole before the first gets its name: a full disk leaves the older pair as it was.
+    """Give engine and manifest their names; both are whole by then, so a full disk leaves an older pair intact.
 
-    The engine first: were it to end in between, an older manifest would refuse the new engine.
+    The engine goes first: if the process ends in between, the older manifest rejects the new engine.
     """
     written = write_manifest(manifest, draft)
     os.replace(draft, output)

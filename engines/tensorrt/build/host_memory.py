@@ -1,4 +1,4 @@
-"""Whether the machine has the memory that a build takes. A Jetson's GPU shares it."""
+"""Check that the machine has enough memory for a build. A Jetson's GPU shares it."""
 
 from __future__ import annotations
 
@@ -12,41 +12,40 @@ _SWAPS = Path("/proc/swaps")
 
 
 def check_memory(onnx_bytes: int, *, rtx: bool) -> None:
-    """Look before the build begins.
+    """Check that a build has enough memory before it begins.
 
     Args:
-        onnx_bytes: length of the file.
-        rtx: the build is TensorRT-RTX's.
+        onnx_bytes: size of the ONNX file.
+        rtx: whether TensorRT-RTX builds.
     Raises:
-        MissingDependencyError: it would end for want of memory.
+        MissingDependencyError: less memory is free than the build needs.
     """
     needed, free = needed_memory_bytes(onnx_bytes, rtx=rtx), free_memory_bytes()
     if free < needed:
         raise MissingDependencyError(
-            f"this build takes about {needed / 2**30:.1f} GiB of memory, free are {free / 2**30:.1f} GiB",
+            f"this build takes about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free",
             hint="End other programs, or add swap: sudo fallocate -l 8G /swap && sudo chmod 600 /swap && "
             "sudo mkswap /swap && sudo swapon /swap",
         )
 
 
 def needed_memory_bytes(onnx_bytes: int, *, rtx: bool) -> int:
-    """Host memory that a build takes, about.
+    """Estimate the host memory that a build needs, in bytes.
 
-    TensorRT-RTX 1.7 was measured (benchmarks/gpu/tensorrt-rtx.md): 0.75 GB for nano, 1.35 GB for small's
-    90 MB in half precision, 1.7 GB for its 179 MB in float32, whatever the number of targets. TensorRT loads
-    more libraries of kernels and was not measured: 2 GiB beside the file.
+    TensorRT-RTX 1.7 was measured (benchmarks/tensorrt-rtx.md): 0.75 GB for nano, 1.35 GB for small's 90 MB in
+    half precision, 1.7 GB for its 179 MB in float32, for any number of targets. TensorRT loads more kernel
+    libraries and was not measured: 2 GiB and six times the file.
     """
     return (3 << 28 if rtx else 1 << 31) + 6 * onnx_bytes
 
 
 def free_memory_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP, swaps: Path = _SWAPS) -> int:
-    """Memory and swap that this process may still take: the machine's, or what its container leaves it.
+    """Return the memory and swap that this process may still use, in bytes: the machine's or its container's.
 
     Args:
-        meminfo: the kernel's table.
-        cgroup: folder of the container's limits; it has none on a bare machine.
-        swaps: the kernel's table of swap; what of it is compressed memory (zram, a Jetson's default) does not
-            count.
+        meminfo: path of the kernel's table of memory.
+        cgroup: folder of the container's limits; empty on a bare machine.
+        swaps: path of the kernel's table of swap. Compressed memory (zram, a Jetson's default) does not count.
     """
     kib = _numbers(meminfo)
     swap = max(0, kib.get("SwapFree", 0) - _free_zram_kib(swaps))
@@ -62,19 +61,19 @@ def free_memory_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP, swaps: P
         stat = _numbers(cgroup / "memory.stat")
     except OSError:
         stat = {}
-    # Pages of files count as used, and the kernel drops them when a program needs memory.
+    # Cached file pages count as used, but the kernel drops them when a program needs memory.
     cache = stat.get("inactive_file", 0) + stat.get("active_file", 0)
     return min(free, max(0, int(limit) - max(0, used - cache)))
 
 
 def _numbers(table: Path) -> dict[str, int]:
-    """Name to number of a table of the kernel's, ``name: number unit`` or ``name number``."""
+    """Parse a kernel table, ``name: number unit`` or ``name number`` a line, into name to number."""
     rows = (line.replace(":", " ").split() for line in table.read_text(encoding="ascii").splitlines())
     return {row[0]: int(row[1]) for row in rows if len(row) > 1}
 
 
 def _free_zram_kib(swaps: Path) -> int:
-    """Free swap that is compressed memory; 0 where the kernel has no table of swap."""
+    """Return the free swap that is compressed memory, in KiB; 0 where the kernel has no table of swap."""
     try:
         rows = [line.split() for line in swaps.read_text(encoding="utf-8", errors="replace").splitlines()[1:]]
     except OSError:

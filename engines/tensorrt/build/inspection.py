@@ -1,4 +1,4 @@
-"""What the engine inspector says of each layer of an engine, where a GPU can load it."""
+"""Read the engine inspector's facts of each layer of an engine, where a GPU can load it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vmkla.errors import VmklaError
 
 
 def inspect_engine(api: TensorRTApi, plan: Path, messages: Messages) -> tuple[dict[str, Any], ...]:
-    """Facts of each layer, as the library gives them (name, type, formats, tactic).
+    """Return the library's facts of each layer of an engine (name, type, formats, tactic).
 
     Args:
         api: the library; plugins are registered.
-        plan: the engine; its manifest was held against this machine.
-        messages: collects what the library reports, for the error.
+        plan: path of the engine; its manifest was checked against this machine.
+        messages: collects the library's messages, for the error.
     Raises:
-        VmklaError: the library does not load the engine.
+        VmklaError: the library cannot load the engine.
     """
     runtime = api.make_runtime()
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
@@ -34,6 +34,6 @@ def inspect_engine(api: TensorRTApi, plan: Path, messages: Messages) -> tuple[di
 
 
 def layers_of(text: str) -> tuple[dict[str, Any], ...]:
-    """The inspector's JSON as one mapping per layer, also where it gives a layer's name alone."""
+    """Convert the inspector's JSON to one mapping per layer, also where it gives only a layer's name."""
     layers = json.loads(text).get("Layers", [])
     return tuple(layer if isinstance(layer, dict) else {"Name": str(layer)} for layer in layers)

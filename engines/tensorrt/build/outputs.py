@@ -1,4 +1,4 @@
-"""The files that a build writes: none of those that it reads, and known to be writable before it begins."""
+"""Checks of the files that a build writes: all different from those it reads, and writable."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from vmkla.engines.tensorrt.manifest import manifest_path
 from vmkla.errors import BadInputError, UsageError
 
 SUFFIX = ".plan"
-"""By it every command knows an engine."""
+"""File name extension of an engine."""
 
 
 def check_output_name(output: Path) -> None:
-    """Raises UsageError for a name that no command would take for an engine."""
+    """Check that an engine's file name ends in ``SUFFIX``.
+
+    Raises:
+        UsageError: it does not, so that no command would recognise the engine.
+    """
     if output.suffix != SUFFIX:
         raise UsageError(
             f"--output is {str(output)!r}, expected a file name that ends in {SUFFIX}",
@@ -25,14 +29,15 @@ def check_output_name(output: Path) -> None:
 
 
 def check_files(model: Path, output: Path, timing_cache: Path | None, plugin: Path | None) -> None:
-    """No file of a build is another one's, and those that it writes can be written.
+    """Check that the files of a build are different files, and that its outputs can be written.
 
     Args:
-        model: the ONNX file.
-        output: the engine; its name is checked.
-        timing_cache, plugin: as they were asked for.
+        model: path of the ONNX file.
+        output: path of the engine.
+        timing_cache: path of the timing cache; None without one.
+        plugin: path of the plugin library; None without one.
     Raises:
-        UsageError: two of them are one file, and one would be lost.
+        UsageError: two of the paths are the same file, so that one would be lost.
         BadInputError: the engine, its manifest or the timing cache cannot be written.
     """
     written = {"--output": output, "the engine's manifest": manifest_path(output)}
@@ -43,7 +48,7 @@ def check_files(model: Path, output: Path, timing_cache: Path | None, plugin: Pa
         files["--plugin"] = plugin
     seen: dict[str, str] = {}
     for name, path in files.items():
-        # A name under which nothing is yet can be compared by its real path alone.
+        # A file that does not exist yet can only be compared by its real path.
         key = os.path.realpath(path)
         same = seen.get(key) or next((seen[other] for other in seen if _same_file(key, other)), None)
         if same is not None:
@@ -54,16 +59,16 @@ def check_files(model: Path, output: Path, timing_cache: Path | None, plugin: Pa
 
 
 def check_writable(path: Path) -> None:
-    """Try to write beside a file's name, since a build takes minutes. Nothing stays of the attempt.
+    """Check that a file can be written, by a temporary file beside it, before a build that takes minutes.
 
     Raises:
-        BadInputError: nothing can be written there.
+        BadInputError: it cannot be written.
     """
     if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         raise BadInputError(f"{path} is a folder, expected the name of a file to write")
     try:
         with (
-            folder_made(path.parent, keep=False),
+            ensure_folder(path.parent, keep=False),
             tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."),
         ):
             pass
@@ -72,14 +77,14 @@ def check_writable(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def folder_made(folder: Path, *, keep: bool = True) -> Iterator[None]:
-    """Make a folder and its parents; those that were missing go again when the block ends with an error.
+def ensure_folder(folder: Path, *, keep: bool = True) -> Iterator[None]:
+    """Make a folder and its parents for a block; remove those that were missing when it raises an error.
 
     Args:
-        folder: to be there inside the block.
-        keep: leave it there behind the block.
+        folder: path of the folder.
+        keep: leave the folders in place when the block succeeds.
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be made.
     """
     missing = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]  # deepest first
     kept = False
@@ -89,12 +94,12 @@ def folder_made(folder: Path, *, keep: bool = True) -> Iterator[None]:
         kept = keep
     finally:
         for each in [] if kept else missing:
-            with contextlib.suppress(OSError):  # somebody else has put something there
+            with contextlib.suppress(OSError):  # another process has written a file there
                 each.rmdir()
 
 
 def _same_file(a: str, b: str) -> bool:
-    """Two names of one file, by a hard link; False where one is no file yet."""
+    """Whether two paths are hard links of the same file; False where one does not exist yet."""
     try:
         return os.path.samefile(a, b)
     except OSError:

@@ -1,4 +1,4 @@
-"""All that can be known to fail before minutes of building are spent."""
+"""Checks before a build, so that a request that cannot succeed fails at once and not after minutes."""
 
 from __future__ import annotations
 
@@ -13,41 +13,42 @@ from vmkla.engines.tensorrt.build.host_memory import check_memory
 from vmkla.engines.tensorrt.build.outputs import check_files, check_output_name
 from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
 from vmkla.engines.tensorrt.plugins import CREATORS, NAMESPACE, find_plugin
-from vmkla.engines.verify.gate_frames import check_frames_of
+from vmkla.engines.verify.gate_frames import load_gate_frames
 from vmkla.engines.verify.gates import ENGINE
 from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError, UsageError
 from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.metadata import ArtefactMetadata
 
 OLDEST_TENSORRT = (10, 3)
-"""JetPack 6.2's. Before 10.1 the parser knew no IPluginV3."""
+"""Oldest supported version, that of JetPack 6.2. The parser of versions before 10.1 did not know IPluginV3."""
 PLUGIN_WINS = (10, 7)
-"""From here on a plugin is taken before a function body of the same name; before, the body always was."""
+"""First version whose parser prefers a plugin to a function body of the same name; older ones take the body."""
 OPTIMIZATION_LEVELS = range(6)
 LARGEST_BATCH = 256
-"""Frames come one by one or in small batches; the check runs three batches of the largest size."""
+"""Largest accepted batch. Frames come one by one or in small batches; the check runs three of the largest."""
 LARGEST_WORKSPACE = 1 << 40
-"""Bytes; no GPU has as many."""
+"""Largest accepted workspace, bytes: more than any GPU has."""
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build.
+    """What to build, as the user asked for it.
 
     Attributes:
-        model: name of a shipped model, or an ONNX file of vmkla's.
-        output: the engine to write; its manifest comes beside it.
+        model: name of a shipped model, or path of an ONNX file that vmkla exported.
+        output: path of the engine to write; its manifest is written beside it.
         runtime: ``tensorrt`` or ``tensorrt-rtx``.
-        profile: batch sizes; None takes what the file says, see ``choose_profile``.
-        workspace_bytes: limit of scratch memory on the GPU; None leaves the library's.
-        timing_cache: file to read and write; None for none.
-        optimization_level: 0 (fast to build) to 5; None leaves the library's.
-        target_sms: of TensorRT-RTX: GPUs to build for; None takes the one here, else all that there are.
-        plugin: the plugin library for TensorRT; None takes the installed one.
-        expand_bodies: of TensorRT: use the function bodies in the file instead of plugins; slow.
-        skip_gates: do not run the engine against ONNX Runtime; the manifest says so.
-        frames: a video, image, folder or pattern to run it on; None renders some.
-        max_megapixels: larger images and frames of these are not decoded.
+        profile: batch sizes; None takes the file's own, see ``choose_profile``.
+        workspace_bytes: limit of scratch memory on the GPU, bytes; None leaves the library's default.
+        timing_cache: path of the timing cache to read and write; None uses no cache.
+        optimization_level: 0 (fast to build) to 5; None leaves the library's default.
+        target_sms: GPUs that TensorRT-RTX builds for, for instance (86, 89); None takes this machine's, and
+            all that the library supports where there is no GPU.
+        plugin: path of the plugin library for TensorRT; None takes the installed one.
+        expand_bodies: TensorRT uses the function bodies in the file instead of plugins, which is slow.
+        skip_gates: do not compare the engine with ONNX Runtime; the manifest records that.
+        frames: a video, image, folder or pattern to compare on; None renders frames.
+        max_megapixels: larger images and frames of ``frames`` are not decoded.
     """
 
     model: str
@@ -67,18 +68,24 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Preflight:
-    """A request that may be built, and what was decided about it.
+    """A request that passed all checks, and what was decided about it.
 
     Attributes:
+        request: what the user asked for.
+        api: the library that builds.
+        gpu: this machine's GPU; None where there is none.
         model: the ONNX file, checked.
-        onnx_name: what the user called it: a shipped model's name, or the file's.
+        onnx_name: a shipped model's name, or the file's.
         profile: batch sizes.
-        target_sms: GPUs of TensorRT-RTX; empty for TensorRT.
-        plugin: library that runs the custom nodes; None where their function bodies are expanded.
-        strip_functions: the bodies must be left out for the plugin to be taken.
-        remarks: what was chosen for the user.
+        target_sms: GPUs that TensorRT-RTX builds for; empty for TensorRT.
+        plugin: path of the library that runs the custom nodes; None where function bodies are expanded.
+        strip_functions: remove the bodies from the file, so that the parser takes the plugin.
+        remarks: choices that were made for the user, one sentence each.
     """
 
+    request: BuildRequest
+    api: TensorRTApi
+    gpu: GpuFacts | None
     model: ModelFile
     onnx_name: str
     profile: Profile
@@ -89,18 +96,23 @@ class Preflight:
 
     @property
     def path(self) -> Path:
-        """Where the ONNX file was read from."""
+        """Path of the ONNX file."""
         return self.model.path
 
     @property
     def outline(self) -> OnnxOutline:
-        """Its outline."""
+        """Outline of the ONNX file."""
         return self.model.outline
 
     @property
     def metadata(self) -> ArtefactMetadata:
-        """What it states about itself."""
+        """Metadata of the ONNX file."""
         return self.model.metadata
+
+    @property
+    def runnable(self) -> bool:
+        """Whether this machine's GPU can run the engine."""
+        return self.gpu is not None and (not self.target_sms or self.gpu.sm in self.target_sms)
 
 
 def preflight(
@@ -109,16 +121,16 @@ def preflight(
     """Check a request against the file, the library and this machine.
 
     Args:
-        request: what was asked for.
-        api: the library.
-        gpu: of this machine; None when there is none.
-        no_gpu_because: what the driver says where there is none.
+        request: what the user asked for.
+        api: the library that builds.
+        gpu: this machine's GPU; None where there is none.
+        no_gpu_because: the driver's reason where there is none.
     Raises:
-        UsageError: an option makes no sense, or not for this file, or two files are one.
+        UsageError: an option is out of range or does not suit the file, or two paths are the same file.
         BadInputError: the file is missing or damaged, the output or the timing cache cannot be written, or
             the frames cannot be read.
-        ArtefactMismatchError: the file is not one of vmkla's, is damaged, or has a node that nothing here
-            runs.
+        ArtefactMismatchError: the file is not vmkla's, is damaged, or has a node that neither a plugin nor a
+            function body runs.
         MissingDependencyError: the library is too old, or a GPU, memory or the plugin library is missing.
     """
     check_version(api)
@@ -128,7 +140,7 @@ def preflight(
     outline, metadata = model.outline, model.metadata
     if metadata.precision not in ENGINE:
         raise ArtefactMismatchError(
-            f"{path} says that its precision is {metadata.precision!r}, engines know {', '.join(ENGINE)}",
+            f"{path} has precision {metadata.precision!r}, expected one of {', '.join(ENGINE)}",
             hint="Run: vmkla export again, with this version of vmkla",
         )
     profile, remarks = choose_profile(request.profile, outline, metadata, path)
@@ -138,9 +150,12 @@ def preflight(
     check_files(path, request.output, request.timing_cache, plugin)
     check_memory(outline.size_bytes, rtx=api.is_rtx)
     if request.frames is not None:
-        # A wrong name is told before a long build.
-        check_frames_of(request.frames, metadata.preprocess, max_megapixels=request.max_megapixels)
+        # Before the build, which takes minutes: the frames may not be readable.
+        load_gate_frames(request.frames, metadata.preprocess, max_megapixels=request.max_megapixels)
     return Preflight(
+        request=request,
+        api=api,
+        gpu=gpu,
         model=model,
         onnx_name=request.model if request.model in weights.shipped() else path.name,
         profile=profile,
@@ -152,11 +167,15 @@ def preflight(
 
 
 def check_version(api: TensorRTApi) -> None:
-    """Raises MissingDependencyError for a TensorRT that is too old."""
+    """Reject a TensorRT that is too old.
+
+    Raises:
+        MissingDependencyError: it is older than ``OLDEST_TENSORRT``.
+    """
     if not api.is_rtx and api.version < OLDEST_TENSORRT:
         oldest = ".".join(map(str, OLDEST_TENSORRT))
         raise MissingDependencyError(
-            f"TensorRT {api.version_text} is here, needed is {oldest} or newer",
+            f"TensorRT {api.version_text} is installed, expected {oldest} or newer",
             hint=f"Run: pip install --upgrade 'tensorrt>={oldest}'   (on a Jetson: JetPack 6.2 or newer)",
         )
 
@@ -176,12 +195,12 @@ def _check_options(request: BuildRequest) -> None:
         raise UsageError("a plugin library and the expansion of function bodies are both asked for")
     if request.runtime == "tensorrt-rtx" and request.plugin is not None:
         raise UsageError(
-            "TensorRT-RTX takes no plugins; it runs the function bodies in the file",
+            "TensorRT-RTX does not load plugins; it runs the function bodies in the file",
             hint="Leave --plugin out.",
         )
     if request.runtime == "tensorrt" and request.target_sms is not None:
         raise UsageError(
-            "--target-sm is of tensorrt-rtx; TensorRT builds for the GPU that it runs on",
+            "--target-sm is an option of tensorrt-rtx; TensorRT builds for the GPU that it runs on",
             hint="Leave --target-sm out, and build on the machine that will run the engine.",
         )
 
@@ -189,14 +208,14 @@ def _check_options(request: BuildRequest) -> None:
 def choose_profile(
     wanted: Profile | None, outline: OnnxOutline, metadata: ArtefactMetadata, path: Path
 ) -> tuple[Profile, tuple[str, ...]]:
-    """Batch sizes: what was asked for, else what the export recorded, else a fixed batch's own, else 1.
+    """Choose batch sizes: the requested ones, else those of the export, else the fixed batch, else 1.
 
     Returns:
-        The profile, and remarks: where nobody said, and on an engine that takes no single frame.
+        The profile, and remarks: that the batch is a default, or that the engine cannot run single frames.
     Raises:
-        UsageError: the numbers are no profile, or do not fit the file's fixed batch.
+        UsageError: the numbers are not a profile, or do not fit the file's fixed batch.
         BadInputError: the file has no input.
-        ArtefactMismatchError: the file's own numbers are no profile.
+        ArtefactMismatchError: the file's own numbers are not a profile.
     """
     if not outline.inputs or not outline.inputs[0].shape:
         raise BadInputError(f"{path} has no input with a batch", hint="Run: vmkla export again")
@@ -232,7 +251,7 @@ def _is_profile(profile: Profile) -> bool:
 
 
 def _remarks_on(profile: Profile, batch: int | str) -> tuple[str, ...]:
-    """``vmkla infer`` brings frames one by one, and cannot run an engine of a fixed batch."""
+    """Remark on a fixed batch: ``vmkla infer`` sends frames one by one and cannot run such an engine."""
     if not 1 < profile.min == profile.max:
         return ()
     instead = f"--profile 1,1,{profile.max}" if isinstance(batch, str) else "vmkla export --batch dynamic"
@@ -245,14 +264,14 @@ def _remarks_on(profile: Profile, batch: int | str) -> tuple[str, ...]:
 def choose_targets(
     wanted: tuple[int, ...] | None, api: TensorRTApi, gpu: GpuFacts | None, no_gpu_because: str = ""
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """GPUs that TensorRT-RTX builds for: what was asked for, else this machine's, else all of them.
+    """Choose the GPUs that TensorRT-RTX builds for: the requested ones, else this machine's, else all.
 
     Returns:
-        Compute capabilities such as 86, none for TensorRT; and remarks on what was chosen and left out.
+        Compute capabilities such as 86, empty for TensorRT; and remarks on what was chosen and left out.
     Raises:
-        UsageError: it does not build for one that was asked for.
-        MissingDependencyError: nothing was asked for, and it does not build for the GPU here; or TensorRT
-            finds no GPU.
+        UsageError: the library does not build for a requested GPU.
+        MissingDependencyError: the library does not build for this machine's GPU and no other was requested;
+            or TensorRT finds no GPU.
     """
     because = f" ({no_gpu_because})" if no_gpu_because else ""
     if not api.is_rtx:
@@ -289,17 +308,17 @@ def choose_targets(
 
 
 def choose_plugin(request: BuildRequest, api: TensorRTApi) -> Path | None:
-    """The plugin library that will run the custom nodes; None where their bodies are expanded."""
+    """Return the plugin library that will run the custom nodes; None where their bodies are expanded."""
     if api.is_rtx or request.expand_bodies:
         return None
     return find_plugin(request.plugin)
 
 
 def check_custom_nodes(outline: OnnxOutline, path: Path, *, with_plugin: bool) -> None:
-    """Every node outside the standard domain has its plugin, or its function body in the file.
+    """Check that every node outside the standard domain has a plugin, or a function body in the file.
 
     Raises:
-        ArtefactMismatchError: one has neither.
+        ArtefactMismatchError: a node has neither.
     """
     lost = []
     for node in outline.nodes:

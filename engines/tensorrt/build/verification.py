@@ -1,4 +1,4 @@
-"""A new engine against the file that it was built from, run by ONNX Runtime."""
+"""Check a new engine: compare it with ONNX Runtime on the file that it was built from."""
 
 from __future__ import annotations
 
@@ -10,102 +10,79 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
-from vmkla.engines.tensorrt.build.preflight import BuildRequest, Preflight
+from vmkla.engines.tensorrt.build.preflight import Preflight
 from vmkla.engines.tensorrt.run.runner import TensorRTRunner
 from vmkla.engines.verify.comparison import check, compare, gates_record
-from vmkla.engines.verify.gate_frames import check_frames_of
+from vmkla.engines.verify.gate_frames import load_gate_frames
 from vmkla.engines.verify.gates import ENGINE
 from vmkla.errors import BadInputError, GateError
-from vmkla.limits import MAX_MEGAPIXELS
-from vmkla.runner import Runner, RunnerSpec
+from vmkla.runner import ClosedOnExit, Runner, RunnerSpec
 
 CALLS = 3
-"""Of each batch size, at least: the kernels are launched one by one in two calls, and by the CUDA graph from
-the third on, see ``execution.WARMUP_RUNS``."""
+"""Least number of calls for each batch size: kernels are launched one by one in the first two, and by the CUDA
+graph from the third on, see ``execution.WARMUP_RUNS``."""
 
 
-def verify_engine(
-    request: BuildRequest, plan: Preflight, draft: Path, *, runnable: bool, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Run a new engine beside ONNX Runtime, on the frames that were asked for or on rendered ones.
+def verify_engine(plan: Preflight, draft: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Compare a new engine with ONNX Runtime, on the frames of the request or on rendered ones.
 
     Args:
-        request: what was asked for.
-        plan: what was decided.
+        plan: the request, and what was decided about it.
         draft: the engine, with a manifest beside it.
-        runnable: a GPU here can run it.
         say: called with the verdict.
     Returns:
         The manifest's ``gates``.
     Raises:
         GateError: they differ by more than the gates allow.
     """
-    if request.skip_gates:
+    if plan.request.skip_gates:
         say("check: skipped; the engine is marked unverified")
         return {"skipped": True}
-    if not runnable:
+    if not plan.runnable:
         targets = f" for SM {', '.join(map(str, plan.target_sms))}" if plan.target_sms else ""
         say(f"check: not run on any GPU; the engine was built ahead of time{targets}")
         return {"not_run": f"built ahead of time{targets}, where no such GPU was"}
-    candidate = TensorRTRunner(draft, plugin=plan.plugin, warn_unverified=False)
-    try:
-        return hold_against_onnxruntime(
-            plan,
-            candidate,
-            request.output,
-            say,
-            source=request.frames,
-            max_megapixels=request.max_megapixels,
-        )
-    finally:
-        candidate.close()
+    with TensorRTRunner(draft, plugin=plan.plugin, warn_unverified=False) as candidate:
+        return compare_with_onnxruntime(plan, candidate, say)
 
 
-def hold_against_onnxruntime(
-    plan: Preflight,
-    candidate: Runner,
-    output: Path,
-    say: Callable[[str], None],
-    *,
-    source: str | None = None,
-    max_megapixels: float = MAX_MEGAPIXELS,
+def compare_with_onnxruntime(
+    plan: Preflight, candidate: Runner, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Compare a runner with ONNX Runtime on the file that it came from, at each batch size of its profile.
 
     An engine has other kernels for other batch sizes, and another CUDA graph for each.
 
     Args:
-        plan: what was decided: the file, its metadata and the profile.
-        candidate: what is to be checked.
-        output: the engine's name to be, for the message.
+        plan: the request, and the file, metadata and profile that were chosen.
+        candidate: the runner to check.
         say: called with the verdicts.
-        source, max_megapixels: frames to compare on, see ``check_frames_of``.
     Returns:
         The manifest's ``gates``.
     Raises:
-        GateError: a gate was not held.
-        BadInputError: the source has no frames.
+        GateError: a gate failed.
+        BadInputError: the source has no frames, or the file was changed during the build.
     """
-    metadata = plan.metadata
-    frames = check_frames_of(source, metadata.preprocess, max_megapixels=max_megapixels, say=say)
+    request, metadata = plan.request, plan.metadata
+    frames = load_gate_frames(
+        request.frames, metadata.preprocess, max_megapixels=request.max_megapixels, say=say
+    )
     if len(frames) % 2 == 0:  # an odd number: two frames a power of two apart in a batch then differ
         frames = frames[:-1]
     gates = ENGINE[metadata.precision]
     if metadata.random_weights:
         gates = gates.without_masks()
-    runner = OnnxRuntimeRunner(plan.path, warn_unverified=False)
-    if runner.spec.sha256 != plan.model.sha256:
-        raise BadInputError(
-            f"{plan.path} was changed while its engine was built, so {output} was not written",
-            hint="Run the same command again.",
-        )
-    reference = Remembering(runner)
     checks: list[dict[str, Any]] = []
     failures: list[str] = []
-    try:
+    with CachingRunner(OnnxRuntimeRunner(plan.path, warn_unverified=False)) as reference:
+        if reference.spec.sha256 != plan.model.sha256:
+            raise BadInputError(
+                f"{plan.path} was changed while its engine was built, so {request.output} was not written",
+                hint="Run the same command again.",
+            )
         for batch in sorted({plan.profile.min, plan.profile.opt, plan.profile.max}):
             comparison = compare(
-                reference, candidate, calls_of(frames, batch), batch=batch, spare_share=gates.spare_share
+                reference, candidate, shifted_batches(frames, batch), batch=batch, spare_share=gates.spare_share
             )
             report = check(comparison, gates)
             say(
@@ -116,39 +93,37 @@ def hold_against_onnxruntime(
             )
             checks.append({"batch": batch, **report.to_dict()})
             failures += [f"batch {batch}: {failure}" for failure in report.failures]
-    finally:
-        reference.close()
     if failures:
         raise GateError(
-            f"the engine does not compute what ONNX Runtime computes from {plan.path}, so {output} was not "
-            f"written: {'; '.join(failures)}",
+            f"the engine does not compute what ONNX Runtime computes from {plan.path}, so {request.output} was "
+            f"not written: {'; '.join(failures)}",
             hint="Look at the figures; --skip-gates writes the engine nevertheless, marked unverified.",
         )
-    return gates_record(checks, frames=len(frames), rendered=source is None)
+    return gates_record(checks, frames=len(frames), rendered=request.frames is None)
 
 
-def calls_of(frames: npt.NDArray[np.uint8], batch: int) -> npt.NDArray[np.uint8]:
-    """Frames for calls of a runner, in order: each batch starts one frame later than the last.
+def shifted_batches(frames: npt.NDArray[np.uint8], batch: int) -> npt.NDArray[np.uint8]:
+    """Arrange frames in batches, each of which starts one frame later than the last.
 
-    There are ``CALLS`` calls, and more where the batches would not reach every frame. What a call leaves
-    behind is so never what the next is to give.
+    There are at least ``CALLS`` batches, and more where these would not reach every frame. So the expected
+    result of a call is never what the call before left in a buffer.
 
     Args:
         frames: (n, H, W, 3), different from each other.
-        batch: frames at once.
+        batch: frames in a batch.
     Returns:
-        (calls * batch, H, W, 3).
+        (batches * batch, H, W, 3).
     """
     calls = max(CALLS, len(frames) - batch + 1)
     order = np.arange(calls)[:, None] + np.arange(batch)
     return np.take(frames, order.ravel() % len(frames), axis=0)
 
 
-class Remembering:
-    """A runner that computes each batch of frames once: it is slow, and batch sizes share their frames.
+class CachingRunner(ClosedOnExit):
+    """A runner that computes each batch of frames once, since batch sizes share their frames.
 
     Args:
-        runner: what computes.
+        runner: the runner that computes.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -158,16 +133,16 @@ class Remembering:
 
     @property
     def spec(self) -> RunnerSpec:
-        """Of the runner."""
+        """The wrapped runner's."""
         return self._runner.spec
 
     def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """As the runner gives it."""
+        """Return the wrapped runner's result, from memory where the same frames were given before."""
         key = frames_rgb.tobytes()
         if key not in self._known:
             self._known[key] = self._runner.infer(frames_rgb)
         return self._known[key]
 
     def close(self) -> None:
-        """Close the runner."""
+        """Close the wrapped runner."""
         self._runner.close()

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.runners.batches import check_frames, network_input
+from vmkla.engines.runners.batches import check_batch, network_input
 from vmkla.engines.tensorrt.api import EngineRuntime, load_api
 from vmkla.engines.tensorrt.machine import parse_device, this_machine
 from vmkla.engines.tensorrt.manifest import EngineManifest, read_manifest
@@ -24,12 +24,12 @@ from vmkla.engines.tensorrt.run.execution import Execution
 from vmkla.engines.tensorrt.run.loading import LoadedEngine, tensors
 from vmkla.engines.tensorrt.run.memory import CudaError, Package, open_cuda
 from vmkla.errors import BadInputError, MissingDependencyError, UsageError, VmklaError
-from vmkla.runner import RunnerSpec
+from vmkla.runner import ClosedOnExit, RunnerSpec
 
 logger = logging.getLogger(__name__)
 
 
-class TensorRTRunner:
+class TensorRTRunner(ClosedOnExit):
     """An engine that ``vmkla build`` made, on an NVIDIA GPU.
 
     The manifest beside the engine is held against this machine before the engine is deserialised. More frames
@@ -131,7 +131,7 @@ class TensorRTRunner:
             ShapeError: the batch has another shape or type.
             VmklaError: the runner is closed, or the library or the GPU failed.
         """
-        check_frames(frames_rgb, self._spec)
+        check_batch(frames_rgb, self._spec)
 
         def fill(buffer: npt.NDArray[Any], start: int, end: int) -> None:
             buffer[:] = network_input(frames_rgb[start:end], self._input_type)

@@ -176,7 +176,7 @@ def test_too_little_memory_is_said_before_the_build(monkeypatch: pytest.MonkeyPa
     needed = needed_memory_bytes(179_000_000, rtx=True)
     monkeypatch.setattr("vmkla.engines.tensorrt.build.host_memory.free_memory_bytes", lambda: needed)
     check_memory(179_000_000, rtx=True)
-    with pytest.raises(MissingDependencyError, match=r"takes about 3.0 GiB of memory, free are 1.8 GiB"):
+    with pytest.raises(MissingDependencyError, match=r"takes about 3.0 GiB of memory, 1.8 GiB are free"):
         check_memory(179_000_000, rtx=False)
     with pytest.raises(MissingDependencyError) as caught:
         check_memory(180_000_000, rtx=True)

@@ -123,7 +123,7 @@ class Use:
 
 def sources() -> list[Path]:
     """The modules that touch TensorRT; those of the GPU's memory do not."""
-    found = sorted(Path(package.__path__[0]).glob("*.py"))
+    found = sorted(Path(package.__path__[0]).rglob("*.py"))
     return [path for path in found if not path.name.startswith("memory")]
 
 

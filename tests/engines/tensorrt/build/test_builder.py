@@ -19,8 +19,7 @@ from vmkla import __version__
 from vmkla.cli.main import main
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.tensorrt.api import Messages, load_api
-from vmkla.engines.tensorrt.build import builder as builder_module
-from vmkla.engines.tensorrt.build.builder import BuildReport, build_engine, layer_report, summarised
+from vmkla.engines.tensorrt.build.builder import BuildReport, build_engine, layer_report, summarise
 from vmkla.engines.tensorrt.build.inspection import inspect_engine, layers_of
 from vmkla.engines.tensorrt.build.preflight import BuildRequest, preflight
 from vmkla.engines.tensorrt.build.verification import hold_against_onnxruntime
@@ -32,7 +31,8 @@ from vmkla.engines.tensorrt.manifest import (
     manifest_path,
     read_manifest,
 )
-from vmkla.engines.verify.gate_frames import RENDERED_FRAMES
+from vmkla.engines.tensorrt.build.preflight import BuildRequest, preflight
+from vmkla.engines.tensorrt.build.verification import compare_with_onnxruntime
 from vmkla.errors import ArtefactMismatchError, BadInputError, GateError, VmklaError
 from vmkla.files import file_sha256
 from vmkla.metadata import ArtefactMetadata
@@ -169,7 +169,7 @@ def test_a_build_that_the_library_refuses(
     with pytest.raises(VmklaError) as caught:
         built(onnx_file, output, target_sms=(75,))
     assert caught.value.exit_status == 1
-    assert "could not build the engine; it said:" in caught.value.message
+    assert "could not build the engine; it reported:" in caught.value.message
     assert "FP32 GEMM is not supported" in caught.value.message
     assert not output.parent.exists()
 
@@ -319,7 +319,7 @@ def test_messages_of_one_kind_are_shown_once() -> None:
         "a tensor named p is unused",
         "a tensor named q is unused",
     ]
-    assert summarised(twice) == ("something else", "a tensor named p is unused (and 1 like it)")
+    assert summarise(twice) == ("something else", "a tensor named p is unused (and 1 like it)")
 
 
 def test_layers_are_reported_by_type_and_kind() -> None:
@@ -356,7 +356,7 @@ def test_an_engine_that_computes_the_same_passes(
 ) -> None:
     path = written(tmp_path / "model.onnx", scan=True, half=half, metadata={"random_weights": True})
     plan = preflight(request(path, output), load_api("tensorrt-rtx"), None)
-    gates = hold_against_onnxruntime(plan, Shifted(path, shift), output, lambda line: None)
+    gates = compare_with_onnxruntime(plan, Shifted(path, shift), lambda line: None)
     assert gates["passed"] is True and gates["rendered"] is True
     assert gates["checks"][0]["gates"]["name"] == ("fp16 engine" if half else "fp32 engine")
     assert gates["checks"][0]["measured"]["candidate"] == "shifted/bodies"
@@ -368,7 +368,7 @@ def test_an_engine_that_computes_something_else_fails(tmp_path: Path, output: Pa
     plan = preflight(request(path, output), load_api("tensorrt-rtx"), None)
     lines: list[str] = []
     with pytest.raises(GateError, match="mean probability error") as caught:
-        hold_against_onnxruntime(plan, Shifted(path, 1e-3), output, lines.append)
+        compare_with_onnxruntime(plan, Shifted(path, 1e-3), lines.append)
     assert caught.value.exit_status == 5 and "was not written" in caught.value.message
     assert "FAILED" in lines[0]
 
@@ -408,7 +408,7 @@ def test_every_batch_size_is_checked_with_and_without_its_graph(
     path = written(tmp_path / "model.onnx", metadata={"random_weights": True})
     plan = preflight(request(path, output, profile=Profile(1, 2, 4)), load_api("tensorrt-rtx"), None)
     with pytest.raises(GateError, match=f"was not written: batch {batch}: "):
-        hold_against_onnxruntime(plan, WrongInOneCall(path, batch, call), output, lambda line: None)
+        compare_with_onnxruntime(plan, WrongInOneCall(path, batch, call), lambda line: None)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 6])
@@ -417,7 +417,7 @@ def test_a_result_of_the_call_before_is_seen(tmp_path: Path, output: Path, batch
     profile = Profile(batch, batch, batch)
     plan = preflight(request(path, output, profile=profile), load_api("tensorrt-rtx"), None)
     with pytest.raises(GateError, match=f"batch {batch}: "):
-        hold_against_onnxruntime(plan, Stale(path), output, lambda line: None)
+        compare_with_onnxruntime(plan, Stale(path), lambda line: None)
 
 
 def test_the_check_says_what_it_ran_and_the_reference_computes_a_frame_once(
@@ -435,7 +435,7 @@ def test_the_check_says_what_it_ran_and_the_reference_computes_a_frame_once(
         return infer(runner, frames)
 
     monkeypatch.setattr(OnnxRuntimeRunner, "infer", counted)
-    gates = hold_against_onnxruntime(plan, candidate, output, lambda line: None)
+    gates = compare_with_onnxruntime(plan, candidate, lambda line: None)
     ran = [(check["batch"], check["measured"]["frames"]) for check in gates["checks"]]
     assert gates["frames"] == RENDERED_FRAMES == 7
     assert ran == [(1, 7), (2, 12), (8, 24)], "every frame at every batch size"
@@ -451,7 +451,7 @@ def test_frames_of_ones_own_are_what_it_runs(tmp_path: Path, output: Path) -> No
     asked = request(path, output, frames=str(folder))
     plan = preflight(asked, load_api("tensorrt-rtx"), None)
     candidate = Shifted(path, 0.0)
-    gates = hold_against_onnxruntime(plan, candidate, output, lambda line: None, source=asked.frames)
+    gates = compare_with_onnxruntime(plan, candidate, lambda line: None)
     assert gates["rendered"] is False and gates["frames"] == 3, "an odd number of them"
     with pytest.raises(BadInputError, match="no_such_folder"):
         preflight(request(path, output, frames="no_such_folder"), load_api("tensorrt-rtx"), None)
@@ -481,7 +481,7 @@ def test_an_exchanged_route_in_a_deep_scan_of_nano_is_refused(
     plan = preflight(request(path, output), load_api("tensorrt-rtx"), None)
     candidate = OnnxRuntimeRunner(wrong, threads=1, warn_unverified=False)
     with pytest.raises(GateError, match=r"relative to p \(1 - p\)"):
-        hold_against_onnxruntime(plan, candidate, output, lambda line: None)
+        compare_with_onnxruntime(plan, candidate, lambda line: None)
 
 
 @without_gpu

@@ -10,7 +10,8 @@ from onnx import helper
 
 from tests.engines.tensorrt.small_engines import small_model
 from vmkla.engines.tensorrt.api import TURING, TensorRTApi, load_api
-from vmkla.engines.tensorrt.build.outputs import folder_made
+from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
+from vmkla.engines.tensorrt.build.outputs import ensure_folder
 from vmkla.engines.tensorrt.build.preflight import LARGEST_BATCH, BuildRequest, Preflight, preflight
 from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
 from vmkla.errors import ArtefactMismatchError, BadInputError, MissingDependencyError, UsageError, VmklaError
@@ -91,7 +92,7 @@ def test_a_foreign_file_is_refused(rtx: TensorRTApi, tmp_path: Path) -> None:
 
 def test_an_unknown_precision_is_refused(rtx: TensorRTApi, tmp_path: Path) -> None:
     path = written(tmp_path / "m.onnx", metadata={"precision": "fp4"})
-    assert "'fp4', engines know fp32, fp16" in refused(ArtefactMismatchError, rtx, path)
+    assert "'fp4', expected one of fp32, fp16" in refused(ArtefactMismatchError, rtx, path)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ def test_tensorrt_builds_on_a_gpu_alone(trt: TensorRTApi, onnx_file: Path, plugi
     text = refused(MissingDependencyError, trt, onnx_file, plugin=plugin)
     assert "there is none here" in text and "--runtime tensorrt-rtx" in text
     assert checked(trt, onnx_file, ORIN, plugin=plugin).target_sms == ()
-    assert "--target-sm is of tensorrt-rtx" in refused(
+    assert "--target-sm is an option of tensorrt-rtx" in refused(
         UsageError, trt, onnx_file, ORIN, plugin=plugin, target_sms=(87,)
     )
 
@@ -226,7 +227,7 @@ def test_tensorrt_builds_on_a_gpu_alone(trt: TensorRTApi, onnx_file: Path, plugi
 def test_an_old_tensorrt_is_refused(rtx: TensorRTApi, onnx_file: Path) -> None:
     old = TensorRTApi("tensorrt", rtx.module, (8, 5, 2, 2))
     text = refused(MissingDependencyError, old, onnx_file, ORIN)
-    assert "TensorRT 8.5.2.2 is here, needed is 10.3 or newer" in text and "JetPack 6.2" in text
+    assert "TensorRT 8.5.2.2 is installed, expected 10.3 or newer" in text and "JetPack 6.2" in text
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_tensorrt_without_the_plugin_library(
 def test_plugins_are_tensorrts_alone(
     rtx: TensorRTApi, trt: TensorRTApi, onnx_file: Path, plugin: Path
 ) -> None:
-    assert "takes no plugins" in refused(UsageError, rtx, onnx_file, plugin=plugin)
+    assert "does not load plugins" in refused(UsageError, rtx, onnx_file, plugin=plugin)
     assert "both asked for" in refused(UsageError, trt, onnx_file, ORIN, plugin=plugin, expand_bodies=True)
 
 
@@ -301,14 +302,14 @@ def test_a_folder_that_the_attempt_has_made_is_gone(
 def test_a_folder_is_made_for_a_block(tmp_path: Path, keep: bool) -> None:
     (tmp_path / "there").mkdir()
     deep = tmp_path / "there" / "a" / "b"
-    with folder_made(deep, keep=keep):
+    with ensure_folder(deep, keep=keep):
         assert deep.is_dir()
     assert deep.is_dir() == keep and (tmp_path / "there").is_dir()
     other = tmp_path / "there" / "c" / "d"
-    with pytest.raises(KeyboardInterrupt), folder_made(other):
+    with pytest.raises(KeyboardInterrupt), ensure_folder(other):
         raise KeyboardInterrupt
     assert not other.parent.exists()
-    with pytest.raises(KeyboardInterrupt), folder_made(other):
+    with pytest.raises(KeyboardInterrupt), ensure_folder(other):
         (other.parent / "somebody's").touch()
         raise KeyboardInterrupt
     assert [path.name for path in other.parent.iterdir()] == ["somebody's"]
