@@ -1,4 +1,4 @@
-"""What every runner asks of the frames it is given, and the form in which a network takes them."""
+"""Check a runner's batch of frames, and convert it to the network's input."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NetworkInput = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 def check_batch(frames_rgb: Frames, spec: RunnerSpec) -> None:
-    """Refuse a batch that a model does not take.
+    """Check the type and shape of a batch.
 
     Raises:
-        ShapeError: not (n, height, width, 3) uint8, or not the fixed batch size.
+        ShapeError: it is not (n, height, width, 3) uint8, or not of the model's fixed batch size.
     """
     expected = (spec.batch or "n", spec.height, spec.width, 3)
     seen_type = str(getattr(frames_rgb, "dtype", type(frames_rgb).__name__))
@@ -32,13 +32,13 @@ def check_batch(frames_rgb: Frames, spec: RunnerSpec) -> None:
 
 
 def network_input(frames_rgb: Frames, input_type: InputType) -> NetworkInput:
-    """Frames as a file of that input type takes them.
+    """Convert frames to the layout and type of a file's input.
 
     Args:
         frames_rgb: (n, height, width, 3) uint8, RGB.
-        input_type: of the file, from its metadata.
+        input_type: the file's input type, from its metadata.
     Returns:
-        The same values, contiguous: uint8 as they are, or float32 (n, 3, height, width).
+        The same values, contiguous: uint8 unchanged, or float32 (n, 3, height, width).
     """
     if input_type == "uint8":
         return np.ascontiguousarray(frames_rgb)

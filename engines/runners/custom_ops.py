@@ -1,4 +1,4 @@
-"""Hands vmkla's own kernels to an ONNX Runtime session. Imports neither torch nor onnx."""
+"""Register vmkla's kernels with an ONNX Runtime session. Imports neither torch nor onnx."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     import onnxruntime
 
 OLDEST_ONNXRUNTIME = "1.20"
-"""``engines/plugins/cpu/ort_abi.h`` asks for the API of this release."""
+"""Oldest supported release, whose API ``engines/plugins/cpu/ort_abi.h`` requests."""
 
 
 def register(session_options: onnxruntime.SessionOptions, library: Path | None = None) -> None:
     """Make a session run the nodes of domain ``vmkla`` with the compiled kernels.
 
-    Registered kernels win over the function bodies in the file. A library that cannot be used is an
-    error, since the session would otherwise run the bodies, many times slower, without a word.
+    Registered kernels take precedence over the function bodies in the file. A library that cannot be used is
+    an error, since the session would otherwise run the bodies, many times slower, without any warning.
 
     Args:
-        session_options: of a session not yet created; registered once.
-        library: the compiled library; by default the one that was installed with vmkla.
+        session_options: options of a session that is not created yet, registered once.
+        library: path of the compiled library; None takes the one that was installed with vmkla.
     Raises:
         MissingDependencyError: there is no library, or onnxruntime is too old for it.
         ArtefactMismatchError: the file is not a vmkla library for this machine.
@@ -36,7 +36,7 @@ def register(session_options: onnxruntime.SessionOptions, library: Path | None =
         )
     try:
         session_options.register_custom_ops_library(str(path.resolve()))
-    except Exception as error:  # onnxruntime's exceptions have no base of their own
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         if "need ONNX Runtime" in str(error):  # ort_ops.cpp, RegisterCustomOps
             raise MissingDependencyError(
                 f"onnxruntime is too old for the kernels of {path}: {error}",

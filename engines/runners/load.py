@@ -1,4 +1,4 @@
-"""From a model's name or file to a runner: one function, and no silent change of runtime or device."""
+"""Load a runner from a model's name or file, without a silent change of runtime or device."""
 
 from __future__ import annotations
 
@@ -23,27 +23,26 @@ def load_runner(
     kernels: Literal["native", "bodies"] | None = None,
     plugin: Path | None = None,
 ) -> Runner:
-    """Load a model, ready to infer.
+    """Load a model, ready to run: ``with load_runner("nano") as runner: runner.infer(frames_rgb)``.
 
     Args:
-        model: name of a shipped model (``"nano"``) or a file: ``.onnx``, ``.plan`` (an engine that
+        model: name of a shipped model (``"nano"``) or path of a file: ``.onnx``, ``.plan`` (an engine that
             ``vmkla build`` made), or ``.safetensors`` for torch.
-        runtime: ``auto`` goes by the file: ONNX Runtime for ``.onnx``, torch for ``.safetensors``, and for
-            an engine the one that built it.
-        device: ``"cpu"`` or ``"cuda:0"``; None is the runtime's own: ``"cpu"``, and ``"cuda:0"`` for engines.
-        threads: CPU threads; None leaves the runtime's own choice.
-        kernels: how ONNX Runtime runs the custom nodes, see ``OnnxRuntimeRunner``; None is the device's own.
-            What an engine does was decided when it was built.
-        plugin: the plugin library that an engine of TensorRT was built with; None takes the installed one.
+        runtime: ``auto`` chooses by the file: ONNX Runtime for ``.onnx``, torch for ``.safetensors``, and for
+            an engine the runtime that built it.
+        device: ``"cpu"`` or ``"cuda:0"``; None is ``"cuda:0"`` for engines and ``"cpu"`` for other files.
+        threads: CPU threads; None leaves the runtime's choice.
+        kernels: how ONNX Runtime runs the custom nodes, see ``OnnxRuntimeRunner``; None is the device's
+            default. An engine's kernels were chosen when it was built.
+        plugin: path of the plugin library that an engine of TensorRT was built with; None takes the installed
+            one.
     Returns:
-        The runner. What was asked for is what runs: anything missing is an error.
+        The runner. There is no fallback: a runtime or device that is missing is an error.
     Raises:
-        UsageError: there is no such runtime, or threads, kernels or plugin make no sense or are not for
-            this file.
+        UsageError: there is no such runtime, or threads, kernels or plugin do not suit the file.
         BadInputError: there is no such model, or the file is damaged.
-        ArtefactMismatchError: the file is not one of vmkla's, or an engine and its runtime or this machine
-            do not fit.
-        MissingDependencyError: the runtime or the device is not here.
+        ArtefactMismatchError: the file is not vmkla's, or an engine does not fit its runtime or this machine.
+        MissingDependencyError: the runtime or the device is missing.
     """
     if runtime not in RUNTIMES:
         raise UsageError(f"there is no runtime {runtime!r}", hint=f"Choose one of: {', '.join(RUNTIMES)}")
@@ -54,22 +53,22 @@ def load_runner(
     path = weights.resolve(model, ".safetensors" if runtime == "torch" else ".onnx")
     if path.suffix == ".plan":
         if threads is not None:
-            raise UsageError(f"{path} is an engine, which runs on a GPU; threads are of the CPU runtimes")
+            raise UsageError(f"{path} is an engine, which runs on a GPU; threads are for the CPU runtimes")
         if kernels == "bodies":
             raise UsageError(
-                f"{path} is an engine, whose kernels were chosen by `vmkla build`; kernels {kernels!r} is of "
-                "ONNX Runtime",
+                f"{path} is an engine, whose kernels were chosen by `vmkla build`; kernels {kernels!r} is "
+                "for ONNX Runtime",
                 hint="Leave --kernels out, or build the engine with --plugin bodies.",
             )
         return _load_engine(path, runtime, device, plugin)
     build = ["vmkla", "build", str(model), "--output", path.with_suffix(".plan").name]
     if runtime in ("tensorrt", "tensorrt-rtx"):
         raise ArtefactMismatchError(
-            f"{path} is no engine, and {runtime} runs engines, which are built once for each kind of GPU",
+            f"{path} is not an engine, and {runtime} runs engines, which are built once for each kind of GPU",
             hint=f"Run: {shlex.join([*build, '--runtime', runtime])}",
         )
     if plugin is not None:
-        raise UsageError(f"{path} is no engine, and takes no plugin library", hint="Leave --plugin out.")
+        raise UsageError(f"{path} is not an engine, so it has no plugin library", hint="Leave --plugin out.")
     if runtime == "torch" or (runtime == "auto" and path.suffix == ".safetensors"):
         from vmkla.engines.runners.torch_runner import TorchRunner
 
@@ -78,14 +77,14 @@ def load_runner(
 
 
 def _load_engine(path: Path, runtime: str, device: str | None, plugin: Path | None) -> Runner:
-    """The runner of an engine, on the runtime that built it and no other."""
+    """Load an engine on the runtime that built it."""
     from vmkla.engines.tensorrt.manifest import read_manifest
     from vmkla.engines.tensorrt.run.runner import TensorRTRunner
 
     built_by = read_manifest(path).runtime
     if runtime not in ("auto", built_by):
         raise ArtefactMismatchError(
-            f"{path} is an engine of {built_by}, the runtime {runtime} was asked for",
+            f"{path} is an engine of {built_by}, the runtime {runtime} was requested",
             hint=f"Use --runtime {built_by}, or leave it out.",
         )
     return TensorRTRunner(path, device=device or "cuda:0", plugin=plugin)

@@ -1,4 +1,4 @@
-"""The one way from an ONNX file to what runs, parses or changes it: read once, checked, and used as read."""
+"""Read and check an ONNX file of vmkla's; runners, parsers and tools use the bytes that were checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vmkla.metadata import ArtefactMetadata
 UNSEALED = "the file has no checksum of its content, so damage to its weights would not be noticed"
 """Note on a file that an older version of vmkla wrote."""
 _ORT_FORMAT = b"ORTM"
-"""Bytes 4 to 7 of ONNX Runtime's own format, by which it would take a file for one."""
+"""Bytes 4 to 7 of ONNX Runtime's own format, by which ONNX Runtime recognises it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +30,13 @@ class ModelFile:
     """A checked ONNX file of vmkla's.
 
     Attributes:
-        path: where it was read from.
-        data: its bytes. Sessions and parsers get these and never the path: what was checked is what runs,
-            whatever becomes of the file meanwhile.
+        path: path of the file.
+        data: the file's bytes. Sessions and parsers get these and never the path, so that what was checked is
+            what runs, even if the file changes meanwhile.
         sha256: hex digest of the bytes.
-        outline: its outline.
-        metadata: what it states about itself.
-        notes: what could not be checked, for people.
+        outline: inputs, outputs, nodes and sizes of the graph.
+        metadata: the file's metadata.
+        notes: checks that were not possible, for people.
     """
 
     path: Path
@@ -52,8 +52,8 @@ def open_model(path: Path) -> ModelFile:
 
     Raises:
         BadInputError: there is no such file, it is not ONNX, or it is cut off.
-        ArtefactMismatchError: it is not one of vmkla's, keeps tensors in other files, has weights that are
-            not finite, or is not what its maker wrote.
+        ArtefactMismatchError: it is not vmkla's, keeps tensors in other files, has weights that are not
+            finite, or was changed after it was written.
     """
     data = read_model(path)
     if data[4:8] == _ORT_FORMAT:
@@ -66,10 +66,10 @@ def open_model(path: Path) -> ModelFile:
 
 
 def _sealed(data: bytes, outline: OnnxOutline, path: Path) -> bool:
-    """Whether a file has checksums of its content and of its metadata.
+    """Check a file's checksums of content and metadata; return whether it has any.
 
     Raises:
-        ArtefactMismatchError: it has, and one of them is not that of the file.
+        ArtefactMismatchError: a checksum does not match.
     """
     props = outline.metadata
     if not {CONTENT_SHA256, METADATA_SHA256} & props.keys():

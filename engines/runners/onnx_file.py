@@ -1,4 +1,4 @@
-"""Facts of an ONNX file read straight from its bytes: no onnx package and no session needed.
+"""Read and rewrite an ONNX file from its bytes, without the onnx package and without a session.
 
 Source: onnx.proto3 of ONNX 1.x (field numbers).
 """
@@ -17,9 +17,9 @@ from vmkla.engines.runners.protobuf import NotProtobufError, ProtobufReader, Val
 from vmkla.errors import BadInputError
 
 SIZE_MAX_BYTES = (1 << 31) - 1
-"""No protocol-buffer message is larger."""
+"""Largest protocol-buffer message."""
 CONTENT_SHA256, METADATA_SHA256 = "vmkla.content_sha256", "vmkla.metadata_sha256"
-"""Keys of the metadata that hold ``content_sha256`` and ``metadata_sha256`` of the file."""
+"""Metadata keys of the file's ``content_sha256`` and ``metadata_sha256``."""
 _SEALS = (CONTENT_SHA256, METADATA_SHA256)
 _OURS = "vmkla."
 
@@ -45,9 +45,9 @@ class OnnxValue:
     """An input or output of the graph.
 
     Attributes:
-        name: of the value.
-        element: its type, for instance ``uint8``.
-        shape: its extents; a name where any will do.
+        name: name of the value.
+        element: type of its elements, for instance ``uint8``.
+        shape: extents; a name where any extent is accepted.
     """
 
     name: str
@@ -55,24 +55,24 @@ class OnnxValue:
     shape: tuple[int | str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         return {"name": self.name, "element": self.element, "shape": list(self.shape)}
 
 
 @dataclass(frozen=True)
 class OnnxOutline:
-    """What a file says of itself.
+    """Inputs, outputs, nodes and sizes of an ONNX file.
 
     Attributes:
-        ir_version: of the file format.
+        ir_version: version of the file format.
         opsets: domain to version; the standard domain is ``""``.
-        producer: what wrote it.
-        metadata: its ``metadata_props``.
-        nodes: nodes of the graph by ``domain.op`` (standard ops without a domain).
-        inputs, outputs: of the graph.
+        producer: name of the program that wrote the file.
+        metadata: the file's ``metadata_props``.
+        nodes: number of the graph's nodes by ``domain.op`` (standard ops without a domain).
+        inputs, outputs: inputs and outputs of the graph.
         functions: names of the model-local functions, with their domain.
-        parameters: values in floating-point initializers.
-        size_bytes: length of the file.
+        parameters: number of values in floating-point initializers.
+        size_bytes: size of the file.
     """
 
     ir_version: int
@@ -109,11 +109,11 @@ def read_model(path: Path) -> bytes:
 
 
 def outline_of(data: bytes, path: Path) -> OnnxOutline:
-    """The outline of a file's bytes.
+    """Read the outline of an ONNX file from its bytes.
 
     Args:
-        data: the file.
-        path: its name, for messages.
+        data: the file's bytes.
+        path: path of the file, for messages.
     Raises:
         BadInputError: the bytes are not ONNX, or end too early.
     """
@@ -127,10 +127,9 @@ def outline_of(data: bytes, path: Path) -> OnnxOutline:
 
 
 def without_functions(data: bytes) -> bytes:
-    """A model's bytes with its model-local functions left out; everything else stays as it is.
+    """Remove the model-local functions from a model's bytes, and the checksums, which no longer match.
 
-    A parser that prefers a function to a plugin of the same name is left no choice. The checksums are left
-    out as well, since the content is another one.
+    Without them a parser that prefers a function to a plugin of the same name takes the plugin.
 
     Raises:
         NotProtobufError: the bytes are not a model.
@@ -145,10 +144,10 @@ def without_functions(data: bytes) -> bytes:
 
 
 def with_batch_of_one(data: bytes) -> bytes:
-    """Replace a model's dynamic batch by 1 in every shape that it declares, in place: no length changes.
+    """Replace a model's dynamic batch by 1 in every declared shape, without a change of length.
 
     Args:
-        data: the model, whose first input may have a name as its first extent; with a number nothing changes.
+        data: the model's bytes. A model with a fixed batch is returned unchanged.
     Raises:
         NotProtobufError: the bytes are not a model.
     """
@@ -176,7 +175,7 @@ def with_batch_of_one(data: bytes) -> bytes:
 
 
 def content_sha256(data: bytes) -> str:
-    """Hash of a model's bytes but for its ``metadata_props``, which may be rewritten.
+    """Return the sha256 of a model's bytes without its ``metadata_props``, which may be rewritten.
 
     Raises:
         NotProtobufError: the bytes are not a model.
@@ -188,16 +187,16 @@ def content_sha256(data: bytes) -> str:
 
 
 def metadata_sha256(props: Mapping[str, str]) -> str:
-    """Hash of vmkla's entries in ``props``; those of other programs may come and go."""
+    """Return the sha256 of vmkla's entries in ``props``; other programs may add and remove theirs."""
     ours = {key: text for key, text in props.items() if key.startswith(_OURS) and key != METADATA_SHA256}
     return hashlib.sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()
 
 
 def with_metadata(data: bytes, props: Mapping[str, str]) -> bytes:
-    """A model's bytes with other ``metadata_props``, sealed: the one way in which vmkla writes a model.
+    """Replace a model's ``metadata_props`` and add its checksums. All of vmkla writes models through this.
 
     Args:
-        data: the model; the metadata that it has are left out.
+        data: the model's bytes.
         props: key to text. The hashes are added under ``CONTENT_SHA256`` and ``METADATA_SHA256``.
     Raises:
         NotProtobufError: the bytes are not a model.
@@ -212,7 +211,7 @@ def with_metadata(data: bytes, props: Mapping[str, str]) -> bytes:
 
 
 def _content(data: bytes) -> Iterator[memoryview]:
-    """The bytes of a model's fields in the file's order, but for its metadata."""
+    """Yield the bytes of a model's fields, without the metadata, in the file's order."""
     reader, view, at = ProtobufReader(data), memoryview(data), 0
     for number, _, end in reader.fields_to(reader.whole):
         if number != _MODEL_PROPS:
@@ -282,7 +281,7 @@ def _graph_value(reader: ProtobufReader, value: Value) -> OnnxValue:
 
 
 def _dimensions(reader: ProtobufReader, value: Value) -> Iterator[Value]:
-    """The messages of a value's extents, in their order."""
+    """Yield the messages of a value's extents, in order."""
     for part in reader.nested(value, _VALUE_TYPE):
         for tensor in reader.nested(part, _TYPE_TENSOR):
             for extents in reader.nested(tensor, _TENSOR_SHAPE):

@@ -1,4 +1,4 @@
-"""Every tensor of an ONNX file, wherever it is: none may lie in another file, and none may hold a NaN.
+"""Check every tensor of an ONNX file: none may lie in another file, and none may hold a NaN.
 
 Source: onnx.proto3 of ONNX 1.x (field numbers).
 """
@@ -16,9 +16,9 @@ from vmkla.engines.runners.protobuf import NotProtobufError, ProtobufReader, Val
 from vmkla.errors import ArtefactMismatchError, BadInputError
 
 DEPTH_MAX = 100
-"""Levels of nested messages; protocol-buffer parsers stop there as well."""
+"""Largest number of nested messages; protocol-buffer parsers have the same limit."""
 
-# Field numbers that lead from a message to a tensor, and the kind of message that each holds.
+# Kind of message -> field number of a child that may contain a tensor -> kind of the child.
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -31,7 +31,7 @@ _CHILDREN: dict[str, dict[int, str]] = {
 _NODE_NAME, _NODE_OP, _ATTRIBUTE_NAME, _FUNCTION_NAME = 3, 4, 1, 1
 _DIMS, _TYPE, _FLOATS, _INTS, _NAME, _RAW, _DOUBLES, _EXTERNAL, _LOCATION = 1, 2, 4, 5, 8, 9, 10, 13, 14
 
-# Type -> how a value is stored, its exponent's bits (all set where it is infinite or NaN), its mantissa's.
+# Element type -> stored type, mask of the exponent (all bits set: infinity or NaN), mask of the mantissa.
 _STORED: dict[int, tuple[np.dtype[Any], int, int]] = {
     1: (np.dtype("<u4"), 0x7F800000, 0x007FFFFF),  # float32
     10: (np.dtype("<u2"), 0x7C00, 0x03FF),  # float16
@@ -39,18 +39,18 @@ _STORED: dict[int, tuple[np.dtype[Any], int, int]] = {
     16: (np.dtype("<u2"), 0x7F80, 0x007F),  # bfloat16
 }
 _BLOCK = 1 << 20
-"""Values that are looked at together, so that a large tensor needs no copy of its size."""
+"""Number of values checked at once, so that a large tensor needs no copy of its size."""
 
 
 def check_tensors(data: bytes, path: Path) -> None:
-    """Refuse a model with a tensor that lies in another file, or with values that are not finite.
+    """Check that no tensor of a model lies in another file or holds values that are not finite.
 
-    Runtimes read such a file from wherever the model says, and no checksum of the model covers it. An
-    infinite number is accepted where it stands alone: it is a limit then, and not a weight.
+    Runtimes read such a file from any path that the model names, and no checksum of the model covers it. An
+    infinite value is accepted in a tensor of one element, which is a limit and not a weight.
 
     Args:
-        data: the model.
-        path: its name, for messages.
+        data: the model's bytes.
+        path: path of the model, for messages.
     Raises:
         ArtefactMismatchError: there is such a tensor.
         BadInputError: the bytes are not ONNX.
@@ -67,7 +67,7 @@ def check_tensors(data: bytes, path: Path) -> None:
 
 
 def _tensors(reader: ProtobufReader) -> Iterator[tuple[Value, str]]:
-    """Each tensor, and what it belongs to: empty for a weight of the graph itself."""
+    """Yield each tensor, and the node that it belongs to; empty for a weight of the graph itself."""
     stack: list[tuple[str, Value, str, int]] = [("model", reader.whole, "", 0)]
     while stack:
         kind, value, owner, depth = stack.pop()
@@ -92,7 +92,7 @@ def _check_tensor(reader: ProtobufReader, tensor: Value, owner: str, path: Path)
             element = value
         elif number == _DIMS:
             for extent in reader.varints(value):
-                size *= min(extent, 2)  # one value or more is all that matters
+                size *= min(extent, 2)  # only whether there is one value matters
                 size = min(size, 2)
         elif number == _EXTERNAL or (number == _LOCATION and value != 0):
             external = True

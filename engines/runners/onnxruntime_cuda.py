@@ -1,8 +1,8 @@
-"""ONNX Runtime on an NVIDIA GPU: what must be here, how its session is made, and where its nodes went.
+"""ONNX Runtime on an NVIDIA GPU: check the installation, set up the session, check where each node runs.
 
-The CUDA provider has standard operators only, so it runs the function bodies of the custom nodes. ONNX
-Runtime gives what the provider cannot take to the CPU without an error, also when the provider does not start
-at all; here both are errors. Imports neither torch nor onnx.
+The CUDA provider has only standard operators, so it runs the function bodies of the custom nodes. ONNX
+Runtime moves nodes that the provider cannot run to the CPU without an error, and all nodes when the provider
+does not start; here both are errors. Imports neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _FAILURE = re.compile(r"\b(?:CUDA|CUDNN|CUBLAS|CURAND|CUFFT) failure \d+[^;\n]*"
 
 
 def require_cuda(index: int) -> tuple[Any, GpuFacts]:
-    """Import onnxruntime and check that a GPU, its driver and CUDA's libraries are here for it.
+    """Import onnxruntime and check that it can use a GPU: the GPU, its driver and CUDA's libraries.
 
     Args:
-        index: of the GPU.
+        index: number of the GPU, from 0.
     Returns:
         The module and the GPU.
     Raises:
-        MissingDependencyError: one of these is missing, or does not suit the others.
+        MissingDependencyError: one of them is missing, or they do not fit together.
     """
     gpu = find_gpu(index)
     installed = find_installed()
@@ -51,19 +51,19 @@ def require_cuda(index: int) -> tuple[Any, GpuFacts]:
     check_build(ort, installed.text)
     check_driver(ort.cuda_version, cuda_version())
     load_libraries(ort)
-    # Its warnings are of what is checked here.
+    # Its warnings are about conditions that are checked here.
     ort.set_default_logger_severity(3)
     return ort, gpu
 
 
 def check_build(ort: Any, installed: str) -> None:
-    """Refuse an onnxruntime without the CUDA provider, or one that does not report where nodes run.
+    """Check that onnxruntime has the CUDA provider and can report where nodes run.
 
     Args:
         ort: the module.
         installed: package and version, for the message.
     Raises:
-        MissingDependencyError: it is one of these.
+        MissingDependencyError: it has no CUDA provider, or cannot report where nodes run.
     """
     providers = ort.get_available_providers()
     if PROVIDER not in providers:
@@ -81,11 +81,11 @@ def check_build(ort: Any, installed: str) -> None:
 
 
 def check_driver(built_for: str, offered: str | None) -> None:
-    """Refuse a driver that is older than the CUDA version that onnxruntime was built for.
+    """Check that the driver is not older than the CUDA version that onnxruntime was built for.
 
     Args:
-        built_for: CUDA version of onnxruntime, for instance ``"13.0"``; empty when it has none.
-        offered: CUDA version of the driver; None when it is unknown.
+        built_for: CUDA version of onnxruntime, for instance ``"13.0"``; empty without one.
+        offered: CUDA version of the driver; None where it is unknown.
     Raises:
         MissingDependencyError: the driver's major version is smaller. Minor versions may differ.
     """
@@ -99,19 +99,19 @@ def check_driver(built_for: str, offered: str | None) -> None:
 
 
 def load_libraries(ort: Any) -> None:
-    """Load CUDA's libraries and cuDNN, which onnxruntime then finds, from their pip packages or the system.
+    """Load CUDA's libraries and cuDNN for onnxruntime, from their pip packages or the system.
 
     Args:
         ort: the module.
     Raises:
-        MissingDependencyError: one of them cannot be loaded; ONNX Runtime would go on without the GPU.
+        MissingDependencyError: a library cannot be loaded; ONNX Runtime would continue without the GPU.
     """
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):  # it prints what it misses on stdout, where results belong
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):  # it prints missing libraries on stdout, which is for results
         ort.preload_dlls()
-    missing = dict(re.findall(r"^Failed to load (.+?\.so[.\d]*): (.*)$", said.getvalue(), re.MULTILINE))
+    missing = dict(re.findall(r"^Failed to load (.+?\.so[.\d]*): (.*)$", printed.getvalue(), re.MULTILINE))
     try:
-        ctypes.CDLL(CUDNN)  # it counts as optional there, and convolutions need it
+        ctypes.CDLL(CUDNN)  # onnxruntime treats it as optional, but convolutions need it
     except OSError as error:
         missing[CUDNN] = str(error)
     if missing:
@@ -143,14 +143,14 @@ def provider(index: int) -> tuple[str, dict[str, str]]:
 
 
 def check_assignment(session: Any, path: Path) -> None:
-    """Check that every node of a session runs on the GPU, those inside loops included.
+    """Check that every node of a session runs on the GPU, including nodes inside loops.
 
-    With a dynamic batch, ONNX Runtime puts the nodes that compute shapes on the CPU. With a batch of 1 they
-    are constants, so there is no node that may lie there.
+    With a dynamic batch ONNX Runtime runs the nodes that compute shapes on the CPU. With a batch of 1 these
+    are constants, so that no node has to run there.
 
     Args:
-        session: of a file with a fixed batch, made with ``configure`` and ``provider``.
-        path: the file, for the message.
+        session: session of a file with a fixed batch, made with ``configure`` and ``provider``.
+        path: path of the file, for messages.
     Raises:
         MissingDependencyError: the CUDA provider did not start.
         ArtefactMismatchError: a node runs elsewhere.
@@ -164,13 +164,13 @@ def check_assignment(session: Any, path: Path) -> None:
 
 
 def check_nodes(assigned: Iterable[Any], path: Path) -> None:
-    """Refuse nodes that are not assigned to the CUDA provider.
+    """Check that every node is assigned to the CUDA provider.
 
     Args:
-        assigned: what a session's ``get_provider_graph_assignment_info`` returned.
-        path: the file, for the message.
+        assigned: result of a session's ``get_provider_graph_assignment_info``.
+        path: path of the file, for messages.
     Raises:
-        ArtefactMismatchError: there are such nodes, or none were reported.
+        ArtefactMismatchError: a node is assigned elsewhere, or no node was reported.
     """
     count, elsewhere, names = 0, Counter[str](), []
     for part in assigned:
@@ -192,17 +192,17 @@ def check_nodes(assigned: Iterable[Any], path: Path) -> None:
 
 
 def device_failure(error: Exception) -> str | None:
-    """The part of an error's text that reports a failed call of CUDA or its libraries; None without one."""
+    """Return the part of an error's text on a failed call of CUDA or its libraries; None without one."""
     found = _FAILURE.search(str(error))
     return None if found is None else found[0].strip()
 
 
 def describe(ort: Any, gpu: GpuFacts) -> str:
-    """One line about the GPU and what runs on it, for reports.
+    """Describe the GPU and the libraries in one line, for reports.
 
     Args:
         ort: the module.
-        gpu: what ``require_cuda`` found.
+        gpu: result of ``require_cuda``.
     """
     return (
         f"{gpu.name}, driver {driver_version() or 'unknown'}, CUDA {ort.cuda_version or 'unknown'}; every "

@@ -1,4 +1,4 @@
-"""Which package brought the module ``onnxruntime``: two packages own it, and each spoils the other."""
+"""Find the installed package of the module ``onnxruntime``: two packages own it and overwrite each other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Installed:
 
     Attributes:
         versions: package to version; both packages where one was installed over the other.
-        spoilt: files that are missing or have another size than their package recorded.
+        spoilt: files that are missing, or whose size differs from their package's record.
     """
 
     versions: dict[str, str]
@@ -33,7 +33,7 @@ class Installed:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the installation; None when one whole package is there, or none at all."""
+        """What is wrong with the installation; None when one package is complete, or none is installed."""
         if len(self.versions) > 1:
             return f"{self.text} are both installed, and each overwrites files of the other"
         if self.spoilt:
@@ -45,7 +45,7 @@ class Installed:
 
 
 def find_installed() -> Installed:
-    """Read the packages' own records, without importing anything of them."""
+    """Read the packages' records, without importing the packages."""
     spec = importlib.util.find_spec("onnxruntime")
     places = (
         [] if spec is None else [str(Path(place).parent) for place in spec.submodule_search_locations or ()]
@@ -63,7 +63,7 @@ def find_installed() -> Installed:
 def _spoilt(distribution: importlib.metadata.Distribution) -> Iterator[str]:
     for file in distribution.files or ():
         if file.size is None or file.parts[0] != "onnxruntime":
-            continue  # compiled files have no size there
+            continue  # the record has no size of compiled files
         try:
             size = Path(str(file.locate())).stat().st_size
         except OSError:

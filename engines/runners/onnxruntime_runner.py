@@ -1,4 +1,4 @@
-"""The runner on ONNX Runtime, on the CPU or an NVIDIA GPU. Imports neither torch nor onnx."""
+"""The runner for ONNX Runtime, on the CPU or an NVIDIA GPU. Imports neither torch nor onnx."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ Kernels = Literal["native", "bodies"]
 PROVIDER = "CPUExecutionProvider"
 INPUT, OUTPUT = "frames", "probability"
 _NO_MEMORY = ("allocate", "bad_alloc", "out of memory")
-"""In what onnxruntime says where memory ran out, which is not the file's fault."""
+"""Parts of onnxruntime's messages on a lack of memory, which is not an error of the file."""
 
 
 class OnnxRuntimeRunner(ClosedOnExit):
-    """A vmkla ONNX file in an ONNX Runtime session.
+    """Run an ONNX file of vmkla's in an ONNX Runtime session.
 
     On a GPU every node runs there, one frame at a time, and the self-test runs at the start.
 
     Args:
-        path: a file that ``vmkla export`` wrote.
+        path: path of a file that ``vmkla export`` wrote.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         threads: CPU threads; None takes one per physical core, within the affinity and the quota of this
-            process. A GPU takes none.
-        kernels: ``native`` runs the custom nodes with vmkla's kernels, and is an error where they
-            cannot be had; ``bodies`` runs the function bodies in the file. None is native on the CPU, and
-            bodies on a GPU, which has no others.
-        warn_unverified: log a warning when the file's own check was skipped.
+            process. Not for a GPU.
+        kernels: ``native`` runs the custom nodes with vmkla's kernels, and is an error where they cannot be
+            used; ``bodies`` runs the function bodies in the file. None is native on the CPU, and bodies on a
+            GPU, which supports no others.
+        warn_unverified: log a warning where the file is unverified.
     Raises:
-        UsageError: there is no such device, or threads or native kernels were asked for on a GPU.
+        UsageError: there is no such device, or threads or native kernels were requested on a GPU.
         BadInputError: the file is missing, cut off or not ONNX.
-        ArtefactMismatchError: the file is not one of vmkla's, is damaged (see ``open_model``), or is not for
-            this onnxruntime or this CPU; for a GPU also: it is an INT8 file, or a node would not run there.
-        MissingDependencyError: the kernels cannot be had; or the GPU, its driver, or what ONNX Runtime needs
+        ArtefactMismatchError: the file is not vmkla's, is damaged (see ``open_model``), or is not for this
+            onnxruntime or this CPU; on a GPU also: it is an INT8 file, or a node would not run there.
+        MissingDependencyError: the kernels cannot be used; or the GPU, its driver, or what ONNX Runtime needs
             for it is missing.
         VmklaError: memory ran out, or the self-test failed on the GPU.
     """
@@ -77,41 +77,41 @@ class OnnxRuntimeRunner(ClosedOnExit):
             session, spec = self._on_cpu(model, threads, kernels or "native")
         else:
             session, spec = self._on_gpu(model, gpu)
-        # It keeps them to make the session again on another provider, which never happens here.
+        # It keeps the bytes to restart on another provider, which never happens here.
         session._model_bytes = b""
         self._session: Any = session
         self._spec: RunnerSpec = spec
         if gpu is not None:
             check_self_test(self)
         if warn_unverified and not model.metadata.verified:
-            logger.warning("%s was never verified: its maker's check was skipped", path)
+            logger.warning("%s is unverified: the check at the end of its export was skipped", path)
 
     def _on_cpu(self, model: ModelFile, threads: int | None, kernels: Kernels) -> tuple[Any, RunnerSpec]:
         ort = require("onnxruntime", extra=None, purpose="the ONNX Runtime runner")
         self._runtime = f"onnxruntime {ort.__version__}"
-        _refuse_other_cpu(model.metadata, model.path)
+        _check_cpu(model.metadata, model.path)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = runtime_threads(threads)
         options.inter_op_num_threads = 1
-        # Workers spin while a frame is computed, which is faster, and not between frames, when the
-        # decoder and the encoder of a video want the cores.
+        # Threads spin while a frame is computed, which is faster, and not between frames, when the video's
+        # decoder and encoder need the cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if kernels == "native":
             custom_ops.register(options)
         try:
-            # The bytes that were checked: the file may be another one by now.
+            # The bytes that were checked: the file may have changed since.
             session = ort.InferenceSession(model.data, options, providers=[PROVIDER])
-        except Exception as error:  # onnxruntime's exceptions have no base of their own
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             raise self._failure(error, "load") from error
         if session.get_providers() != [PROVIDER]:
             raise MissingDependencyError(
-                f"onnxruntime took the providers {session.get_providers()}, expected {PROVIDER} alone"
+                f"onnxruntime took the providers {session.get_providers()}, expected only {PROVIDER}"
             )
         return session, _spec_of(session, model, self._runtime, kernels)
 
     def _on_gpu(self, model: ModelFile, index: int) -> tuple[Any, RunnerSpec]:
-        _refuse_int8(model.metadata, model.path)
+        _check_not_int8(model.metadata, model.path)
         ort, gpu = onnxruntime_cuda.require_cuda(index)
         self._runtime = f"onnxruntime-gpu {ort.__version__}"
         options = ort.SessionOptions()
@@ -119,7 +119,7 @@ class OnnxRuntimeRunner(ClosedOnExit):
         onnxruntime_cuda.configure(options)
         providers = [onnxruntime_cuda.provider(index)]
         try:
-            # Without enable_fallback=0 it continues on the CPU where the GPU fails, now or at any frame.
+            # With its default, onnxruntime continues on the CPU when the GPU fails, now or at any frame.
             session = ort.InferenceSession(
                 with_batch_of_one(model.data), options, providers=providers, enable_fallback=0
             )
@@ -132,7 +132,7 @@ class OnnxRuntimeRunner(ClosedOnExit):
 
     @property
     def spec(self) -> RunnerSpec:
-        """What it takes and gives."""
+        """Input, output and identity of the model."""
         return self._spec
 
     def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -141,7 +141,7 @@ class OnnxRuntimeRunner(ClosedOnExit):
         Raises:
             ShapeError: the batch has another shape or type.
             ArtefactMismatchError: onnxruntime rejects a node of the file when it runs it for the first time.
-            VmklaError: the runner is closed, or onnxruntime failed later, or for want of memory.
+            VmklaError: the runner is closed, onnxruntime failed later, or memory ran out.
         """
         check_batch(frames_rgb, self._spec)
         if self._session is None:
@@ -158,7 +158,7 @@ class OnnxRuntimeRunner(ClosedOnExit):
         return np.asarray(probability)
 
     def _failure(self, error: Exception, step: Literal["load", "run"]) -> VmklaError:
-        """What a failed step means: of a file that never ran, that this runtime or GPU cannot run it."""
+        """Make the error of a failed step: a mismatch before the first result, a plain failure later."""
         text = _first_line(error)
         memory = isinstance(error, MemoryError) or any(word in str(error).lower() for word in _NO_MEMORY)
         if self._answered or memory:
@@ -184,12 +184,12 @@ class OnnxRuntimeRunner(ClosedOnExit):
 
 
 def _gpu_index(device: str, threads: int | None, kernels: Kernels | None) -> int | None:
-    """Number of the GPU, None for the CPU; and whether the other arguments suit it."""
+    """Parse the device into the number of the GPU, None for the CPU, and check the options for it."""
     if device == "cpu":
         return None
     index = parse_device(device, "ONNX Runtime runs on cpu, cuda or cuda:N")
     if threads is not None:
-        raise UsageError(f"threads are of the CPU runtimes, device is {device}", hint="Leave --threads out.")
+        raise UsageError(f"threads are for the CPU runtimes, device is {device}", hint="Leave --threads out.")
     if kernels == "native":
         raise UsageError(
             f"vmkla's native kernels are for CPUs, device is {device}, where ONNX Runtime runs the function "
@@ -199,8 +199,8 @@ def _gpu_index(device: str, threads: int | None, kernels: Kernels | None) -> int
     return index
 
 
-def _refuse_int8(metadata: ArtefactMetadata, path: Path) -> None:
-    """Refuse an INT8 file on a GPU, where nobody has verified what its products give."""
+def _check_not_int8(metadata: ArtefactMetadata, path: Path) -> None:
+    """Reject an INT8 file on a GPU, where its products were never verified."""
     if metadata.precision == "int8":
         raise ArtefactMismatchError(
             f"{path} is an INT8 file, which was verified with 8-bit products; ONNX Runtime runs files "
@@ -209,11 +209,11 @@ def _refuse_int8(metadata: ArtefactMetadata, path: Path) -> None:
         )
 
 
-def _refuse_other_cpu(metadata: ArtefactMetadata, path: Path) -> None:
-    """Refuse a file whose products would saturate here: what was verified is not what it would compute.
+def _check_cpu(metadata: ArtefactMetadata, path: Path) -> None:
+    """Reject an INT8 file whose products would saturate on this CPU, so that results would differ.
 
-    ONNX Runtime's precise mode would compute it right, but only in sessions that ask for it, and a file of
-    before there was a choice may have been verified where its products saturated.
+    ONNX Runtime's precise mode would compute them exactly, but only in sessions that request it, and an older
+    file may have been verified on a CPU where its products saturated.
     """
     required = metadata.requires
     if required is None or (required == VNNI and missing_for_int8() is None):
@@ -226,7 +226,7 @@ def _refuse_other_cpu(metadata: ArtefactMetadata, path: Path) -> None:
 
 
 def _spec_of(session: object, model: ModelFile, runtime: str, kernels: Kernels) -> RunnerSpec:
-    """Compare the session's input and output with what the metadata states about them."""
+    """Compare the session's input and output with the metadata, and make the runner's spec."""
     metadata, path = model.metadata, model.path
     inputs, outputs = session.get_inputs(), session.get_outputs()  # type: ignore[attr-defined]
     height, width = metadata.preprocess.height, metadata.preprocess.width

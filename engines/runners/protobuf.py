@@ -1,4 +1,4 @@
-"""Protocol-buffer messages read from their bytes, field by field, within limits.
+"""Read protocol-buffer messages from their bytes, field by field, within limits.
 
 Source: Protocol Buffers encoding (wire format).
 """
@@ -8,28 +8,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 FIELDS_MAX = 1_000_000
-"""Fields that a reader visits, about a second's worth; a network has some ten thousand."""
+"""Largest number of fields that a reader visits, about one second; a network has about ten thousand."""
 _NUMBER_MAX = (1 << 29) - 1
 """Largest field number. Parsers cut a longer tag to 32 bits and would see another field than this reader."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 Span = tuple[int, int]
 Value = int | Span
-"""A number, or where the bytes of a message, text or fixed-width number begin and end."""
+"""A number, or begin and end of the bytes of a message, text or fixed-width number."""
 
 
 class NotProtobufError(Exception):
-    """The bytes are not a protocol-buffer message of the expected outline."""
+    """The bytes are not a protocol-buffer message of the expected structure."""
 
 
 class ProtobufReader:
-    """The fields of a message and of those nested in it.
+    """Read the fields of a message and of the messages nested in it.
 
     Args:
-        data: the message.
-        fields_max: number of fields that it may visit in all.
+        data: the message's bytes.
+        fields_max: largest number of fields that all calls together may visit.
     Raises:
-        NotProtobufError: from every method, where the bytes are not such a message or have too many fields.
+        NotProtobufError: by every method, where the bytes are not such a message or have too many fields.
     """
 
     def __init__(self, data: bytes, *, fields_max: int = FIELDS_MAX) -> None:
@@ -38,11 +38,11 @@ class ProtobufReader:
         self._left = fields_max
 
     def fields(self, value: Value) -> Iterator[tuple[int, Value]]:
-        """Number and value of each field of a message."""
+        """Yield number and value of each field of a message."""
         return ((number, found) for number, found, _ in self.fields_to(value))
 
     def fields_to(self, value: Value) -> Iterator[tuple[int, Value, int]]:
-        """The same, and where each field ends; the next one begins there."""
+        """Yield number, value and end of each field of a message; the next field begins at the end."""
         at, end = self.span(value)
         while at < end:
             self.count()
@@ -66,11 +66,11 @@ class ProtobufReader:
             yield number, found, at
 
     def nested(self, value: Value, number: int) -> Iterator[Value]:
-        """The values of one field of a message."""
+        """Yield the values of one field of a message."""
         return (found for inner, found in self.fields(value) if inner == number)
 
     def varints(self, value: Value) -> Iterator[int]:
-        """Numbers of a repeated field: one, or a packed row of them."""
+        """Yield the numbers of a repeated field: one number, or a packed row."""
         if isinstance(value, int):
             yield value
             return
@@ -81,26 +81,26 @@ class ProtobufReader:
             yield number
 
     def text(self, value: Value) -> str:
-        """A text."""
+        """Decode a text."""
         start, end = self.span(value)
         return self.data[start:end].decode("utf-8")
 
     def field_text(self, value: Value, number: int) -> str:
-        """A message's text of one field; empty where it has none."""
+        """Return the text in one field of a message; empty where the field is missing."""
         return next((self.text(found) for found in self.nested(value, number)), "")
 
     def field_int(self, value: Value, number: int) -> int:
-        """A message's number of one field; 0 where it has none."""
+        """Return the number in one field of a message; 0 where the field is missing."""
         return next((found for found in self.nested(value, number) if isinstance(found, int)), 0)
 
     def span(self, value: Value) -> Span:
-        """Where a message's bytes are."""
+        """Return begin and end of a message's bytes."""
         if isinstance(value, int):
             raise NotProtobufError("a number stands where a message should")
         return value
 
     def count(self) -> None:
-        """One field more."""
+        """Count one field, and fail above the limit."""
         self._left -= 1
         if self._left < 0:
             raise NotProtobufError(
@@ -121,7 +121,7 @@ class ProtobufReader:
 
 
 def encode_field(number: int, value: bytes) -> bytes:
-    """One field that holds bytes: a text or a message."""
+    """Encode one field that holds bytes: a text or a message."""
     return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(value)) + value
 
 

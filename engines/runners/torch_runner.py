@@ -1,4 +1,4 @@
-"""The runner on PyTorch, for parity checks. The one module of engines that imports torch, when made."""
+"""The runner for PyTorch, for parity checks. Only this module of engines imports torch, when it is used."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 class TorchRunner(ClosedOnExit):
-    """A network in PyTorch, eagerly.
+    """Run a network in PyTorch, in eager mode.
 
     Args:
-        model: the network; it is put into evaluation mode.
-        metadata: what an artefact made of it says of itself.
-        path: where the weights are from, for messages.
-        sha256: hash of that file; empty when there is none.
+        model: the network; it is set to evaluation mode.
+        metadata: metadata of an artefact made from the network.
+        path: path of the weights, for messages.
+        sha256: hex digest of that file; empty without one.
         device: ``"cpu"`` or ``"cuda:0"``.
         threads: CPU threads of torch, for the whole process; None leaves them, within the affinity and the
             quota of this process.
-        notes: what else there is to state about it, for people.
+        notes: further facts, for people.
     Raises:
-        MissingDependencyError: torch, or the device, is not here.
+        MissingDependencyError: torch or the device is missing.
     """
 
     name = "torch"
@@ -73,10 +73,10 @@ class TorchRunner(ClosedOnExit):
     def from_file(
         cls, path: Path, *, device: str = "cpu", threads: int | None = None, backend: str = "auto"
     ) -> TorchRunner:
-        """A runner of a ``.safetensors`` file that ``vmkla train`` wrote.
+        """Load a ``.safetensors`` file that ``vmkla train`` wrote.
 
         Raises:
-            ArtefactMismatchError: the file does not say what size it was trained at.
+            ArtefactMismatchError: the file does not state the size that it was trained at.
         """
         require("torch", extra="train", purpose="the PyTorch runner")
         from vmkla.models import checkpoints, serving
@@ -84,7 +84,7 @@ class TorchRunner(ClosedOnExit):
         loaded = checkpoints.load_weights(path, backend=backend)
         if loaded.preprocess is None:
             raise ArtefactMismatchError(
-                f"{path} does not say what size it was trained at",
+                f"{path} does not state the size that it was trained at",
                 hint=f"Run: vmkla export --model {path} --imgsz H,W --output model.onnx, and use that file",
             )
         metadata = ArtefactMetadata(
@@ -107,7 +107,7 @@ class TorchRunner(ClosedOnExit):
 
     @property
     def spec(self) -> RunnerSpec:
-        """What it takes and gives."""
+        """Input, output and identity of the model."""
         return self._spec
 
     def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

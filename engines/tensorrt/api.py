@@ -1,4 +1,4 @@
-"""The one place that imports TensorRT or TensorRT-RTX, whose Python APIs are nearly the same."""
+"""Import TensorRT or TensorRT-RTX, whose Python APIs are nearly the same. No other module imports them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
 
 _MODULES: dict[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 RTX_TARGETS = (80, 86, 89, 120, 121)
-"""GPUs that TensorRT-RTX 1.7 builds these networks for (compute capability); the builder asks the library."""
+"""Compute capabilities that TensorRT-RTX 1.7 builds these networks for; the builder queries the library."""
 TURING = 75
-"""TensorRT-RTX builds for it too, but no float32 matrix product ("FP32 GEMM is not supported"), and the
-function body of the scan has one whatever the file's precision: its state is float32."""
+"""Compute capability of Turing GPUs, for which TensorRT-RTX has no float32 matrix product ("FP32 GEMM is not
+supported"). The function body of the scan has one in every precision, since its state is float32."""
 
 _JETSON_RELEASE = Path("/etc/nv_tegra_release")
 
 
 @dataclass(frozen=True)
 class TensorRTApi:
-    """An imported library.
+    """An imported library, TensorRT or TensorRT-RTX.
 
     Attributes:
-        runtime: which of the two.
-        module: the Python module itself.
-        version: its version as numbers, for instance ``(10, 3, 0, 26)``.
+        runtime: ``tensorrt`` or ``tensorrt-rtx``.
+        module: the Python module.
+        version: version as numbers, for instance ``(10, 3, 0, 26)``.
     """
 
     runtime: EngineRuntime
@@ -43,17 +43,17 @@ class TensorRTApi:
 
     @property
     def version_text(self) -> str:
-        """Its version as it stands in manifests, for instance ``"10.3.0.26"``."""
+        """Version as manifests record it, for instance ``"10.3.0.26"``."""
         return ".".join(map(str, self.version))
 
     @property
     def is_rtx(self) -> bool:
-        """It is TensorRT-RTX, which knows no plugins and builds ahead of time."""
+        """Whether it is TensorRT-RTX, which has no plugins and builds ahead of time."""
         return self.runtime == "tensorrt-rtx"
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """GPUs that TensorRT-RTX builds these networks for, as it names them; of TensorRT none."""
+        """Compute capabilities that TensorRT-RTX builds these networks for, sorted; empty for TensorRT."""
         if not self.is_rtx:
             return ()
         names = (re.fullmatch(r"SM(\d+)", name) for name in dir(self.module.ComputeCapability))
@@ -61,31 +61,31 @@ class TensorRTApi:
 
     @property
     def logger(self) -> Any:
-        """The one ``ILogger`` of this library in this process, see ``messages.LibraryLog``."""
+        """The library's only ``ILogger`` in this process, see ``messages.LibraryLog``."""
         return library_log(self.module).logger
 
     def collecting(self, messages: Messages) -> contextlib.AbstractContextManager[None]:
-        """Collect what the library reports, see ``messages.LibraryLog.collecting``."""
+        """Collect the library's messages during a block, see ``messages.LibraryLog.collecting``."""
         return library_log(self.module).collecting(messages)
 
     def make_builder(self) -> Any:
-        """An ``IBuilder``. What it reports, and what is made from it, goes to ``collecting``."""
+        """Make an ``IBuilder``; ``collecting`` gets its messages and those of objects made from it."""
         with _no_collection():
             builder = self.module.Builder(self.logger)
         builder.error_recorder = library_log(self.module).recorder
         return builder
 
     def make_runtime(self) -> Any:
-        """An ``IRuntime``. What it reports, its engines and their contexts, goes to ``collecting``."""
+        """Make an ``IRuntime``; ``collecting`` gets its messages and those of its engines and contexts."""
         with _no_collection():
             runtime = self.module.Runtime(self.logger)
         runtime.error_recorder = library_log(self.module).recorder
         return runtime
 
     def plugin_registry(self) -> Any:
-        """The ``IPluginRegistry`` of this process. What it reports goes to ``collecting``."""
+        """Return the ``IPluginRegistry`` of this process; ``collecting`` gets its messages."""
         registry = self.module.get_plugin_registry()
-        if registry.error_recorder is None:  # or another program in this process has its own
+        if registry.error_recorder is None:  # else another program in this process has set its own
             registry.error_recorder = library_log(self.module).recorder
         return registry
 
@@ -95,11 +95,11 @@ _creating = threading.Lock()
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Hold Python's garbage collection back, for one thread at a time.
+    """Turn off Python's garbage collection for a block, in one thread at a time.
 
-    The library may log while it holds a lock, for instance that another program's logger came first. A
-    collection in the logger may destroy an older builder, which waits for that lock in the same thread, for
-    ever. Measured with TensorRT-RTX 1.7; it holds no such lock when it loads a plugin library or an engine.
+    The library may log while it holds a lock, for instance that another program's logger was set first. A
+    collection inside the logger may destroy an older builder, which waits for that lock in the same thread: a
+    deadlock, seen with TensorRT-RTX 1.7. The library holds no such lock when it loads a plugin or an engine.
     """
     with _creating:
         enabled = gc.isenabled()
@@ -117,7 +117,7 @@ def load_api(runtime: EngineRuntime) -> TensorRTApi:
     Args:
         runtime: ``tensorrt`` or ``tensorrt-rtx``.
     Raises:
-        MissingDependencyError: it is not installed, or its libraries do not load.
+        MissingDependencyError: it is not installed, or its libraries cannot be loaded.
     """
     name = _MODULES[runtime]
     try:
@@ -133,7 +133,7 @@ def load_api(runtime: EngineRuntime) -> TensorRTApi:
 
 
 def how_to_get(runtime: EngineRuntime) -> str:
-    """The command that brings a runtime to this machine."""
+    """Return the command that installs a runtime on this machine."""
     if runtime == "tensorrt-rtx":
         return "Run: pip install 'vmkla[rtx]'"
     if _JETSON_RELEASE.is_file():
@@ -148,12 +148,12 @@ def how_to_get(runtime: EngineRuntime) -> str:
 
 
 def parse_version(text: str) -> tuple[int, ...]:
-    """``"10.3.0.26"`` -> (10, 3, 0, 26); what stands behind the numbers (``.post1``) does not count.
+    """Parse ``"10.3.0.26"`` into (10, 3, 0, 26); a suffix such as ``.post1`` is ignored.
 
     Raises:
-        RuntimeError: the text starts with no number.
+        RuntimeError: the text does not start with a number.
     """
     match = re.match(r"\d+(?:\.\d+)*", text)
     if match is None:
-        raise RuntimeError(f"its version {text!r} is no version")
+        raise RuntimeError(f"its version is {text!r}, expected numbers such as 10.3.0")
     return tuple(int(part) for part in match[0].split("."))

@@ -1,4 +1,4 @@
-"""The GPU, the driver and the plugin library of this machine, asked without any CUDA package."""
+"""Query this machine's GPU and driver, without any CUDA package."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _LOOK = "Look at nvidia-smi; in a container, start it with --gpus all."
 def this_machine(
     api: TensorRTApi, plugin: PluginFacts | None, index: int = 0, plugin_path: Path | None = None
 ) -> Machine:
-    """What an engine is held against here.
+    """Collect the facts of this machine that an engine's manifest is compared with.
 
     Args:
-        api: the library that would run it.
-        plugin: the plugin library here, see ``plugins.find_plugin``.
-        index: of the GPU.
-        plugin_path: where the user says that the plugin library is; None for the installed one.
+        api: the library that would run the engine.
+        plugin: the plugin library installed here, see ``plugins.find_plugin``.
+        index: number of the GPU, from 0.
+        plugin_path: path of the plugin library that the user named; None for the installed one.
     """
     gpu, no_gpu = None, None
     try:
@@ -48,13 +48,13 @@ def this_machine(
 
 
 def parse_device(device: str, runs_on: str = "an engine runs on cuda or cuda:N") -> int:
-    """Read ``"cuda"`` or ``"cuda:N"`` as the number of a GPU.
+    """Parse ``"cuda"`` or ``"cuda:N"`` into the number of a GPU.
 
     Args:
-        device: what the user gave.
-        runs_on: what would have been right, for the message.
+        device: the user's text.
+        runs_on: what is accepted, for the message.
     Raises:
-        UsageError: it is neither.
+        UsageError: the text is neither.
     """
     match = re.fullmatch(r"cuda(?::(\d+))?", device)
     if match is None:
@@ -63,8 +63,10 @@ def parse_device(device: str, runs_on: str = "an engine runs on cuda or cuda:N")
 
 
 def find_gpu(index: int = 0) -> GpuFacts:
-    """One GPU's facts.
+    """Query one GPU's name, compute capability and multiprocessors.
 
+    Args:
+        index: number of the GPU, from 0.
     Raises:
         MissingDependencyError: there is no driver, it fails, or there is no such GPU.
     """
@@ -75,7 +77,7 @@ def find_gpu(index: int = 0) -> GpuFacts:
         _ask(driver, "cuDeviceGetCount", ctypes.byref(count))
     if status or not 0 <= index < count.value:
         raise MissingDependencyError(
-            f"the NVIDIA driver shows {count.value} GPUs (cuInit returned {status}), wanted is number "
+            f"the NVIDIA driver shows {count.value} GPUs (cuInit returned {status}), requested is number "
             f"{index}",
             hint=_LOOK,
         )
@@ -94,7 +96,7 @@ def _ask(driver: ctypes.CDLL, function: str, *arguments: Any) -> None:
 
 
 def cuda_version() -> str | None:
-    """CUDA as the driver offers it, for instance ``"12.6"``; None without a driver."""
+    """Return the driver's CUDA version, for instance ``"12.6"``; None without a driver."""
     number = ctypes.c_int()
     try:
         status = _driver().cuDriverGetVersion(ctypes.byref(number))
@@ -104,7 +106,7 @@ def cuda_version() -> str | None:
 
 
 def driver_version() -> str | None:
-    """The driver's own version, for instance ``"570.86.15"``, or a Jetson's release ``"R36.4.3"``."""
+    """Return the driver's own version, for instance ``"570.86.15"``, or a Jetson's release ``"R36.4.3"``."""
     for path, pattern, form in (
         (_DRIVER_VERSION, r"([\d.]+)", "{0}"),
         (_JETSON_RELEASE, r"# R(\d+) \(release\), REVISION: ([\d.]+)", "R{0}.{1}"),

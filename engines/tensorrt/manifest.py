@@ -1,4 +1,4 @@
-"""What an engine was made of and where it runs: the sidecar ``model.plan.json`` beside ``model.plan``."""
+"""The manifest of an engine: what it was built from and where it runs, ``model.plan.json``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from vmkla.metadata import ArtefactMetadata
 from vmkla.plain_values import from_plain
 
 FORMAT = "1"
-"""Version of this layout, raised when a reader of the old one would go wrong."""
+"""Version of this layout, raised when older readers would misread it."""
 
 _FILE_MAX_BYTES = 16 << 20
-"""Of a manifest, most of which are the model's metadata."""
+"""Largest accepted manifest; most of it is the model's metadata."""
 
 SEAL = "manifest_sha256"
-"""Field of the file: hash of all others, so that a manifest that somebody edited is known as such."""
+"""Field that holds the hash of all others, so that an edited manifest is detected."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class OnnxFacts:
     """The ONNX file that an engine was built from.
 
     Attributes:
-        name: of a shipped model, or of the file.
-        sha256: of its bytes.
-        bytes: its length.
+        name: name of the shipped model, or of the file.
+        sha256: hex digest of the file's bytes.
+        bytes: size of the file.
     """
 
     name: str
@@ -49,9 +49,9 @@ class PluginFacts:
     """The plugin library that an engine calls.
 
     Attributes:
-        name: of the file.
-        sha256: of its bytes.
-        version: of vmkla's plugins in it, ``"1"``.
+        name: name of the file.
+        sha256: hex digest of the file's bytes.
+        version: version of vmkla's plugins in it, ``"1"``.
     """
 
     name: str
@@ -61,12 +61,12 @@ class PluginFacts:
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """A GPU.
+    """Facts of a GPU.
 
     Attributes:
-        name: as the driver calls it.
+        name: the driver's name of it.
         compute_capability: for instance ``"8.7"``.
-        sm_count: streaming multiprocessors.
+        sm_count: number of streaming multiprocessors.
     """
 
     name: str
@@ -81,7 +81,7 @@ class GpuFacts:
 
 @dataclass(frozen=True)
 class Profile:
-    """Batch sizes of an engine: the smallest, the one it is tuned for, the largest."""
+    """Batch sizes of an engine: the smallest, the one that it is tuned for, the largest."""
 
     min: int
     opt: int
@@ -90,13 +90,13 @@ class Profile:
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """What the builder was asked for.
+    """Settings of a build.
 
     Attributes:
-        workspace_bytes: limit of scratch memory on the GPU; None leaves the library's.
-        optimization_level: 0 to 5; None leaves the library's.
-        timing_cache: file that was read and written; None when there was none.
-        timing_cache_hit: the file was there and the library took it.
+        workspace_bytes: limit of scratch memory on the GPU, bytes; None is the library's default.
+        optimization_level: 0 to 5; None is the library's default.
+        timing_cache: path of the timing cache; None without one.
+        timing_cache_hit: whether the library accepted timings from the file.
     """
 
     workspace_bytes: int | None = None
@@ -107,26 +107,26 @@ class BuildSettings:
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """Facts about an engine. With its ``.plan`` it is all that a cart needs.
+    """Facts about an engine. Engine and manifest are all that a cart needs.
 
     Attributes:
         runtime: ``tensorrt`` or ``tensorrt-rtx``.
-        runtime_version: of the library that built it.
-        engine_sha256, engine_bytes: of the ``.plan``.
-        onnx: what it was built from.
-        weights_sha256: hash of the weights behind the ONNX file.
-        profile: batch sizes that it takes.
-        metadata: the ONNX file's ``metadata_props``, whole.
-        plugin: the library that it calls; None where function bodies were expanded.
-        gpu: that it was built on; None when it was built ahead of time.
-        target_sms: of TensorRT-RTX: GPUs that it is for, for instance (86, 89); empty for TensorRT.
-        cuda_version, driver_version: under which it was built; None without a GPU.
-        settings: of the build.
-        calibration_sha256: hash of the calibration set; None without one.
-        gates: the check against ONNX Runtime: ``{"passed": ...}``, ``{"skipped": true}``, or
-            ``{"not_run": why}`` where no GPU could run it.
-        vmkla_version: version that built it.
-        format: of this layout.
+        runtime_version: version of the library that built the engine.
+        engine_sha256, engine_bytes: hex digest and size of the ``.plan``.
+        onnx: the ONNX file that the engine was built from.
+        weights_sha256: hex digest of the weights in the ONNX file.
+        profile: batch sizes that the engine accepts.
+        metadata: the ONNX file's ``metadata_props``, complete.
+        plugin: the plugin library that the engine calls; None where it uses function bodies.
+        gpu: the GPU that it was built on; None when it was built ahead of time.
+        target_sms: GPUs that TensorRT-RTX built for, for instance (86, 89); empty for TensorRT.
+        cuda_version, driver_version: versions that it was built under; None without a GPU.
+        settings: settings of the build.
+        calibration_sha256: hex digest of the calibration set; None without one.
+        gates: result of the check against ONNX Runtime: ``{"passed": ...}``, ``{"skipped": true}``, or
+            ``{"not_run": why}`` where no GPU could run the engine.
+        vmkla_version: version of vmkla that built it.
+        format: version of this layout.
     """
 
     runtime: str
@@ -150,12 +150,12 @@ class EngineManifest:
 
     @property
     def verified(self) -> bool:
-        """The engine itself was run against ONNX Runtime and passed."""
+        """Whether the engine itself was compared with ONNX Runtime and passed."""
         return self.gates.get("passed") is True
 
     @property
     def unverified_because(self) -> str | None:
-        """Why nobody may rely on the engine; None when it is verified."""
+        """Why the engine is unverified; None when it is verified."""
         if self.verified:
             return None
         if "not_run" in self.gates:
@@ -163,41 +163,41 @@ class EngineManifest:
         return "its maker's check was skipped"
 
     def artefact(self, plan: Path) -> ArtefactMetadata:
-        """The network's own facts, with the engine's gates in the place of the ONNX file's.
+        """Return the network's metadata, with the engine's gates instead of the ONNX file's.
 
         Args:
-            plan: the engine, for messages.
+            plan: path of the engine, for messages.
         Raises:
-            ArtefactMismatchError: the metadata are damaged or of another layout.
+            ArtefactMismatchError: the metadata are damaged or have another layout.
         """
         source = ArtefactMetadata.from_props(self.metadata, path=str(manifest_path(plan)))
         gates = {**self.gates, "onnx": source.gates}
         if self.verified and not source.verified:
-            gates["passed"] = False  # it equals a file that nobody has checked
+            gates["passed"] = False  # it agrees with a file that was never checked
         return dataclasses.replace(source, gates=gates)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON, with their seal."""
+        """Convert to plain values with their seal, for JSON."""
         return sealed(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EngineManifest:
-        """Inverse of ``to_dict``.
+        """Make a manifest from plain values, the inverse of ``to_dict``.
 
         Raises:
-            KeyError, TypeError, ValueError: a field is missing, unknown, of another kind or senseless, or the
-                seal is not that of the values.
+            KeyError, TypeError, ValueError: a field is missing, unknown, of the wrong type or out of range,
+                or the seal does not match the values.
         """
         fields = dict(values)
         seal = fields.pop(SEAL)
         if seal != sealed(fields)[SEAL]:
-            raise ValueError(f"{SEAL} is not that of the rest: it was changed after it was written")
+            raise ValueError(f"{SEAL} does not match: the file was changed after it was written")
         made: EngineManifest = from_plain(cls, fields, "the manifest")
-        made._check_sense()
+        made._check_values()
         return made
 
-    def _check_sense(self) -> None:
-        """Raises ValueError for what has the right type and yet cannot be."""
+    def _check_values(self) -> None:
+        """Raise ``ValueError`` for a value of the right type that is out of range."""
         if self.runtime not in get_args(EngineRuntime):
             raise ValueError(f"runtime is {self.runtime!r}, expected one of {get_args(EngineRuntime)}")
         if not 1 <= self.profile.min <= self.profile.opt <= self.profile.max:
@@ -210,22 +210,22 @@ class EngineManifest:
 
 
 def sealed(values: dict[str, Any]) -> dict[str, Any]:
-    """A manifest's plain values with the seal that is theirs, in the place of any that they had."""
+    """Add the seal to a manifest's plain values, or replace the one that they have."""
     fields = {name: value for name, value in values.items() if name != SEAL}
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return {**fields, SEAL: hashlib.sha256(canonical.encode("ascii")).hexdigest()}
 
 
 def manifest_path(plan: Path) -> Path:
-    """``model.plan`` -> ``model.plan.json``."""
+    """Return the path of an engine's manifest: ``model.plan`` -> ``model.plan.json``."""
     return plan.with_name(f"{plan.name}.json")
 
 
 def write_manifest(manifest: EngineManifest, plan: Path) -> Path:
-    """Write the sidecar of an engine, whole or not at all.
+    """Write the manifest of an engine, whole or not at all.
 
     Returns:
-        Its path.
+        The manifest's path.
     Raises:
         BadInputError: it cannot be written.
     """
@@ -236,18 +236,18 @@ def write_manifest(manifest: EngineManifest, plan: Path) -> Path:
 
 
 def read_manifest(plan: Path) -> EngineManifest:
-    """The sidecar of an engine.
+    """Read the manifest of an engine.
 
     Args:
-        plan: the engine, not the sidecar.
+        plan: path of the engine, not of the manifest.
     Raises:
-        BadInputError: there is no such engine, or the sidecar cannot be read.
-        ArtefactMismatchError: it has no sidecar, or one that is damaged, edited or of another layout.
+        BadInputError: there is no such engine, or the manifest cannot be read.
+        ArtefactMismatchError: the manifest is missing, damaged or edited, or has another layout.
     """
     if not plan.is_file():
         raise BadInputError(f"there is no engine file {plan}")
     path = manifest_path(plan)
-    mend = (
+    fix = (
         f"Copy {path.name} from where the engine was built, or build it here: "
         f"vmkla build MODEL.onnx --output {shlex.quote(str(plan))}"
     )
@@ -255,17 +255,17 @@ def read_manifest(plan: Path) -> EngineManifest:
         data = read_file(path, _FILE_MAX_BYTES)
     except FileNotFoundError as error:
         raise ArtefactMismatchError(
-            f"{plan} has no manifest {path.name} beside it, so nobody knows what it is and where it runs",
-            hint=mend,
+            f"{plan} has no manifest {path.name} beside it, which states what it is and where it runs",
+            hint=fix,
         ) from error
     except IsADirectoryError as error:
         raise ArtefactMismatchError(
-            f"{path} is a folder, expected the engine's manifest", hint=mend
+            f"{path} is a folder, expected the engine's manifest", hint=fix
         ) from error
     except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror or error}", hint=mend) from error
+        raise BadInputError(f"{path} cannot be read: {error.strerror or error}", hint=fix) from error
     except MalformedError as error:
-        raise ArtefactMismatchError(f"{path} is damaged: {error}", hint=mend) from error
+        raise ArtefactMismatchError(f"{path} is damaged: {error}", hint=fix) from error
     try:
         values = parse_names(data, _FILE_MAX_BYTES)
         layout = values["format"]
@@ -276,4 +276,4 @@ def read_manifest(plan: Path) -> EngineManifest:
             )
         return EngineManifest.from_dict(values)
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtefactMismatchError(f"{path} is damaged: {error!r:.500}", hint=mend) from error
+        raise ArtefactMismatchError(f"{path} is damaged: {error!r:.500}", hint=fix) from error

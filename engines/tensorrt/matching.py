@@ -1,4 +1,4 @@
-"""Whether an engine fits a machine, and the command that builds it anew where it does not."""
+"""Check that an engine fits this machine, and find the command that rebuilds one that does not."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from vmkla.files import file_sha256
 
 @dataclass(frozen=True)
 class Machine:
-    """What an engine's manifest is held against.
+    """Facts of a machine that an engine's manifest is compared with.
 
     Attributes:
-        runtime, runtime_version: of the library that would run the engine.
-        gpu: that would; None when there is none.
-        plugin: the library installed here; None when there is none.
-        cuda_version: of CUDA, as the driver offers it; None without a driver.
-        driver_version: of the driver itself; None where it does not say.
-        no_gpu: why there is none; None when there is one, or when nobody said.
-        plugin_path: where the user says that the plugin library is; None for the installed one.
+        runtime, runtime_version: name and version of the library that would run the engine.
+        gpu: the GPU that would run it; None where there is none.
+        plugin: the plugin library installed here; None where there is none.
+        cuda_version: CUDA version of the driver; None without a driver.
+        driver_version: version of the driver; None where it is unknown.
+        no_gpu: why there is no GPU; None where there is one, or where the reason is unknown.
+        plugin_path: path of the plugin library that the user named; None for the installed one.
     """
 
     runtime: str
@@ -40,19 +40,19 @@ class Machine:
 
 
 def check_manifest(manifest: EngineManifest, plan: Path, machine: Machine, engine: bytes) -> tuple[str, ...]:
-    """Hold an engine against the machine that is to run it, before it is deserialised.
+    """Compare an engine's manifest with the machine that will run it, before the engine is deserialised.
 
     Args:
-        manifest: of the engine.
-        plan: the engine's file, for messages.
-        machine: this one.
-        engine: the file's bytes.
+        manifest: the engine's manifest.
+        plan: path of the engine, for messages.
+        machine: facts of this machine.
+        engine: the engine's bytes.
     Returns:
-        Remarks on what differs and does no harm: another driver or CUDA version.
+        Remarks on harmless differences: another driver or CUDA version.
     Raises:
-        ArtefactMismatchError: a field differs; the message names it, both values and the command that
-            builds the engine anew.
-        MissingDependencyError: all fits, but there is no GPU.
+        ArtefactMismatchError: a field differs; the message has its name, both values and the command that
+            rebuilds the engine.
+        MissingDependencyError: every field agrees, but there is no GPU.
     """
     for name, built, here in _differences(manifest, machine, engine):
         hint = rebuild_hint(manifest, plan, machine)
@@ -79,23 +79,23 @@ def check_manifest(manifest: EngineManifest, plan: Path, machine: Machine, engin
 
 
 def rebuild_hint(manifest: EngineManifest, plan: Path, machine: Machine | None = None) -> str:
-    """``rebuild_command`` for people, with a word on the ONNX file where it is not at hand."""
+    """Return ``rebuild_command`` as a hint, which describes the ONNX file where that cannot be found."""
     source, at_hand = _source(manifest, plan)
     hint = f"Run: {rebuild_command(manifest, plan, machine)}"
     if at_hand:
         return hint
     beside = plan.with_name(source)
-    other = f"; {beside} is another one" if beside.is_file() else ""
-    return f"{hint}   (wanted is the {source} with sha256 {manifest.onnx.sha256[:12]}...{other})"
+    other = f"; {beside} is another file" if beside.is_file() else ""
+    return f"{hint}   (use the {source} with sha256 {manifest.onnx.sha256[:12]}...{other})"
 
 
 def rebuild_command(manifest: EngineManifest, plan: Path, machine: Machine | None = None) -> str:
-    """The command that builds an engine anew, on this machine and for it.
+    """Return the command that rebuilds an engine on a machine and for it.
 
     Args:
-        manifest: of the engine.
-        plan: the engine.
-        machine: whose runtime, GPU and plugin library to build for; None keeps those of the manifest.
+        manifest: the engine's manifest.
+        plan: path of the engine.
+        machine: the machine to build for; None keeps the runtime, GPU and plugin library of the manifest.
     """
     settings, profile = manifest.settings, manifest.profile
     targets, runtime = manifest.target_sms, manifest.runtime
@@ -122,7 +122,7 @@ def rebuild_command(manifest: EngineManifest, plan: Path, machine: Machine | Non
 
 
 def _source(manifest: EngineManifest, plan: Path) -> tuple[str, bool]:
-    """What to call the ONNX file of an engine, and whether that is sure to be the very file."""
+    """Return the name of an engine's ONNX file, and whether the file of that name is the right one."""
     name = manifest.onnx.name
     beside, shipped = plan.with_name(name), weights.shipped().get(name)
     if _is_file_of(beside, manifest.onnx.sha256):
@@ -140,7 +140,7 @@ def _is_file_of(path: Path, sha256: str) -> bool:
 def _differences(
     manifest: EngineManifest, machine: Machine, engine: bytes
 ) -> Iterator[tuple[str, object, object]]:
-    """Name, value in the manifest and value here of each field that differs; cheap ones first."""
+    """Yield name, value in the manifest and value here of each field that differs; cheap checks first."""
     if manifest.runtime != machine.runtime:
         yield "runtime", manifest.runtime, machine.runtime
     if manifest.runtime_version != machine.runtime_version:
@@ -159,7 +159,7 @@ def _plugin_differences(
     built: PluginFacts | None, here: PluginFacts | None
 ) -> Iterator[tuple[str, object, object]]:
     if built is None:
-        return  # function bodies were expanded: a plugin library here does not matter
+        return  # the engine uses function bodies, so it needs no plugin library
     if here is None:
         yield "plugin", built.name, "absent"
         return
@@ -170,7 +170,7 @@ def _plugin_differences(
 
 
 def _gpu_differences(manifest: EngineManifest, here: GpuFacts) -> Iterator[tuple[str, object, object]]:
-    if manifest.target_sms:  # an engine of TensorRT-RTX runs on every GPU of its targets
+    if manifest.target_sms:  # an engine of TensorRT-RTX runs on every target GPU
         if here.sm not in manifest.target_sms:
             yield "target_sms", ", ".join(map(str, manifest.target_sms)), f"{here.sm} ({here.name})"
         return

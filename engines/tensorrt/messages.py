@@ -1,4 +1,4 @@
-"""Messages of TensorRT: one logger and one error recorder for each library and process."""
+"""Collect TensorRT's messages: one logger and one error recorder for each library and process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 KEPT_MESSAGES = 10_000
-"""Of each kind in ``Messages``; the newest stay."""
+"""Largest number of errors and of warnings in ``Messages``; the newest are kept."""
 SHOWN_ERRORS = 3
 KEPT_ERRORS = 64
-"""In the recorder, for the library's own use; the newest stay."""
+"""Largest number of errors in the recorder, for the library's own use; the newest are kept."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Messages:
     Attributes:
         errors, warnings: texts in the order of their arrival, at most ``KEPT_MESSAGES`` of each.
         notes: texts below a warning; some facts are reported only there, such as a hit of the timing cache.
-        complaints: number of errors and warnings that ever arrived.
+        complaints: total number of errors and warnings, including those no longer kept.
     """
 
     errors: list[str] = field(default_factory=list)
@@ -36,9 +36,9 @@ class Messages:
     complaints: int = 0
 
     def add(self, level: int, text: str) -> None:
-        """Keep a message and hand it to Python's logging.
+        """Keep a message and pass it to Python's logging, one level lower.
 
-        Its level there is one lower: what matters to a user is raised or reported by vmkla itself.
+        The level is lower because vmkla itself raises or reports what matters to a user.
         """
         if level >= logging.WARNING:
             self.complaints += 1
@@ -51,7 +51,7 @@ class Messages:
 
 
 def _keep(texts: list[str], text: str) -> None:
-    # Without a lock: the library calls from any thread, also from a destructor that interrupts this function.
+    # No lock: the library calls from any thread, also from a destructor that interrupts this function.
     texts.append(text)
     del texts[:-KEPT_MESSAGES]
 
@@ -59,24 +59,24 @@ def _keep(texts: list[str], text: str) -> None:
 def take_errors(messages: Messages) -> str:
     """Remove all errors, and return the latest in one line."""
     errors, messages.errors[:] = messages.errors[-SHOWN_ERRORS:], []
-    return "; ".join(errors) or "it does not say why"
+    return "; ".join(errors) or "it reported no reason"
 
 
 class LibraryLog:
-    """The logger and the error recorder of one library, which forward each message to whoever collects it.
+    """Forward the messages of one library's logger and error recorder to the blocks that collect them.
 
-    Made once for each library and never freed. The library's plugin registry keeps a raw pointer to the first
-    logger that it was given for as long as any builder or runtime lives, and logs through it at every query:
-    a logger that belonged to one load would end the process once that load is closed. Likewise a builder
-    hands its recorder on to objects that outlive it, such as a timing cache.
+    There is one for each library, which is never freed. The library's plugin registry keeps a raw pointer to
+    its first logger while any builder or runtime lives, and logs through it at every query: a logger that
+    belonged to one load would crash the process once that load is closed. Likewise a builder passes its
+    recorder on to objects that outlive it, such as a timing cache.
 
     Args:
         module: the library's Python module.
     Attributes:
         logger: the ``ILogger``.
-        recorder: the ``IErrorRecorder``. What has one reports its errors there and not to a logger: they
-            arrive here although another program's logger came first, and also those of the plugin registry,
-            which has no logger while no builder or runtime lives.
+        recorder: the ``IErrorRecorder``. An object that has one reports its errors there and not to a logger.
+            So they arrive here even where another program's logger was set first, and so do those of the
+            plugin registry, which has no logger while no builder or runtime lives.
     """
 
     def __init__(self, module: Any) -> None:
@@ -91,10 +91,10 @@ class LibraryLog:
 
     @contextlib.contextmanager
     def collecting(self, messages: Messages) -> Iterator[None]:
-        """Forward what the library reports into ``messages``, for a block of the calling thread.
+        """Collect the library's messages in ``messages``, for a block of the calling thread.
 
-        Blocks nest: the innermost block of a thread gets what is reported in that thread. What a thread of
-        the library's own reports goes to the innermost block of every thread.
+        Blocks nest: the innermost block of a thread gets that thread's messages. Messages of the library's
+        own threads go to the innermost block of every thread.
         """
         entry = (threading.get_ident(), messages)
         with self._changing:
@@ -106,7 +106,7 @@ class LibraryLog:
                 self._collectors = tuple(other for other in self._collectors if other is not entry)
 
     def forward(self, level: int, text: str) -> None:
-        """Hand a message to the collectors that it concerns; an error that concerns none is logged as one."""
+        """Pass a message to the blocks that collect it; log an error that no block collects as an error."""
         innermost = dict(self._collectors)  # thread -> the block that it opened last
         own = innermost.get(threading.get_ident())
         receivers = list(innermost.values()) if own is None else [own]
@@ -121,10 +121,10 @@ _making = threading.RLock()
 
 
 def library_log(module: Any) -> LibraryLog:
-    """The log of a library, the same at every call in a process.
+    """Return a library's log, the same object at every call in a process.
 
     Args:
-        module: its Python module.
+        module: the library's Python module.
     """
     with _making:
         if module.ILogger not in _logs:
@@ -133,7 +133,7 @@ def library_log(module: Any) -> LibraryLog:
 
 
 def _make_logger(module: Any, forward: Callable[[int, str], None]) -> Any:
-    """An ``ILogger`` that calls ``forward`` with a level of Python's logging and the text."""
+    """Make an ``ILogger`` that calls ``forward`` with a level of Python's logging and the text."""
     severities = module.ILogger
     levels = {
         severities.INTERNAL_ERROR: logging.ERROR,
@@ -156,7 +156,7 @@ def _make_logger(module: Any, forward: Callable[[int, str], None]) -> Any:
 
 
 def _make_recorder(module: Any, forward: Callable[[int, str], None]) -> Any:
-    """An ``IErrorRecorder`` that calls ``forward`` with the text of each error."""
+    """Make an ``IErrorRecorder`` that calls ``forward`` with the text of each error."""
     base: Any = module.IErrorRecorder
 
     class ForwardingRecorder(base):  # type: ignore[misc]
@@ -164,7 +164,7 @@ def _make_recorder(module: Any, forward: Callable[[int, str], None]) -> Any:
 
         def __init__(self) -> None:
             base.__init__(self)
-            # Not a plain lock: a destructor that runs inside may report an error of its own.
+            # Reentrant: a destructor that runs inside the lock may report an error.
             self._changing = threading.RLock()
             self._errors: deque[tuple[Any, str]] = deque(maxlen=KEPT_ERRORS)
             self._dropped = False
@@ -174,7 +174,7 @@ def _make_recorder(module: Any, forward: Callable[[int, str], None]) -> Any:
                 self._dropped = self._dropped or len(self._errors) == KEPT_ERRORS
                 self._errors.append((val, desc))
             forward(logging.ERROR, desc)
-            return True  # an error of any kind ends the call that it was raised in
+            return True  # every error ends the call that raised it
 
         def num_errors(self) -> int:
             with self._changing:

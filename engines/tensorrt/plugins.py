@@ -1,4 +1,4 @@
-"""vmkla's plugin library for TensorRT: where it is, and whether TensorRT loads it."""
+"""Find vmkla's plugin library for TensorRT, check it, and register it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vmkla.native import find_library
 
 LIBRARY = "libvmkla_tensorrt.so"
 NAMESPACE = "vmkla"
-"""Of the plugins, and domain of their nodes in an ONNX file."""
+"""Namespace of the plugins, and domain of their nodes in an ONNX file."""
 VERSION = "1"
 CREATORS = ("SelectiveScan2d", "BSplineBasis")
 ENTRY_POINT = "getCreators"
-"""The function by which TensorRT asks a library for its creators."""
+"""Function of a plugin library that returns its creators to TensorRT."""
 ELF_HEAD = 20
-"""First bytes of a shared library, which name its architecture."""
+"""Length of a shared library's header up to the field that names its architecture, bytes."""
 _ELF_MACHINES = {3: "x86", 40: "arm", 62: "x86-64", 183: "aarch64"}
 
 _BUILD = (
@@ -30,12 +30,12 @@ _BUILD = (
 
 
 def find_plugin(path: Path | None = None) -> Path:
-    """The plugin library.
+    """Find the plugin library.
 
     Args:
-        path: a library of the user's; None takes the one that was installed with vmkla.
+        path: the user's library; None takes the one that was installed with vmkla.
     Raises:
-        MissingDependencyError: it is not there.
+        MissingDependencyError: it is missing.
     """
     if path is None:
         try:
@@ -50,21 +50,21 @@ def find_plugin(path: Path | None = None) -> Path:
 
 
 def plugin_facts(path: Path) -> PluginFacts:
-    """What an engine's manifest keeps of a plugin library."""
+    """Return what an engine's manifest records of a plugin library."""
     return PluginFacts(path.name, file_sha256(path), VERSION)
 
 
 def load_plugin(api: TensorRTApi, path: Path) -> PluginFacts:
-    """Register a library's creators with TensorRT; a second call finds them there.
+    """Register a plugin library's creators with TensorRT; a second call changes nothing.
 
     Args:
-        api: the library that is to call them.
-        path: the plugin library, see ``find_plugin``.
+        api: the library that will call them.
+        path: path of the plugin library, see ``find_plugin``.
     Returns:
-        Its facts.
+        What a manifest records of the plugin library.
     Raises:
-        ArtefactMismatchError: the file is not a plugin library of this machine, TensorRT cannot load it, or
-            it lacks a creator.
+        ArtefactMismatchError: the file is not a plugin library for this machine, TensorRT cannot load it, or
+            a creator is missing.
     """
     if missing_creators(api):
         reason = why_not_a_plugin(path) or _register(api, path)
@@ -83,20 +83,18 @@ def load_plugin(api: TensorRTApi, path: Path) -> PluginFacts:
 
 
 def missing_creators(api: TensorRTApi) -> tuple[str, ...]:
-    """Names of vmkla's plugins that TensorRT's registry does not know."""
+    """Return the names of vmkla's plugins that are missing in TensorRT's registry."""
     registry = api.plugin_registry()
-    with api.collecting(Messages()):  # to TensorRT it is an error to ask for an absent one
-        # Not by `all_creators`, which in TensorRT 10.3 is None as soon as one creator is of a kind unknown to
-        # it.
+    with api.collecting(Messages()):  # TensorRT reports an error for each missing one
+        # Not `all_creators`, which in TensorRT 10.3 is None once one creator is of an unknown kind.
         return tuple(name for name in CREATORS if registry.get_creator(name, VERSION, NAMESPACE) is None)
 
 
 def why_not_a_plugin(path: Path) -> str | None:
-    """Why a file is not a plugin library that this process can load; None where it is one.
+    """Return why this process cannot load a file as a plugin library; None where it can.
 
-    TensorRT's own message is of no use for three of the reasons: the dynamic linker reports a library of
-    another architecture as "No such file", and TensorRT binds functions at their first call, where a missing
-    one ends the process.
+    TensorRT's own message does not help here: the dynamic linker reports a library for another architecture
+    as "No such file", and TensorRT binds functions at their first call, where a missing one ends the process.
     """
     try:
         with path.open("rb") as file:
@@ -110,7 +108,7 @@ def why_not_a_plugin(path: Path) -> str | None:
     if _architecture(head) != _architecture(here):
         return f"it is compiled for {_architecture(head)}, and this process is {_architecture(here)}"
     try:
-        library = ctypes.CDLL(str(path.resolve()))  # binds every symbol now
+        library = ctypes.CDLL(str(path.resolve()))  # binds every symbol at once
     except OSError as error:
         return str(error).removeprefix(f"{path.resolve()}: ")
     if not hasattr(library, ENTRY_POINT):
@@ -119,7 +117,7 @@ def why_not_a_plugin(path: Path) -> str | None:
 
 
 def _register(api: TensorRTApi, path: Path) -> str | None:
-    """Let TensorRT load a plugin library; why it does not, or None."""
+    """Load a plugin library into TensorRT; return None, or why that failed."""
     messages = Messages()
     registry = api.plugin_registry()
     try:
@@ -132,6 +130,6 @@ def _register(api: TensorRTApi, path: Path) -> str | None:
 
 
 def _architecture(head: bytes) -> str:
-    """Name of the processor that an ELF file is for, with the width of its addresses."""
+    """Return the processor that an ELF file is for, with its address width."""
     machine = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
     return f"{_ELF_MACHINES.get(machine, f'ELF machine {machine}')} ({32 * head[4]} bit)"

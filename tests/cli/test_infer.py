@@ -304,7 +304,7 @@ def test_a_model_that_is_none_of_ours(
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
 def test_a_runtime_of_engines_takes_no_onnx_file(infer: Any, clip: Path, runtime: str) -> None:
     done = infer("--video", clip, "--runtime", runtime)
-    assert done.status == 6 and "is no engine" in done.stderr and f"--runtime {runtime}" in done.stderr
+    assert done.status == 6 and "is not an engine" in done.stderr and f"--runtime {runtime}" in done.stderr
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

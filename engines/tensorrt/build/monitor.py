@@ -1,4 +1,4 @@
-"""Progress of a build, and its end before time."""
+"""Report the progress of a build, and cancel it."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any, Protocol, TypeVar
 from vmkla.engines.tensorrt.api import TensorRTApi
 
 SCALE = 1000
-"""Parts of a whole build, as progress counts them."""
+"""Number of parts of a whole build that progress counts."""
 
 Result = TypeVar("Result")
 
 
 class BuildProgress(Protocol):
-    """Called with the parts done, all parts, and the name of the phase."""
+    """Callback that gets the number of parts done, of all parts, and the name of the phase."""
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None: ...
 
 
 class Phases:
-    """The nested phases that a library reports, as one share that never falls.
+    """Convert the nested phases that a library reports into one share that never falls.
 
-    The library calls from its own threads; what goes wrong in ``progress`` ends the build and is kept.
+    The library calls from its own threads. An error in ``progress`` cancels the build and is kept.
 
     Args:
-        progress: told of every step; None for nobody.
+        progress: called at every step; None reports nothing.
     Attributes:
-        error: what ``progress`` raised.
+        error: the error that ``progress`` raised; None without one.
     """
 
     def __init__(self, progress: BuildProgress | None) -> None:
@@ -42,45 +42,45 @@ class Phases:
         self.error: Exception | None = None
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins."""
+        """Record that a phase begins."""
         with self._lock:
             self._open[name] = _Phase(parent, steps)
-        self._tell(name)
+        self._report(name)
 
     def step(self, name: str, index: int) -> bool:
-        """A step has ended.
+        """Record that a step of a phase has ended.
 
         Returns:
-            Whether the library shall go on.
+            Whether the library should continue.
         """
         with self._lock:
             if name in self._open:
                 self._open[name].done = index + 1
-        self._tell(name)
+        self._report(name)
         return not self._cancelled.is_set()
 
     def finish(self, name: str) -> None:
-        """A phase has ended, with or without having counted all its steps."""
+        """Record that a phase has ended, whether or not it reported all its steps."""
         with self._lock:
             phase = self._open.get(name)
             if phase is None:
                 return
             phase.done = phase.steps
         if not self.cancelled:
-            self._tell(name)
+            self._report(name)
         with self._lock:
             self._open.pop(name, None)
 
     def cancel(self) -> None:
-        """Let the library stop at its next step."""
+        """Ask the library to stop at its next step."""
         self._cancelled.set()
 
     @property
     def cancelled(self) -> bool:
-        """Somebody called ``cancel``, or ``progress`` failed."""
+        """Whether ``cancel`` was called or ``progress`` failed."""
         return self._cancelled.is_set()
 
-    def _tell(self, name: str) -> None:
+    def _report(self, name: str) -> None:
         if self._progress is None:
             return
         with self._lock:
@@ -88,12 +88,12 @@ class Phases:
             shown = self._shown
         try:
             self._progress(shown, SCALE, name)
-        except Exception as error:  # it came through C++, which would only print it
+        except Exception as error:  # raised into the library's C++, it would only be printed
             self.error = error
             self._cancelled.set()
 
     def _share(self, name: str) -> float:
-        """Of the whole that is done, seen from one open phase up to the outermost."""
+        """Return the share of the build that is done, 0 to 1, from an open phase up to the outermost."""
         share, current = 0.0, self._open.get(name)
         for _ in range(len(self._open)):
             if current is None:
@@ -111,7 +111,7 @@ class _Phase:
 
 
 def make_monitor(api: TensorRTApi, phases: Phases) -> Any:
-    """An ``IProgressMonitor`` that hands everything to ``phases``."""
+    """Make an ``IProgressMonitor`` that passes every call to ``phases``."""
     base: Any = api.module.IProgressMonitor
 
     class Monitor(base):  # type: ignore[misc]
@@ -133,16 +133,16 @@ def make_monitor(api: TensorRTApi, phases: Phases) -> Any:
 
 
 def run_cancellable(work: Callable[[], Result], cancel: Callable[[], None]) -> Result:
-    """Run native code that holds no Python in a thread of its own, so that a signal is heard at once.
+    """Run native code in a thread of its own, so that the calling thread reacts to signals at once.
 
     Args:
-        work: the call.
-        cancel: asks it to end; called when the waiting is interrupted.
+        work: the call, which releases Python's lock.
+        cancel: called when the wait is interrupted; asks ``work`` to end.
     Returns:
-        What ``work`` returned.
+        The result of ``work``.
     Raises:
-        BaseException: what ``work`` raised, or what interrupted the waiting, once ``work`` has ended. Who
-            cannot wait that long interrupts again, which ends the process.
+        BaseException: the error of ``work``, or the interruption, once ``work`` has ended. A second Ctrl-C
+            ends the process at once.
     """
     results: list[Result] = []
     errors: list[BaseException] = []
@@ -158,8 +158,8 @@ def run_cancellable(work: Callable[[], Result], cancel: Callable[[], None]) -> R
 
     try:
         threading.Thread(target=target, name="vmkla-build", daemon=True).start()
-        # Not Thread.join: interrupted, CPython 3.11 takes the thread for one that has ended. And again and
-        # again, since a signal that another thread received does not wake this one.
+        # Not Thread.join: after an interruption CPython 3.11 treats the thread as ended. Short waits, since a
+        # signal that another thread received does not wake this one.
         while not ended.wait(0.1):
             pass
     except RuntimeError:
@@ -177,7 +177,7 @@ def run_cancellable(work: Callable[[], Result], cancel: Callable[[], None]) -> R
 @contextlib.contextmanager
 def _interrupt_ends_the_process() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are none of this thread's business
+        yield  # only the main thread may set signal handlers
         return
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

@@ -1,4 +1,4 @@
-"""From the bytes of an ONNX file to TensorRT's network, and what is said when that fails."""
+"""Parse an ONNX file into TensorRT's network, check the network, and explain a failure."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from vmkla.metadata import ArtefactMetadata
 
 INPUT, OUTPUT = "frames", "probability"
 PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "EINSUM")
-"""Layers whose type is the precision of a network; a file may store half weights and compute in float32."""
+"""Kinds of layers whose type is the network's precision; a file may store half weights and compute in float32."""
 PLUGIN_LAYER = "PLUGIN_V3"
-"""Type of a layer that a plugin of vmkla's runs."""
+"""Kind of a layer that one of vmkla's plugins runs."""
 SHOWN_ERRORS = 5
 SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
 class ParsedNetwork:
-    """A network, and what must live as long as it does.
+    """A network, and the objects that must live as long as it does.
 
     Attributes:
         network: the ``INetworkDefinition``.
-        parser: holds weights that the network points to.
-        builder: the network's.
+        parser: its parser, which holds weights that the network points to.
+        builder: its builder.
     """
 
     network: Any
@@ -38,34 +38,34 @@ class ParsedNetwork:
 
 
 def parse_network(api: TensorRTApi, builder: Any, data: bytes, path: Path) -> ParsedNetwork:
-    """A strongly typed network.
+    """Parse an ONNX file into a strongly typed network.
 
     Args:
         api: the library.
-        builder: its ``Builder``.
+        builder: the library's ``Builder``.
         data: the file's bytes, with or without function bodies.
-        path: the file, for messages.
+        path: path of the file, for messages.
     Raises:
-        ArtefactMismatchError: the library's parser refuses a node.
+        ArtefactMismatchError: the library's parser rejects a node.
     """
     network = builder.create_network(creation_flags(api))
-    # The parser wraps the recorder that a network has from its builder. With one, the process ended with a
-    # segmentation fault when both were destroyed (TensorRT-RTX 1.7). The parser has a list of errors anyway.
+    # The parser wraps the recorder that a network gets from its builder; with one, the process crashed when
+    # both were destroyed (TensorRT-RTX 1.7). The parser keeps its own list of errors.
     network.error_recorder = None
     parser = api.module.OnnxParser(network, api.logger)
     if not parser.parse(data):
-        raise _refusal(api, parser, path)
+        raise _parse_error(api, parser, path)
     return ParsedNetwork(network, parser, builder)
 
 
 def creation_flags(api: TensorRTApi) -> int:
-    """Strongly typed on every version: by the member's name, whose number differs, or by itself."""
+    """Return the flags of a strongly typed network: a flag whose number differs by version, or the default."""
     member = getattr(api.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if member is None else 1 << int(member)
 
 
 def layer_counts(network: Any) -> dict[str, int]:
-    """Layers by kind and type of their first output (``"MATRIX_MULTIPLY HALF"``), most frequent first."""
+    """Count layers by kind and type of their first output (``"MATRIX_MULTIPLY HALF"``), most frequent first."""
     counts: Counter[str] = Counter()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -75,7 +75,7 @@ def layer_counts(network: Any) -> dict[str, int]:
 
 
 def check_network(network: Any, metadata: ArtefactMetadata, path: Path) -> None:
-    """Hold a network's input, output and types against what the file says of itself.
+    """Compare a network's input, output and types with the file's metadata.
 
     Raises:
         ArtefactMismatchError: they differ.
@@ -103,7 +103,7 @@ def check_network(network: Any, metadata: ArtefactMetadata, path: Path) -> None:
     )
     if (metadata.precision == "fp32" and halves) or (metadata.precision == "fp16" and not halves):
         raise ArtefactMismatchError(
-            f"{path} says that its precision is {metadata.precision}; {halves} of its products are in half "
+            f"{path} has precision {metadata.precision} in its metadata; {halves} of its products are in half "
             f"precision, {floats} in float32",
             hint="Run: vmkla export again, with --precision fp32 or fp16",
         )
@@ -112,17 +112,17 @@ def check_network(network: Any, metadata: ArtefactMetadata, path: Path) -> None:
 def check_custom_layers(
     layers: Mapping[str, int], nodes: Mapping[str, int], path: Path, plugin: Path | None
 ) -> None:
-    """The parser made of vmkla's custom nodes what was decided: plugins, or the nodes of their bodies.
+    """Check that the parser took plugins, or function bodies, for vmkla's custom nodes, as decided.
 
-    Which of the two it prefers differs by version, and an engine of bodies is slow without a word.
+    Its preference differs by version, and an engine with function bodies is slow without any warning.
 
     Args:
-        layers: of the network, see ``layer_counts``.
-        nodes: of the file, see ``OnnxOutline``.
-        path: the file, for messages.
-        plugin: the library that is to run them; None where function bodies are to be expanded.
+        layers: layers of the network, see ``layer_counts``.
+        nodes: nodes of the file, see ``OnnxOutline``.
+        path: path of the file, for messages.
+        plugin: path of the library that should run them; None where function bodies should be expanded.
     Raises:
-        ArtefactMismatchError: it made something else of them.
+        ArtefactMismatchError: the parser made the other choice for some nodes.
     """
     custom = {f"{NAMESPACE}.{name}" for name in CREATORS}
     wanted = 0 if plugin is None else sum(count for name, count in nodes.items() if name in custom)
@@ -131,7 +131,7 @@ def check_custom_layers(
         return
     if plugin is None:
         raise ArtefactMismatchError(
-            f"function bodies were asked for, and the parser took a plugin for {taken} nodes of {path}",
+            f"function bodies were requested, and the parser took a plugin for {taken} nodes of {path}",
             hint="Run `vmkla build` in a process in which no plugin library is loaded.",
         )
     raise ArtefactMismatchError(
@@ -141,7 +141,7 @@ def check_custom_layers(
     )
 
 
-def _refusal(api: TensorRTApi, parser: Any, path: Path) -> ArtefactMismatchError:
+def _parse_error(api: TensorRTApi, parser: Any, path: Path) -> ArtefactMismatchError:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     lines = [_describe(error) for error in errors[:SHOWN_ERRORS]]
     if len(errors) > SHOWN_ERRORS:
@@ -153,24 +153,24 @@ def _refusal(api: TensorRTApi, parser: Any, path: Path) -> ArtefactMismatchError
 
 
 def _describe(error: Any) -> str:
-    """``node 20 'encoder/MatMul' (MatMul), in the body of ...: what the parser says``."""
+    """Describe an error: ``node 20 'encoder/MatMul' (MatMul), in the body of ...: the parser's text``."""
     name, op = error.node_name(), error.node_operator()
     if error.node() < 0 and not op:
-        return _said(error)
+        return _text(error)
     where = f"node {error.node()} {name!r} ({op})" if name else f"node {error.node()} ({op}, without a name)"
     if callers := list(error.local_function_stack()):
         where += f", in the function body of {' < '.join(reversed(callers))}"
-    return f"{where}: {_said(error)}"
+    return f"{where}: {_text(error)}"
 
 
-def _said(error: Any) -> str:
+def _text(error: Any) -> str:
     lines = [line.strip() for line in str(error.desc()).splitlines() if line.strip()]
     text = "; ".join(lines)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def _advice(api: TensorRTApi, errors: list[Any]) -> str:
-    """What to do about the first error."""
+    """Return a hint on the first error."""
     library = f"{api.runtime} {api.version_text}"
     sound = "`vmkla infer --runtime onnxruntime` shows whether the file itself is sound."
     if errors and "Plugin not found" in str(errors[0].desc()):

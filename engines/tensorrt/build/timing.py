@@ -1,9 +1,10 @@
-"""The timing cache: kernels that TensorRT has timed before need not be timed again."""
+"""The timing cache: keep TensorRT's kernel timings for later builds."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,24 @@ from vmkla.errors import BadInputError
 from vmkla.files import written_whole
 
 BEGINNING = 4
-"""First bytes by which one cache of a library's knows another, whatever GPU it is of."""
+"""Number of leading bytes that all timing caches of a library share, whatever their GPU."""
 
 
 class TimingCache:
     """A file of timings for one build.
 
-    The library itself knows whether the timings are of this GPU and this version; if not, the build starts
-    with none and the file is written anew. A file of another kind is left alone.
+    The library itself checks that the timings are for this GPU and this version; if not, the build starts
+    without timings and replaces the file. A file of another kind is never replaced.
 
     Args:
         api: the library.
-        path: the file; None for no cache at all.
-        messages: collects what the library reports.
+        path: path of the file; None uses no cache.
+        messages: collects the library's messages.
     Attributes:
-        hit: the file was there and the library took it.
-        remarks: what a user should know.
+        hit: whether the library accepted timings from the file.
+        remarks: what the user should know, one sentence each.
     Raises:
-        BadInputError: the file is there and cannot be read.
+        BadInputError: the file exists and cannot be read.
     """
 
     def __init__(self, api: TensorRTApi, path: Path | None, messages: Messages) -> None:
@@ -42,27 +43,27 @@ class TimingCache:
         self.remarks: tuple[str, ...] = ()
         if path is not None:
             try:
-                with contextlib.suppress(FileNotFoundError):  # the build makes one
+                with contextlib.suppress(FileNotFoundError):  # the build writes it
                     self._stored = path.read_bytes()
             except OSError as error:
                 raise BadInputError(f"{path} cannot be read: {error.strerror}") from error
 
     def attach(self, config: Any) -> None:
-        """Hand the timings to a builder's configuration.
+        """Attach the timings to a builder's configuration.
 
         Raises:
-            BadInputError: the file holds something else, which the build would overwrite.
+            BadInputError: the file is not a timing cache, and the build would overwrite it.
         """
         if self._path is None:
             return
         if self._api.is_rtx:
             self.remarks += (f"TensorRT-RTX times nothing when it builds, so {self._path} holds no timings",)
-        with _deprecations_unsaid():
+        with _ignored_deprecations():
             if self._stored:
                 self.hit = self._set(config, self._stored)
                 if not (self.hit and not self._api.is_rtx) and not self._begins_like_a_cache(config):
                     raise BadInputError(
-                        f"{self._path} is there and holds no timings of {self._api.runtime}, so it is not "
+                        f"{self._path} exists and holds no timings of {self._api.runtime}, so it is not "
                         "overwritten",
                         hint="Name another file with --timing-cache, or remove this one.",
                     )
@@ -72,14 +73,14 @@ class TimingCache:
                 self._set(config, b"")
 
     def save(self, config: Any) -> tuple[str, ...]:
-        """Write what is known after the build.
+        """Write the timings after the build.
 
         Returns:
-            A remark where the file cannot be written; the engine is as good without it.
+            A remark where the file cannot be written, which does not affect the engine.
         """
         if self._path is None:
             return ()
-        with _deprecations_unsaid():
+        with _ignored_deprecations():
             cache = config.get_timing_cache()
             if cache is None:
                 return ()
@@ -92,23 +93,23 @@ class TimingCache:
         return ()
 
     def _begins_like_a_cache(self, config: Any) -> bool:
-        """Whether the file starts as an empty cache of the library's does."""
+        """Whether the file starts like an empty cache of the library."""
         cache = config.create_timing_cache(b"")
         if cache is None:
             return False
         return bytes(memoryview(cache.serialize())[:BEGINNING]) == self._stored[:BEGINNING]
 
     def _set(self, config: Any, data: bytes) -> bool:
-        """Whether the library took it; some versions refuse by their log alone."""
+        """Set the timings; return whether the library accepted them. Some versions only log a rejection."""
         before = self._messages.complaints
         cache = config.create_timing_cache(data)
         taken = cache is not None and bool(config.set_timing_cache(cache, False))
         return taken and self._messages.complaints == before
 
 
-class _deprecations_unsaid(warnings.catch_warnings):  # noqa: N801
-    """TensorRT-RTX keeps the calls, which do nothing there, and warns of each."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+@contextlib.contextmanager
+def _ignored_deprecations() -> Iterator[None]:
+    """Ignore deprecation warnings for a block: TensorRT-RTX warns at each call, which does nothing there."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        yield

@@ -1,7 +1,7 @@
-"""An engine at work: its buffers, its stream, and the CUDA graph in which its kernels are launched at once.
+"""Run batches on an engine: its buffers, its stream, and the CUDA graph that launches its kernels at once.
 
 There is one execution context, one stream, and one pair of buffers on the GPU at fixed addresses, so that a
-graph stays valid. On the host there are two pairs of pinned buffers: while the GPU works at one batch, the
+graph stays valid. On the host there are two pairs of pinned buffers: while the GPU computes one batch, the
 next is written and the one before is read.
 """
 
@@ -26,37 +26,37 @@ logger = logging.getLogger(__name__)
 
 INPUT, OUTPUT = "frames", "probability"
 WARMUP_RUNS = 2
-"""Before a graph is captured: the first run after a change of shape does work that must not be captured."""
+"""Runs before a graph is captured: the first run of a new shape does work that must not be captured."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """Input or output of an engine, of one frame.
+    """Shape and type of an engine's input or output.
 
     Attributes:
-        shape: without the batch.
-        dtype: of its elements.
+        shape: extents of one frame, without the batch.
+        dtype: type of the elements.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
     def nbytes(self, batch: int) -> int:
-        """Size of a batch."""
+        """Return the size of a batch, bytes."""
         return batch * int(np.prod(self.shape)) * self.dtype.itemsize
 
     def view(self, buffer: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        """A buffer as (batch, *shape)."""
+        """View a buffer as (batch, *shape)."""
         return buffer.view(self.dtype).reshape(-1, *self.shape)
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Pinned buffers of the batch that is on its way.
+    """Pinned buffers of one batch.
 
     Attributes:
         input, output: (largest batch, *shape).
-        done: event; the output is there.
+        done: handle of the event behind the copy of the output.
     """
 
     input: npt.NDArray[Any]
@@ -65,22 +65,22 @@ class Slot:
 
 
 Fill = Callable[[npt.NDArray[Any], int, int], None]
-"""Writes the frames ``start`` to ``end`` into (end - start, *shape)."""
+"""Callback that writes the frames ``start`` to ``end`` into (end - start, *shape)."""
 
 
 class Execution:
-    """Runs batches of any size through an execution context. Every call is made inside ``cuda.current()``.
+    """Run batches of any size on an execution context. Every call is made inside ``cuda.current()``.
 
     Args:
         api: the library.
         cuda: the GPU.
-        context: an ``IExecutionContext``, of one's own.
+        context: the ``IExecutionContext``, which nothing else uses.
         source, result: input and output of one frame.
-        profile: batch sizes that the engine takes.
-        messages: what the library reports.
+        profile: batch sizes that the engine accepts.
+        messages: collects the library's messages.
         graph: launch the kernels as a CUDA graph where the engine can be captured.
     Raises:
-        VmklaError: memory ran out, or the library refuses the buffers.
+        VmklaError: memory ran out, or the library rejects the buffers.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Execution:
         self._source, self._result, self._profile = source, result, profile
         self._batch = self._runs = 0
         self._graph: int | None = None
-        self._no_graph_because = None if graph else "it was not asked for"
+        self._no_graph_because = None if graph else "it was not requested"
         with contextlib.ExitStack() as held:
             self._stream = cuda.create_stream()
             held.callback(cuda.destroy_stream, self._stream)
@@ -107,32 +107,32 @@ class Execution:
             self._device_output = self._allocate(held, result.nbytes(profile.max))
             self._slots = (self._make_slot(held), self._make_slot(held))
             for name, address in ((INPUT, self._device_input), (OUTPUT, self._device_output)):
-                self._expect(context.set_tensor_address(name, address), f"refuses a buffer for {name}")
+                self._expect(context.set_tensor_address(name, address), f"rejects a buffer for {name}")
             self._held = held.pop_all()
 
     @property
     def launches(self) -> str:
-        """How kernels get onto the GPU, for people."""
+        """How kernels are launched, for people."""
         if self._no_graph_because:
             return f"kernels launched one by one, no CUDA graph: {self._no_graph_because}"
         return "CUDA graph"
 
     def warm_up(self) -> None:
-        """Run the batch size that the engine is tuned for, so that the first frames are as fast as others."""
+        """Run the batch size that the engine is tuned for, so that the first frames are not slower."""
         for _ in range(WARMUP_RUNS):
             for _ in self.run(self._profile.opt, _fill_with_zeros):
-                pass  # what zeros give is of no interest
+                pass
 
     def run(self, count: int, fill: Fill) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
-        """Run frames, in batches of at most the profile's largest.
+        """Run frames in batches of at most the profile's largest size.
 
         Args:
-            count: of frames, at least 1.
+            count: number of frames, at least 1.
             fill: writes frames into the engine's input.
         Returns:
-            First frame, end, and result (end - start, *shape) of each batch; valid until the next.
+            First frame, end, and result (end - start, *shape) of each batch, valid until the next batch.
         Raises:
-            VmklaError: the library or the GPU failed; nothing is under way afterwards.
+            VmklaError: the library or the GPU failed; no copy is pending afterwards.
         """
         largest = self._profile.max
         pending: tuple[Slot, int, int] | None = None
@@ -141,7 +141,7 @@ class Execution:
                 end = min(start + largest, count)
                 slot = self._slots[number % 2]
                 fill(slot.input[: end - start], start, end)
-                # Below the smallest batch the last frame fills up; what comes of copies is not handed out.
+                # The last frame fills up the smallest batch; the results of the copies are dropped.
                 batch = max(end - start, self._profile.min)
                 slot.input[end - start : batch] = slot.input[end - start - 1]
                 self._submit(slot, batch)
@@ -151,20 +151,20 @@ class Execution:
             if pending is not None:
                 yield self._collect(*pending)
         except BaseException:
-            # A copy that is under way still uses the pinned buffers. The first error is the one to tell.
+            # A pending copy still uses the pinned buffers. The first error is raised.
             with contextlib.suppress(CudaError):
                 self._cuda.synchronize(self._stream)
             raise
         self._capture_when_warm()
 
     def close(self) -> None:
-        """Release everything; the context too, as far as it is held here."""
+        """Release the graph, the context, the stream and all buffers."""
         self._drop_graph()
         self._context = None
         self._held.close()
 
     def _submit(self, slot: Slot, batch: int) -> None:
-        """Queue copy, kernels and copy of a batch."""
+        """Queue a batch: copy of the input, kernels, copy of the output."""
         if batch != self._batch:
             self._set_batch(batch)
         cuda, stream = self._cuda, self._stream
@@ -182,11 +182,11 @@ class Execution:
         return start, end, slot.output[: end - start]
 
     def _set_batch(self, batch: int) -> None:
-        """Another input shape: what was captured for the old one must not be launched again."""
+        """Set another batch size; drop the graph of the old one, which must not be launched again."""
         self._cuda.synchronize(self._stream)
         self._drop_graph()
         shape = (batch, *self._source.shape)
-        self._expect(self._context.set_input_shape(INPUT, shape), f"refuses the input shape {shape}")
+        self._expect(self._context.set_input_shape(INPUT, shape), f"rejects the input shape {shape}")
         self._batch, self._runs = batch, 0
 
     def _enqueue(self) -> None:
@@ -197,7 +197,7 @@ class Execution:
             return
         try:
             if self._api.is_rtx and not self._context.is_stream_capturable(self._stream):
-                raise VmklaError(f"{self._api.runtime} says that this engine cannot be captured")
+                raise VmklaError(f"{self._api.runtime} reports that this engine cannot be captured")
             self._graph = self._cuda.capture(self._stream, self._enqueue)
         except VmklaError as error:
             self._no_graph_because = error.message
@@ -224,7 +224,7 @@ class Execution:
         return Slot(views[0], views[1], done)
 
     def _expect(self, succeeded: bool, what: str) -> None:
-        """Raise what the library has said where a call of it returned False."""
+        """Raise the library's latest errors where a call returned False."""
         if not succeeded:
             raise VmklaError(
                 f"{self._api.runtime} {self._api.version_text} {what}: {take_errors(self._messages)}"

@@ -1,4 +1,4 @@
-"""From the bytes of an engine to an execution context, with every claim of its manifest held against it."""
+"""Deserialise an engine and compare it with its manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vmkla.metadata import ArtefactMetadata
 
 
 def tensors(metadata: ArtefactMetadata) -> tuple[Tensor, Tensor]:
-    """Input and output of one frame, as the metadata describe them."""
+    """Return the tensors of one frame that the metadata describe: input and output."""
     height, width = metadata.preprocess.height, metadata.preprocess.width
     source = Tensor((height, width, 3), np.dtype(np.uint8))
     if metadata.input_type == "float32":
@@ -27,22 +27,20 @@ def tensors(metadata: ArtefactMetadata) -> tuple[Tensor, Tensor]:
 
 
 class LoadedEngine:
-    """The library's objects for one engine. Made, used and closed inside ``cuda.current()``, where
-    ``api.collecting(messages)`` collects what the library reports.
+    """The library's objects for one engine, made, used and closed inside ``cuda.current()``.
 
     Args:
         api: the library.
-        path: the engine's file, for messages.
-        engine: its bytes, already held against the manifest's hash.
-        manifest: of the engine.
-        metadata: what the network says of itself.
-        machine: this one, for hints.
-        messages: collects what the library reports.
+        path: path of the engine, for messages.
+        engine: the engine's bytes, whose hash agrees with the manifest.
+        manifest: the engine's manifest.
+        metadata: the network's metadata.
+        machine: facts of this machine, for hints.
+        messages: collects the library's messages, where the caller runs ``api.collecting(messages)``.
     Attributes:
         context: the ``IExecutionContext``.
-        messages: what the library reports.
     Raises:
-        ArtefactMismatchError: the library refuses the engine, or it is not what its manifest says.
+        ArtefactMismatchError: the library rejects the engine, or it differs from its manifest.
         VmklaError: the library does not start here, or there is not enough memory for a context.
     """
 
@@ -56,42 +54,32 @@ class LoadedEngine:
         machine: Machine,
         messages: Messages,
     ) -> None:
-        self.messages = messages
         self._runtime: Any = _make_runtime(api, messages)
         self._engine: Any = None
         self.context: Any = None
+        library = f"{api.runtime} {api.version_text}"
         try:
-            self._load(api, path, engine, manifest, metadata, machine)
+            self._engine = self._runtime.deserialize_cuda_engine(engine)
+            if self._engine is None:
+                raise ArtefactMismatchError(
+                    f"{library} cannot load {path}: {take_errors(messages)}",
+                    hint=rebuild_hint(manifest, path, machine),
+                )
+            if difference := _difference(self._engine, manifest, metadata):
+                raise ArtefactMismatchError(
+                    f"{path} {difference}", hint=rebuild_hint(manifest, path, machine)
+                )
+            self.context = _make_context(api, self._engine)
+            if self.context is None:
+                raise VmklaError(
+                    f"{library} cannot make an execution context for {path}: {take_errors(messages)}",
+                    hint="Other programs may hold the GPU's memory, see nvidia-smi.",
+                )
         except BaseException as error:
-            # The caller lets go of the GPU next, while the error's frames would keep these objects alive.
+            # The caller releases the GPU next, and the error's frames would keep these objects alive.
             traceback.clear_frames(error.__traceback__)
             self.close()
             raise
-
-    def _load(
-        self,
-        api: TensorRTApi,
-        path: Path,
-        engine: bytes,
-        manifest: EngineManifest,
-        metadata: ArtefactMetadata,
-        machine: Machine,
-    ) -> None:
-        self._engine = self._runtime.deserialize_cuda_engine(engine)
-        if self._engine is None:
-            raise ArtefactMismatchError(
-                f"{api.runtime} {api.version_text} cannot load {path}: {take_errors(self.messages)}",
-                hint=rebuild_hint(manifest, path, machine),
-            )
-        if difference := _difference(self._engine, manifest, metadata):
-            raise ArtefactMismatchError(f"{path} {difference}", hint=rebuild_hint(manifest, path, machine))
-        self.context = _make_context(api, self._engine)
-        if self.context is None:
-            raise VmklaError(
-                f"{api.runtime} {api.version_text} makes no execution context for {path}: "
-                f"{take_errors(self.messages)}",
-                hint="Other programs may hold the GPU's memory, see nvidia-smi.",
-            )
 
     def close(self) -> None:
         """Release context, engine and runtime, in this order."""
@@ -103,7 +91,7 @@ class LoadedEngine:
 def _make_runtime(api: TensorRTApi, messages: Messages) -> Any:
     try:
         return api.make_runtime()
-    except TypeError as error:  # of the bindings, where the library returns nothing
+    except TypeError as error:  # the bindings raise it where the library returns nothing
         raise VmklaError(
             f"{api.runtime} {api.version_text} does not start here: {take_errors(messages)}",
             hint="Run: vmkla doctor   (an older driver than the library was made for is one reason)",
@@ -113,8 +101,8 @@ def _make_runtime(api: TensorRTApi, messages: Messages) -> Any:
 def _make_context(api: TensorRTApi, engine: Any) -> Any:
     if not api.is_rtx:
         return engine.create_execution_context()
-    # TensorRT-RTX compiles for the GPU at hand, by default first a slow version for any shape. Here it
-    # compiles for each shape at once: a captured graph would keep the slow one.
+    # TensorRT-RTX compiles for this GPU, by default a slow version for any shape first. EAGER compiles for
+    # each shape at once, since a captured graph would keep the slow version.
     config = engine.create_runtime_config()
     strategies = api.module.DynamicShapesKernelSpecializationStrategy
     config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
@@ -122,7 +110,7 @@ def _make_context(api: TensorRTApi, engine: Any) -> Any:
 
 
 def _difference(engine: Any, manifest: EngineManifest, metadata: ArtefactMetadata) -> str | None:
-    """Where an engine's names, directions, types, shapes or batch sizes are not what the manifest says."""
+    """Describe how an engine's inputs, outputs or batch sizes differ from its manifest; None where equal."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     seen = [
         (

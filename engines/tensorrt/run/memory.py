@@ -1,8 +1,8 @@
 """Device and pinned memory, streams, events and CUDA graphs of one GPU: one interface over two packages.
 
-cuda-bindings is what a desktop has; PyCUDA is what many a Jetson has. Both bind the driver's API, so that is
-what the interface is cut from. Handles are plain numbers, as TensorRT takes them. TensorRT works in a GPU's
-primary context, and so does everything here.
+Desktops have cuda-bindings, many Jetsons have PyCUDA. Both bind the driver's API, and the interface is a part
+of that API. Handles are plain numbers, as TensorRT takes them. Like TensorRT, everything here works in the
+GPU's primary context.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ CAPTURE_THREAD_LOCAL = 1
 
 
 class CudaError(VmklaError):
-    """A call of CUDA's driver that did not succeed."""
+    """A call of CUDA's driver failed."""
 
 
 class Cuda(ABC):
-    """One GPU through one package. All calls but ``close`` are made inside ``current()``.
+    """One GPU through one package. Every call but ``close`` is made inside ``current()``.
 
     Attributes:
-        package: the package and its version.
-        index: of the GPU.
+        package: name and version of the package.
+        index: number of the GPU, from 0.
     """
 
     package: str
@@ -47,12 +47,12 @@ class Cuda(ABC):
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Make the GPU's primary context that of the calling thread, for a block."""
+        """Make the GPU's primary context current in the calling thread, for a block."""
         self._push()
         try:
             yield
         except BaseException:
-            # A GPU that failed says so at every later call; the first error is the one to tell.
+            # A GPU that failed reports an error at every later call; the first one is raised.
             with contextlib.suppress(CudaError):
                 self._pop()
             raise
@@ -60,23 +60,23 @@ class Cuda(ABC):
 
     @abstractmethod
     def allocate(self, nbytes: int) -> int:
-        """Device memory; its address."""
+        """Allocate device memory and return its address."""
 
     @abstractmethod
     def free(self, pointer: int) -> None:
-        """Give device memory back."""
+        """Free device memory."""
 
     @abstractmethod
     def allocate_pinned(self, nbytes: int) -> npt.NDArray[np.uint8]:
-        """Host memory that stays in place, which asynchronous copies need; (nbytes,) uint8."""
+        """Allocate pinned host memory, which asynchronous copies need; (nbytes,) uint8."""
 
     @abstractmethod
     def free_pinned(self, array: npt.NDArray[np.uint8]) -> None:
-        """Give pinned memory back; the array and its views are dead from then on."""
+        """Free pinned memory; the array and its views are invalid from then on."""
 
     @abstractmethod
     def create_stream(self) -> int:
-        """A stream that does not wait for the default stream; its handle."""
+        """Make a stream that does not wait for the default stream, and return its handle."""
 
     @abstractmethod
     def destroy_stream(self, stream: int) -> None:
@@ -88,7 +88,7 @@ class Cuda(ABC):
 
     @abstractmethod
     def create_event(self) -> int:
-        """An event; its handle."""
+        """Make an event and return its handle."""
 
     @abstractmethod
     def destroy_event(self, event: int) -> None:
@@ -96,11 +96,11 @@ class Cuda(ABC):
 
     @abstractmethod
     def record(self, event: int, stream: int) -> None:
-        """Mark the end of what a stream holds so far."""
+        """Record an event behind everything that a stream holds so far."""
 
     @abstractmethod
     def wait(self, event: int) -> None:
-        """Wait until a stream has come to an event's mark."""
+        """Wait until a stream has reached an event."""
 
     @abstractmethod
     def upload(self, pointer: int, array: npt.NDArray[Any], stream: int) -> None:
@@ -111,19 +111,19 @@ class Cuda(ABC):
         """Queue a copy of device memory to a contiguous pinned array."""
 
     def capture(self, stream: int, enqueue: Callable[[], None]) -> int:
-        """Record what ``enqueue`` puts on a stream as a CUDA graph, without running it.
+        """Capture the work that ``enqueue`` puts on a stream as a CUDA graph, without running it.
 
         Returns:
-            The graph, ready to launch.
+            Handle of the graph, ready to launch.
         Raises:
-            VmklaError: of ``enqueue``; the stream is then as before.
-            CudaError: something in it cannot be captured.
+            VmklaError: ``enqueue`` failed; the stream is unchanged.
+            CudaError: an operation cannot be captured.
         """
         self._begin_capture(stream)
         try:
             enqueue()
         except BaseException:
-            # The capture has to be ended whatever came of it; the first error is the one to tell.
+            # The capture must end in every case; the first error is raised.
             with contextlib.suppress(CudaError):
                 self._destroy_graph(self._end_capture(stream))
             raise
@@ -139,11 +139,11 @@ class Cuda(ABC):
 
     @abstractmethod
     def destroy_captured(self, graph: int) -> None:
-        """Destroy what ``capture`` gave."""
+        """Destroy a graph that ``capture`` returned."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the primary context, once everything in it is released."""
+        """Release the primary context, once everything in it is released."""
 
     @abstractmethod
     def _push(self) -> None: ...
@@ -165,10 +165,10 @@ class Cuda(ABC):
 
 
 def open_cuda(index: int = 0, package: Package = "auto") -> Cuda:
-    """A GPU, through whichever package is installed.
+    """Open a GPU through the package that is installed.
 
     Args:
-        index: of the GPU.
+        index: number of the GPU, from 0.
         package: ``auto`` takes cuda-bindings, else PyCUDA; both do the same.
     Raises:
         MissingDependencyError: there is no driver, no such GPU, or neither package.
@@ -195,21 +195,21 @@ def open_cuda(index: int = 0, package: Package = "auto") -> Cuda:
 
 
 def install_command() -> str:
-    """The command that installs cuda-bindings, of the version that goes with the driver here."""
+    """Return the command that installs cuda-bindings in the version for this machine's driver."""
     version = cuda_version()
     major = 0 if version is None else int(version.partition(".")[0])
-    if major < OLDEST_CUDA:  # no driver, or one that no version in use goes with
+    if major < OLDEST_CUDA:  # no driver, or one too old for every supported version
         return "pip install 'vmkla[tensorrt]'"
     return f"pip install 'cuda-bindings>=12.8,<{major + 1}'"
 
 
 def failure(call: str, code: int | None, name: str, meaning: str) -> CudaError:
-    """The error of a call that did not succeed.
+    """Make the error of a failed call.
 
     Args:
         call: function of the driver's API.
-        code: its status; None where the package does not tell it.
-        name, meaning: of the status.
+        code: the status that it returned; None where the package does not report it.
+        name, meaning: name and description of the status.
     """
     status = f"status {code} ({name})" if code is not None else name
     hint = None

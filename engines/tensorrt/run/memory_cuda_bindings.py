@@ -1,4 +1,4 @@
-"""The interface of ``memory`` over cuda-bindings."""
+"""The interface of ``memory`` through cuda-bindings."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vmkla.engines.tensorrt.run.memory import CAPTURE_THREAD_LOCAL, STREAM_NON_B
 
 
 class CudaBindings(Cuda):
-    """A GPU through cuda-bindings, which cuda-python brings too.
+    """A GPU through cuda-bindings, which cuda-python contains too.
 
     Args:
-        index: of the GPU.
+        index: number of the GPU, from 0.
     Raises:
         ImportError: cuda-bindings is not installed.
         CudaError: the GPU cannot be opened.
@@ -105,17 +105,17 @@ class CudaBindings(Cuda):
         self._call("cuGraphDestroy", self._driver.CUgraph(graph))
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """Call the driver, check its status, return what else it gives."""
+        """Call the driver, check its status, and return its result."""
         status, *results = getattr(self._driver, name)(*arguments)
         if int(status) != 0:
             _, text = self._driver.cuGetErrorString(status)
-            meaning = text.decode() if text else "the driver has no words for it"
+            meaning = text.decode() if text else "the driver has no description"
             raise failure(name, int(status), status.name, meaning)
         return results[0] if results else None
 
 
 def _bindings() -> Any:
-    """The bindings of the driver's API, where the installed version keeps them."""
+    """Import the bindings of the driver's API from where the installed version keeps them."""
     try:
         return importlib.import_module("cuda.bindings.driver")
     except ModuleNotFoundError:
@@ -123,7 +123,7 @@ def _bindings() -> Any:
 
 
 def _distribution() -> str:
-    """Name and version of the installed package that the bindings are part of."""
+    """Return name and version of the installed package that contains the bindings."""
     for name in ("cuda-bindings", "cuda-python"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return f"{name} {importlib.metadata.version(name)}"

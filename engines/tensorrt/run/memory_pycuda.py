@@ -1,4 +1,4 @@
-"""The interface of ``memory`` over PyCUDA. It has no CUDA graphs: those calls go to the driver directly."""
+"""The interface of ``memory`` through PyCUDA, and through the driver for CUDA graphs, which PyCUDA lacks."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from vmkla.engines.tensorrt.run.memory import (
 class PyCuda(Cuda):
     """A GPU through PyCUDA.
 
-    PyCUDA releases memory, streams and events when the last reference to their object goes, so the objects
-    are kept by their handles until they are given back.
+    PyCUDA releases memory, streams and events with the last reference to their object, so the objects are
+    kept by their handles until they are freed.
 
     Args:
-        index: of the GPU.
+        index: number of the GPU, from 0.
     Raises:
         ImportError: PyCUDA is not installed.
         CudaError: the GPU cannot be opened.
@@ -102,8 +102,8 @@ class PyCuda(Cuda):
         if self._context is None:
             return
         context, self._context = self._context, None
-        # Detached while it is current: PyCUDA lets go of a context of another thread in no other way. It does
-        # not take the context from the driver's stack then.
+        # Detached while it is current: PyCUDA releases a context of another thread in no other way. It does
+        # not pop the context from the driver's stack then.
         with self._checked("cuDevicePrimaryCtxRelease"):
             context.push()
             context.detach()
@@ -135,7 +135,7 @@ class PyCuda(Cuda):
         self._direct("cuGraphDestroy", ctypes.c_void_p(graph))
 
     def _keep(self, call: str, make: Callable[[], Any], handle: Callable[[Any], int]) -> int:
-        """Make one of PyCUDA's objects and hold it by its handle."""
+        """Make one of PyCUDA's objects, keep it, and return its handle."""
         with self._checked(call):
             made = make()
         self._kept[handle(made)] = made
@@ -143,7 +143,7 @@ class PyCuda(Cuda):
 
     @contextlib.contextmanager
     def _checked(self, call: str) -> Iterator[None]:
-        """PyCUDA raises what the driver returned, with the call and the meaning, but not the number."""
+        """Convert PyCUDA's errors, which have the call and the meaning of a status but not its number."""
         try:
             yield
         except self._driver.Error as error:
@@ -152,7 +152,7 @@ class PyCuda(Cuda):
             raise failure(routine if meaning else call, None, name, meaning or str(error)) from error
 
     def _direct(self, name: str, *arguments: Any) -> None:
-        """Call the driver itself and check its status."""
+        """Call the driver directly and check its status."""
         status = getattr(self._library, name)(*arguments)
         if status != 0:
             label, meaning = ctypes.c_char_p(), ctypes.c_char_p()

@@ -1,4 +1,4 @@
-"""The runner of engines: TensorRT and TensorRT-RTX. Imports neither torch nor onnx."""
+"""The runner for engines of TensorRT and TensorRT-RTX. Imports neither torch nor onnx."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ logger = logging.getLogger(__name__)
 
 
 class TensorRTRunner(ClosedOnExit):
-    """An engine that ``vmkla build`` made, on an NVIDIA GPU.
+    """Run an engine that ``vmkla build`` made, on an NVIDIA GPU.
 
-    The manifest beside the engine is held against this machine before the engine is deserialised. More frames
-    than the engine takes at once are split. Calls from several threads wait for each other.
+    The manifest beside the engine is compared with this machine before the engine is deserialised. Batches
+    larger than the engine's largest are split. Calls from several threads wait for each other.
 
     Args:
-        path: the ``.plan``; its ``.plan.json`` lies beside it.
+        path: path of the ``.plan``; its ``.plan.json`` lies beside it.
         device: ``"cuda"`` or ``"cuda:N"``.
-        plugin: the plugin library; None takes the installed one.
+        plugin: path of the plugin library; None takes the installed one.
         graph: launch the kernels as a CUDA graph where the engine can be captured.
-        package: what reaches the GPU's memory, see ``memory.open_cuda``.
-        warn_unverified: log a warning when the engine was never checked.
+        package: package that accesses the GPU's memory, see ``memory.open_cuda``.
+        warn_unverified: log a warning where the engine is unverified.
     Attributes:
         name: ``tensorrt`` or ``tensorrt-rtx``.
     Raises:
-        UsageError: there is no such kind of device, or a plugin library for an engine that calls none.
+        UsageError: the device is not a GPU, or a plugin library is given for an engine that calls none.
         BadInputError: there is no such file.
-        ArtefactMismatchError: engine, manifest, library, plugin or GPU do not belong together.
-        MissingDependencyError: the library, the GPU or a CUDA package is not here.
+        ArtefactMismatchError: engine, manifest, library, plugin and GPU do not fit together.
+        MissingDependencyError: the library, the GPU or a CUDA package is missing.
         VmklaError: the GPU's memory ran out, or the library failed.
     """
 
@@ -82,7 +82,7 @@ class TensorRTRunner(ClosedOnExit):
                     load_plugin(api, library)
                 engine = LoadedEngine(api, path, data, manifest, metadata, machine, self._messages)
                 held.callback(engine.close)
-                del data  # as large as what the library holds by now
+                del data  # the library has its own copy by now
                 self._execution = Execution(
                     api,
                     self._cuda,
@@ -100,9 +100,9 @@ class TensorRTRunner(ClosedOnExit):
             raise
         reason = None
         if not metadata.verified:
-            reason = manifest.unverified_because or "the ONNX file that it was built from never was"
+            reason = manifest.unverified_because or "the ONNX file that it was built from is not"
             if warn_unverified:
-                logger.warning("%s was never verified: %s", path, reason)
+                logger.warning("%s is unverified: %s", path, reason)
         smallest, largest = manifest.profile.min, manifest.profile.max
         self._spec = RunnerSpec(
             height=metadata.preprocess.height,
@@ -120,7 +120,7 @@ class TensorRTRunner(ClosedOnExit):
 
     @property
     def spec(self) -> RunnerSpec:
-        """What it takes and gives."""
+        """Input, output and identity of the engine."""
         notes = (self._cuda.package, self._execution.launches)
         return dataclasses.replace(self._spec, notes=notes)
 
@@ -157,18 +157,18 @@ class TensorRTRunner(ClosedOnExit):
                     held.close()
                 self._cuda.close()
             except CudaError as error:
-                # The GPU has failed before, and whoever closes the runner is told of that.
+                # The GPU failed before, and that error was raised then.
                 logger.warning("the GPU could not be released: %s", error.message)
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
-        """Make the GPU current and collect what the library reports, for a block of the calling thread."""
+        """Make the GPU current and collect the library's messages, for a block of the calling thread."""
         with self._api.collecting(self._messages), self._cuda.current():
             yield
 
 
 def _plugin_here(manifest: EngineManifest, path: Path, plugin: Path | None) -> Path | None:
-    """The plugin library that an engine needs; None where it needs none, or where none is installed."""
+    """Find the plugin library that an engine needs; None where it needs none, or where none is installed."""
     if manifest.plugin is None:
         if plugin is not None:
             raise UsageError(f"{path} calls no plugin library", hint="Leave --plugin out.")
@@ -178,7 +178,7 @@ def _plugin_here(manifest: EngineManifest, path: Path, plugin: Path | None) -> P
     try:
         return find_plugin()
     except MissingDependencyError:
-        return None  # the manifest's check says so, with what the engine wants
+        return None  # `check_manifest` raises the error, which names the library that the engine needs
 
 
 def _read(path: Path) -> bytes:

@@ -129,7 +129,7 @@ def test_damaged_and_missing_files(tiny_onnx: Path) -> None:
 
 def test_engines_and_files_for_the_cpu_are_not_mixed_up(tiny_onnx: Path) -> None:
     for runtime in ("tensorrt", "tensorrt-rtx"):
-        with pytest.raises(ArtefactMismatchError, match="is no engine") as caught:
+        with pytest.raises(ArtefactMismatchError, match="is not an engine") as caught:
             load_runner(tiny_onnx, runtime)
         command = f"vmkla build {tiny_onnx} --output tiny.plan --runtime {runtime}"
         assert caught.value.exit_status == 6 and command in (caught.value.hint or "")
@@ -174,7 +174,7 @@ def test_choices_that_make_no_sense(tiny_onnx: Path) -> None:
     for refused in ({"kernels": "bodies"}, {"threads": 2}, {"plugin": Path("own.so")}):
         with pytest.raises(UsageError, match=next(iter(refused))):
             load_runner(plan, **refused)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="takes no plugin library"):
+    with pytest.raises(UsageError, match="has no plugin library"):
         load_runner(tiny_onnx, plugin=Path("own.so"))
 
 

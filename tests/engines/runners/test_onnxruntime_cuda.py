@@ -205,7 +205,7 @@ def _no_driver() -> None:
     ("device", "options", "message"),
     [
         ("cuda:0", {"kernels": "native"}, "native kernels are for CPUs, device is cuda:0"),
-        ("cuda", {"threads": 2}, "threads are of the CPU runtimes, device is cuda"),
+        ("cuda", {"threads": 2}, "threads are for the CPU runtimes, device is cuda"),
         ("gpu", {}, "ONNX Runtime runs on cpu, cuda or cuda:N, device is 'gpu'"),
         ("cuda:-1", {}, "device is 'cuda:-1'"),
         ("CPU", {}, "device is 'CPU'"),

@@ -152,9 +152,9 @@ def test_the_command_takes_the_very_file_that_the_engine_came_from(plan: Path) -
     made = manifest(settings=BuildSettings(), onnx=OnnxFacts(beside.name, digest, 9))
     assert rebuild_hint(made, plan) == f"Run: vmkla build {beside} {rest}"
     beside.write_bytes(b"b network")
-    wanted = f"wanted is the {beside.name} with sha256 {digest[:12]}..."
+    wanted = f"use the {beside.name} with sha256 {digest[:12]}..."
     assert rebuild_hint(made, plan) == (
-        f"Run: vmkla build {beside.name} {rest}   ({wanted}; {beside} is another one)"
+        f"Run: vmkla build {beside.name} {rest}   ({wanted}; {beside} is another file)"
     )
     beside.unlink()
     assert rebuild_hint(made, plan).endswith(f"   ({wanted})")
@@ -164,7 +164,7 @@ def test_the_command_takes_a_shipped_model_by_its_name(plan: Path) -> None:
     digest = hashlib.sha256(weights.resolve("nano").read_bytes()).hexdigest()
     for sha256, remark in ((digest, False), ("0" * 64, True)):
         hint = rebuild_hint(manifest(onnx=OnnxFacts("nano", sha256, 1)), plan)
-        assert hint.startswith("Run: vmkla build nano ") and ("wanted is the nano" in hint) == remark
+        assert hint.startswith("Run: vmkla build nano ") and ("use the nano" in hint) == remark
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_a_file_that_keeps_its_word_passes(api: TensorRTApi, half: bool) -> None
 @pytest.mark.parametrize(("half", "says"), [(False, "fp16"), (True, "fp32")])
 def test_the_precision_in_the_metadata_must_be_the_files(api: TensorRTApi, half: bool, says: str) -> None:
     model = small_model(half=half, metadata={"precision": says})
-    with pytest.raises(ArtefactMismatchError, match=f"says that its precision is {says}; "):
+    with pytest.raises(ArtefactMismatchError, match=f"has precision {says} in its metadata; "):
         check_network(Parsed(api, model).network, metadata_of(model), PATH)
 
 

@@ -411,7 +411,7 @@ def test_runtimes_and_devices(plan: Path, tiny_onnx: Path) -> None:
             load_runner(plan, runtime)
         assert "--runtime tensorrt," in (caught.value.hint or "")
     for runtime in MODULES:
-        with pytest.raises(ArtefactMismatchError, match="is no engine") as caught:
+        with pytest.raises(ArtefactMismatchError, match="is not an engine") as caught:
             load_runner(tiny_onnx, runtime)
         assert f"vmkla build {tiny_onnx} --output tiny.plan --runtime {runtime}" in (caught.value.hint or "")
     for device in ("cpu", "gpu:0", "cuda:-1"):
