@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vmkla.calibration.equalise import Divisors, equalise
 from vmkla.calibration.insertion import Range, insert
 from vmkla.calibration.layers import WEIGHT_LEVELS, Layer, Target, find_layers
-from vmkla.engines.runners.cpu import VNNI
+from vmkla.cpu_features import VNNI
 from vmkla.engines.runners.model_file import open_model
 from vmkla.engines.runners.onnx_file import with_metadata
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError

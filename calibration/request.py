@@ -8,8 +8,8 @@ from pathlib import Path
 from vmkla.calibration.layers import Target
 from vmkla.calibration.ranges import PERCENTILE, Method
 from vmkla.calibration.reader import MIN_FRAMES
+from vmkla.cpu_features import missing_for_int8
 from vmkla.data.rules import ReadRules
-from vmkla.engines.runners.cpu import missing_for_int8
 from vmkla.engines.verify.gates import ClinicalGates, read_gates
 from vmkla.errors import BadInputError, MissingDependencyError, UsageError
 

@@ -221,8 +221,8 @@ def _machine() -> dict[str, Any]:
     import os
     import platform
 
+    from vmkla.cpu_features import cpu_flags, cpu_name, kernel_instruction_set
     from vmkla.cpus import cpu_budget
-    from vmkla.engines.runners.cpu import cpu_flags, cpu_name, kernel_instruction_set
 
     budget = cpu_budget()
     return {

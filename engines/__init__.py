@@ -1,4 +1,4 @@
-"""From an ONNX file to something that runs: runners, and the comparison that every step ends in."""
+"""Run models and check them: runners, TensorRT engines, and the comparison that every step ends in."""
 
 from vmkla.engines.runners.load import RUNTIMES, load_runner
 

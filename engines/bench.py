@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.cpu_features import cpu_flags, cpu_name, kernel_instruction_set
 from vmkla.cpus import cpu_budget
-from vmkla.engines.runners.cpu import cpu_flags, cpu_name, kernel_instruction_set
 from vmkla.errors import UsageError, VmklaError
 from vmkla.runner import Runner
 from vmkla.segment.preprocess import restore

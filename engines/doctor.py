@@ -1,4 +1,4 @@
-"""What is installed here, what works, and the command that brings each missing thing."""
+"""Check what is installed here and works, and find the command that installs what is missing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmkla import __version__, weights
+from vmkla.cpu_features import cpu_name, kernel_instruction_set, missing_for_int8
 from vmkla.cpus import cpu_budget
 from vmkla.engines.runners import custom_ops, onnxruntime_cuda
-from vmkla.engines.runners.cpu import cpu_name, kernel_instruction_set, missing_for_int8
 from vmkla.engines.runners.onnxruntime_package import find_installed
 from vmkla.engines.tensorrt.api import load_api
 from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
@@ -40,7 +40,7 @@ _PURPOSES = {
     "monitor": "the monitor page of live mode",
     "rtx": "TensorRT-RTX",
 }
-"""Extras to what they serve."""
+"""Extra -> what it is needed for."""
 _MODULES = {
     "opencv-python": "cv2",
     "pillow": "PIL",
@@ -48,32 +48,32 @@ _MODULES = {
     "cuda-bindings": "cuda",
     "tensorrt-rtx-cu13": "tensorrt_rtx",
 }
-"""Packages whose module has another name."""
+"""Package -> its module, where that has another name."""
 _ALIKE = {
     "opencv-python": (
         "opencv-python",
-        "opencv-python-headless",  # those without windows serve everything but --display
+        "opencv-python-headless",  # packages without windows serve everything but --display
         "opencv-contrib-python",
         "opencv-contrib-python-headless",
     ),
     "cuda-bindings": ("cuda-bindings", "cuda-python"),  # before 12.6.1 cuda-python had the bindings itself
     "onnxruntime": MODULE_OWNERS,
 }
-"""Packages that each serve as the first."""
+"""Package -> packages that can replace it."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked for.
+class Component:
+    """One component of the installation, and whether it works.
 
     Attributes:
         group: ``package``, ``library``, ``backend``, ``runtime``, ``weights`` or ``gpu``.
-        name: the thing.
-        works: it is here and answered.
-        detail: its version or what it said; where it does not work, why.
-        needed_for: what it serves.
-        fix: the command that brings it; None when nothing is to be done.
-        base: inference on the CPU needs it.
+        name: name of the component.
+        works: whether it is installed and passed its check.
+        detail: its version and facts; where it does not work, why.
+        needed_for: what it is needed for.
+        fix: the command that installs it; None where there is nothing to do.
+        base: whether inference on the CPU needs it.
     """
 
     group: str
@@ -87,13 +87,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The machine and all findings.
+    """The machine and all its components.
 
     Attributes:
         vmkla, python, platform, cpu: versions and names.
         cores: CPUs that this process may use, within its affinity and quota.
-        quota: CPUs, by its control groups; None without one.
-        findings: in the order in which they are best read.
+        quota: CPUs that its control groups allow; None without a quota.
+        findings: all components, in the order for reading.
     """
 
     vmkla: str
@@ -102,20 +102,20 @@ class Diagnosis:
     cpu: str
     cores: int
     quota: float | None
-    findings: tuple[Finding, ...]
+    findings: tuple[Component, ...]
 
     @property
-    def missing(self) -> tuple[Finding, ...]:
-        """What inference on the CPU lacks; nothing when it is ready."""
+    def missing(self) -> tuple[Component, ...]:
+        """Components that inference on the CPU needs and that do not work."""
         return tuple(finding for finding in self.findings if finding.base and not finding.works)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         return {**dataclasses.asdict(self), "cpu_inference_ready": not self.missing}
 
 
 def diagnose() -> Diagnosis:
-    """Look at everything. Never fails: what cannot be had is a finding."""
+    """Check every component. Never fails: an error becomes a component that does not work."""
     budget = cpu_budget()
     return Diagnosis(
         vmkla=__version__,
@@ -144,19 +144,19 @@ def diagnose() -> Diagnosis:
 
 def _attempt(
     group: str, name: str, needed_for: str, look: Callable[[], str], *, base: bool = False
-) -> Finding:
-    """The finding of a function that returns a detail or raises why there is none."""
+) -> Component:
+    """Check a component by a function that returns its facts or raises why it does not work."""
     try:
-        return Finding(group, name, True, look(), needed_for, base=base)
+        return Component(group, name, True, look(), needed_for, base=base)
     except VmklaError as error:
         fix = (error.hint or "").removeprefix("Run: ") or None
-        return Finding(group, name, False, error.message, needed_for, fix, base)
+        return Component(group, name, False, error.message, needed_for, fix, base)
     except Exception as error:  # a broken package may raise anything at its import
-        return Finding(group, name, False, f"{type(error).__name__}: {error}", needed_for, base=base)
+        return Component(group, name, False, f"{type(error).__name__}: {error}", needed_for, base=base)
 
 
-def _packages() -> list[Finding]:
-    """Every package that vmkla's own metadata name, developers' tools excepted: installed, and importable."""
+def _packages() -> list[Component]:
+    """Check every package in vmkla's metadata except developers' tools: installed, and importable."""
     wanted: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("vmkla") or []:
         name = re.match(r"[\w.-]+", requirement)
@@ -166,8 +166,8 @@ def _packages() -> list[Finding]:
     return [_package(name, extras) for name, extras in wanted.items()]
 
 
-def _package(name: str, extras: list[str]) -> Finding:
-    """Whether a package can be imported that these extras need; the extra "" is the base install."""
+def _package(name: str, extras: list[str]) -> Component:
+    """Check that a package of these extras can be imported; the extra "" is the base installation."""
     needed_for = ", ".join(_PURPOSES.get(extra, extra) for extra in extras)
     fix = f"pip install 'vmkla[{extras[0]}]'" if extras[0] else REINSTALL
     if name == "cuda-bindings":
@@ -175,7 +175,7 @@ def _package(name: str, extras: list[str]) -> Finding:
     alike = _ALIKE.get(name, (name,))
     versions = {one: version for one in alike if (version := _version(one))}
     if not versions:
-        return Finding("package", name, False, "not installed", needed_for, fix, base="" in extras)
+        return Component("package", name, False, "not installed", needed_for, fix, base="" in extras)
     detail = ", ".join(version if one == name else f"{one} {version}" for one, version in versions.items())
     if name == "onnxruntime" and (problem := find_installed().problem) is not None:
         return _mixture(problem, needed_for)
@@ -192,15 +192,15 @@ def _package(name: str, extras: list[str]) -> Finding:
     return _attempt("package", name, needed_for, look, base="" in extras)
 
 
-def _mixture(problem: str, needed_for: str) -> Finding:
-    """The finding of two packages that own one module; the CPU can still run where the import works."""
+def _mixture(problem: str, needed_for: str) -> Component:
+    """Describe two packages that own one module; the CPU can still run where the import works."""
     works = True
     try:
         require("onnxruntime", extra=None, purpose=needed_for)
     except Exception as error:  # files of two versions may raise anything at their import
         why = error.message if isinstance(error, VmklaError) else f"{type(error).__name__}: {error}"
         problem, works = f"{problem}; {why}", False
-    return Finding(
+    return Component(
         "package", "onnxruntime", False, problem, needed_for, REINSTALL_ONNXRUNTIME, base=not works
     )
 
@@ -216,14 +216,14 @@ def _native_library() -> str:
     return f"instruction set {kernel_instruction_set()}, {find_library()}"
 
 
-def _backends() -> list[Finding]:
-    """The backends of the torch ops, as their dispatcher sees them."""
+def _backends() -> list[Component]:
+    """Check the backends of the torch ops through their dispatcher."""
     purpose = "vmkla train, vmkla export"
     try:
         torch = require("torch", extra="train", purpose="the torch ops")
     except MissingDependencyError:
         return [
-            Finding(
+            Component(
                 "backend", "torch ops", False, "torch is not installed", purpose, "pip install 'vmkla[train]'"
             )
         ]
@@ -248,7 +248,7 @@ def _onnxruntime() -> str:
 
 
 def _onnxruntime_gpu() -> str:
-    """Everything but a session: the GPU, the package, the driver and CUDA's libraries."""
+    """Check all but a session: the GPU, the package, the driver and CUDA's libraries."""
     ort, gpu = onnxruntime_cuda.require_cuda(0)
     return f"{ort.__version__}, built for CUDA {ort.cuda_version}, on {gpu.name}"
 
@@ -266,13 +266,15 @@ def _torch() -> str:
     return f"{torch.__version__}; CUDA {'available' if torch.cuda.is_available() else 'not available'}"
 
 
-def _weights() -> list[Finding]:
+def _weights() -> list[Component]:
     files = sorted({*weights.shipped(".onnx").values(), *weights.shipped(".safetensors").values()})
     if not files:
         detail = "no weights are installed"
-        return [Finding("weights", "shipped weights", False, detail, "models by name", REINSTALL, base=True)]
+        return [
+            Component("weights", "shipped weights", False, detail, "models by name", REINSTALL, base=True)
+        ]
     return [
-        Finding("weights", path.name, True, f"{path.stat().st_size / 1e6:.1f} MB", "models by name")
+        Component("weights", path.name, True, f"{path.stat().st_size / 1e6:.1f} MB", "models by name")
         for path in files
     ]
 
@@ -283,7 +285,7 @@ def _tensorrt_library() -> str:
 
 
 def _tensorrt() -> str:
-    """TensorRT, and the plugins that it finds in the plugin library: it must load to be of use."""
+    """Check that TensorRT loads vmkla's plugin library."""
     api = load_api("tensorrt")
     load_plugin(api, find_plugin())
     return f"{api.version_text} with vmkla's plugins {', '.join(CREATORS)}"
@@ -295,7 +297,7 @@ def _tensorrt_rtx() -> str:
 
 
 def _gpu() -> str:
-    """The first GPU, asked of the driver itself: no CUDA package needed."""
+    """Query the driver for the first GPU; no CUDA package is needed."""
     gpu = find_gpu()
     driver = driver_version() or "unknown"
     return (
@@ -305,7 +307,7 @@ def _gpu() -> str:
 
 
 def _gpu_memory() -> str:
-    """What the runners of engines reach the GPU's memory with."""
+    """Check that the package which the engines' runners use can allocate GPU memory."""
     cuda = open_cuda()
     try:
         with cuda.current():

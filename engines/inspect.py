@@ -1,4 +1,4 @@
-"""What a model file says of itself, for ``vmkla inspect``. No onnx package and no session needed."""
+"""Describe a model file for ``vmkla inspect``, without the onnx package and without a session."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vmkla.metadata import ArtefactMetadata
 
 
 def describe(model: str | Path) -> dict[str, Any]:
-    """Facts of a file of vmkla's. Neither a runtime nor a GPU is needed.
+    """Describe a model file of vmkla's; neither a runtime nor a GPU is needed.
 
     Args:
-        model: name of a shipped model, an ONNX file, or an engine with its manifest beside it.
+        model: name of a shipped model, or path of an ONNX file or of an engine with its manifest.
     Returns:
-        Plain values, ready for JSON: path, size_bytes, sha256, and what the network says of itself; of an
-        ONNX file also inputs and outputs (name, type, shape), opsets, nodes by op, functions, parameters
-        (values of floating-point weights and constants); of an engine also its manifest, and whether the
-        file is the one that the manifest means (``unchanged``).
+        Plain values, ready for JSON: path, size_bytes, sha256, and the network's metadata; of an ONNX file
+        also inputs and outputs (name, type, shape), opsets, nodes by op, functions, parameters (number of
+        floating-point weights and constants); of an engine also its manifest, and whether the engine's hash
+        agrees with it (``unchanged``).
     Raises:
         BadInputError: there is no such file, it is not ONNX, or it is cut off.
-        ArtefactMismatchError: it is not one of vmkla's, is damaged, or is an engine without its manifest.
+        ArtefactMismatchError: it is not vmkla's, is damaged, or is an engine without its manifest.
     """
     path = weights.resolve(model)
     return _describe_engine(path) if path.suffix == ".plan" else _describe_onnx(path)
@@ -55,7 +55,7 @@ def _describe_engine(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     digest = file_sha256(path)
     fields = manifest.to_dict()
-    del fields["metadata"]  # the network's facts, which stand above
+    del fields["metadata"]  # the document has the network's facts already
     fields["target_sms"] = list(manifest.target_sms)
     return {
         "path": str(path),
@@ -68,7 +68,7 @@ def _describe_engine(path: Path) -> dict[str, Any]:
 
 
 def _network_facts(metadata: ArtefactMetadata) -> dict[str, Any]:
-    """What a file says of the network in it."""
+    """Convert a file's metadata to plain values."""
     return {
         "verified": metadata.verified,
         "vmkla_version": metadata.vmkla_version,
@@ -88,16 +88,16 @@ def _network_facts(metadata: ArtefactMetadata) -> dict[str, Any]:
 
 
 def network_of(model: str | Path) -> tuple[ModelConfig, tuple[int, int]]:
-    """Configuration and input size of the network behind a name or in a file.
+    """Return configuration and input size of the network behind a name or in a file.
 
     Args:
-        model: a preset's name, a shipped model's, an ``.onnx``, ``.plan`` or ``.safetensors`` file.
+        model: name of a preset or a shipped model, or an ``.onnx``, ``.plan`` or ``.safetensors`` file.
     Returns:
-        The configuration, and height and width in px: the file's own, 256x256 for a bare preset.
+        The configuration, and height and width in px: the file's own, 256x256 for a preset without weights.
     Raises:
-        BadInputError: there is no such file or name, or it is damaged.
-        ArtefactMismatchError: it is not one of vmkla's.
-        MissingDependencyError: it holds weights for torch, and torch is not installed.
+        BadInputError: there is no such file or name, or the file is damaged.
+        ArtefactMismatchError: the file is not vmkla's.
+        MissingDependencyError: the file holds weights for torch, and torch is not installed.
     """
     if str(model) in PRESETS and str(model) not in weights.shipped():
         return get_preset(str(model)), (256, 256)

@@ -16,8 +16,8 @@ from torch import nn
 from benchmarks.common import Table
 from experiments.unet import UNet, UNetConfig, load_unet
 from vmkla.config import PRESETS, get_preset
+from vmkla.cpu_features import cpu_name
 from vmkla.data import AugmentConfig, DataSource, iter_samples
-from vmkla.engines.runners.cpu import cpu_name
 from vmkla.engines.runners.torch_runner import TorchRunner
 from vmkla.errors import UsageError
 from vmkla.evaluation import evaluate

@@ -14,7 +14,7 @@ PRODUCT = """
 import ctypes, json, sys
 import numpy as np, onnx, onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
-from vmkla.engines.runners.cpu import cpu_flags, kernel_instruction_set, missing_for_int8
+from vmkla.cpu_features import cpu_flags, kernel_instruction_set, missing_for_int8
 
 weights = numpy_helper.from_array(np.full((64, 16), 127, np.int8), "w")
 graph = helper.make_graph(

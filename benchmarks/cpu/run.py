@@ -20,9 +20,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
-from benchmarks.common import Table
-from benchmarks.cpu import graphs, kernels, pipeline
-from vmkla.engines.runners.cpu import cpu_flags, cpu_name, kernel_instruction_set
+from vmkla.cpu_features import cpu_flags, cpu_name, kernel_instruction_set
 
 HERE = Path(__file__).resolve().parent
 PARTS: dict[str, Callable[[int], list[Table]]] = {

@@ -25,8 +25,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
-from benchmarks.common import SIZE, Table
-from vmkla.engines.runners.cpu import cpu_name
+from vmkla.cpu_features import cpu_name
 
 HERE = Path(__file__).resolve().parent
 VMKLA = Path(sys.executable).with_name("vmkla")

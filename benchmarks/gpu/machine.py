@@ -39,8 +39,8 @@ def look(carry: Path) -> dict[str, Any]:
     import torch
 
     import vmkla
+    from vmkla.cpu_features import cpu_name
     from vmkla.cpus import cpu_budget
-    from vmkla.engines.runners.cpu import cpu_name
     from vmkla.engines.tensorrt.machine import cuda_version, driver_version, find_gpu
     from vmkla.errors import MissingDependencyError
 

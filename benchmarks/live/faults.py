@@ -25,12 +25,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
-from benchmarks.live.tables import BEGIN, END, section
-from tests.faults import around, record, source, worker
-from tests.faults.clips import write_clip
-from tests.faults.figures import Figures
-from tests.faults.harness import Setup
-from vmkla.engines.runners.cpu import cpu_name
+from vmkla.cpu_features import cpu_name
 
 HERE = Path(__file__).resolve().parent
 Case = Callable[[Path], Figures]

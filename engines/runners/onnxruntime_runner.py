@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.cpu_features import VNNI, missing_for_int8
 from vmkla.cpus import runtime_threads
 from vmkla.engines.runners import custom_ops, onnxruntime_cuda
 from vmkla.engines.runners.batches import check_batch, network_input
-from vmkla.engines.runners.cpu import VNNI, missing_for_int8
 from vmkla.engines.runners.model_file import ModelFile, open_model
 from vmkla.engines.runners.onnx_file import with_batch_of_one
 from vmkla.engines.tensorrt.machine import parse_device

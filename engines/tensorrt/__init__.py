@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT-RTX: from an ONNX file to an engine with its manifest, and what runs it."""
+"""TensorRT and TensorRT-RTX: build an engine with its manifest from an ONNX file, and run it."""

@@ -16,7 +16,7 @@ from tests.data.labelled_folders import write_folder
 from tests.export.exported_models import frames
 from vmkla.calibration.calibrate import CalibrateReport, calibrate
 from vmkla.calibration.request import CalibrateRequest
-from vmkla.engines.runners.cpu import missing_for_int8
+from vmkla.cpu_features import missing_for_int8
 from vmkla.engines.runners.onnx_file import outline_of, read_model
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.errors import (

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import other_cpus
-from vmkla.engines.runners import cpu
+from vmkla import cpu_features
 from vmkla.errors import MissingDependencyError
 
 AVX2 = ("sse4_2", "avx", "avx2", "fma")
@@ -25,10 +24,10 @@ def test_the_flags_are_those_of_proc_cpuinfo() -> None:
         if line.startswith(("flags", "Features"))
         for flag in line.partition(":")[2].split()
     }
-    seen = cpu.cpu_flags()
+    seen = cpu_features.cpu_flags()
     assert len(seen) > 2 and set(seen) <= listed
     if os.environ.get(other_cpus.PROFILE, "vnni") == "vnni":  # nothing is hidden
-        assert set(seen) == listed & set(cpu.FLAGS)
+        assert set(seen) == listed & set(cpu_features.FLAGS)
 
 
 @pytest.mark.parametrize(
@@ -47,18 +46,18 @@ def test_what_eight_bits_need(
     monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], missing: str | None
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(cpu, "cpu_flags", lambda: flags)
-    assert cpu.missing_for_int8() == missing
+    monkeypatch.setattr(cpu_features, "cpu_flags", lambda: flags)
+    assert cpu_features.missing_for_int8() == missing
 
 
 def test_aarch64_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    monkeypatch.setattr(cpu, "cpu_flags", lambda: ("asimd",))
-    assert cpu.missing_for_int8() is None
+    monkeypatch.setattr(cpu_features, "cpu_flags", lambda: ("asimd",))
+    assert cpu_features.missing_for_int8() is None
 
 
 def test_a_library_of_another_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "other.so").write_bytes(b"not a library")
-    monkeypatch.setattr(cpu, "find_library", lambda: tmp_path / "other.so")
+    monkeypatch.setattr(cpu_features, "find_library", lambda: tmp_path / "other.so")
     with pytest.raises(MissingDependencyError, match="cannot be used"):
-        cpu.kernel_instruction_set()
+        cpu_features.kernel_instruction_set()

@@ -1,4 +1,4 @@
-"""The processor: its name, its instruction sets, and which of them the kernels use."""
+"""Query the CPU: its name, its instruction sets, and the one that the kernels use."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ FLAGS = (
     "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8",
     "asimd", "asimdhp", "asimddp", "sve", "bf16", "i8mm",
 )  # fmt: skip
-"""Flags of /proc/cpuinfo that decide how fast dense arithmetic can be."""
+"""Flags of /proc/cpuinfo that determine the speed of dense arithmetic."""
 _X86 = ("x86_64", "AMD64")
 _AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl"}
 
 
 def cpu_name() -> str:
-    """The processor's name; its architecture where it has none."""
+    """Return the CPU's name, or its architecture where it has no name."""
     names = [value for key, value in _cpuinfo() if key in ("model name", "CPU part")]
     return names[0] if names else platform.machine()
 
 
 def cpu_flags() -> tuple[str, ...]:
-    """The processor's instruction sets that matter here, by their names in /proc/cpuinfo.
+    """Return the instruction sets of ``FLAGS`` that the CPU has, by their names in /proc/cpuinfo.
 
-    On x86-64 the compiled library asks the CPU, as ONNX Runtime does; elsewhere the file is read.
+    On x86-64 the compiled library queries the CPU, as ONNX Runtime does; elsewhere the file is read.
 
     Raises:
-        MissingDependencyError: x86-64, and the library is not there or is of another version.
+        MissingDependencyError: on x86-64, the library is missing or has another version.
     """
     if platform.machine() in _X86:
         present = set(_from_library("vmkla_cpu_features").split())
@@ -43,14 +43,14 @@ def cpu_flags() -> tuple[str, ...]:
 
 
 def missing_for_int8() -> str | None:
-    """The instruction set that this CPU lacks for products of two full 8-bit integers, ``vnni``, or None.
+    """Return ``vnni`` where this CPU lacks it and so cannot multiply full 8-bit integers; else None.
 
     x86-64 without VNNI adds two such products in 16 bits, which saturates (up to 255 x 127 x 2 = 64770).
-    ONNX Runtime prefers AVX-512 to AVX-VNNI, so that AVX-512 needs a VNNI of its own. On aarch64 its kernels
+    ONNX Runtime prefers AVX-512 to AVX-VNNI, so a CPU with AVX-512 needs AVX-512 VNNI. On aarch64 its kernels
     add in 32 bits, or two products of signed integers in 16 bits: 128 x 127 x 2 = 32512 fits.
 
     Raises:
-        MissingDependencyError: whatever ``cpu_flags`` raises.
+        MissingDependencyError: see ``cpu_flags``.
     """
     if platform.machine() not in _X86:
         return None
@@ -60,10 +60,10 @@ def missing_for_int8() -> str | None:
 
 
 def kernel_instruction_set() -> str:
-    """What vmkla's CPU kernels picked on this machine: ``avx512``, ``avx2``, ``neon`` or ``baseline``.
+    """Return the instruction set of vmkla's CPU kernels here: ``avx512``, ``avx2``, ``neon`` or ``baseline``.
 
     Raises:
-        MissingDependencyError: the library is not there, or is of another version.
+        MissingDependencyError: the library is missing or has another version.
     """
     return _from_library("vmkla_cpu_instruction_set")
 
