@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.verify.figures import ErrorHistogram, GateCheck, check_gates, figures
+from vmkla.engines.verify.figures import ErrorHistogram, check_gates, figures
 from vmkla.engines.verify.frame import (
     FrameMasks,
     FrameResult,
@@ -21,7 +21,7 @@ from vmkla.engines.verify.frame import (
     answer,
     judge_frame,
 )
-from vmkla.engines.verify.gates import ClinicalGates
+from vmkla.engines.verify.gates import ClinicalGates, GateCheck
 from vmkla.errors import BadInputError, ShapeError
 from vmkla.runner import Runner, RunnerSpec, describe_model, describe_runtime
 

@@ -1,77 +1,59 @@
-"""From single frames to the figures of a comparison, and the figures held against the gates."""
+"""Compute the figures of a comparison from the results of single frames, and check them against the gates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vmkla.engines.verify.frame import Boundary, FrameResult
-from vmkla.engines.verify.gates import ClinicalGates
+from vmkla.engines.verify.gates import TITLES, ClinicalGates, GateCheck, check_limit
 from vmkla.evaluation.summary import SIZE_LIMITS
 
 SIZE_BOUNDS = (0.0, 0.01, *SIZE_LIMITS, 1.0)
-"""Sizes of lesions, shares of the image: evaluation's, with those apart that a default gate lets be lost."""
+"""Bounds of the sizes of lesions, shares of the image: those of ``vmkla eval``, and the share that a default
+gate allows to be lost."""
 SIZE_NAMES = ("under 1 %", "1 to 5 %", "5 to 15 %", "15 % and more")
 _SHIFT = 13
 """Bits of a float32's fraction that the histogram drops: bins are 2^-10 of their value wide."""
 
 
-@dataclass(frozen=True)
-class GateCheck:
-    """One gate.
-
-    Attributes:
-        name: of the gate.
-        limit: what is allowed; None when nothing is (``finite``).
-        measured: what was seen; None when no frame could show it.
-        passed: it held.
-        text: the sentence for people.
-    """
-
-    name: str
-    limit: float | None
-    measured: float | None
-    passed: bool
-    text: str
-
-
 class ErrorHistogram:
-    """Differences of a stream of probabilities, so that a percentile needs no copy of all."""
+    """Histogram of the differences of many probabilities, so that a percentile needs no copy of all."""
 
     def __init__(self) -> None:
         self._counts: npt.NDArray[np.int64] = np.zeros(1 << (31 - _SHIFT), np.int64)
         self._sum = 0.0
 
     def add(self, error: npt.NDArray[np.float32]) -> None:
-        """Take the absolute differences of one frame, finite."""
+        """Add the absolute differences of one frame, all finite."""
         bins = np.ascontiguousarray(error, np.float32).view(np.uint32).ravel() >> _SHIFT
         self._counts += np.bincount(bins, minlength=len(self._counts))
         self._sum += float(error.sum(dtype=np.float64))
 
     @property
     def mean(self) -> float:
-        """Of all."""
+        """Mean of all differences."""
         return self._sum / int(self._counts.sum())
 
     def percentile(self, share: float) -> float:
-        """Smallest bin's start below or at which that share of all lies; 0.1 % of itself exact."""
+        """Return the value below which a share of all differences lies, to 0.1 % of its size."""
         total = int(self._counts.sum())
         index = int(np.searchsorted(np.cumsum(self._counts), math.ceil(share * total)))
         return float(np.array([index << _SHIFT], np.uint32).view(np.float32)[0])
 
 
 def figures(results: Sequence[FrameResult], errors: ErrorHistogram, *, labelled: bool) -> dict[str, Any]:
-    """All figures of a comparison, as plain values.
+    """Compute all figures of a comparison, as plain values.
 
     Args:
-        results: of the frames, at least one.
-        errors: of all probabilities.
-        labelled: the frames have truths.
+        results: results of the frames, at least one.
+        errors: differences of all probabilities.
+        labelled: whether the frames have truths.
     """
     finite = all(result.finite_reference and result.finite_candidate for result in results)
     lesions = [lesion for result in results for lesion in result.lesions]
@@ -144,48 +126,40 @@ def figures(results: Sequence[FrameResult], errors: ErrorHistogram, *, labelled:
 
 
 def check_gates(seen: dict[str, Any], gates: ClinicalGates) -> tuple[GateCheck, ...]:
-    """Hold figures against gates; a gate whose figure no frame could show passes, and says so.
+    """Check figures against gates; a gate whose figure no frame could show passes with a note.
 
     Args:
-        seen: what ``figures`` returns.
+        seen: result of ``figures``.
         gates: the limits.
     """
     wrong = {side: names for side, names in seen["not_finite"].items() if names}
-    said = "; ".join(
+    text = "; ".join(
         f"the {side}'s probability holds NaN or infinity in {len(names)} of {seen['frames']} frames, "
         f"first in {names[0]}"
         for side, names in wrong.items()
     )
     count = sum(map(len, wrong.values()))
-    checks = [GateCheck("finite", 0.0, float(count), not wrong, said or "every probability is finite")]
-    error, dice, lesions = seen["probability_error"], seen["dice"], seen["lesions"]
-    empty = seen["false_alarms"]["frames"]
-    alarms = seen["false_alarms"]["rise"]
-    rows = (
-        ("max_mean_dice_drop", dice["mean_drop"], "mean Dice drop", ""),
-        ("max_worst_dice_drop", dice["worst_drop"], "worst image's Dice drop", f" ({dice['frame']})"),
-        ("max_lost_lesion", lesions["largest_lost"], "share of the largest lost lesion", ""),
-        ("max_false_alarm_rise", alarms, "rise of false alarms", f" on {empty} frames without a lesion"),
-        ("max_error", error["max"], "max probability error", f" ({error['frame']})"),
-        ("mean_error", error["mean"], "mean probability error", ""),
-    )
-    limits = gates.limits()
-    for name, measured, what, where in rows:
-        limit = limits[name]
+    checks = [GateCheck("finite", 0.0, float(count), not wrong, text or "every probability is finite")]
+    error, dice, alarms = seen["probability_error"], seen["dice"], seen["false_alarms"]
+    measured = {
+        "max_mean_dice_drop": (dice["mean_drop"], ""),
+        "max_worst_dice_drop": (dice["worst_drop"], f" ({dice['frame']})"),
+        "max_lost_lesion": (seen["lesions"]["largest_lost"], ""),
+        "max_false_alarm_rise": (alarms["rise"], f" on {alarms['frames']} frames without a lesion"),
+        "max_error": (error["max"], f" ({error['frame']})"),
+        "mean_error": (error["mean"], ""),
+    }
+    for name, limit in gates.limits().items():
+        value, where = measured[name]
         if limit is None:
             continue
-        if measured is None:
-            # Without a lesion, or without a frame that lacks one, there is nothing to lose; NaN is no excuse.
-            unseen = name not in ("max_error", "mean_error")
-            why = "no frame shows it" if unseen else "no number, since a value is not finite"
-            checks.append(GateCheck(name, limit, None, unseen, f"{what}: {why}"))
+        if value is not None:
+            checks.append(check_limit(name, limit, value, where))
             continue
-        passed = measured <= limit
-        checks.append(
-            GateCheck(
-                name, limit, measured, passed, f"{what} is {measured:.3g}{where}, allowed is {limit:.3g}"
-            )
-        )
+        # No lesion can be lost, or no false alarm raised, where no frame could show it; NaN always fails.
+        unseen = name not in ("max_error", "mean_error")
+        why = "no frame shows it" if unseen else "not a number, since a value is not finite"
+        checks.append(GateCheck(name, limit, None, unseen, f"{TITLES[name]}: {why}"))
     return tuple(checks)
 
 

@@ -1,9 +1,8 @@
-"""The gates: how far an artefact may be from what it was made of. One row per step."""
+"""The gates: how far an artefact may differ from its source. All limits, and the check of a limit."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +12,69 @@ from vmkla.bounded import MalformedError, parse_names, parse_toml, read_file
 from vmkla.errors import BadInputError
 
 _FILE_MAX_BYTES = 64 << 10
-"""Of a file of gates, which has a line for each."""
+"""Largest accepted file of gates, which has a line for each."""
+
+TITLES = {
+    "finite": "no NaN or infinity",
+    "max_error": "max probability error",
+    "mean_error": "mean probability error",
+    "relative_error": "probability error relative to p (1 - p)",
+    "min_mean_dice": "mean mask Dice",
+    "min_worst_dice": "worst frame's mask Dice",
+    "max_mean_dice_drop": "mean Dice drop",
+    "max_worst_dice_drop": "worst image's Dice drop",
+    "max_lost_lesion": "share of the largest lost lesion",
+    "max_false_alarm_rise": "rise of false alarms",
+}
+"""Name of each limit -> the quantity that it limits."""
+
+
+@dataclass(frozen=True)
+class GateCheck:
+    """Result of checking one limit.
+
+    Attributes:
+        name: name of the limit, a key of ``TITLES``.
+        limit: the limit; a smallest value where the name begins with ``min_``, else a largest.
+        measured: the measured value; None where no frame could show it or it is not finite.
+        passed: whether the check passed.
+        text: the sentence for people.
+    """
+
+    name: str
+    limit: float | None
+    measured: float | None
+    passed: bool
+    text: str
+
+
+def check_limit(name: str, limit: float, measured: float, where: str = "") -> GateCheck:
+    """Compare a measured value with its limit; NaN always fails.
+
+    Args:
+        name: name of the limit, a key of ``TITLES``.
+        limit: the smallest allowed value where the name begins with ``min_``, else the largest.
+        measured: the measured value.
+        where: text that follows the value, for instance the frame.
+    """
+    if name.startswith("min_"):
+        text = f"{TITLES[name]} is {measured:.5f}{where}, needed is {limit:.5f}"
+        return GateCheck(name, limit, measured, measured >= limit, text)
+    text = f"{TITLES[name]} is {measured:.3g}{where}, allowed is {limit:.3g}"
+    return GateCheck(name, limit, measured, measured <= limit, text)
 
 
 @dataclass(frozen=True)
 class Gates:
-    """Limits of one comparison; None leaves a figure ungated.
+    """Limits of one comparison of probabilities and masks; None does not check a quantity.
 
     Attributes:
-        name: the step that they guard.
+        name: the step that is checked.
         max_error: largest difference of any probability, 0 to 1.
         mean_error: mean difference of all probabilities.
         relative_error: sum of all differences over the sum of the reference's p (1 - p). To first order it
-            is the mean difference of the logits, where a pixel counts the more the less decided it is, so
-            empty pixels do not dilute it as they do the mean.
+            is the mean difference of the logits, weighted by how undecided a pixel is, so that empty pixels
+            do not dilute it as they do the mean.
         min_mean_dice: mean over frames of the Dice between both masks, 0 to 1.
         min_worst_dice: Dice of the worst frame.
         spare_share: share of a frame's pixels in which its masks may differ before its Dice counts.
@@ -41,21 +89,21 @@ class Gates:
     relative_error: float | None = None
 
     def without_masks(self) -> Gates:
-        """The same without Dice: an untrained network's probability hangs about the threshold everywhere."""
+        """Drop the limits of Dice: an untrained network's probability is near the threshold everywhere."""
         return dataclasses.replace(self, min_mean_dice=None, min_worst_dice=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         return dataclasses.asdict(self)
 
 
-# Both sides compute in float32 and differ in the order of their sums alone. Measured: at most 8e-7 and on
+# Both sides compute in float32 and differ only in the order of their sums. Measured: at most 8e-7 and on
 # average 7e-8 for an untrained nano, 1.4e-5 and 8e-8 for a trained one on real frames, 6e-6 and 1.5e-7 for a
 # small network with every weight random. Planted errors in an untrained nano, where scans weigh least: no
 # carry between the chunks of the bodies, or one route read forwards, 9e-4 and 6e-5; two routes exchanged in
-# the delta of the first of eight scans, 8e-5 and 5e-6. The mean decides, which no single steep pixel moves;
-# the maximum is there for what is wrong in few pixels. What stays below: the same exchange in the deepest
-# scan of an untrained network (1e-5 and 5e-7); the tests of the ops and of the bodies see that.
+# the delta of the first of eight scans, 8e-5 and 5e-6. The mean decides, since no single steep pixel moves
+# it; the maximum catches errors in few pixels. Not caught: the same exchange in the deepest scan of an
+# untrained network (1e-5 and 5e-7), which the tests of the ops and of the bodies catch.
 # The relative error is for trained networks, whose frames are nearly empty: at most 1.5e-5 for
 # ``vmkla export --model nano``, and 4.2e-5 over a rendered clip (``vmkla sample``, ``--frames``); two routes
 # exchanged in nano's deepest scan: 3.7e-4.
@@ -69,17 +117,17 @@ FP32_EXPORT = Gates(
 )
 
 # Half against float32: every tensor is rounded to 11 bits. ``vmkla export --model nano --precision fp16
-# --frames DIR``, the largest of the three ways to run it; relative is what compares between frames:
+# --frames DIR``, the largest of the three ways to run it; the relative error is comparable between frames:
 #     16 images of CVC-ClinicDB   max 1.3e-2 mean 5e-5 relative 4e-3
 #     16 images of Kvasir-SEG     max 1.4e-2 mean 9e-5 relative 4e-3
 #     7 rendered frames           max 1.8e-2 mean 5e-5 relative 1.0e-2
 #     a rendered clip             max 3.2e-2 mean 1e-5 relative 1.7e-2
 # An untrained small, whose probabilities are nowhere steep or flat: max 1.6e-3 mean 1.9e-4. Planted in each
 # scan of nano, over the rendered frames: two routes exchanged, delta_bias or D zero give a relative error of
-# 0.29 or more in all scans of the first three stages but the last, where the routes give 7.4e-2, with a mean
-# of 4e-4 that the mean's limit passes. In the fourth stage they give 6e-4 to 2e-3, less than rounding does:
-# no figure of the result in half can tell these from a good file. HALF_ARITHMETIC does for a file, and the
-# float32 engine for an engine. Of small masks (40 pixels) 2 to 4 pixels flip: 8 of 256x256 are spared.
+# at least 0.29 in all scans of the first three stages but the last, where the routes give 7.4e-2, with a mean
+# of 4e-4, within the mean's limit. In the fourth stage they give 6e-4 to 2e-3, less than rounding does: no
+# figure of the result in half can detect these. HALF_ARITHMETIC does for a file, and the float32 engine for
+# an engine. In small masks (40 pixels) 2 to 4 pixels flip: 8 of 256x256 are spared.
 FP16_EXPORT = Gates(
     name="fp16 export",
     max_error=1e-1,
@@ -90,24 +138,24 @@ FP16_EXPORT = Gates(
     relative_error=4e-2,
 )
 
-# A half-precision file widened to float32, against its half weights and tables in PyTorch in float32: one
-# arithmetic, but for the order of sums. Measured as above: at most 3.2e-5 (the clip), on average 7e-8 and
+# A half-precision file widened to float32, against its half weights and tables in PyTorch in float32: the
+# same arithmetic but for the order of sums. Measured as above: at most 3.2e-5 (the clip), on average 7e-8 and
 # relative 3.8e-5; a small network with every weight random 4e-6, 1e-7 and 6e-7. Two routes exchanged in the
 # deepest scan of nano, over the rendered frames: 4.4e-3, 1.8e-6 and 3.7e-4; over the images of CVC-ClinicDB
-# 1.0e-2, 9.9e-6 and 8.4e-4. A D of zero there is 1e-8 of what that scan gives, and below every limit.
-# No masks: the probability is the finer measure of the two.
+# 1.0e-2, 9.9e-6 and 8.4e-4. A D of zero there changes that scan's result by 1e-8, below every limit.
+# Masks are not checked: the probability is the finer measure.
 HALF_ARITHMETIC = Gates(name="half arithmetic", max_error=1.5e-4, mean_error=5e-7, relative_error=1.5e-4)
 
 
 @dataclass(frozen=True)
 class GateReport:
-    """What became of a comparison.
+    """Result of checking a comparison.
 
     Attributes:
-        passed: every gate held.
-        failures: one line for each gate that did not.
+        passed: whether every check passed.
+        failures: one sentence for each check that failed.
         gates: the limits.
-        measured: the figures.
+        measured: the measured figures.
     """
 
     passed: bool
@@ -116,7 +164,7 @@ class GateReport:
     measured: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON and metadata."""
+        """Convert to plain values, for JSON and metadata."""
         return {
             "passed": self.passed,
             "failures": list(self.failures),
@@ -127,8 +175,8 @@ class GateReport:
 
 # A GPU sums in another order than a CPU, in full float32: the builder turns TF32 off.
 # Half precision is rounded at other places than on a CPU, which computes a half graph in float32.
-# Where that moves a value past the middle of two integers, an INT8 product is off by a step of its scale, a
-# hundredth of what it can hold. No GPU has shown how often: the limits are there to see a wrong scale.
+# Where that moves a value past the middle of two integers, an INT8 product changes by one step of its scale,
+# a hundredth of its range. How often was not measured on a GPU: the limits catch a wrong scale.
 ENGINE = {
     "fp32": dataclasses.replace(FP32_EXPORT, name="fp32 engine"),
     "fp16": dataclasses.replace(FP16_EXPORT, name="fp16 engine"),
@@ -145,20 +193,21 @@ ENGINE = {
 
 @dataclass(frozen=True)
 class ClinicalGates:
-    """What one artefact may lose against another, in terms of what it is used for; None leaves it ungated.
+    """What one artefact may lose against another in clinical terms; None does not check a quantity.
+
+    A value that is not finite fails whatever the limits.
 
     Attributes:
-        name: of the set, for reports.
-        max_mean_dice_drop: mean over all frames of the reference's Dice less the candidate's. Against truth
-            where masks are given; where not, the reference's masks are the truth and its Dice is 1.
-        max_worst_dice_drop: the same of the worst frame with a lesion. (A frame without one scores 0 or 1
-            alone, by a single pixel: false alarms speak for those.)
-        max_lost_lesion: the largest lesion that may be lost, as a share of its image: the reference marks a
-            pixel of it and the candidate none.
-        max_false_alarm_rise: share of the frames without a lesion that may gain a false alarm, 0 to 1:
-            0.01 is one point.
-        max_error, mean_error: of all probabilities, 0 to 1.
-    A value that is not finite fails whatever the limits.
+        name: name of the set, for reports.
+        max_mean_dice_drop: mean over all frames of the reference's Dice less the candidate's. Dice is against
+            the truth where masks are given; else the reference's masks are the truth and its Dice is 1.
+        max_worst_dice_drop: the same of the worst frame with a lesion. (A frame without one scores only 0 or
+            1, by a single pixel: false alarms measure those.)
+        max_lost_lesion: the largest lesion that may be lost, as a share of its image. It is lost when the
+            reference marks a pixel of it and the candidate none.
+        max_false_alarm_rise: share of the frames without a lesion that may gain a false alarm, 0 to 1: 0.01
+            is one percentage point.
+        max_error, mean_error: largest and mean difference of all probabilities, 0 to 1.
     """
 
     name: str = "clinical"
@@ -170,19 +219,19 @@ class ClinicalGates:
     mean_error: float | None = None
 
     def limits(self) -> dict[str, float | None]:
-        """Name to limit."""
+        """Return name to limit."""
         values = dataclasses.asdict(self)
         del values["name"]
         return values
 
     def tightened(self, values: Mapping[str, Any], *, where: str = "the gates") -> ClinicalGates:
-        """The same with stricter limits.
+        """Return the gates with stricter limits.
 
         Args:
-            values: name to limit; the names of this class's attributes.
-            where: what they are from, for messages.
+            values: attribute name to limit.
+            where: source of the values, for messages.
         Raises:
-            BadInputError: a name is not known, a limit is no share, or one is looser than what it replaces.
+            BadInputError: a name is unknown, a limit is not between 0 and 1, or it is looser than before.
         """
         limits = self.limits()
         for name, value in values.items():
@@ -196,7 +245,7 @@ class ClinicalGates:
             if old is not None and value > old:
                 raise BadInputError(
                     f"{where}: {name} is {value:g}, which is looser than the {old:g} it would replace",
-                    hint="A file of gates can tighten them alone.",
+                    hint="A file of gates can only tighten them.",
                 )
             limits[name] = float(value)
         return dataclasses.replace(self, **limits)  # type: ignore[arg-type]
@@ -204,12 +253,12 @@ class ClinicalGates:
     def for_pair(
         self, precisions: tuple[str, str], *, same_weights: bool, random_weights: bool
     ) -> ClinicalGates:
-        """What holds for two artefacts.
+        """Return the gates for a pair of artefacts.
 
         Args:
-            precisions: of reference and candidate.
-            same_weights: both were made of the same.
-            random_weights: one of them was never trained: its masks mean nothing, its probability does.
+            precisions: precisions of reference and candidate.
+            same_weights: whether both were made from the same weights.
+            random_weights: whether one of them was never trained, so that only its probability has a meaning.
         Raises:
             BadInputError: there are no gates for one of the precisions.
         """
@@ -228,37 +277,37 @@ class ClinicalGates:
             return self._within(_PROBABILITY[coarser])
         return self
 
-    def _within(self, limits: tuple[float, float]) -> ClinicalGates:
-        """With these limits of the maximum and mean probability error, where its own are not stricter."""
-        return dataclasses.replace(
-            self,
-            max_error=min(limits[0], math.inf if self.max_error is None else self.max_error),
-            mean_error=min(limits[1], math.inf if self.mean_error is None else self.mean_error),
-        )
+    def _within(self, limits: Gates) -> ClinicalGates:
+        """Add the limits of the maximum and mean probability error, unless there are stricter ones."""
+        changes = {}
+        for name in ("max_error", "mean_error"):
+            old, new = getattr(self, name), getattr(limits, name)
+            changes[name] = new if old is None else min(old, new)
+        return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         return dataclasses.asdict(self)
 
 
-# Maximum and mean probability error by the coarser precision of a pair, finest first. float32 and half are
-# the exporter's own. An 8-bit product is off by about 1 % of its tensor's largest value, and a network's
-# products add up to several. The mean is what tells a wrong scale or zero point, which shifts every pixel.
-_PROBABILITY: dict[str, tuple[float, float]] = {
-    "fp32": (5e-4, 2e-6),
-    "fp16": (1e-1, 1e-3),
-    "int8": (2.5e-1, 2e-2),
+# Probability errors by the coarser precision of a pair, finest first. An 8-bit product is off by about 1 % of
+# its tensor's largest value, and the errors of a network's products add up to several per cent. The mean
+# catches a wrong scale or zero point, which shifts every pixel.
+_PROBABILITY = {
+    "fp32": FP32_EXPORT,
+    "fp16": FP16_EXPORT,
+    "int8": Gates(name="int8 pair", max_error=2.5e-1, mean_error=2e-2),
 }
 
 
 def read_gates(path: Path, base: ClinicalGates | None = None) -> ClinicalGates:
-    """Gates from a file that tightens them.
+    """Read a file that tightens gates.
 
     Args:
-        path: JSON (``.json``) or TOML (``.toml``): name to limit.
-        base: what is tightened; None takes the defaults.
+        path: path of a JSON (``.json``) or TOML (``.toml``) file: name to limit.
+        base: the gates to tighten; None takes the defaults.
     Raises:
-        BadInputError: it cannot be read, or is looser than ``base``.
+        BadInputError: the file cannot be read, or is looser than ``base``.
     """
     parse = parse_toml if path.suffix == ".toml" else parse_names
     try:

@@ -1,4 +1,4 @@
-"""A comparison for people: tables, and one page with the frames that differ most side by side."""
+"""The report of a comparison for people: tables, and a page with the frames that differ most."""
 
 from __future__ import annotations
 
@@ -10,42 +10,34 @@ import cv2
 import numpy as np
 
 from vmkla.engines.verify.clinical import ShownFrame
+from vmkla.engines.verify.gates import TITLES
 from vmkla.evaluation.cases import draw_classes, draw_contours
 from vmkla.evaluation.html import data_uri, page_html, table_html
 from vmkla.evaluation.tables import Table
 
 _JPEG_QUALITY = 88
-_GATES = {
-    "finite": "no NaN or infinity",
-    "max_mean_dice_drop": "mean Dice drop",
-    "max_worst_dice_drop": "worst image's Dice drop",
-    "max_lost_lesion": "largest lost lesion, share of the image",
-    "max_false_alarm_rise": "rise of false alarms",
-    "max_error": "max probability error",
-    "mean_error": "mean probability error",
-}
 
 
 def verify_tables(document: Mapping[str, Any]) -> Iterator[Table]:
-    """All tables of what ``run_verify`` returns."""
+    """Yield all tables of a document that ``run_verify`` returned."""
     seen = document["measured"]
     yield _verdict(document)
     yield _figures(seen)
     yield _lesions(seen)
     if document["parting"] is not None:
-        yield _parting(document["parting"])
+        yield _divergence(document["parting"])
 
 
 def verify_page(document: Mapping[str, Any], shown: tuple[ShownFrame, ...]) -> str:
-    """``verify.html``, one file that needs no other.
+    """Render ``verify.html``, a page in one file.
 
     Args:
-        document: what ``run_verify`` returns.
+        document: result of ``run_verify``.
         shown: the frames that differ most, worst first.
     """
     title = f"{_name(document['candidate'])} against {_name(document['reference'])}"
     passed = document["passed"]
-    parts = [f"<h1>{escape(title)}</h1>", f"<p><b>{'passed' if passed else 'REFUSED'}</b></p>"]
+    parts = [f"<h1>{escape(title)}</h1>", f"<p><b>{'passed' if passed else 'FAILED'}</b></p>"]
     if not passed:
         parts.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in document["failures"]) + "</ul>")
     parts += [f'<p class="note">note: {escape(line)}</p>' for line in document["warnings"]]
@@ -63,10 +55,10 @@ def verify_page(document: Mapping[str, Any], shown: tuple[ShownFrame, ...]) -> s
 def _verdict(document: Mapping[str, Any]) -> Table:
     rows = tuple(
         (
-            _GATES[check["name"]],
+            TITLES[check["name"]],
             _number(check["measured"]),
             _number(check["limit"]),
-            "passed" if check["passed"] else "REFUSED",
+            "passed" if check["passed"] else "FAILED",
         )
         for check in document["checks"]
     )
@@ -121,13 +113,13 @@ def _lesions(seen: Mapping[str, Any]) -> Table:
     )
 
 
-def _parting(parting: Mapping[str, Any]) -> Table:
-    inputs = ", ".join(f"{name} {value:.1e}" for name, value in parting["inputs"].items())
-    error = "not finite" if parting["error"] is None else f"{parting['error']:.3g}"
+def _divergence(found: Mapping[str, Any]) -> Table:
+    inputs = ", ".join(f"{name} {value:.1e}" for name, value in found["inputs"].items())
+    error = "not finite" if found["error"] is None else f"{found['error']:.3g}"
     return Table(
-        "Where the graphs part",
+        "Where the graphs diverge",
         ("node", "operator", "error", "limit"),
-        ((parting["node"], parting["op"], error, f"{parting['limit']:.3g}"),),
+        ((found["node"], found["op"], error, f"{found['limit']:.3g}"),),
         f"The first node whose inputs agree and whose output does not, relative to the output's largest "
         f"magnitude. Inputs: {inputs or 'the frames'}.",
     )

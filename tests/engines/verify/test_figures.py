@@ -168,7 +168,7 @@ def test_the_page_shows_the_frames_that_differ_most(truth: npt.NDArray[np.bool_]
     page = verify_page(document, report.shown)
     assert page.count("<figure>") == 2 and page.count("data:image/jpeg;base64,") == 2
     assert page.index("&lt;b&gt;worst") < page.index("second")
-    assert "REFUSED" in page and "mind &lt;this&gt;" in page and "n/MatMul" in page
+    assert "FAILED" in page and "mind &lt;this&gt;" in page and "n/MatMul" in page
     assert "<b>worst" not in page and "&lt;same&gt;" not in page
     assert len(list(verify_tables(document))) == 4
     json.dumps(document, allow_nan=False)
