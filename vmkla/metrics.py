@@ -89,6 +89,18 @@ def confusion(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Confusio
     return Confusion(tp, fp, fn, int(truth.size) - tp - fp - fn)
 
 
+def confusions(
+    prediction: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], num_classes: int
+) -> tuple[Confusion, ...]:
+    """Compare two masks of several classes: one confusion for each class that is not background.
+
+    Args:
+        prediction, truth: (H, W) uint8, class indices.
+        num_classes: output channels of the model.
+    """
+    return tuple(confusion(prediction == k, truth == k) for k in range(1, max(2, num_classes)))
+
+
 def bootstrap_mean(
     values: npt.NDArray[np.float64], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The comparison that every step ends in: two runners, the same frames, and gates on the difference."""
+"""Compare two runners on the same frames, and check the differences against gates."""
 
 from __future__ import annotations
 
@@ -11,47 +11,36 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.engines.verify.clinical import VerifyReport, verify_runners
-from vmkla.engines.verify.gates import FP32_EXPORT, ClinicalGates, GateReport, Gates
+from vmkla.engines.verify.gates import GateReport, Gates, check_limit
 from vmkla.errors import ShapeError
+from vmkla.metrics import confusions, mean_measures
 from vmkla.runner import Runner
+from vmkla.segment.findings import class_mask
 from vmkla.segment.steps import infer
 
-__all__ = [
-    "FP32_EXPORT",
-    "ClinicalGates",
-    "Comparison",
-    "GateReport",
-    "Gates",
-    "VerifyReport",
-    "check",
-    "compare",
-    "gates_record",
-    "verify_runners",
-]
-
 TAIL = 1e-3
-"""Share of the largest differences beyond the 99.9th percentile."""
+"""Share of the differences above the 99.9th percentile."""
 LEAST_UNDECIDED = 1e-9
-"""What a pixel adds to the sum of p (1 - p) at least, so that it is never 0."""
+"""Smallest addition of a pixel to the sum of p (1 - p), so that the sum is never 0."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far a candidate's probability and masks are from a reference's.
+    """Differences between a candidate's probability and masks and a reference's.
 
     Attributes:
-        reference, candidate: what was compared, ``name/kernels``.
-        frames: how many were.
-        max_error, mean_error, p999_error: of the absolute difference of all probabilities; NaN when
-            one side gave a value that is not finite.
-        relative_error: see ``Gates``; NaN like these.
-        mean_dice, worst_dice: of the frames' Dice (see ``mask_dice``).
-        judged_mean_dice, judged_worst_dice: the same, where a frame scores 1 when its masks differ in no
-            more pixels than the gates spare (``Gates.spare_share``): of a mask of forty pixels two are 5 %.
+        reference, candidate: the runners, ``name/kernels``.
+        frames: number of frames.
+        max_error, mean_error, p999_error: largest, mean and 99.9th percentile of the absolute difference of
+            all probabilities; NaN where a side gave a value that is not finite.
+        relative_error: see ``Gates``; NaN in the same case.
+        mean_dice, worst_dice: mean and smallest Dice of the frames' two masks; of several classes the mean
+            over the classes that either mask has.
+        judged_mean_dice, judged_worst_dice: the same, where a frame scores 1 if its masks differ in at most
+            the pixels that the gates spare (``Gates.spare_share``): of a mask of 40 pixels two are 5 %.
         worst_frame: index of the frame with the largest difference.
-        empty_frames: frames in which neither side marks a pixel; they score Dice 1.
-        finite: every value of both sides is finite.
+        empty_frames: number of frames in which neither side marks a pixel; they score Dice 1.
+        finite: whether every value of both sides is finite.
     """
 
     reference: str
@@ -70,7 +59,7 @@ class Comparison:
     finite: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON: NaN as null."""
+        """Convert to plain values, for JSON: NaN becomes null."""
         values = dataclasses.asdict(self)
         return {
             name: None if isinstance(value, float) and math.isnan(value) else value
@@ -86,17 +75,17 @@ def compare(
     batch: int = 1,
     spare_share: float = 0.0,
 ) -> Comparison:
-    """Run both on the same frames.
+    """Run two runners on the same frames and compare their results.
 
     Args:
-        reference: what is right.
-        candidate: what is to be checked.
+        reference: the runner that is right.
+        candidate: the runner to check.
         frames: (n, H, W, 3) uint8 RGB, preprocessed; n at least 1.
-        batch: frames that the candidate takes at once, where its batch is not fixed. The reference
-            takes one at a time, so a candidate that mixes up its batch is seen.
-        spare_share: of the gates that the comparison is for, see ``Gates``.
+        batch: frames that the candidate gets at once, where its batch is not fixed. The reference gets one at
+            a time, so that a candidate which mixes up a batch is detected.
+        spare_share: the gates' ``spare_share``, see ``Gates``.
     Returns:
-        The differences. The threshold is the reference's.
+        The differences. Masks are made with the reference's threshold.
     Raises:
         ShapeError: there is no frame, or the runners do not fit the frames or each other.
     """
@@ -107,8 +96,9 @@ def compare(
             f"{reference.name} has {reference.spec.num_classes} classes, {candidate.name} has "
             f"{candidate.spec.num_classes}"
         )
-    threshold = reference.spec.metadata.threshold
-    total = len(frames) * reference.spec.num_classes * frames.shape[1] * frames.shape[2]
+    threshold, classes = reference.spec.metadata.threshold, reference.spec.num_classes
+    pixels = frames.shape[1] * frames.shape[2]
+    total = len(frames) * classes * pixels
     tail = _LargestValues(math.ceil(total * TAIL) + 1)
     error_sum, undecided, max_error, worst_frame, empty, finite = 0.0, 0.0, -1.0, 0, 0, True
     dices: list[float] = []
@@ -123,12 +113,12 @@ def compare(
         if finite and float(error.max()) > max_error:
             max_error, worst_frame = float(error.max()), index
         tail.add(error)
-        masks = foreground(expected, threshold), foreground(actual, threshold)
-        dice, is_empty = mask_dice(*masks)
-        dices.append(dice)
-        spared = (masks[0] ^ masks[1]).sum() <= spare_share * frames.shape[1] * frames.shape[2]
-        judged.append(1.0 if spared else dice)
-        empty += is_empty
+        counts = confusions(class_mask(actual, threshold), class_mask(expected, threshold), classes)
+        present = [count for count in counts if count.tn < pixels]
+        dices.append(mean_measures(present)["dice"] if present else 1.0)
+        spared = sum(count.fp + count.fn for count in counts) <= spare_share * pixels
+        judged.append(1.0 if spared else dices[-1])
+        empty += not present
     return Comparison(
         reference=f"{reference.name}/{reference.spec.kernels}",
         candidate=f"{candidate.name}/{candidate.spec.kernels}",
@@ -147,78 +137,39 @@ def compare(
     )
 
 
-def foreground(probability: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[np.bool_]:
-    """Masks of the classes that are not background.
-
-    Args:
-        probability: (classes, H, W). One class: a pixel belongs at ``threshold`` and above. More: it
-            belongs to the most probable class, and class 0 is the background.
-    Returns:
-        (foreground classes, H, W).
-    """
-    if len(probability) == 1:
-        return np.asarray(probability >= threshold)
-    winner = probability.argmax(axis=0)
-    return np.asarray(winner == np.arange(1, len(probability))[:, None, None])
-
-
-def mask_dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> tuple[float, bool]:
-    """Dice of two sets of masks, the mean over the classes that either has; 1 when neither has any.
-
-    Args:
-        a, b: (classes, H, W).
-    Returns:
-        The Dice, and whether both are empty.
-    """
-    sizes = a.sum(axis=(1, 2)) + b.sum(axis=(1, 2))  # (classes,)
-    present = sizes > 0
-    if not present.any():
-        return 1.0, True
-    common = (a & b).sum(axis=(1, 2))
-    return float((2.0 * common[present] / sizes[present]).mean()), False
-
-
 def check(comparison: Comparison, gates: Gates) -> GateReport:
-    """Hold a comparison against its gates.
-
-    Returns:
-        The report; a value that is not finite always fails.
-    """
-    failures = []
+    """Check a comparison against its gates; a value that is not finite always fails."""
+    measured = {
+        "max_error": comparison.max_error,
+        "mean_error": comparison.mean_error,
+        "relative_error": comparison.relative_error,
+        "min_mean_dice": comparison.judged_mean_dice,
+        "min_worst_dice": comparison.judged_worst_dice,
+    }
+    limits = {name: getattr(gates, name) for name in measured}
+    checks = [check_limit(name, limit, measured[name]) for name, limit in limits.items() if limit is not None]
+    failures = [each.text for each in checks if not each.passed]
     if not comparison.finite:
-        failures.append(f"frame {comparison.worst_frame} has values that are not finite")
-    for limit, measured, name in (
-        (gates.max_error, comparison.max_error, "max probability error"),
-        (gates.mean_error, comparison.mean_error, "mean probability error"),
-        (gates.relative_error, comparison.relative_error, "probability error relative to p (1 - p)"),
-    ):
-        if limit is not None and not measured <= limit:
-            failures.append(f"{name} is {measured:.3g}, allowed is {limit:.3g}")
-    for limit, measured, name in (
-        (gates.min_mean_dice, comparison.judged_mean_dice, "mean mask Dice"),
-        (gates.min_worst_dice, comparison.judged_worst_dice, "worst frame's mask Dice"),
-    ):
-        if limit is not None and not measured >= limit:
-            failures.append(f"{name} is {measured:.5f}, needed is {limit:.5f}")
+        failures.insert(0, f"frame {comparison.worst_frame} has values that are not finite")
     return GateReport(not failures, tuple(failures), gates, comparison.to_dict())
 
 
 def gates_record(
     checks: Sequence[Mapping[str, Any]], *, frames: int, rendered: bool, more: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a file's metadata and an engine's manifest keep of the check that their maker ended in.
+    """Make the record of a check for a file's metadata or an engine's manifest.
 
     Args:
         checks: ``to_dict`` of each ``GateReport`` or ``VerifyReport``.
-        frames: over which they were made.
-        rendered: these were rendered, not given.
-        more: other proofs; their ``passed`` counts as well.
+        frames: number of frames that were compared.
+        rendered: whether these were rendered.
+        more: other proofs by name, each with ``passed``, which counts as well.
     Returns:
-        ``passed``, ``frames``, ``rendered`` and ``checks``, and what is in ``more``.
+        ``passed``, ``frames``, ``rendered`` and ``checks``, and the entries of ``more``.
     """
     proofs = dict(more or {})
-    held = all(check["passed"] for check in checks) and all(proof["passed"] for proof in proofs.values())
-    return {"passed": held, "frames": frames, "rendered": rendered, "checks": list(checks), **proofs}
+    passed = all(check["passed"] for check in checks) and all(proof["passed"] for proof in proofs.values())
+    return {"passed": passed, "frames": frames, "rendered": rendered, "checks": list(checks), **proofs}
 
 
 def _run(runner: Runner, frames: npt.NDArray[np.uint8], batch: int) -> Iterator[npt.NDArray[np.float32]]:
@@ -229,7 +180,7 @@ def _run(runner: Runner, frames: npt.NDArray[np.uint8], batch: int) -> Iterator[
 
 
 class _LargestValues:
-    """The largest values of a stream, so that a high percentile needs no copy of all."""
+    """Keep the largest of many values, so that a high percentile needs no copy of all."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -242,5 +193,5 @@ class _LargestValues:
         self._kept = joined
 
     def smallest(self, rank: int) -> float:
-        """Value that ``rank`` others exceed."""
+        """Return the value that ``rank`` others exceed."""
         return float(np.sort(self._kept)[::-1][min(rank, len(self._kept) - 1)])

@@ -1,4 +1,4 @@
-"""One frame through two artefacts: how far their probabilities lie apart, what their masks find and lose."""
+"""Compare two artefacts on one frame: their probabilities, their masks, and the lesions that they find."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.errors import BadInputError
-from vmkla.evaluation.judge import confusions, remaining_preprocess
-from vmkla.metrics import mean_measures
+from vmkla.evaluation.judge import checked_truth, remaining_preprocess
+from vmkla.metrics import confusions, mean_measures
 from vmkla.runner import Runner, RunnerSpec
 from vmkla.segment.operating_point import CLINICAL_MIN_FRACTION, OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec, restore
@@ -24,13 +23,13 @@ Probability = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class VerifyFrame:
-    """What two artefacts are compared on.
+    """A frame on which two artefacts are compared.
 
     Attributes:
-        name: for the report.
+        name: name of the frame, for the report.
         image_rgb: (H, W, 3) uint8.
-        mask: the truth, (H, W) uint8, class indices; None where nobody marked it.
-        prepared: how it was brought to another size already; None for an image of its own size.
+        mask: the truth, (H, W) uint8, class indices; None without a truth.
+        prepared: preprocessing of a packed image; None for an image of its own size.
     """
 
     name: str
@@ -64,7 +63,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Boundary:
-    """How far two outlines lie apart, in pixels of the image; both directions in one pool.
+    """Distance between two outlines, in pixels of the image; both directions in one pool.
 
     Attributes:
         mean_px, hd95_px: mean and 95th percentile of the distances.
@@ -111,20 +110,20 @@ class FrameResult:
 
     @property
     def drop(self) -> float:
-        """Dice that the candidate loses."""
+        """Dice of the reference less the candidate's."""
         return self.dice_reference - self.dice_candidate
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain values."""
         return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
 class FrameMasks:
-    """The masks of one frame at its own pixels, (H, W) uint8, class indices.
+    """The masks of one frame at its own pixels.
 
     Attributes:
-        reference, candidate: of the two artefacts.
+        reference, candidate: (H, W) uint8, class indices.
     """
 
     reference: Mask
@@ -132,7 +131,7 @@ class FrameMasks:
 
 
 def answer(runner: Runner, frame: VerifyFrame) -> Probability:
-    """What a runner says to a frame, (classes, height, width); a fixed batch is filled with it."""
+    """Run a frame and return the probability, (classes, height, width)."""
     return np.asarray(infer(runner, [frame.view(runner.spec).pixels_rgb])[0])
 
 
@@ -141,12 +140,12 @@ def judge_frame(
     reference: tuple[RunnerSpec, Probability],
     candidate: tuple[RunnerSpec, Probability],
 ) -> tuple[FrameResult, FrameMasks, npt.NDArray[np.float32]]:
-    """Hold two answers against each other, and both against the truth where there is one.
+    """Compare two probabilities with each other, and both masks with the truth where there is one.
 
     Args:
-        frame: what was asked.
-        reference, candidate: the specs and the (classes, height, width) answers. Each mask is made by its
-            own model's threshold, at the frame's own pixels, as ``infer`` makes it.
+        frame: the frame.
+        reference, candidate: spec and probability (classes, height, width). Each mask is made with its own
+            model's threshold, at the frame's own pixels, as ``infer`` makes it.
     Returns:
         The result, the masks, and all absolute differences of probabilities: at the network's pixels, or at
         the frame's own where the two networks see frames of another size.
@@ -166,7 +165,9 @@ def judge_frame(
     if sound[0].shape != sound[1].shape or rects[0] != rects[1]:
         sound = [restore(part, rect, size_hw) for part, rect in zip(sound, rects, strict=True)]
     error = np.abs(sound[0] - sound[1])
-    truth = None if frame.mask is None else _checked_truth(frame, classes)
+    truth = None
+    if frame.mask is not None:
+        truth = checked_truth(frame.name, frame.image_rgb, frame.mask, classes)
     target = masks[0] if truth is None else truth
     # Without truth the reference's findings are the lesions, from the size on that makes a false alarm.
     lesions = _lesions(counted[0].mask if truth is None else truth, masks[0], masks[1])
@@ -194,7 +195,7 @@ def judge_frame(
 
 
 def boundary(mask: Mask, target: Mask) -> Boundary | None:
-    """Distance of the outlines of the classes that both have; None when they share none.
+    """Measure the distance of the outlines of the classes that both masks have; None without such a class.
 
     Args:
         mask, target: (H, W) uint8, class indices.
@@ -214,7 +215,7 @@ def boundary(mask: Mask, target: Mask) -> Boundary | None:
 
 
 def _edge(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Pixels of a region with a neighbour outside it, the image's border included."""
+    """Return the pixels of a region with a neighbour outside it; outside the image counts as outside."""
     cross = np.asarray(cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
     inner = cv2.erode(region.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return np.asarray(region & (inner == 0))
@@ -235,21 +236,5 @@ def _lesions(target: Mask, reference: Mask, candidate: Mask) -> tuple[Lesion, ..
 
 
 def _dice(mask: Mask, target: Mask, classes: int) -> float:
-    """Mean over the classes but the background; a class that neither has scores 1."""
+    """Return the mean Dice over the classes, as ``vmkla eval`` does: a class that neither has scores 1."""
     return mean_measures(confusions(mask, target, classes))["dice"]
-
-
-def _checked_truth(frame: VerifyFrame, classes: int) -> Mask:
-    truth = np.asarray(frame.mask, np.uint8)
-    if truth.shape != frame.image_rgb.shape[:2]:
-        raise BadInputError(
-            f"{frame.name}: the image is {frame.image_rgb.shape[:2]} and its truth {truth.shape} "
-            "(height, width); they must be equal"
-        )
-    if truth.max(initial=0) > max(1, classes - 1):
-        raise BadInputError(
-            f"{frame.name}: the truth holds class {truth.max()}, the models know classes 0 to "
-            f"{max(1, classes - 1)}",
-            hint="Use models that were trained on this set's classes.",
-        )
-    return truth

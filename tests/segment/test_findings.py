@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmkla.errors import UsageError, VmklaError
-from vmkla.segment.findings import Region, find
+from vmkla.segment.findings import Region, class_mask, find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect, restore
 
@@ -74,6 +74,13 @@ def test_several_classes_take_the_most_probable() -> None:
     seen = [(each.class_index, each.box, each.probability) for each in found.regions]
     assert sorted(seen) == sorted(regions)
     assert found.max_probability == probability[1:].max()
+
+
+def test_threshold_and_background() -> None:
+    probability = np.array([[[0.5, 0.5, 0.49]]], np.float32)
+    assert class_mask(probability, 0.5).tolist() == [[1, 1, 0]]
+    several = np.array([[[0.4, 0.2]], [[0.3, 0.5]], [[0.3, 0.3]]], np.float32)
+    assert class_mask(several, 0.9).tolist() == [[0, 1]], "the threshold has no effect"
 
 
 def test_outside_the_field_there_is_nothing() -> None:

@@ -1,7 +1,7 @@
-"""How good a loaded model is on labelled images. No torch here: any runner can be judged."""
+"""Measure how good a loaded model is on labelled images, with any runner and without torch."""
 
 from vmkla.evaluation.evaluate import evaluate
-from vmkla.evaluation.judge import Comparison, ImageResult, LabelledImage, judge
+from vmkla.evaluation.judge import ImageResult, LabelledImage, MaskComparison, judge
 from vmkla.evaluation.summary import summarise
 
-__all__ = ["Comparison", "ImageResult", "LabelledImage", "evaluate", "judge", "summarise"]
+__all__ = ["ImageResult", "LabelledImage", "MaskComparison", "evaluate", "judge", "summarise"]

@@ -1,4 +1,4 @@
-"""One labelled image through the network and back, and the count of what is right and wrong in it."""
+"""Segment one labelled image and compare the result with its truth, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
-from vmkla.metrics import Confusion, confusion, mean_measures
+from vmkla.metrics import Confusion, confusions, mean_measures
 from vmkla.runner import Runner
 from vmkla.segment.findings import Findings, Region
 from vmkla.segment.operating_point import OperatingPoint
@@ -20,11 +20,11 @@ Mask = npt.NDArray[np.uint8]
 
 
 class LabelledImage(Protocol):
-    """What is judged: ``vmkla.data.Sample`` and anything like it."""
+    """An image with its truth, such as ``vmkla.data.Sample``."""
 
     @property
     def name(self) -> str:
-        """For the report."""
+        """Name of the image, for the report."""
 
     @property
     def image_rgb(self) -> npt.NDArray[np.uint8]:
@@ -36,21 +36,21 @@ class LabelledImage(Protocol):
 
     @property
     def group(self) -> str:
-        """The sequence or volume that it is a part of; empty when it stands alone."""
+        """Sequence or volume of the image; empty when it stands alone."""
 
     @property
     def prepared(self) -> PreprocessSpec | None:
-        """How it was brought to another size already, in a packed file; None for an image of its own size."""
+        """Preprocessing of an image in a packed file; None for an image of its own size."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Prediction and truth of one image at one resolution.
+class MaskComparison:
+    """Comparison of prediction and truth of one image at one resolution.
 
     Attributes:
         confusions: counts of pixels, one per class that is not background.
         regions: connected regions of the prediction, largest first.
-        findings: those of them that count at the evaluation's operating point.
+        findings: the regions that count at the evaluation's operating point.
     """
 
     confusions: tuple[Confusion, ...]
@@ -65,52 +65,52 @@ class Comparison:
 
     @property
     def has_polyp(self) -> bool:
-        """Something is in the truth."""
+        """Whether the truth marks a pixel."""
         return any(c.tp + c.fn > 0 for c in self.confusions)
 
     @property
     def has_mark(self) -> bool:
-        """Something is in the prediction, and be it one pixel."""
+        """Whether the prediction marks a pixel."""
         return any(c.tp + c.fp > 0 for c in self.confusions)
 
     @property
     def found(self) -> bool:
-        """Prediction and truth share a pixel of one class."""
+        """Whether prediction and truth share a pixel of one class."""
         return any(c.tp > 0 for c in self.confusions)
 
     def measures(self) -> dict[str, float]:
-        """The five measures, each the mean over the classes."""
+        """Return the five measures, each the mean over the classes."""
         return mean_measures(self.confusions)
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image.
+    """Result of one image.
 
     Attributes:
-        name: of the image.
-        set_name: the test set that it belongs to; empty when there is but one.
-        group: the sequence or volume that it is a part of; empty when it stands alone.
+        name: name of the image.
+        set_name: name of its test set; empty with a single set.
+        group: sequence or volume of the image; empty when it stands alone.
         size_hw: height and width of the image, px.
-        native: compared at the image's own resolution.
-        model: compared at the network's resolution.
-        truth_fraction: share of the image's own pixels that the truth marks.
-        max_probability: the largest probability of a finding in it, 0 to 1.
-        packed: the image was packed at another size than its own, and ``native`` speaks of that.
+        native: comparison at the image's own resolution.
+        model: comparison at the network's resolution.
+        truth_fraction: share of the image's own pixels that the truth marks, 0 to 1.
+        max_probability: largest probability of a class that is not background, 0 to 1.
+        packed: whether the image was packed at another size than its own, so that ``native`` is that size.
     """
 
     name: str
     set_name: str
     group: str
     size_hw: tuple[int, int]
-    native: Comparison
-    model: Comparison
+    native: MaskComparison
+    model: MaskComparison
     truth_fraction: float
     max_probability: float
     packed: bool = False
 
-    def at(self, native: bool) -> Comparison:
-        """The comparison at one of the two resolutions."""
+    def at(self, native: bool) -> MaskComparison:
+        """Return the comparison at one of the two resolutions."""
         return self.native if native else self.model
 
 
@@ -138,7 +138,7 @@ def judge(
     """
     spec = runner.spec
     preprocess = remaining_preprocess(sample.name, sample.prepared, preprocess or spec.metadata.preprocess)
-    truth = _truth(sample, max(1, spec.num_classes - 1))
+    truth = checked_truth(sample.name, sample.image_rgb, sample.mask, spec.num_classes)
     seen = view(sample.image_rgb, preprocess)
     probability = infer(runner, [seen.pixels_rgb])
     check(probability, spec)
@@ -166,37 +166,27 @@ def judge(
     return result, findings.mask
 
 
-def confusions(prediction: Mask, truth: Mask, num_classes: int) -> tuple[Confusion, ...]:
-    """Count the pixels of each class that is not background.
-
-    Args:
-        prediction, truth: (H, W) uint8, class indices.
-        num_classes: output channels of the model.
-    """
-    return tuple(confusion(prediction == k, truth == k) for k in range(1, max(2, num_classes)))
-
-
 def _comparison(
     findings: Findings, truth: Mask, num_classes: int, point: OperatingPoint, field: Rect
-) -> Comparison:
-    """Compare what the threshold marks with the truth, and list the regions that count at the point."""
+) -> MaskComparison:
+    """Compare the threshold's mask with the truth, and list the regions that count at the operating point."""
     counted = tuple(
         region for region in findings.regions if point.accepts(region.area_px, region.peak, field.w * field.h)
     )
-    return Comparison(confusions(findings.mask, truth, num_classes), findings.regions, counted)
+    return MaskComparison(confusions(findings.mask, truth, num_classes), findings.regions, counted)
 
 
 def remaining_preprocess(
     name: str, prepared: PreprocessSpec | None, wanted: PreprocessSpec
 ) -> PreprocessSpec:
-    """What is left to do with an image that may have lost its border already.
+    """Return the preprocessing that is left for an image whose border may have been removed.
 
     Args:
-        name: of the image.
-        prepared: how it was packed; None for an image of its own size.
-        wanted: what the model takes.
+        name: name of the image.
+        prepared: preprocessing of a packed image; None for an image of its own size.
+        wanted: preprocessing of the model.
     Raises:
-        BadInputError: it was packed with another field of view.
+        BadInputError: the image was packed with another field of view.
     """
     if prepared is None:
         return wanted
@@ -208,17 +198,28 @@ def remaining_preprocess(
     return PreprocessSpec(wanted.height, wanted.width, "none")
 
 
-def _truth(sample: LabelledImage, highest: int) -> Mask:
-    """The truth, fit for comparison."""
-    truth = np.asarray(sample.mask, np.uint8)
-    if truth.shape != sample.image_rgb.shape[:2]:
+def checked_truth(name: str, image_rgb: npt.NDArray[np.uint8], mask: Mask, num_classes: int) -> Mask:
+    """Return the truth of an image once its size and classes are checked.
+
+    Args:
+        name: name of the image, for messages.
+        image_rgb: (H, W, 3).
+        mask: the truth, class indices.
+        num_classes: output channels of the model.
+    Returns:
+        (H, W) uint8.
+    Raises:
+        BadInputError: it differs from the image in size, or holds a class that the model does not have.
+    """
+    truth, highest = np.asarray(mask, np.uint8), max(1, num_classes - 1)
+    if truth.shape != image_rgb.shape[:2]:
         raise BadInputError(
-            f"{sample.name}: the image is {sample.image_rgb.shape[:2]} and its truth {truth.shape} "
-            "(height, width); they must be equal"
+            f"{name}: the image is {image_rgb.shape[:2]} and its truth {truth.shape} (height, width); they "
+            "must be equal"
         )
     if truth.max(initial=0) > highest:
         raise BadInputError(
-            f"{sample.name}: the truth holds class {truth.max()}, and the model knows classes 0 to {highest}",
+            f"{name}: the truth holds class {truth.max()}, expected the model's classes 0 to {highest}",
             hint="Use a model that was trained on this set's classes.",
         )
     return truth

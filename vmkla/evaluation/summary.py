@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.evaluation.judge import Comparison, ImageResult
+from vmkla.evaluation.judge import ImageResult, MaskComparison
 from vmkla.metrics import (
     MEASURES,
     Confusion,
@@ -103,7 +103,7 @@ def spread(name: str, values: npt.NDArray[np.float64], *, resamples: int, seed: 
     return {name: float(values.mean()), f"{name}_std": float(values.std()), f"{name}_ci95": [low, high]}
 
 
-def _views(results: Sequence[ImageResult], native: bool) -> list[Comparison]:
+def _views(results: Sequence[ImageResult], native: bool) -> list[MaskComparison]:
     return [result.at(native) for result in results]
 
 

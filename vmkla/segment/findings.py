@@ -93,11 +93,10 @@ def find(probability: Probability, rect: Rect, frame_hw: tuple[int, int], point:
         # Interpolation never exceeds its inputs, so most frames end here.
         return Findings(np.zeros(frame_hw, np.uint8), (), max_probability, probability)
     restored = restore(probability, rect, frame_hw)  # (classes, H, W)
+    mask = class_mask(restored, point.threshold)
     if len(restored) == 1:
-        mask = (restored[0] >= np.float32(point.threshold)).view(np.uint8)
         classes = [1] if cv2.countNonZero(mask) else []
     else:
-        mask = np.argmax(restored, axis=0).astype(np.uint8)
         classes = [int(value) for value in np.flatnonzero(np.bincount(mask.ravel())) if value]
     regions: list[Region] = []
     for value in classes:
@@ -105,6 +104,19 @@ def find(probability: Probability, rect: Rect, frame_hw: tuple[int, int], point:
         regions += _regions(mask, value, restored[channel], probability[channel], rect, point)
     regions.sort(key=lambda region: (-region.area_px, region.box, region.class_index))
     return Findings(mask, tuple(regions), max_probability, probability)
+
+
+def class_mask(probability: Probability, threshold: float) -> Mask:
+    """Return the class of each pixel, (H, W) uint8; 0 is background.
+
+    Args:
+        probability: (classes, H, W). One channel: a pixel is 1 at and above the threshold. Several channels:
+            a pixel belongs to its most probable class.
+        threshold: 0 to 1; without effect for several channels.
+    """
+    if len(probability) == 1:
+        return np.asarray(probability[0] >= np.float32(threshold)).view(np.uint8)
+    return np.asarray(np.argmax(probability, axis=0), np.uint8)
 
 
 def _regions(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vmkla.engines.verify.comparison import Gates, check, compare, foreground, gates_record, mask_dice
+from vmkla.engines.verify.comparison import Gates, check, compare, gates_record
 from vmkla.errors import ShapeError
 from vmkla.metadata import ArtefactMetadata
 from vmkla.runner import RunnerSpec
@@ -47,6 +47,16 @@ def answers(count: int, classes: int = 1, seed: int = 0) -> npt.NDArray[np.float
     return np.random.default_rng(seed).random((count, classes, H, W), dtype=np.float32)
 
 
+def dice_by_hand(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """Mean over the classes that either frame has."""
+    values = []
+    for index in range(1, len(a)) if len(a) > 1 else [0]:
+        masks = [x.argmax(0) == index if len(x) > 1 else x[0] >= 0.5 for x in (a, b)]
+        if masks[0].any() or masks[1].any():
+            values.append(2 * np.sum(masks[0] & masks[1]) / (masks[0].sum() + masks[1].sum()))
+    return float(np.mean(values))
+
+
 @pytest.mark.parametrize("classes", [1, 3])
 def test_figures(classes: int) -> None:
     a, b = answers(5, classes), answers(5, classes, seed=1)
@@ -55,7 +65,7 @@ def test_figures(classes: int) -> None:
     assert comparison.max_error == pytest.approx(error.max())
     assert comparison.mean_error == pytest.approx(error.mean())
     assert comparison.worst_frame == np.unravel_index(error.argmax(), error.shape)[0]
-    dices = [mask_dice(foreground(x, 0.5), foreground(y, 0.5))[0] for x, y in zip(a, b, strict=True)]
+    dices = [dice_by_hand(x, y) for x, y in zip(a, b, strict=True)]
     assert comparison.mean_dice == pytest.approx(np.mean(dices))
     assert comparison.worst_dice == pytest.approx(min(dices))
     assert 0 < comparison.worst_dice < comparison.mean_dice < 1
@@ -99,22 +109,21 @@ def test_batches_are_filled_up_and_kept_in_order(batch: int | None) -> None:
 
 
 def test_dice_by_hand() -> None:
-    a, b = np.zeros((1, H, W), bool), np.zeros((1, H, W), bool)
-    assert mask_dice(a, b) == (1.0, True)
-    a[0, 0, :3] = True
-    assert mask_dice(a, b) == (0.0, False)
-    b[0, 0, 1:4] = True
-    assert mask_dice(a, b) == (pytest.approx(2 * 2 / 6), False)
-    two = np.concatenate([a, np.zeros_like(a)])
-    assert mask_dice(two, two) == (1.0, False), "a class that neither has does not count"
+    def seen(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> tuple[float, int]:
+        comparison = compare(Known(a[None]), Known(b[None]), numbered_frames(1))
+        return comparison.mean_dice, comparison.empty_frames
 
-
-def test_threshold_and_background() -> None:
-    probability = np.full((1, 1, 3), 0.5, np.float32)
-    probability[0, 0, 2] = 0.49
-    assert foreground(probability, 0.5).tolist() == [[[True, True, False]]]
-    several = np.array([[[0.4, 0.2]], [[0.3, 0.5]], [[0.3, 0.3]]], np.float32)
-    assert foreground(several, 0.9).tolist() == [[[False, True]], [[False, False]]]
+    a, b = np.zeros((1, H, W), np.float32), np.zeros((1, H, W), np.float32)
+    assert seen(a, b) == (1.0, 1)
+    a[0, 0, :3] = 0.5
+    assert seen(a, b) == (0.0, 0)
+    b[0, 0, 1:4] = 0.7
+    assert seen(a, b) == (pytest.approx(2 * 2 / 6), 0)
+    background = np.full((1, H, W), 0.1, np.float32)
+    several = [np.concatenate([background, each, np.zeros_like(each)]) for each in (a, b)]
+    assert seen(several[0], several[1]) == (pytest.approx(2 * 2 / 6), 0), (
+        "a class that neither has is left out"
+    )
 
 
 GATES = Gates("test", max_error=0.1, mean_error=0.01, min_mean_dice=0.99, min_worst_dice=0.9)

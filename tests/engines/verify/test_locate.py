@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from tests.export.exported_models import exported, frames, resealed, with_roots
 from vmkla.engines import load_runner
 from vmkla.engines.verify import locate
-from vmkla.engines.verify.comparison import verify_runners
+from vmkla.engines.verify.clinical import verify_runners
 from vmkla.errors import ArtefactMismatchError, BadInputError, VmklaError
 
 NATIVE: Literal["native"] = "native"
