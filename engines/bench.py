@@ -1,4 +1,4 @@
-"""How fast a runner is here: latency per stage, throughput and memory, for ``vmkla bench``."""
+"""Measure a runner's speed: latency per stage, throughput and memory, for ``vmkla bench``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from vmkla.errors import UsageError, VmklaError
 from vmkla.runner import Runner
 from vmkla.segment.preprocess import restore
 from vmkla.segment.steps import batch as batch_of
-from vmkla.segment.steps import view
+from vmkla.segment.steps import check, view
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Percentiles of one stage, in milliseconds."""
+    """Latency percentiles of one stage, ms."""
 
     p50: float
     p95: float
@@ -32,28 +32,29 @@ class Latency:
 
     @classmethod
     def of(cls, samples_ms: Sequence[float]) -> Latency:
-        """Percentiles of measured times."""
+        """Compute the percentiles of measured times."""
         p50, p95, p99 = np.percentile(samples_ms, [50, 95, 99])
         return cls(float(p50), float(p95), float(p99), float(max(samples_ms)))
 
 
 @dataclass(frozen=True)
 class BenchReport:
-    """One measurement.
+    """Result of a measurement.
 
     Attributes:
-        latency_ms: of ``whole`` and of each stage: ``prepare``, ``infer``, ``restore``; of one batch.
-        fps: frames a second, one batch after the other.
-        iterations, warmup, batch: how it was measured.
-        frame_hw: size of the frames that went in, px.
+        latency_ms: latency of one batch: ``whole``, and the stages ``prepare``, ``infer``, ``restore``.
+        fps: frames per second, one batch after the other.
+        iterations, warmup: number of batches that were measured, and before those.
+        batch: frames in a batch.
+        frame_hw: height and width of the frames, px.
         peak_memory_bytes: largest resident size of this process so far.
-        kernel_instruction_set: what vmkla's kernels picked; None when they are not in use.
-        cpu: name of the processor.
-        cpu_flags: its instruction sets that matter here.
+        kernel_instruction_set: instruction set of vmkla's kernels; None where they are not used.
+        cpu: name of the CPU.
+        cpu_flags: its instruction sets, see ``cpu_features.FLAGS``.
         cores: CPUs that this process may use, within its affinity and quota.
-        quota: CPUs, by its control groups; None without one.
-        threads: of a runtime on the CPU; None on a GPU.
-        runner, runtime, device, kernels, notes, path, sha256: what was measured.
+        quota: CPUs that its control groups allow; None without a quota.
+        threads: threads of a runtime on the CPU; None on a GPU.
+        runner, runtime, device, kernels, notes, path, sha256: the runner's name and spec.
     """
 
     latency_ms: dict[str, Latency]
@@ -78,7 +79,7 @@ class BenchReport:
     sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -95,14 +96,14 @@ def benchmark(
 
     Args:
         runner: a loaded model.
-        frames: (H, W, 3) uint8 RGB each, all of one size, taken in turn; at least one.
-        warmup: batches that are not counted.
-        iterations: batches that are, at least 1.
-        threads: what the runner was loaded with; None for its own choice.
+        frames: (H, W, 3) uint8 RGB each, all of the same size, used in turn; at least one.
+        warmup: number of batches before the measurement.
+        iterations: number of measured batches, at least 1.
+        threads: threads that the runner was loaded with; None for its own choice.
         progress: called with the number of each finished batch, from 1, warm-up included.
     Raises:
-        UsageError: there is nothing to measure.
-        VmklaError: the probability holds a NaN or an infinity.
+        UsageError: there is no frame or no batch to measure.
+        ShapeError, VmklaError: the output is not a probability, see ``steps.check``.
     """
     if not frames or iterations < 1 or warmup < 0:
         raise UsageError(
@@ -110,7 +111,7 @@ def benchmark(
         )
     batch = runner.spec.batch or 1
     spec = runner.spec.metadata.preprocess
-    flags = cpu_flags()  # before the work: it fails where the library is missing
+    flags = cpu_flags()  # before the measurement: it fails where the library is missing
     times_ms: dict[str, list[float]] = {"whole": [], "prepare": [], "infer": [], "restore": []}
     for i in range(warmup + iterations):
         chosen = [frames[(i * batch + j) % len(frames)] for j in range(batch)]
@@ -124,11 +125,7 @@ def benchmark(
             height, width = frame.shape[:2]
             restore(values, seen.rect, (height, width))
         marks.append(time.perf_counter())
-        if not np.isfinite(probability).all():
-            raise VmklaError(
-                "the model's probability holds NaN or infinity, expected 0 to 1",
-                hint="Export again with --frames of such pictures, or with --precision fp32.",
-            )
+        check(probability, runner.spec, batch)
         if i >= warmup:
             for stage, start, end in zip(("prepare", "infer", "restore"), marks, marks[1:], strict=False):
                 times_ms[stage].append((end - start) * 1e3)
@@ -162,9 +159,9 @@ def benchmark(
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far.
+    """Return the largest resident size of this process so far, bytes.
 
-    From /proc, not from ``getrusage``: the latter begins at the size of the process that started this one.
+    It is read from /proc: ``getrusage`` begins at the size of the parent process.
     """
     for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith("VmHWM:"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import other_cpus
 from vmkla import cpu_features
 from vmkla.errors import MissingDependencyError
 

@@ -15,10 +15,8 @@ from sklearn import metrics as sklearn_metrics
 from vmkla.errors import ShapeError
 from vmkla.metrics import (
     MEASURES,
+    Bootstrap,
     Confusion,
-    bootstrap_global,
-    bootstrap_groups,
-    bootstrap_mean,
     confusion,
     mean_measures,
 )
@@ -101,14 +99,14 @@ def test_large_counts_do_not_overflow() -> None:
 def test_bootstrap_interval() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(0.7, 0.2, 400)
-    low, high = bootstrap_mean(values)
+    low, high = Bootstrap().of_mean(values)
     error = 0.2 / math.sqrt(400)
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.3 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.3 * error)
-    assert bootstrap_mean(values) == (low, high)
-    assert bootstrap_mean(values, seed=1) != (low, high)
-    assert bootstrap_mean(np.full(5, 0.25)) == (0.25, 0.25)
-    assert all(math.isnan(bound) for bound in bootstrap_mean(np.array([])))
+    assert Bootstrap().of_mean(values) == (low, high)
+    assert Bootstrap(seed=1).of_mean(values) != (low, high)
+    assert Bootstrap().of_mean(np.full(5, 0.25)) == (0.25, 0.25)
+    assert all(math.isnan(bound) for bound in Bootstrap().of_mean(np.array([])))
 
 
 @given(prediction=masks, truth=masks)
@@ -124,7 +122,7 @@ def test_bootstrap_of_global_figures_against_resampled_pixels() -> None:
     """The same draws, from the masks themselves laid side by side."""
     rng = np.random.default_rng(1)
     pairs = [(rng.random((6, 6)) < 0.5, rng.random((6, 6)) < share) for share in np.linspace(0.2, 0.8, 9)]
-    found = bootstrap_global([[confusion(*pair) for pair in pairs]], resamples=50, seed=4)
+    found = Bootstrap(resamples=50, seed=4).of_global([[confusion(*pair) for pair in pairs]])
     draws = np.random.default_rng(4)
     dice = []
     for _ in range(50):
@@ -138,18 +136,18 @@ def test_bootstrap_of_global_figures_against_resampled_pixels() -> None:
 def test_mean_measures_and_their_bootstrap_over_classes() -> None:
     first, second = Confusion(3, 1, 2, 10), Confusion(0, 4, 0, 12)
     assert mean_measures([first, second])["dice"] == pytest.approx((6 / 9 + 0) / 2)
-    low, high = bootstrap_global([[first] * 4, [second] * 4], resamples=20)["dice"]
+    low, high = Bootstrap(resamples=20).of_global([[first] * 4, [second] * 4])["dice"]
     assert low == high == pytest.approx(3 / 9)
 
 
 def test_bootstrap_over_groups() -> None:
     rng = np.random.default_rng(2)
     values = rng.normal(0.6, 0.1, 300)
-    alone = bootstrap_groups(values, [f"{n}" for n in range(300)])
-    assert alone == pytest.approx(bootstrap_mean(values), abs=0.002)  # a group of one is an image
-    one = bootstrap_groups(values, ["same"] * 300)
+    alone = Bootstrap().of_groups(values, [f"{n}" for n in range(300)])
+    assert alone == pytest.approx(Bootstrap().of_mean(values), abs=0.002)  # a group of one is an image
+    one = Bootstrap().of_groups(values, ["same"] * 300)
     assert one == pytest.approx((values.mean(), values.mean()))
     # Two groups of unequal size: one is drawn twice, the other twice, or each once.
-    low, high = bootstrap_groups(np.array([0.0, 1.0, 1.0, 1.0]), ["a", "b", "b", "b"])
+    low, high = Bootstrap().of_groups(np.array([0.0, 1.0, 1.0, 1.0]), ["a", "b", "b", "b"])
     assert (low, high) == (0.0, 1.0)
-    assert all(math.isnan(bound) for bound in bootstrap_groups(np.array([]), []))
+    assert all(math.isnan(bound) for bound in Bootstrap().of_groups(np.array([]), []))

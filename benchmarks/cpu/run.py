@@ -20,6 +20,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
+from benchmarks.common import Table
+from benchmarks.cpu import graphs, kernels, pipeline
 from vmkla.cpu_features import cpu_flags, cpu_name, kernel_instruction_set
 
 HERE = Path(__file__).resolve().parent

@@ -25,6 +25,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
+from benchmarks.common import SIZE, Table
 from vmkla.cpu_features import cpu_name
 
 HERE = Path(__file__).resolve().parent

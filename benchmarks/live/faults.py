@@ -25,6 +25,11 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
+from benchmarks.live.tables import BEGIN, END, section
+from tests.faults import around, record, source, worker
+from tests.faults.clips import write_clip
+from tests.faults.figures import Figures
+from tests.faults.harness import Setup
 from vmkla.cpu_features import cpu_name
 
 HERE = Path(__file__).resolve().parent

@@ -1,4 +1,4 @@
-"""Two artefacts on the same frames, judged by what a clinical user would lose."""
+"""Compare two artefacts on the same frames, and check what a clinical user would lose."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from vmkla.errors import BadInputError, ShapeError
 from vmkla.runner import Runner, RunnerSpec, describe_model, describe_runtime
 
 ReadableFrame = Any
-"""A ``VerifyFrame``, a ``vmkla.data.Sample`` or like it, or an (H, W, 3) uint8 image."""
+"""A ``VerifyFrame``, a ``vmkla.data.Sample`` or similar object, or an (H, W, 3) uint8 image."""
 
 
 class Reference(Protocol):
-    """What a candidate is held against: a runner that answers now, or answers that were saved."""
+    """The side that is right: a runner, or results that were saved."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What it is, for reports."""
+        """Model and runtime, for reports."""
 
     @property
     def spec(self) -> RunnerSpec:
-        """What it takes and gives."""
+        """Input, output and identity of the model."""
 
     def answers(self) -> Generator[tuple[VerifyFrame, Probability], None, None]:
-        """Frames and what it says to them, (classes, height, width)."""
+        """Yield frames and their probability, (classes, height, width)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +49,9 @@ class ShownFrame:
     """A frame for the page.
 
     Attributes:
-        result: what was measured.
-        frame: what it looks like.
-        masks: what the two mark.
+        result: the measured figures.
+        frame: the frame itself.
+        masks: the masks of reference and candidate.
     """
 
     result: FrameResult
@@ -61,17 +61,17 @@ class ShownFrame:
 
 @dataclass(frozen=True, eq=False)
 class VerifyReport:
-    """Outcome of a comparison.
+    """Result of a verification.
 
     Attributes:
-        reference, candidate: what was compared (``identify``).
-        gates: the limits that held for this pair.
-        figures: what was measured, see ``verify_figures.figures``.
-        checks: one for each gate.
-        each: one for each frame.
-        shown: the frames that differ most, worst first, as many as were asked for.
-        loudest_input: what the reference saw, (height, width, 3), of the frame with the largest probability
-            error.
+        reference, candidate: model and runtime of the two sides, see ``identify``.
+        gates: the limits for this pair.
+        figures: the measured figures, see ``figures.figures``.
+        checks: result of each gate.
+        each: result of each frame.
+        shown: the frames that differ most, worst first.
+        largest_error_input: the reference's input, (height, width, 3), of the frame with the largest
+            probability error.
     """
 
     reference: dict[str, Any]
@@ -81,20 +81,20 @@ class VerifyReport:
     checks: tuple[GateCheck, ...]
     each: tuple[FrameResult, ...]
     shown: tuple[ShownFrame, ...]
-    loudest_input: Rgb
+    largest_error_input: Rgb
 
     @property
     def passed(self) -> bool:
-        """Every gate held."""
+        """Whether every gate passed."""
         return all(check.passed for check in self.checks)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One line for each gate that did not."""
+        """One sentence for each gate that failed."""
         return tuple(check.text for check in self.checks if not check.passed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON and metadata; without the single frames."""
+        """Convert to plain values without the single frames, for JSON and metadata."""
         return {
             "passed": self.passed,
             "failures": list(self.failures),
@@ -107,10 +107,10 @@ class VerifyReport:
 
 
 class LiveReference:
-    """A runner that answers as the frames come.
+    """A reference that runs each frame.
 
     Args:
-        runner: loaded.
+        runner: the loaded reference.
         samples: the frames, see ``verify_runners``.
     """
 
@@ -121,7 +121,7 @@ class LiveReference:
         self.spec = runner.spec
 
     def answers(self) -> Generator[tuple[VerifyFrame, Probability], None, None]:
-        """Frames and what the runner says to them."""
+        """Yield frames and the runner's probability."""
         for frame in as_frames(self._samples):
             yield frame, answer(self._runner, frame)
 
@@ -138,18 +138,18 @@ def verify_runners(
     """Compare two runners on the same frames.
 
     Args:
-        reference: what is right.
-        candidate: what is to be checked.
+        reference: the runner that is right.
+        candidate: the runner to check.
         samples: labelled samples (``vmkla.data.Sample``), ``VerifyFrame``, or (H, W, 3) uint8 RGB images; all
             with truth or all without. An (n, H, W, 3) array is n images.
-        gates: None takes the defaults. ``ClinicalGates.for_pair`` says what holds for this pair.
-        show: how many of the frames that differ most to keep for a page.
-        progress: told the number of frames done.
+        gates: the limits; None takes the defaults. ``ClinicalGates.for_pair`` adapts them to the pair.
+        show: number of frames to keep for a page, those that differ most.
+        progress: called with the number of frames done.
     Returns:
-        The report; nothing is raised when a gate does not hold.
+        The report. A gate that fails raises nothing.
     Raises:
-        BadInputError: there is no frame, or some frames have a truth and some have none.
-        ShapeError: the two do not have the same number of classes.
+        BadInputError: there is no frame, or some frames have a truth and others none.
+        ShapeError: the two differ in the number of classes.
     """
     return verify_reference(LiveReference(reference, samples), candidate, gates, show=show, progress=progress)
 
@@ -162,7 +162,7 @@ def verify_reference(
     show: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> VerifyReport:
-    """As ``verify_runners``, with a reference that may have been saved."""
+    """Compare a runner with a reference that may have been saved, as ``verify_runners`` does."""
     a, b = reference.spec, candidate.spec
     if a.num_classes != b.num_classes:
         raise ShapeError(f"the reference has {a.num_classes} classes, the candidate has {b.num_classes}")
@@ -174,9 +174,9 @@ def verify_reference(
     )
     errors, results = ErrorHistogram(), list[FrameResult]()
     worst = _Worst(show)
-    loudest: tuple[float, Rgb] | None = None
+    largest: tuple[float, Rgb] | None = None
     labelled: bool | None = None
-    # Closed at once when something fails, so that a half-written file of answers does not stay.
+    # Closed at once on an error, so that no half-written file of results stays.
     with contextlib.closing(reference.answers()) as answers:
         for frame, expected in answers:
             if labelled is None:
@@ -192,11 +192,11 @@ def verify_reference(
             results.append(result)
             worst.add(ShownFrame(result, frame, masks))
             rank = result.max_error if result.finite_reference and result.finite_candidate else 2.0
-            if loudest is None or rank > loudest[0]:
-                loudest = rank, frame.view(a).pixels_rgb
+            if largest is None or rank > largest[0]:
+                largest = rank, frame.view(a).pixels_rgb
             if progress is not None:
                 progress(len(results))
-    if loudest is None:
+    if largest is None:
         raise BadInputError("there is no frame to compare on", hint="Give some with --data or --source.")
     seen = figures(results, errors, labelled=bool(labelled))
     return VerifyReport(
@@ -207,20 +207,20 @@ def verify_reference(
         checks=check_gates(seen, limits),
         each=tuple(results),
         shown=worst.frames(),
-        loudest_input=loudest[1],
+        largest_error_input=largest[1],
     )
 
 
 def identify(runner: Runner) -> dict[str, Any]:
-    """What a runner is: its model and what runs it."""
+    """Identify a runner's model and runtime: plain values for a report."""
     return {"model": describe_model(runner), "runtime": describe_runtime(runner)}
 
 
 def as_frames(samples: Iterable[ReadableFrame]) -> Iterator[VerifyFrame]:
-    """Whatever is compared on, in one form.
+    """Convert samples or images to ``VerifyFrame``.
 
     Raises:
-        ShapeError: an array is no image.
+        ShapeError: an array is not an image.
     """
     for index, sample in enumerate(samples):
         if isinstance(sample, VerifyFrame):
@@ -238,7 +238,7 @@ def _checked_image(image: npt.NDArray[Any]) -> Rgb:
 
 
 class _Worst:
-    """Keeps the frames that differ most: by what the masks share, then by probability."""
+    """Keep the frames that differ most: by the Dice of their masks, then by probability."""
 
     def __init__(self, count: int) -> None:
         self._count = count

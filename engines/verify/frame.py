@@ -44,11 +44,11 @@ class VerifyFrame:
 
 @dataclass(frozen=True)
 class Lesion:
-    """One connected region (8-neighbourhood) of the truth, or of the reference's mask where there is none.
+    """A connected region (8-neighbourhood) of the truth, or of the reference's mask where there is no truth.
 
     Attributes:
-        share: of the image, 0 to 1.
-        found_by_reference, found_by_candidate: the mask shares a pixel with it.
+        share: its share of the image, 0 to 1.
+        found_by_reference, found_by_candidate: whether the side's mask shares a pixel with it.
     """
 
     share: float
@@ -57,7 +57,7 @@ class Lesion:
 
     @property
     def lost(self) -> bool:
-        """The reference finds it, and the candidate does not."""
+        """Whether the reference finds it and the candidate does not."""
         return self.found_by_reference and not self.found_by_candidate
 
 

@@ -1,4 +1,4 @@
-"""The frames over which a new file or engine is held against what it was made of."""
+"""Load the frames on which a new file or engine is compared with its source."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from vmkla.errors import BadInputError
 from vmkla.limits import MAX_MEGAPIXELS
-from vmkla.segment.preprocess import PreprocessSpec, view
+from vmkla.segment.preprocess import PreprocessSpec
+from vmkla.segment.steps import view
 
 SOURCE_FRAMES = 16
-"""Frames of a source that are used to check with, spread over it."""
+"""Largest number of frames that are taken from a source, spread over it."""
 RENDERED_FRAMES = 7
-"""One of each of as many procedural clips: frames of one clip are alike, and ``nano`` marks nothing in the
-first. In the others it marks 37 to 1765 of 192x192 pixels."""
+"""Number of rendered frames, each from a clip of its own: frames of one clip are alike. ``nano`` marks
+nothing in the first and 37 to 1765 of 192x192 pixels in the others."""
 
 
 def load_gate_frames(
@@ -25,13 +26,15 @@ def load_gate_frames(
     max_megapixels: float = MAX_MEGAPIXELS,
     say: Callable[[str], None] = lambda _: None,
 ) -> npt.NDArray[np.uint8]:
-    """(n, height, width, 3) uint8 RGB, preprocessed.
+    """Load frames for a check from a source, or render them.
 
     Args:
-        source: a video, image, folder or pattern; None renders some.
+        source: a video, image, folder or pattern; None renders frames.
         spec: preprocessing of the model.
         max_megapixels: larger images and frames are not decoded.
-        say: called with what the user should know of what was read.
+        say: called with notes on the source.
+    Returns:
+        (n, height, width, 3) uint8 RGB, preprocessed.
     Raises:
         BadInputError: the source cannot be read, or has no frame.
     """
@@ -41,7 +44,7 @@ def load_gate_frames(
 
 
 def rendered_frames(spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
-    """The first frame of each of the procedural clips with the seeds 0, 1, 2 ..."""
+    """Render the first frame of each of the procedural clips with the seeds 0, 1, 2 ..."""
     from vmkla.video.media.clip import render_clip
 
     frames = []
@@ -54,7 +57,7 @@ def rendered_frames(spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
 def _source_frames(
     source: str, spec: PreprocessSpec, max_megapixels: float, say: Callable[[str], None]
 ) -> npt.NDArray[np.uint8]:
-    """Frames of a source, spread over it."""
+    """Load frames that are spread over a source."""
     from vmkla.video.media.options import ReadOptions
     from vmkla.video.media.sources import open_source
 

@@ -1,4 +1,4 @@
-"""What is compared on: labelled images, or pictures without truth; what becomes of unreadable ones."""
+"""Read the frames of a verification: labelled images, or images and videos without truth."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from vmkla.video.media.sources import ImageItem, ImageSource, open_source
 if TYPE_CHECKING:
     from vmkla.data.sources import Pair
 
-MEND = "Mend or remove them. For labelled images: vmkla data check --data DIR"
+FIX = "Repair or remove them. For labelled images: vmkla data check --data DIR"
 
 Item = TypeVar("Item")
 
 
 class VerifyInputs:
-    """Frames of one set, read once.
-
-    Attributes:
-        problems: what could not be read so far.
-        notes: what else the user should know of what was read.
+    """The frames of one set, read once.
 
     Args:
-        frames: given itself for problems and notes, reads the frames.
-        total: how many there are; None when only reading tells.
-        names: for messages and the report.
+        frames: function that reads the frames, and adds to the object's problems and notes.
+        total: number of frames; None where it is known only after reading.
+        names: names for messages and the report.
+    Attributes:
+        problems: images that could not be read so far, one sentence each.
+        notes: further notes on the source.
     """
 
     def __init__(
@@ -57,12 +56,12 @@ class VerifyInputs:
 
 
 def labelled_inputs(pairs: Sequence[Pair], *, names: Names | None = None, stride: int = 1) -> VerifyInputs:
-    """Images with masks.
+    """Read images with masks.
 
     Args:
-        pairs: what ``vmkla.data.list_pairs`` found.
-        names: of the pairs, see ``vmkla.data.naming``.
-        stride: every how many-th is taken.
+        pairs: result of ``vmkla.data.list_pairs``.
+        names: names of the pairs, see ``vmkla.data.naming``.
+        stride: take every stride-th pair.
     """
     chosen, shown = pairs[::stride], names or Names({})
 
@@ -80,22 +79,22 @@ def unlabelled_inputs(
     anonymous: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> VerifyInputs:
-    """Pictures without truth.
+    """Read images or a video without truth.
 
     Args:
         what: a video, an image, a folder, or a glob of images.
-        stride: every how many-th is taken.
+        stride: take every stride-th frame.
         anonymous: see ``name_source``.
         max_megapixels: larger images and frames are not decoded.
     Raises:
-        BadInputError: there is nothing of the kind.
+        BadInputError: there is no such source.
     """
     named = name_source(open_source(what, ReadOptions(max_megapixels=max_megapixels)), anonymous=anonymous)
     source = named.source
     if isinstance(source, ImageSource):
         items = source.items[::stride]
         left_out = [named.names.hide(f"{problem.where}: {problem.what}") for problem in source.left_out]
-        check_unreadable(left_out, source.named, "images", hint=MEND)
+        check_unreadable(left_out, source.named, "images", hint=FIX)
 
         def read(item: ImageItem) -> VerifyFrame:
             return VerifyFrame(item.name, read_image(item.path, max_megapixels=max_megapixels))
@@ -120,10 +119,10 @@ def unlabelled_inputs(
 def _readable(
     items: Sequence[Item], read: Callable[[Item], VerifyFrame], inputs: VerifyInputs
 ) -> Iterator[VerifyFrame]:
-    """What can be read of some images.
+    """Yield the images that can be read.
 
     Raises:
-        BadInputError: more cannot be read than ``MAX_UNREADABLE`` allows.
+        BadInputError: more images are unreadable than ``MAX_UNREADABLE`` allows.
     """
     unreadable: list[str] = []
     for item in items:
@@ -132,6 +131,6 @@ def _readable(
         except BadInputError as error:
             unreadable.append(inputs.names.hide(error.message))
             inputs.problems.append(unreadable[-1])
-            check_unreadable(unreadable, len(items), "images", hint=MEND)
+            check_unreadable(unreadable, len(items), "images", hint=FIX)
             continue
         yield frame

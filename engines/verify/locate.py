@@ -1,4 +1,4 @@
-"""The first node at which two ONNX graphs part: values of the same name, compared layer by layer."""
+"""Find the first node at which two ONNX graphs diverge, by comparing values of the same name."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.imports import require
 
 PROBES = 32
-"""Values looked at in one run; a thousand values take two runs of each graph, and the last step a few."""
+"""Number of values compared in one run; of a thousand values the search takes two runs, the last step a
+few."""
 
 # Largest difference of a value over its largest magnitude, by the coarser precision of the two. Measured: the
-# same file by kernels and by bodies parts by 2.5e-5 at most (nano on real frames; 1.3e-5 a small network with
-# every weight random). A route that is not reversed moves the output of its scan by 4e-1 in the one and 6e-3
-# in the other, which residuals then thin out to 1e-3. Half and 8 bits round on and on: in nano's half file,
-# with nothing wrong, the first value beyond 5e-2 is a spline basis of the deepest decoder block.
+# same file by kernels and by bodies differs by at most 2.5e-5 (nano on real frames; 1.3e-5 a small network
+# with every weight random). A route that is not reversed changes the output of its scan by 4e-1 in the one
+# and 6e-3 in the other, which residuals then reduce to 1e-3. The rounding of half and 8 bits adds up: in
+# nano's correct half file the first value beyond 5e-2 is a spline basis of the deepest decoder block.
 LIMITS = {"fp32": 1e-4, "fp16": 5e-2, "int8": 2.5e-1}
 
 
 @dataclass(frozen=True)
-class Parting:
-    """Where two graphs part.
+class Divergence:
+    """The first node at which two graphs diverge.
 
     Attributes:
-        node, op: the node of the reference whose inputs agree and whose output does not.
+        node, op: name and operator of the reference's node whose inputs agree and whose output does not.
         value: name of that output.
         error: largest difference of the value over its largest magnitude.
-        limit: beyond which they have parted.
-        inputs: error of each value that it is computed from, as far as both graphs have it.
-        compared: values that were looked at, of all that both graphs have.
-        common: values that both graphs have.
+        limit: largest error of values that agree.
+        inputs: error of each of the node's inputs that both graphs have.
+        compared: number of values that were compared.
+        common: number of values that both graphs have.
     """
 
     node: str
@@ -54,30 +55,30 @@ class Parting:
     common: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; the error is null where one graph alone gives NaN or infinity."""
+        """Convert to plain values, for JSON; the error is null where only one graph gives NaN or infinity."""
         return {**asdict(self), "error": self.error if math.isfinite(self.error) else None}
 
 
 class OnnxSide:
-    """One of the two graphs, any of whose values can be asked for.
+    """One of the two graphs, which can compute any of its values.
 
     Args:
-        path: the file.
-        kernels: what runs its custom nodes.
+        path: path of the file.
+        kernels: kernels that run its custom nodes.
     Raises:
-        MissingDependencyError: the package onnx is absent.
-        BadInputError, ArtefactMismatchError: the file is not one of vmkla's, or damaged, see ``open_model``.
+        MissingDependencyError: the package onnx is missing.
+        BadInputError, ArtefactMismatchError: the file is not vmkla's or is damaged, see ``open_model``.
     """
 
     def __init__(self, path: Path, kernels: Kernels) -> None:
-        onnx = require("onnx", extra="export", purpose="finding the node where two graphs part")
+        onnx = require("onnx", extra="export", purpose="finding the node where two graphs diverge")
         self._onnx = onnx
         self.path = path
         self._kernels = kernels
         model = open_model(path)
         try:
             self._model = onnx.load_model_from_string(model.data)
-        except Exception as error:  # protobuf's DecodeError, whose home has moved between versions
+        except Exception as error:  # protobuf's DecodeError, whose module differs between versions
             raise BadInputError(f"{path} is not a whole ONNX file: {error}") from error
         self.metadata = model.metadata
         graph = self._model.graph
@@ -85,7 +86,7 @@ class OnnxSide:
         self._outputs = [value.name for value in graph.output]
 
     def values(self) -> list[str]:
-        """Names of what the nodes compute, in the order in which they do."""
+        """Return the names of the nodes' outputs, in the order of computation."""
         return list(self.producers)
 
     def run(self, frames_rgb: npt.NDArray[np.uint8], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
@@ -93,9 +94,9 @@ class OnnxSide:
 
         Args:
             frames_rgb: (n, height, width, 3) uint8.
-            names: of the values.
+            names: names of the values.
         """
-        ort = require("onnxruntime", extra=None, purpose="finding the node where two graphs part")
+        ort = require("onnxruntime", extra=None, purpose="finding the node where two graphs diverge")
         graph = self._model.graph
         kept = len(graph.output)
         graph.output.extend(
@@ -112,9 +113,9 @@ class OnnxSide:
             session = ort.InferenceSession(data, options, providers=[PROVIDER])
             feed = network_input(frames_rgb, self.metadata.input_type)
             found = session.run(list(names), {INPUT: feed})
-        except Exception as error:  # onnxruntime's exceptions have no base of their own
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             raise ArtefactMismatchError(
-                f"onnxruntime {ort.__version__} cannot show values of {self.path}: "
+                f"onnxruntime {ort.__version__} cannot compute values of {self.path}: "
                 f"{str(error).strip().splitlines()[0]}"
             ) from error
         return dict(zip(names, found, strict=True))
@@ -126,26 +127,26 @@ def locate(
     frame_rgb: npt.NDArray[np.uint8],
     *,
     limit: float | None = None,
-) -> Parting | None:
-    """Find the first node at which two ONNX files part.
+) -> Divergence | None:
+    """Find the first node at which two ONNX files diverge.
 
-    A search over the values that both have narrows the place down; then the way is followed up as long as a
-    value that the node is computed from has parted as well, so that branches cannot hide the origin.
+    A search over the values that both have finds one that differs. From there the search follows the node's
+    inputs as long as one of them differs too, so that branches cannot hide the origin.
 
     Args:
-        reference, candidate: file, and what runs its custom nodes.
-        frame_rgb: (height, width, 3) uint8: what both see, preprocessed.
-        limit: of the relative error; None goes by the coarser precision.
+        reference, candidate: path of the file, and the kernels that run its custom nodes.
+        frame_rgb: (height, width, 3) uint8, preprocessed: the input of both.
+        limit: largest relative error of values that agree; None chooses by the coarser precision.
     Returns:
-        The place; None when no value that was looked at parts.
+        The first node that differs; None where no compared value differs.
     Raises:
-        ArtefactMismatchError: the two have no value in common, or see frames of another size.
+        ArtefactMismatchError: the two have no value in common, or take frames of different sizes.
     """
     a, b = OnnxSide(*reference), OnnxSide(*candidate)
     sizes = [(side.metadata.preprocess.height, side.metadata.preprocess.width) for side in (a, b)]
     if sizes[0] != sizes[1]:
         raise ArtefactMismatchError(
-            f"{a.path} sees frames of {sizes[0]}, {b.path} of {sizes[1]} (height, width)"
+            f"{a.path} takes frames of {sizes[0]}, {b.path} of {sizes[1]} (height, width)"
         )
     order = [name for name in a.values() if name in b.producers]
     if not order:
@@ -162,12 +163,12 @@ def locate(
     place = {name: index for index, name in enumerate(order)}
     while True:
         inputs = errors.of(_sources(a.producers, value, place))
-        parted = [name for name, error in inputs.items() if error > limit]
-        if not parted:
+        different = [name for name, error in inputs.items() if error > limit]
+        if not different:
             break
-        value = min(parted, key=place.__getitem__)
+        value = min(different, key=place.__getitem__)
     node = a.producers[value]
-    return Parting(
+    return Divergence(
         node=node.name,
         op=f"{node.domain}.{node.op_type}" if node.domain else node.op_type,
         value=value,
@@ -180,27 +181,27 @@ def locate(
 
 
 def _search(order: Sequence[str], errors: _Errors, limit: float) -> str | None:
-    """A value that parts, whose predecessor in the order does not; None when no probe parts."""
-    agreed, parted = -1, len(order)
-    while parted - agreed > 1:
-        last = min(parted, len(order) - 1)
+    """Return a value that differs, whose predecessor in the order agrees; None where no probe differs."""
+    agreed, different = -1, len(order)
+    while different - agreed > 1:
+        last = min(different, len(order) - 1)
         probes = sorted({int(index) for index in np.linspace(agreed + 1, last, PROBES)})
         found = errors.of([order[index] for index in probes])
         first = next((index for index in probes if found[order[index]] > limit), None)
         if first is None:
             return None
         agreed = max((index for index in probes if index < first), default=agreed)
-        parted = first
-    return order[parted]
+        different = first
+    return order[different]
 
 
 def _sources(producers: Mapping[str, Any], value: str, common: Iterable[str]) -> list[str]:
-    """The nearest values of both graphs that a value is computed from."""
+    """Return the nearest values of both graphs that a value is computed from."""
     known, found, seen = set(common), list[str](), set[str]()
     stack = list(producers[value].input)
     while stack:
         name = stack.pop()
-        if name in seen or name not in producers:  # a weight, or the frames themselves
+        if name in seen or name not in producers:  # a weight, or the frames
             continue
         seen.add(name)
         if name in known:
@@ -231,9 +232,10 @@ class _Errors:
 
 
 def _relative_error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Largest difference over the largest magnitude of ``a``; infinite where one alone is not finite.
+    """Return the largest difference over the largest magnitude of ``a``.
 
-    NaN, which parts nowhere, where the shapes differ: of one name, and not the same value.
+    It is infinite where only one of the two is finite, and NaN, which counts as agreement, where the shapes
+    differ: then the two values only share a name.
     """
     if a.shape != b.shape:
         return float("nan")

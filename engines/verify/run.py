@@ -1,4 +1,4 @@
-"""A whole verification with its files: what ``vmkla verify`` calls."""
+"""Run a verification and write its files, for ``vmkla verify``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vmkla.engines.runners.onnxruntime_runner import Kernels
 from vmkla.engines.verify.clinical import Reference, VerifyReport, verify_reference
 from vmkla.engines.verify.gates import ClinicalGates
 from vmkla.engines.verify.inputs import VerifyInputs
-from vmkla.engines.verify.locate import Parting, locate
+from vmkla.engines.verify.locate import Divergence, locate
 from vmkla.engines.verify.page import verify_page
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError
 from vmkla.files import output_errors, write_atomically
@@ -26,13 +26,13 @@ SHOWN_FRAMES = 12
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """How to compare, and where to write.
+    """Options of a verification.
 
     Attributes:
         out_dir: folder of the outputs.
-        gates: the limits, before the pair is looked at.
-        locate: find the node where two ONNX graphs part; None does so where a gate fails and both are ONNX
-            files that lie here.
+        gates: the limits, before they are adapted to the pair.
+        locate: find the node where two ONNX graphs diverge; None does so where a gate fails and both are ONNX
+            files on this machine.
         html: write ``verify.html``.
         exist_ok: replace the outputs of an earlier verification.
     """
@@ -52,21 +52,21 @@ def run_verify(
     inputs: VerifyInputs | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Compare, and write ``report.json`` and ``verify.html``.
+    """Compare two sides, and write ``report.json`` and ``verify.html``.
 
     Args:
-        reference: what is right, live or saved.
-        candidate: what is to be checked.
-        options: how, and where to.
-        inputs: where the reference's frames come from, for what could not be read; None for saved ones.
-        progress: told the number of frames done.
+        reference: the side that is right, live or saved.
+        candidate: the runner to check.
+        options: limits and outputs.
+        inputs: the reference's frames, for unreadable ones; None for a saved reference.
+        progress: called with the number of frames done.
     Returns:
-        What ``report.json`` holds: the keys of ``VerifyReport.to_dict``, and ``each``, ``parting`` (None when
-        it was not looked for or is nowhere), ``unreadable``, ``warnings``, ``outputs``, ``vmkla_version``.
-        Nothing is raised when a gate does not hold.
+        The document of ``report.json``: the keys of ``VerifyReport.to_dict``, and ``each``, ``parting``
+        (where the graphs diverge; None where that was not searched or not found), ``unreadable``,
+        ``warnings``, ``outputs``, ``vmkla_version``. A gate that fails raises nothing.
     Raises:
-        UsageError: the folder is taken, or another run is active there, or there are no two ONNX files to
-            locate in.
+        UsageError: the folder is taken, another run is active there, or ``locate`` is set and the two are not
+            ONNX files.
         BadInputError: the frames are wrong, or the outputs cannot be written.
     """
     with locked_folder(options.out_dir, (REPORT, PAGE)):
@@ -86,12 +86,12 @@ def _compare(
         _onnx_side(candidate.spec)
     show = SHOWN_FRAMES if options.html else 0
     report = verify_reference(reference, candidate, options.gates, show=show, progress=progress)
-    parting, notes = _parting(reference.spec, candidate.spec, report, options)
+    divergence, notes = _divergence(reference.spec, candidate.spec, report, options)
     document = {
         "vmkla_version": __version__,
         **report.to_dict(),
         "each": [result.to_dict() for result in report.each],
-        "parting": None if parting is None else parting.to_dict(),
+        "parting": None if divergence is None else divergence.to_dict(),
         "unreadable": [] if inputs is None else list(inputs.problems),
         "warnings": [*_warnings(report), *notes, *([] if inputs is None else inputs.warnings)],
         "outputs": {"report": REPORT, **({"page": PAGE} if options.html else {})},
@@ -100,28 +100,28 @@ def _compare(
     return document
 
 
-def _parting(
+def _divergence(
     a: RunnerSpec, b: RunnerSpec, report: VerifyReport, options: VerifyOptions
-) -> tuple[Parting | None, list[str]]:
-    """Where the graphs part, if it is wanted; and what a person is to know about the search."""
+) -> tuple[Divergence | None, list[str]]:
+    """Search for the node where the graphs diverge, if requested; return it and notes on the search."""
     if options.locate is False or (options.locate is None and report.passed):
         return None, []
     try:
-        found = locate(_onnx_side(a), _onnx_side(b), report.loudest_input)
+        found = locate(_onnx_side(a), _onnx_side(b), report.largest_error_input)
     except (ArtefactMismatchError, MissingDependencyError, UsageError) as error:
         if options.locate:
             raise
-        return None, [f"the node where the two part was not looked for: {error.message}"]
+        return None, [f"the node where the two graphs diverge was not searched: {error.message}"]
     if found is None:
         return None, ["no value that both graphs have differs by more than their precision explains"]
     return found, []
 
 
 def _onnx_side(spec: RunnerSpec) -> tuple[Path, Kernels]:
-    """File and kernels of a runner of ONNX Runtime on the CPU.
+    """Return file and kernels of an ONNX Runtime runner on the CPU.
 
     Raises:
-        UsageError: it is none, or its file is not here.
+        UsageError: it is another runner, or its file is not on this machine.
     """
     kernels: dict[str, Kernels] = {"native": "native", "bodies": "bodies"}
     path = Path(spec.path)
@@ -136,14 +136,14 @@ def _onnx_side(spec: RunnerSpec) -> tuple[Path, Kernels]:
 
 
 def _warnings(report: VerifyReport) -> list[str]:
-    """What a person must know beside the verdict."""
+    """List what a user must know beside the verdict."""
     warnings = []
     if not report.figures["labelled"]:
-        warnings.append("no masks were given: agreement with the reference says nothing about the truth")
+        warnings.append("no masks were given: agreement with the reference does not show that both are right")
     if report.reference["model"]["random_weights"] or report.candidate["model"]["random_weights"]:
-        warnings.append("weights are random: probabilities alone are judged")
+        warnings.append("weights are random: only probabilities are checked")
     elif report.reference["model"]["weights_sha256"] != report.candidate["model"]["weights_sha256"]:
-        warnings.append("the two were not made of the same weights")
+        warnings.append("the two were not made from the same weights")
     return warnings
 
 

@@ -1,4 +1,4 @@
-"""A reference's frames and answers in one file, so that a machine without its runtime can be verified."""
+"""Save a reference's frames and results in one file, to verify a machine that lacks its runtime."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vmkla.runner import RunnerSpec
 from vmkla.segment.preprocess import PreprocessSpec
 
 FORMAT = 1
-"""Version of this layout, raised when a reader of the old one would go wrong."""
+"""Version of this layout, raised when older readers would misread it."""
 _INDEX = "reference.json"
 _PNG_COMPRESSION = 1
 _INDEX_MAX_BYTES, _MEMBER_MAX_BYTES = 64 << 20, 1 << 30
@@ -38,7 +38,7 @@ _PNG_SIZE = struct.Struct(">12x4sII")  # behind the signature: length, type, wid
 
 @dataclass(frozen=True)
 class _Spec:
-    """What a file keeps of a ``RunnerSpec``."""
+    """The part of a ``RunnerSpec`` that a file keeps."""
 
     height: int
     width: int
@@ -54,7 +54,7 @@ class _Spec:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a file keeps of a frame beside its pixels."""
+    """The part of a frame that a file keeps beside its pixels."""
 
     name: str
     mask: bool
@@ -63,20 +63,20 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Answered:
-    """Stands for the runner that answered."""
+    """Name and spec of the runner whose results were saved."""
 
     name: str
     spec: RunnerSpec
 
 
 class SavingReference:
-    """A reference whose frames and answers are written to a file as they go by.
+    """A reference that writes its frames and results to a file as they are used.
 
-    The file has its name only when the last frame has gone by.
+    The file gets its name after the last frame.
 
     Args:
-        reference: what answers.
-        path: the file.
+        reference: the reference whose results are saved.
+        path: path of the file.
     """
 
     def __init__(self, reference: Reference, path: Path) -> None:
@@ -86,7 +86,7 @@ class SavingReference:
         self.spec = reference.spec
 
     def answers(self) -> Generator[tuple[VerifyFrame, Probability], None, None]:
-        """Those of the reference.
+        """Yield the reference's frames and results, and write each.
 
         Raises:
             BadInputError: the file cannot be written, or there is no frame.
@@ -115,15 +115,15 @@ class SavingReference:
 
 
 class SavedReference:
-    """What ``SavingReference`` wrote; it gives the same frames and answers, without the runtime.
+    """A reference that was saved by ``SavingReference``, with the same frames and results.
 
     Args:
-        path: the file.
+        path: path of the file.
         max_megapixels: larger images are not decoded.
     Raises:
-        BadInputError: it is missing, cut off, or not such a file.
-        ArtefactMismatchError: what it states about its model is damaged.
-        UsageError: the limit makes no sense.
+        BadInputError: the file is missing, cut off, or of another kind.
+        ArtefactMismatchError: its model's metadata are damaged.
+        UsageError: the limit is out of range.
     """
 
     def __init__(self, path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> None:
@@ -146,7 +146,7 @@ class SavedReference:
             size = (self.spec.height, self.spec.width, self.spec.num_classes)
             described = (metadata.preprocess.height, metadata.preprocess.width, len(metadata.class_names))
             if size != described:
-                raise MalformedError(f"it holds answers of {size}, its metadata describe {described}")
+                raise MalformedError(f"it holds results of {size}, its metadata describe {described}")
             name = from_plain(str, index["identity"]["runtime"]["runner"], "runner")
             answered: Any = _Answered(name, self.spec)
             self.identity: dict[str, Any] = identify(answered)
@@ -154,16 +154,16 @@ class SavedReference:
 
     @property
     def total(self) -> int:
-        """How many frames there are."""
+        """Number of frames."""
         return len(self._entries)
 
     @property
     def labelled(self) -> bool:
-        """The frames have truths."""
+        """Whether the frames have truths."""
         return bool(self._entries and self._entries[0].mask)
 
     def answers(self) -> Generator[tuple[VerifyFrame, Probability], None, None]:
-        """The frames and answers that were saved.
+        """Yield the saved frames and results.
 
         Raises:
             BadInputError: the file is damaged, or an image is larger than the limit.
@@ -176,7 +176,7 @@ class SavedReference:
 
 
 def save_answers(reference: Reference, path: Path) -> int:
-    """Write a reference's file and compare nothing.
+    """Save a reference's frames and results without a comparison.
 
     Returns:
         Number of frames.
@@ -187,7 +187,7 @@ def save_answers(reference: Reference, path: Path) -> int:
 
 
 def _write(archive: zipfile.ZipFile, number: int, frame: VerifyFrame, probability: Probability) -> _Entry:
-    """One frame; returns its line of the index."""
+    """Write one frame and return its entry of the index."""
     stored = f"{number:06d}"
     archive.writestr(f"image/{stored}.png", _png(frame.image_rgb[..., ::-1]), zipfile.ZIP_STORED)
     if frame.mask is not None:
@@ -219,22 +219,22 @@ def _read(
 def _prepared(values: dict[str, Any]) -> PreprocessSpec:
     try:
         return PreprocessSpec.from_dict(values)
-    except VmklaError as error:  # it is meant for what a user gives
+    except VmklaError as error:  # raised for a user's options, but here the file is wrong
         raise MalformedError(error.message) from error
 
 
 def _array(data: bytes, shape: tuple[int, ...]) -> Probability:
-    """What ``numpy.save`` wrote, if it is of this shape: memory is taken for no other."""
+    """Read what ``numpy.save`` wrote; check the shape before memory is allocated."""
     buffer = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(buffer)
         seen = np.lib.format.read_array_header_1_0(buffer)
-    except Exception as error:  # it reads Python's syntax, and fails in as many ways
-        raise MalformedError(f"an answer is not an array of NumPy's: {error}") from error
+    except Exception as error:  # the header is Python syntax, so any error is possible
+        raise MalformedError(f"a result is not a NumPy array: {error}") from error
     if version != (1, 0):
         raise MalformedError(f"an array has NumPy's layout {version}, expected (1, 0)")
     if seen != (shape, False, np.dtype(np.float32)):
-        raise MalformedError(f"an answer is {seen[2]} {seen[0]}, expected float32 {shape}")
+        raise MalformedError(f"a result is {seen[2]} {seen[0]}, expected float32 {shape}")
     values: Probability = np.frombuffer(data, np.float32, offset=buffer.tell()).reshape(shape).copy()
     return values
 
@@ -244,7 +244,7 @@ def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
         ".png", np.ascontiguousarray(pixels), [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION]
     )
     if not done:
-        raise VmklaError(f"OpenCV cannot write a picture of {pixels.shape} as PNG")
+        raise VmklaError(f"OpenCV cannot write an image of {pixels.shape} as PNG")
     return data.tobytes()
 
 
@@ -255,7 +255,7 @@ def _pixels(archive: Archive, name: str, mode: int, max_megapixels: float) -> np
         raise MalformedError(f"{name} is not a PNG")
     if width * height > max_megapixels * 1e6:
         raise BadInputError(
-            f"{name} in the saved answers is {width}x{height} (width x height), expected at most "
+            f"{name} in the saved results is {width}x{height} (width x height), expected at most "
             f"{max_megapixels:g} megapixels",
             hint="Allow it: --max-megapixels N",
         )
@@ -267,7 +267,7 @@ def _pixels(archive: Archive, name: str, mode: int, max_megapixels: float) -> np
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Archive]:
-    """The archive; whatever is wrong with it becomes a ``BadInputError``."""
+    """Open the archive for a block, in which every error of the file becomes a ``BadInputError``."""
     try:
         with Archive(path) as archive:
             yield archive
@@ -277,6 +277,6 @@ def _opened(path: Path) -> Iterator[Archive]:
         raise
     except (OSError, KeyError, TypeError, ValueError, cv2.error) as error:
         raise BadInputError(
-            f"{path} is not a whole file of saved answers: {error}",
+            f"{path} is not a whole file of saved results: {error}",
             hint="Save it again: vmkla verify A --data DIR --save FILE",
         ) from error

@@ -16,7 +16,7 @@ from tests.export.exported_models import HEIGHT, WIDTH
 from vmkla.calibration.reader import read_frames
 from vmkla.engines.runners.torch_runner import TorchRunner
 from vmkla.engines.verify.frame import VerifyFrame, answer, judge_frame
-from vmkla.engines.verify.gate_frames import check_frames_of
+from vmkla.engines.verify.gate_frames import load_gate_frames
 from vmkla.errors import BadInputError
 from vmkla.evaluation.judge import judge
 from vmkla.explain import BlockName, Panel
@@ -115,7 +115,7 @@ def by_calibration(runner: Recorder, image: Path, _: Path) -> Image | None:
 
 
 def by_export_check(runner: Recorder, image: Path, _: Path) -> Image | None:
-    runner.infer(check_frames_of(str(image), runner.spec.metadata.preprocess))
+    runner.infer(load_gate_frames(str(image), runner.spec.metadata.preprocess))
     return None
 
 

@@ -15,6 +15,7 @@ from vmkla.data.sources import DataSource
 from vmkla.engines import load_runner
 from vmkla.engines.runners.model_file import open_model
 from vmkla.evaluation import evaluate
+from vmkla.metrics import Bootstrap
 from vmkla.models.checkpoints import load_weights
 from vmkla.models.serving import weights_sha256
 from vmkla.models.weights_file import read_weights
@@ -97,5 +98,7 @@ def test_every_frame_of_a_real_withdrawal_is_written(nano: Runner, shared_data: 
 @pytest.mark.parametrize(("name", "floor"), [("kvasir-seg", 0.60), ("cvc-clinicdb", 0.45)])
 def test_unseen_sets_reach_their_floor(nano: Runner, shared_data: Path, name: str, floor: float) -> None:
     """Mean Dice over every image at native resolution: the least that a shipped model must do."""
-    found = evaluate(nano, iter_samples([DataSource(shared_data / "data" / name)]), resamples=100)
+    found = evaluate(
+        nano, iter_samples([DataSource(shared_data / "data" / name)]), bootstrap=Bootstrap(resamples=100)
+    )
     assert found["per_image"]["dice"] >= floor

@@ -1,4 +1,4 @@
-"""Pictures of single images for the report: truth and prediction drawn, kept small until some are chosen."""
+"""Draw truth and prediction of single images for the report, and choose the images to show."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vmkla.evaluation.judge import ImageResult, LabelledImage, Mask
 from vmkla.segment.overlay import PALETTE_RGB
 
 TRUTH_RGB, PREDICTION_RGB = (255, 230, 0), (0, 230, 255)
-"""Yellow and cyan: tissue has neither, and both differ for the colour-blind."""
+"""Yellow and cyan: tissue has neither colour, and colour-blind people can tell them apart."""
 CLASS_RGB = (*PALETTE_RGB, (255, 72, 72), (255, 255, 255))
-"""Of the classes that are not background, from the first on; Synapse has eight."""
+"""Colours of the classes that are not background, in order; Synapse has eight."""
 LONGER_SIDE_PX = 400
 SHOWN_BEST, SHOWN_MEDIAN, SHOWN_WORST, SHOWN_ALARMS = 4, 4, 8, 4
 _JPEG_QUALITY = 88
@@ -31,8 +31,8 @@ class Case:
     """One image of the report.
 
     Attributes:
-        result: what was measured.
-        jpeg: the picture.
+        result: the image's figures.
+        jpeg: the drawn image, as a JPEG file.
     """
 
     result: ImageResult
@@ -40,7 +40,7 @@ class Case:
 
 
 class CaseBook:
-    """Keeps a small picture of every image in a temporary file, so that the choice can come last."""
+    """Keep a small drawing of every image in a temporary file until the images to show are known."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()
@@ -53,7 +53,7 @@ class CaseBook:
         self._file.close()
 
     def add(self, result: ImageResult, sample: LabelledImage, prediction: Mask) -> None:
-        """Draw an image and keep the picture."""
+        """Draw an image and keep the drawing."""
         several = len(result.native.confusions) > 1
         picture = (draw_classes if several else draw_contours)(sample.image_rgb, sample.mask, prediction)
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
@@ -62,12 +62,13 @@ class CaseBook:
         self._file.write(data)
 
     def choose(self, results: Sequence[ImageResult]) -> dict[str, list[Case]]:
-        """Best, median and worst images with a lesion by native Dice, and the largest false alarms.
+        """Choose the best, median and worst images with a lesion by native Dice, and the largest false
+        alarms.
 
         Args:
-            results: of the images that were added, in that order.
+            results: results of the images that were added, in order.
         Returns:
-            Heading -> cases; a heading without a case is left out.
+            Heading -> cases; without the headings that have no case.
         """
         lesions = [index for index, result in enumerate(results) if result.native.has_polyp]
         lesions.sort(key=lambda index: (-results[index].native.measures()["dice"], results[index].name))
@@ -97,7 +98,7 @@ class CaseBook:
 
 
 def draw_contours(image_rgb: Rgb, truth: Mask, prediction: Mask) -> Rgb:
-    """One picture with the outlines of truth (yellow) and prediction (cyan).
+    """Draw the outlines of truth (yellow) and prediction (cyan) into one image.
 
     Args:
         image_rgb: (H, W, 3) uint8.
@@ -110,7 +111,7 @@ def draw_contours(image_rgb: Rgb, truth: Mask, prediction: Mask) -> Rgb:
 
 
 def draw_classes(image_rgb: Rgb, truth: Mask, prediction: Mask) -> Rgb:
-    """Two pictures side by side, truth left and prediction right, each class in a colour of its own."""
+    """Draw truth (left) and prediction (right) side by side, each class in its own colour."""
     sides = []
     for mask in (truth, prediction):
         side, small = _shrunk(image_rgb, cv2.INTER_AREA), _shrunk(mask, cv2.INTER_NEAREST)
@@ -121,7 +122,7 @@ def draw_classes(image_rgb: Rgb, truth: Mask, prediction: Mask) -> Rgb:
 
 
 def _shrunk(image: npt.NDArray[np.uint8], interpolation: int) -> npt.NDArray[np.uint8]:
-    """A copy whose longer side is at most that of the report's pictures."""
+    """Copy an image, shrunk so that its longer side is at most ``LONGER_SIDE_PX``."""
     height_px, width_px = image.shape[:2]
     scale = LONGER_SIDE_PX / max(height_px, width_px)
     if scale >= 1:

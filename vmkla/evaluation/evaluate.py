@@ -1,4 +1,4 @@
-"""Judge a runner on labelled images: one call for tests, benchmarks and ``vmkla eval``."""
+"""Evaluate a runner on labelled images: one call for tests, benchmarks and ``vmkla eval``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from vmkla.errors import BadInputError, UsageError
 from vmkla.evaluation.judge import ImageResult, LabelledImage, Mask, judge
 from vmkla.evaluation.summary import summarise
 from vmkla.evaluation.volumes import VolumeScores
+from vmkla.metrics import Bootstrap
 from vmkla.runner import Runner, RunnerSpec
 from vmkla.segment.operating_point import CLINICAL_MIN_FRACTION, OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec, Rect
@@ -25,24 +26,22 @@ def evaluate(
     at_native: bool = True,
     volumes: bool = False,
     roi: str | Rect | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
+    bootstrap: Bootstrap | None = None,
     on_image: OnImage | None = None,
 ) -> dict[str, Any]:
-    """Segment labelled images exactly as ``infer`` does, and compare.
+    """Segment labelled images exactly as ``infer`` does, and compare the results with the truths.
 
     Args:
         runner: a model of one class (polyp), or of several with the background as class 0.
-        samples: images and truths; or several sets by name.
-        threshold: probability at and above which a pixel is polyp; None takes the model's own. A model
-            of several classes has none: the most probable class wins.
-        at_native: what the top level and the strata speak of: the images' own resolution (PraNet's
-            protocol), or the network's, where the truth is shrunk by area and the largest share wins.
+        samples: images with truths; or several sets by name.
+        threshold: probability at and above which a pixel is polyp; None takes the model's own. A model of
+            several classes has no threshold: a pixel belongs to its most probable class.
+        at_native: resolution of the top level and the strata: the images' own (PraNet's protocol), or the
+            network's, where the truth is shrunk by area and the class with the largest share is taken.
         volumes: samples of one group are the slices of one volume, in order and one after the other.
         roi: field of view; None takes the model's own.
-        resamples: draws of the bootstrap.
-        seed: of the bootstrap.
-        on_image: told of each image: its result, the image, and the prediction (H, W) in class indices.
+        bootstrap: draws of the intervals; None takes the defaults.
+        on_image: called for each image with its result, the image, and the prediction (H, W), class indices.
     Returns:
         Plain values: ``images``, ``threshold``, ``class_names`` (without the background), ``resolution``,
         ``per_image`` (mean, std and 95 % interval of each measure over images; an image with neither truth
@@ -51,13 +50,14 @@ def evaluate(
         ``region_fraction`` of the field of view is marked; ``any_mark``: a pixel is), ``with_polyp`` (images
         with one; ``missed``: no pixel of it was found), ``resolutions`` (all of these at ``native`` and at
         ``model`` resolution), ``by_size``, ``by_sequence`` (None where frames form none), ``by_class``
-        (several classes), ``by_set`` (several sets), ``volumes`` (when asked for), ``each``.
+        (several classes), ``by_set`` (several sets), ``volumes`` (when requested), ``each``.
         With several classes every measure is the mean over the classes that are not background.
     Raises:
         BadInputError: there is no image, or a truth does not fit its image or the model.
-        UsageError: the threshold makes no sense.
+        UsageError: the threshold is out of range.
     """
     spec = runner.spec
+    bootstrap = bootstrap or Bootstrap()
     point = clinical_point(threshold, spec)
     sets = samples if isinstance(samples, Mapping) else {"": samples}
     preprocess = spec.metadata.preprocess
@@ -84,8 +84,7 @@ def evaluate(
             point=point,
             model_hw=(spec.height, spec.width),
             at_native=at_native,
-            resamples=resamples,
-            seed=seed,
+            bootstrap=bootstrap,
         )
 
     report = {
@@ -100,7 +99,7 @@ def evaluate(
             if chosen:
                 report["by_set"][name] = {k: v for k, v in summary(chosen).items() if k != "each"}
     if scores is not None:
-        report["volumes"] = scores.summary(resamples=resamples, seed=seed)
+        report["volumes"] = scores.summary(bootstrap)
     return report
 
 
@@ -109,7 +108,7 @@ def clinical_point(threshold: float | None, spec: RunnerSpec) -> OperatingPoint:
 
     Args:
         threshold: above 0 and below 1; None takes the model's own.
-        spec: of the model.
+        spec: the model's spec.
     Raises:
         UsageError: it is outside that range, or the model has several classes and one is given.
     """
@@ -119,7 +118,7 @@ def clinical_point(threshold: float | None, spec: RunnerSpec) -> OperatingPoint:
 
 
 def finding_names(spec: RunnerSpec) -> tuple[str, ...]:
-    """Names of the classes that are not background."""
+    """Return the names of the classes that are not background."""
     names = tuple(spec.metadata.class_names)
     if len(names) != spec.num_classes:
         names = tuple(f"class {index}" for index in range(spec.num_classes))

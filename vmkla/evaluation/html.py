@@ -1,4 +1,4 @@
-"""``report.html``: figures, plots and pictures in one file that needs no other."""
+"""Render ``report.html``: figures, plots and images in one file."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ figcaption { font-size: 12px; overflow-wrap: anywhere }
 def render_report(
     document: Mapping[str, Any], results: Sequence[ImageResult], cases: Mapping[str, Sequence[Case]]
 ) -> str:
-    """The whole page.
+    """Render the page.
 
     Args:
-        document: what ``run_evaluation`` returns.
-        results: of all images.
-        cases: heading -> pictures.
+        document: result of ``run_evaluation``.
+        results: results of all images.
+        cases: heading -> images to show.
     Raises:
-        MissingDependencyError: matplotlib is absent.
+        MissingDependencyError: matplotlib is missing.
     """
     model = document["model"]
     title = f"{model['name'] or model['path']} on {document['data']}"
@@ -52,7 +52,7 @@ def render_report(
 
 
 def page_html(title: str, parts: Iterable[str]) -> str:
-    """A page of parts that are HTML already."""
+    """Join parts, which are HTML, into a page."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
@@ -76,7 +76,7 @@ def _facts(document: Mapping[str, Any]) -> str:
 
 
 def table_html(table: Table) -> str:
-    """A table, its text escaped."""
+    """Render a table, with its text escaped."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell).replace(chr(10), '<br>')}</td>" for cell in row) + "</tr>"
@@ -136,5 +136,5 @@ def _case(case: Case) -> str:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """A picture as the address of itself; ``kind`` is ``png`` or ``jpeg``."""
+    """Encode an image as a data URI; ``kind`` is ``png`` or ``jpeg``."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

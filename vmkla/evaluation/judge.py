@@ -127,9 +127,9 @@ def judge(
     Args:
         runner: a loaded model.
         sample: image and truth.
-        point: its threshold makes the masks; peak and area decide which regions are findings.
-        preprocess: None takes the model's own.
-        set_name: noted in the result.
+        point: operating point; its threshold makes the masks, its peak and area decide which regions count.
+        preprocess: preprocessing; None takes the model's own.
+        set_name: name of the test set, for the result.
     Returns:
         The result, and the prediction: (H, W) uint8, class indices.
     Raises:

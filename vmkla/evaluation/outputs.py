@@ -1,4 +1,4 @@
-"""The files of an evaluation: a folder that is free, and every file whole or not there."""
+"""Write the files of an evaluation into a free folder, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ _FILES = (REPORT, ROWS, PAGE)
 
 @contextlib.contextmanager
 def output_folder(path: Path, *, exist_ok: bool) -> Iterator[None]:
-    """A folder to write to, which no other run writes to meanwhile.
+    """Lock a folder for the outputs, for a block, so that no other run writes to it.
 
     Raises:
-        UsageError: it holds an evaluation already, and ``exist_ok`` is not set, or another run is active
-            there.
+        UsageError: it holds an evaluation and ``exist_ok`` is not set, or another run is active there.
         BadInputError: it cannot be made.
     """
     with locked_folder(path, _FILES):
@@ -42,18 +41,18 @@ def write_outputs(
     class_names: Sequence[str],
     page: str | None,
 ) -> None:
-    """Write ``per_image.csv``, ``report.html`` when there is a page, and last ``report.json``.
+    """Write ``per_image.csv``, ``report.html`` if there is a page, and last ``report.json``.
 
     Raises:
         BadInputError: a file cannot be written.
     """
-    # A file's name may be no valid Unicode: the table keeps its bytes, the page shows them escaped.
+    # A file's name may not be valid Unicode: the table keeps its bytes, the page shows them escaped.
     files = {ROWS: per_image_csv(results, class_names).encode(errors="surrogateescape")}
     if page is not None:
         files[PAGE] = page.encode(errors="backslashreplace")
     files[REPORT] = to_json(plain(document), indent=2) + b"\n"
     with output_errors(path):
-        for name in _FILES:  # of an earlier evaluation; never beside files of this one
+        for name in _FILES:  # an earlier evaluation's files must not stay beside new ones
             (path / name).unlink(missing_ok=True)
     for name, data in files.items():
         with output_errors(path / name):
@@ -61,7 +60,7 @@ def write_outputs(
 
 
 def per_image_csv(results: Sequence[ImageResult], class_names: Sequence[str]) -> str:
-    """One line an image: the five measures at both resolutions, and of several classes the Dice of each."""
+    """Make one row per image: the measures at both resolutions, and of several classes the Dice of each."""
     text = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     for result in results:
@@ -90,7 +89,7 @@ def per_image_csv(results: Sequence[ImageResult], class_names: Sequence[str]) ->
 
 
 def plain(value: Any) -> Any:
-    """The same with None for NaN and infinity, which JSON has no words for."""
+    """Replace NaN and infinity, which JSON lacks, by None in plain values."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -15,11 +15,11 @@ from vmkla.metrics import MEASURES
 
 _DPI = 110
 _SHOWN_SEQUENCES = 60
-"""Bars of the plot of sequences."""
+"""Largest number of bars in the plot of sequences."""
 
 
 def measures_plot(report: dict[str, Any]) -> bytes:
-    """All five measures with their intervals: both families, both resolutions."""
+    """Plot all five measures with their intervals, of both families at both resolutions."""
     figure, axes = _figure(9, 4)
     series = [
         (f"{label}, {view['resolution']}", view[family], marker, colour)
@@ -39,12 +39,12 @@ def measures_plot(report: dict[str, Any]) -> bytes:
     axes.set_xticks(range(len(MEASURES)), MEASURES)
     axes.set(ylim=(0, 1.02), ylabel="value and 95 % interval")
     axes.grid(axis="y", alpha=0.4)
-    figure.legend(loc="outside upper center", ncols=2)  # a figure may lie anywhere in the axes
+    figure.legend(loc="outside upper center", ncols=2)  # inside the axes it could cover a point
     return _png(figure)
 
 
 def dice_histogram(results: Sequence[ImageResult]) -> bytes:
-    """How many images have which native Dice."""
+    """Plot the histogram of the images' native Dice."""
     figure, axes = _figure(6, 3.6)
     dice = np.array([result.native.measures()["dice"] for result in results])
     axes.hist(dice, bins=np.linspace(0, 1, 21), color="tab:blue", edgecolor="white")
@@ -56,7 +56,7 @@ def dice_histogram(results: Sequence[ImageResult]) -> bytes:
 
 
 def dice_by_size(results: Sequence[ImageResult]) -> bytes | None:
-    """Dice over the size of the lesion; None when no image has one."""
+    """Plot Dice over the size of the lesion; None where no image has a lesion."""
     lesions = [result for result in results if result.truth_fraction > 0]
     if not lesions:
         return None
@@ -83,7 +83,7 @@ def dice_by_size(results: Sequence[ImageResult]) -> bytes | None:
 
 
 def dice_by_sequence(report: dict[str, Any]) -> bytes | None:
-    """Mean Dice of each sequence, worst first; None where frames form none."""
+    """Plot the mean Dice of each sequence, worst first; None where there are no sequences."""
     if report["by_sequence"] is None:
         return None
     rows = sorted(report["by_sequence"]["each"].items(), key=lambda item: item[1]["dice"])
@@ -96,7 +96,7 @@ def dice_by_sequence(report: dict[str, Any]) -> bytes | None:
 
 
 def dice_by_class(report: dict[str, Any]) -> bytes | None:
-    """Dice of each class: over volumes when there are any, else over images; None for a single class."""
+    """Plot the Dice of each class, over volumes or else over images; None for a single class."""
     if "volumes" in report:
         rows, label = report["volumes"]["by_organ"], "mean Dice over volumes, and standard deviation"
     elif "by_class" in report:
@@ -123,12 +123,12 @@ def _bars(names: Sequence[str], values: Sequence[float], spreads: Sequence[float
 
 
 def _key(values: dict[str, Any], measure: str) -> str:
-    """The measure's name in either family."""
+    """Return a measure's name in the family of the values."""
     return measure if measure in values else {"dice": "dsc", "iou": "miou"}[measure]
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
-    """A figure and its axes, inches; without pyplot and its global state."""
+    """Make a figure and its axes, sizes in inches, without pyplot's global state."""
     require("matplotlib", extra="report", purpose="report.html")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""A whole evaluation with its files: what ``vmkla eval`` calls."""
+"""Run an evaluation and write its files, for ``vmkla eval``."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from vmkla.evaluation.html import render_report
 from vmkla.evaluation.judge import ImageResult, LabelledImage, Mask
 from vmkla.evaluation.outputs import PAGE, REPORT, ROWS, output_folder, write_outputs
 from vmkla.imports import require
+from vmkla.metrics import Bootstrap
 from vmkla.runner import Runner, describe_model, describe_runtime, model_warnings
 from vmkla.segment.preprocess import Rect
 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How to judge, and where to write.
+    """Options of an evaluation.
 
     Attributes:
         out_dir: folder of the outputs.
-        data, split: what the images are called in the report.
-        declared: what was declared of the masks, see ``ReadRules.of_masks``.
+        data, split: name of the images in the report.
+        declared: the user's declarations on the masks, see ``ReadRules.of_masks``.
         volumes: samples of one group are the slices of one volume.
-        threshold, roi, resamples, seed: as of ``evaluate``.
+        threshold, roi, bootstrap: see ``evaluate``.
         html: write ``report.html``, which needs matplotlib.
         exist_ok: replace the outputs of an earlier evaluation.
     """
@@ -40,8 +41,7 @@ class EvalOptions:
     volumes: bool = False
     threshold: float | None = None
     roi: str | Rect | None = None
-    resamples: int = 2000
-    seed: int = 0
+    bootstrap: Bootstrap = Bootstrap()
     html: bool = True
     exist_ok: bool = False
 
@@ -52,20 +52,21 @@ def run_evaluation(
     options: EvalOptions,
     on_image: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Judge a runner and write ``report.json``, ``per_image.csv`` and ``report.html``.
+    """Evaluate a runner and write ``report.json``, ``per_image.csv`` and ``report.html``.
 
     Args:
         runner: a loaded model.
         sets: labelled images by the name of their set.
-        options: how, and where to.
-        on_image: told the number of images that are done.
+        options: options and outputs.
+        on_image: called with the number of images done.
     Returns:
-        What ``report.json`` holds: the keys of ``evaluate`` but for ``each``, which the CSV file has, and
-        ``model``, ``runtime``, ``data``, ``split``, ``roi``, ``warnings``, ``outputs``, ``vmkla_version``.
+        The document of ``report.json``: the keys of ``evaluate`` but for ``each``, which the CSV file has,
+        and ``model``, ``runtime``, ``data``, ``split``, ``roi``, ``warnings``, ``outputs``,
+        ``vmkla_version``.
     Raises:
-        UsageError: the folder is taken, or the threshold makes no sense.
+        UsageError: the folder is taken, or the threshold is out of range.
         BadInputError: images or truths are wrong, or the outputs cannot be written.
-        MissingDependencyError: a package that the page or HD95 needs is absent; said before the first image.
+        MissingDependencyError: a package for the page or HD95 is missing; raised before the first image.
     """
     clinical_point(options.threshold, runner.spec)
     if options.html:
@@ -89,8 +90,7 @@ def run_evaluation(
             threshold=options.threshold,
             volumes=options.volumes,
             roi=options.roi,
-            resamples=options.resamples,
-            seed=options.seed,
+            bootstrap=options.bootstrap,
             on_image=keep,
         )
         document = _document(runner, options, figures)
@@ -100,7 +100,7 @@ def run_evaluation(
 
 
 def _document(runner: Runner, options: EvalOptions, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Identities beside the figures."""
+    """Add model, runtime, data and options to the figures."""
     roi = options.roi or runner.spec.metadata.preprocess.roi
     outputs = {"report": REPORT, "per_image": ROWS, **({"page": PAGE} if options.html else {})}
     return {
@@ -111,7 +111,7 @@ def _document(runner: Runner, options: EvalOptions, figures: Mapping[str, Any]) 
         "roi": roi if isinstance(roi, str) else ",".join(map(str, roi)),
         "model": describe_model(runner),
         "runtime": describe_runtime(runner),
-        # Weights are not an artefact that an export could have checked.
+        # Weights are not an exported artefact, so "unverified" would be misleading.
         "warnings": [] if runner.name == "torch" else model_warnings(runner),
         "outputs": outputs,
         **{key: value for key, value in figures.items() if key != "each"},

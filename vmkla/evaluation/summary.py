@@ -1,4 +1,4 @@
-"""From the results of single images to the figures of a set: both families, both resolutions, and strata."""
+"""Compute the figures of a set of images: both families, both resolutions, and strata."""
 
 from __future__ import annotations
 
@@ -10,18 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.evaluation.judge import ImageResult, MaskComparison
-from vmkla.metrics import (
-    MEASURES,
-    Confusion,
-    bootstrap_global,
-    bootstrap_groups,
-    bootstrap_mean,
-    mean_measures,
-)
+from vmkla.metrics import MEASURES, Bootstrap, Confusion, mean_measures
 from vmkla.segment.operating_point import OperatingPoint
 
 SIZE_LIMITS = (0.05, 0.15)
-"""A lesion is small below the first, large from the second on: share of the image that the truth marks."""
+"""A lesion is small below the first limit and large from the second on, shares of the image."""
 SIZES = ("small", "medium", "large")
 _GLOBAL_NAMES = {"dice": "dsc", "iou": "miou"}
 
@@ -34,50 +27,47 @@ def summarise(
     class_names: Sequence[str],
     point: OperatingPoint,
     model_hw: tuple[int, int],
-    at_native: bool = True,
-    resamples: int = 2000,
-    seed: int = 0,
+    at_native: bool,
+    bootstrap: Bootstrap,
 ) -> Report:
-    """The figures of a set of images.
+    """Compute the figures of a set of images.
 
     Args:
-        results: at least one.
-        class_names: of the classes that are not background.
-        point: the operating point that the findings were counted at.
+        results: results of the images, at least one.
+        class_names: names of the classes that are not background.
+        point: the operating point at which findings were counted.
         model_hw: height and width of the network's input, px.
-        at_native: which resolution the top level, the strata and ``each`` speak of; ``resolutions``
-            always has both.
-        resamples: draws of the bootstrap.
-        seed: of the bootstrap.
+        at_native: resolution of the top level, the strata and ``each``: the images' own, or the network's.
+            ``resolutions`` always has both.
+        bootstrap: draws of the intervals.
     Returns:
         Plain values; see ``evaluate``.
     """
-    options = {"resamples": resamples, "seed": seed}
     packed = any(result.packed for result in results)
     labels = {True: "as packed" if packed else "native", False: f"{model_hw[0]}x{model_hw[1]}"}
-    both = {native: _figures(results, native, labels[native], point, **options) for native in (True, False)}
+    both = {native: _figures(results, native, labels[native], point, bootstrap) for native in (True, False)}
     report: Report = {
         "images": len(results),
         **both[at_native],
         "resolutions": {"native": both[True], "model": both[False]},
-        "by_size": _by_size(results, at_native, **options),
-        "by_sequence": _by_sequence(results, at_native, **options),
+        "by_size": _by_size(results, at_native, bootstrap),
+        "by_sequence": _by_sequence(results, at_native, bootstrap),
     }
     if len(class_names) > 1:
-        report["by_class"] = _by_class(results, class_names, at_native, **options)
+        report["by_class"] = _by_class(results, class_names, at_native, bootstrap)
     report["each"] = [each_row(result, at_native) for result in results]
     return report
 
 
 def size_of(truth_fraction: float) -> str:
-    """``small``, ``medium`` or ``large``; empty where there is no lesion."""
+    """Return the size of a lesion, ``small``, ``medium`` or ``large``; empty without a lesion."""
     if truth_fraction <= 0:
         return ""
     return SIZES[sum(truth_fraction >= limit for limit in SIZE_LIMITS)]
 
 
 def each_row(result: ImageResult, at_native: bool) -> Report:
-    """What ``each`` says of one image."""
+    """Make the entry of ``each`` for one image."""
     measures = result.at(at_native).measures()
     return {
         "name": result.name,
@@ -92,14 +82,14 @@ def each_row(result: ImageResult, at_native: bool) -> Report:
 
 
 def values_of(results: Sequence[ImageResult], native: bool) -> dict[str, npt.NDArray[np.float64]]:
-    """The five measures of every image, (n,) each."""
+    """Return the five measures of every image, (n,) each."""
     rows = [result.at(native).measures() for result in results]
     return {name: np.array([row[name] for row in rows], np.float64) for name in MEASURES}
 
 
-def spread(name: str, values: npt.NDArray[np.float64], *, resamples: int, seed: int) -> Report:
-    """Mean, standard deviation and 95 % interval of one measure over images."""
-    low, high = bootstrap_mean(values, resamples=resamples, seed=seed)
+def spread(name: str, values: npt.NDArray[np.float64], bootstrap: Bootstrap) -> Report:
+    """Compute mean, standard deviation and 95 % interval of one measure over images."""
+    low, high = bootstrap.of_mean(values)
     return {name: float(values.mean()), f"{name}_std": float(values.std()), f"{name}_ci95": [low, high]}
 
 
@@ -108,7 +98,7 @@ def _views(results: Sequence[ImageResult], native: bool) -> list[MaskComparison]
 
 
 def _of_classes(results: Sequence[ImageResult], native: bool) -> list[tuple[Confusion, ...]]:
-    """One tuple per class, with one confusion per image."""
+    """Return one tuple per class, with one confusion per image."""
     return list(zip(*(view.confusions for view in _views(results, native)), strict=True))
 
 
@@ -117,20 +107,18 @@ def _figures(
     native: bool,
     resolution: str,
     point: OperatingPoint,
-    *,
-    resamples: int,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> Report:
-    """Both families at one resolution."""
+    """Compute both families of figures at one resolution."""
     per_measure: Report = {}
     for name, values in values_of(results, native).items():
-        per_measure.update(spread(name, values, resamples=resamples, seed=seed))
+        per_measure.update(spread(name, values, bootstrap))
     negatives = [view for view in _views(results, native) if not view.has_polyp]
     positives = [view for view in _views(results, native) if view.has_polyp]
     return {
         "resolution": resolution,
         "per_image": per_measure,
-        "global": _global(_of_classes(results, native), resamples=resamples, seed=seed),
+        "global": _global(_of_classes(results, native), bootstrap),
         "without_polyp": {
             "images": len(negatives),
             "false_alarms": sum(bool(view.findings) for view in negatives),
@@ -144,26 +132,26 @@ def _figures(
     }
 
 
-def _global(confusions: Sequence[Sequence[Confusion]], *, resamples: int, seed: int) -> Report:
-    """One confusion matrix per class over all pixels; each measure is the mean over the classes."""
+def _global(confusions: Sequence[Sequence[Confusion]], bootstrap: Bootstrap) -> Report:
+    """Compute the measures over all pixels, one confusion matrix per class, as means over the classes."""
     totals = mean_measures([sum(of_class, Confusion()) for of_class in confusions])
-    intervals = bootstrap_global(confusions, resamples=resamples, seed=seed)
+    intervals = bootstrap.of_global(confusions)
     report: Report = {_GLOBAL_NAMES.get(name, name): totals[name] for name in MEASURES}
     report.update({f"{_GLOBAL_NAMES.get(name, name)}_ci95": list(intervals[name]) for name in MEASURES})
     return report
 
 
-def _by_size(results: Sequence[ImageResult], native: bool, *, resamples: int, seed: int) -> Report:
-    """Images with a lesion, by the share of the image that it takes."""
+def _by_size(results: Sequence[ImageResult], native: bool, bootstrap: Bootstrap) -> Report:
+    """Group images with a lesion by the lesion's share of the image."""
     report: Report = {"limits": list(SIZE_LIMITS)}
     for size in SIZES:
         chosen = [result for result in results if size_of(result.truth_fraction) == size]
-        report[size] = _stratum(chosen, native, resamples=resamples, seed=seed)
+        report[size] = _stratum(chosen, native, bootstrap)
     return report
 
 
-def _by_sequence(results: Sequence[ImageResult], native: bool, *, resamples: int, seed: int) -> Report | None:
-    """Frames by the sequence that they form; None where no two frames belong together."""
+def _by_sequence(results: Sequence[ImageResult], native: bool, bootstrap: Bootstrap) -> Report | None:
+    """Group frames by sequence; None where no two frames belong to one sequence."""
     keys = [f"{result.set_name}/{result.group}".strip("/") if result.group else "" for result in results]
     groups = [key for key, count in Counter(keys).items() if key and count > 1]
     if not groups:
@@ -182,41 +170,41 @@ def _by_sequence(results: Sequence[ImageResult], native: bool, *, resamples: int
     means = np.array([row["dice"] for row in each.values()], np.float64)
     # A frame that stands alone is drawn as a sequence of one.
     clusters = [key or f"/{number}" for number, key in enumerate(keys)]
-    low, high = bootstrap_groups(values_of(results, native)["dice"], clusters, resamples=resamples, seed=seed)
+    low, high = bootstrap.of_groups(values_of(results, native)["dice"], clusters)
     return {
         "sequences": len(groups),
-        "mean_of_sequences": spread("dice", means, resamples=resamples, seed=seed),
+        "mean_of_sequences": spread("dice", means, bootstrap),
         "image_mean_dice_ci95": [low, high],
         "each": each,
     }
 
 
 def _by_class(
-    results: Sequence[ImageResult], class_names: Sequence[str], native: bool, *, resamples: int, seed: int
+    results: Sequence[ImageResult], class_names: Sequence[str], native: bool, bootstrap: Bootstrap
 ) -> Report:
-    """Each class against all others; an image in which it is neither true nor predicted scores 1."""
+    """Compare each class with all others; an image without it in truth and prediction scores 1."""
     report: Report = {}
     for name, confusions in zip(class_names, _of_classes(results, native), strict=True):
         present = [c for c in confusions if c.tp + c.fn > 0]
         dice = np.array([c.dice for c in confusions], np.float64)
         report[name] = {
             "images_with": len(present),
-            **spread("dice", dice, resamples=resamples, seed=seed),
+            **spread("dice", dice, bootstrap),
             "dice_where_present": sum(c.dice for c in present) / len(present) if present else None,
             "missed": sum(c.tp == 0 for c in present),
-            "global": _global([confusions], resamples=resamples, seed=seed),
+            "global": _global([confusions], bootstrap),
         }
     return report
 
 
-def _stratum(results: Sequence[ImageResult], native: bool, *, resamples: int, seed: int) -> Report:
-    """Dice and IoU of some of the images; only their number when there are none."""
+def _stratum(results: Sequence[ImageResult], native: bool, bootstrap: Bootstrap) -> Report:
+    """Compute Dice and IoU of some images; only their number where there are none."""
     if not results:
         return {"images": 0}
     values = values_of(results, native)
     return {
         "images": len(results),
-        **spread("dice", values["dice"], resamples=resamples, seed=seed),
-        **spread("iou", values["iou"], resamples=resamples, seed=seed),
+        **spread("dice", values["dice"], bootstrap),
+        **spread("iou", values["iou"], bootstrap),
         "missed": sum(view.has_polyp and not view.found for view in _views(results, native)),
     }

@@ -1,4 +1,4 @@
-"""The figures as tables of text: the same for the terminal and for ``report.html``."""
+"""Convert the figures to tables of text, for the terminal and for ``report.html``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from vmkla.evaluation.summary import SIZES
 from vmkla.metrics import MEASURES
 
 SHOWN_SEQUENCES = 30
-"""Rows of the table of sequences; ``report.json`` has all."""
+"""Largest number of rows in the table of sequences; ``report.json`` has all."""
 _HEADS = ("Dice", "IoU", "accuracy", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows.
+    """A table of text.
 
     Attributes:
-        title: above it.
-        columns: their headings.
-        rows: cells; a line break parts a figure from its interval.
-        note: below it; empty when there is nothing to say.
+        title: title above the table.
+        columns: headings of the columns.
+        rows: cells of each row; a line break separates a figure from its interval.
+        note: note below the table; empty without one.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Table:
 
 
 def tables(document: Mapping[str, Any]) -> Iterator[Table]:
-    """All tables of a result of ``evaluate``."""
+    """Yield all tables of a result of ``evaluate``."""
     yield _measures(document)
     if "volumes" in document:
         yield _volumes(document["volumes"])
@@ -173,7 +173,7 @@ def _alarms(document: Mapping[str, Any]) -> Table:
 
 
 def _sequences(by_sequence: Mapping[str, Any], resolution: str) -> Table:
-    """Worst first, and not more than a screen holds."""
+    """Make the table of sequences, worst first, limited to ``SHOWN_SEQUENCES`` rows."""
     each = sorted(by_sequence["each"].items(), key=lambda item: item[1]["dice"])
     rows = tuple(
         (

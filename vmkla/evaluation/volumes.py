@@ -1,4 +1,4 @@
-"""Volumes whose slices are segmented one by one: Dice and HD95 per organ over the whole volume."""
+"""Compute Dice and HD95 per organ over whole volumes, whose slices are segmented one by one."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from vmkla.errors import BadInputError
 from vmkla.evaluation.judge import LabelledImage, Mask
 from vmkla.evaluation.summary import spread
 from vmkla.imports import require
-from vmkla.metrics import confusion
+from vmkla.metrics import Bootstrap, confusion
 
 
 @dataclass(frozen=True)
 class OrganScore:
-    """One organ in one volume.
+    """Scores of one organ in one volume.
 
     Attributes:
-        dice: over the whole volume; 1 when the organ is neither true nor predicted.
-        hd95: 95th percentile of the surfaces' distances, voxels; NaN when one of the surfaces is missing.
-        in_truth, in_prediction: it has a voxel there.
+        dice: Dice over the whole volume; 1 where neither truth nor prediction has the organ.
+        hd95: 95th percentile of the surfaces' distances, voxels; NaN where one of the surfaces is missing.
+        in_truth, in_prediction: whether it has a voxel there.
     """
 
     dice: float
@@ -35,17 +35,17 @@ class OrganScore:
 
 
 def hd95(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float:
-    """95th percentile of the distances between two surfaces, both directions in one pool.
+    """Compute the 95th percentile of the distances between two surfaces, both directions in one pool.
 
-    The pool is what MedPy takes and so what the published Synapse tables hold; voxels count as cubes of
-    side 1, as there. The distances of each direction come from MONAI.
+    One pool, and voxels as cubes of side 1, is what MedPy and so the published Synapse tables use. The
+    distances of each direction come from MONAI.
 
     Args:
         prediction, truth: (S, H, W) or (H, W) bool.
     Returns:
-        Voxels; NaN when one of the two has no voxel: there is no distance to nothing.
+        Voxels; NaN where one of the two has no voxel.
     Raises:
-        MissingDependencyError: MONAI is absent.
+        MissingDependencyError: MONAI is missing.
     Source: Taha & Hanbury, BMC Medical Imaging 15:29, 2015; Chen et al., TransUNet, 2021.
     """
     if not prediction.any() or not truth.any():
@@ -63,11 +63,11 @@ def hd95(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> flo
 
 
 def score_volume(prediction: Mask, truth: Mask, organs: int) -> tuple[OrganScore, ...]:
-    """Judge one volume.
+    """Score each organ of one volume.
 
     Args:
         prediction, truth: (S, H, W) uint8, class indices.
-        organs: classes that are not background.
+        organs: number of classes that are not background.
     """
     scores = []
     for index in range(1, organs + 1):
@@ -79,7 +79,7 @@ def score_volume(prediction: Mask, truth: Mask, organs: int) -> tuple[OrganScore
 
 
 class VolumeScores:
-    """Gathers slices and judges a volume when its last slice is there.
+    """Collect slices, and score each volume once it is complete.
 
     Args:
         organs: names of the classes that are not background.
@@ -92,10 +92,10 @@ class VolumeScores:
         self._slices: list[tuple[Mask, Mask]] = []
 
     def add(self, sample: LabelledImage, prediction: Mask, set_name: str = "") -> None:
-        """Take the next slice.
+        """Add the next slice.
 
         Raises:
-            BadInputError: the slice names no volume, returns to one that had ended, or is of another size.
+            BadInputError: the slice names no volume, belongs to an earlier volume, or has another size.
         """
         if not sample.group:
             raise BadInputError(f"{sample.name} belongs to no volume; every slice must name its own")
@@ -112,8 +112,8 @@ class VolumeScores:
             )
         self._slices.append((prediction, np.asarray(sample.mask, np.uint8)))
 
-    def summary(self, *, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
-        """The figures: per organ over volumes, and the mean over organs.
+    def summary(self, bootstrap: Bootstrap) -> dict[str, Any]:
+        """Summarise all volumes: per organ over volumes, and the mean over organs.
 
         Returns:
             Plain values: ``count``, ``dice`` (mean over volumes of the mean over organs, with std and 95 %
@@ -124,14 +124,14 @@ class VolumeScores:
         """
         self._finish()
         by_organ = {
-            name: _organ([scores[index] for scores in self._scores.values()], resamples, seed)
+            name: _organ([scores[index] for scores in self._scores.values()], bootstrap)
             for index, name in enumerate(self._organs)
         }
         means = np.array([np.mean([score.dice for score in scores]) for scores in self._scores.values()])
         distances = [row["hd95_voxels"] for row in by_organ.values() if row["hd95_voxels"] is not None]
         return {
             "count": len(self._scores),
-            **spread("dice", means, resamples=resamples, seed=seed),
+            **spread("dice", means, bootstrap),
             "hd95_voxels": float(np.mean(distances)) if distances else None,
             "by_organ": by_organ,
             "each": {
@@ -150,8 +150,8 @@ class VolumeScores:
             self._slices = []
 
 
-def _organ(scores: Sequence[OrganScore], resamples: int, seed: int) -> dict[str, Any]:
-    """One organ over all volumes."""
+def _organ(scores: Sequence[OrganScore], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Summarise one organ over all volumes."""
     dice = np.array([score.dice for score in scores], np.float64)
     distances = np.array([score.hd95 for score in scores if not math.isnan(score.hd95)], np.float64)
     row: dict[str, Any] = {
@@ -163,7 +163,7 @@ def _organ(scores: Sequence[OrganScore], resamples: int, seed: int) -> dict[str,
     }
     for name, values in (("dice", dice), ("hd95_voxels", distances)):
         if len(values):
-            row.update(spread(name, values, resamples=resamples, seed=seed))
+            row.update(spread(name, values, bootstrap))
     return row
 
 

@@ -329,7 +329,7 @@ def _folder_beside(output: Path) -> Iterator[Path]:
 
 
 def _put_in_place(draft: Path, output: Path, manifest: EngineManifest) -> None:
-    """Give engine and manifest their names; both are whole by then, so a full disk leaves an older pair intact.
+    """Give engine and manifest, both whole by now, their names; a full disk leaves an older pair intact.
 
     The engine goes first: if the process ends in between, the older manifest rejects the new engine.
     """

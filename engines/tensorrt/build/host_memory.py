@@ -32,9 +32,9 @@ def check_memory(onnx_bytes: int, *, rtx: bool) -> None:
 def needed_memory_bytes(onnx_bytes: int, *, rtx: bool) -> int:
     """Estimate the host memory that a build needs, in bytes.
 
-    TensorRT-RTX 1.7 was measured (benchmarks/tensorrt-rtx.md): 0.75 GB for nano, 1.35 GB for small's 90 MB in
-    half precision, 1.7 GB for its 179 MB in float32, for any number of targets. TensorRT loads more kernel
-    libraries and was not measured: 2 GiB and six times the file.
+    TensorRT-RTX 1.7 was measured (benchmarks/gpu/tensorrt-rtx.md): 0.75 GB for nano, 1.35 GB for small's 90
+    MB in half precision, 1.7 GB for its 179 MB in float32, for any number of targets. TensorRT loads more
+    kernel libraries and was not measured: 2 GiB and six times the file.
     """
     return (3 << 28 if rtx else 1 << 31) + 6 * onnx_bytes
 
@@ -45,7 +45,8 @@ def free_memory_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP, swaps: P
     Args:
         meminfo: path of the kernel's table of memory.
         cgroup: folder of the container's limits; empty on a bare machine.
-        swaps: path of the kernel's table of swap. Compressed memory (zram, a Jetson's default) does not count.
+        swaps: path of the kernel's table of swap. Compressed memory (zram, a Jetson's default) does not
+            count.
     """
     kib = _numbers(meminfo)
     swap = max(0, kib.get("SwapFree", 0) - _free_zram_kib(swaps))

@@ -15,7 +15,7 @@ from vmkla.metadata import ArtefactMetadata
 
 INPUT, OUTPUT = "frames", "probability"
 PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "EINSUM")
-"""Kinds of layers whose type is the network's precision; a file may store half weights and compute in float32."""
+"""Kinds of layers whose type is the network's precision; half weights may be stored for float32 products."""
 PLUGIN_LAYER = "PLUGIN_V3"
 """Kind of a layer that one of vmkla's plugins runs."""
 SHOWN_ERRORS = 5
@@ -59,13 +59,13 @@ def parse_network(api: TensorRTApi, builder: Any, data: bytes, path: Path) -> Pa
 
 
 def creation_flags(api: TensorRTApi) -> int:
-    """Return the flags of a strongly typed network: a flag whose number differs by version, or the default."""
+    """Return the flags of a strongly typed network: a flag by its name, or none where it is the default."""
     member = getattr(api.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if member is None else 1 << int(member)
 
 
 def layer_counts(network: Any) -> dict[str, int]:
-    """Count layers by kind and type of their first output (``"MATRIX_MULTIPLY HALF"``), most frequent first."""
+    """Count layers by kind and output type (``"MATRIX_MULTIPLY HALF"``), most frequent first."""
     counts: Counter[str] = Counter()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -103,8 +103,8 @@ def check_network(network: Any, metadata: ArtefactMetadata, path: Path) -> None:
     )
     if (metadata.precision == "fp32" and halves) or (metadata.precision == "fp16" and not halves):
         raise ArtefactMismatchError(
-            f"{path} has precision {metadata.precision} in its metadata; {halves} of its products are in half "
-            f"precision, {floats} in float32",
+            f"{path} has precision {metadata.precision} in its metadata; {halves} of its products are in "
+            f"half precision, {floats} in float32",
             hint="Run: vmkla export again, with --precision fp32 or fp16",
         )
 

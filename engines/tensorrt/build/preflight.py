@@ -20,9 +20,9 @@ from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.metadata import ArtefactMetadata
 
 OLDEST_TENSORRT = (10, 3)
-"""Oldest supported version, that of JetPack 6.2. The parser of versions before 10.1 did not know IPluginV3."""
+"""Oldest supported version, that of JetPack 6.2. The parser before 10.1 did not know IPluginV3."""
 PLUGIN_WINS = (10, 7)
-"""First version whose parser prefers a plugin to a function body of the same name; older ones take the body."""
+"""First version whose parser prefers a plugin to a function body; older ones always take the body."""
 OPTIMIZATION_LEVELS = range(6)
 LARGEST_BATCH = 256
 """Largest accepted batch. Frames come one by one or in small batches; the check runs three of the largest."""

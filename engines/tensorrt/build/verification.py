@@ -19,8 +19,8 @@ from vmkla.errors import BadInputError, GateError
 from vmkla.runner import ClosedOnExit, Runner, RunnerSpec
 
 CALLS = 3
-"""Least number of calls for each batch size: kernels are launched one by one in the first two, and by the CUDA
-graph from the third on, see ``execution.WARMUP_RUNS``."""
+"""Least number of calls for each batch size: kernels are launched one by one in the first two, and by the
+CUDA graph from the third on, see ``execution.WARMUP_RUNS``."""
 
 
 def verify_engine(plan: Preflight, draft: Path, say: Callable[[str], None]) -> dict[str, Any]:
@@ -81,9 +81,8 @@ def compare_with_onnxruntime(
                 hint="Run the same command again.",
             )
         for batch in sorted({plan.profile.min, plan.profile.opt, plan.profile.max}):
-            comparison = compare(
-                reference, candidate, shifted_batches(frames, batch), batch=batch, spare_share=gates.spare_share
-            )
+            batches = shifted_batches(frames, batch)
+            comparison = compare(reference, candidate, batches, batch=batch, spare_share=gates.spare_share)
             report = check(comparison, gates)
             say(
                 f"{comparison.candidate} against {comparison.reference}, batch {batch}: probability error "
@@ -95,8 +94,8 @@ def compare_with_onnxruntime(
             failures += [f"batch {batch}: {failure}" for failure in report.failures]
     if failures:
         raise GateError(
-            f"the engine does not compute what ONNX Runtime computes from {plan.path}, so {request.output} was "
-            f"not written: {'; '.join(failures)}",
+            f"the engine does not compute what ONNX Runtime computes from {plan.path}, so {request.output} "
+            f"was not written: {'; '.join(failures)}",
             hint="Look at the figures; --skip-gates writes the engine nevertheless, marked unverified.",
         )
     return gates_record(checks, frames=len(frames), rendered=request.frames is None)

@@ -207,7 +207,7 @@ def test_torch_devices_that_are_not_there(tmp_path: Path) -> None:
 def test_weights_that_do_not_say_their_size(tmp_path: Path) -> None:
     weights = tmp_path / "tiny.safetensors"
     save_weights(network(), weights, training={})
-    with pytest.raises(ArtefactMismatchError, match="what size"):
+    with pytest.raises(ArtefactMismatchError, match="the size that it was trained at"):
         load_runner(weights)
 
 

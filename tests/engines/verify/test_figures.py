@@ -18,6 +18,7 @@ from vmkla.engines.verify.figures import ErrorHistogram
 from vmkla.engines.verify.frame import VerifyFrame, boundary
 from vmkla.engines.verify.page import verify_page, verify_tables
 from vmkla.evaluation.evaluate import evaluate
+from vmkla.metrics import Bootstrap
 from vmkla.segment.preprocess import PreprocessSpec
 
 
@@ -74,7 +75,7 @@ def test_dice_and_alarms_are_those_of_eval() -> None:
     report = verify_runners(ChannelRunner(RED), ChannelRunner(GREEN), frames)
     for channel, side in ((RED, "reference"), (GREEN, "candidate")):
         samples = [dataclasses.replace(labelled("", LESION, LESION), **_fields(f)) for f in frames]
-        judged = evaluate(ChannelRunner(channel), samples, resamples=10)
+        judged = evaluate(ChannelRunner(channel), samples, bootstrap=Bootstrap(resamples=10))
         assert report.figures["dice"][side] == pytest.approx(judged["per_image"]["dice"])
         assert report.figures["false_alarms"][side] == judged["without_polyp"]["false_alarms"]
     assert report.figures["false_alarms"]["frames"] == judged["without_polyp"]["images"]

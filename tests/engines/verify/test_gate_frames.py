@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.labelled_folders import write_folder
+from tests.video.media.small_images import stating
+from tests.video.small_videos import write_tracks
 from vmkla.engines.verify.gate_frames import SOURCE_FRAMES, load_gate_frames
 from vmkla.errors import BadInputError
 from vmkla.segment.preprocess import PreprocessSpec

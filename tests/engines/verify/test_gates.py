@@ -13,6 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.engines.verify.scenes import (
+    GREEN,
+    LESION,
+    NOTHING,
+    RED,
+    Bools,
+    ChannelRunner,
+    SpoiltRunner,
+    box,
+    frame,
+)
 from vmkla.engines.verify.clinical import VerifyReport, verify_runners
 from vmkla.engines.verify.frame import VerifyFrame
 from vmkla.engines.verify.gates import ClinicalGates, read_gates

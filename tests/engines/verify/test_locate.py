@@ -54,13 +54,13 @@ def test_a_route_that_is_not_reversed_is_caught_and_located(right: Path, tmp_pat
     assert sound.passed, sound.failures
     report = verify_runners(load_runner(right), load_runner(wrong, kernels="bodies"), images)
     assert not report.passed
-    parting = locate.locate((right, NATIVE), (wrong, BODIES), report.loudest_input)
-    assert parting is not None
+    divergence = locate.locate((right, NATIVE), (wrong, BODIES), report.largest_error_input)
+    assert divergence is not None
     first = next(node for node in model.graph.node if node.op_type == "SelectiveScan2d")
-    assert (parting.node, parting.op) == (first.name, "vmkla.SelectiveScan2d")
-    assert parting.error > 10 * parting.limit
-    assert set(parting.inputs.values()) == {0.0}, "what goes into it is the same"
-    assert parting.compared < parting.common / 2, "and not every value had to be looked at"
+    assert (divergence.node, divergence.op) == (first.name, "vmkla.SelectiveScan2d")
+    assert divergence.error > 10 * divergence.limit
+    assert set(divergence.inputs.values()) == {0.0}, "what goes into it is the same"
+    assert divergence.compared < divergence.common / 2, "and not every value had to be looked at"
 
 
 def test_kernels_and_bodies_do_not_part(right: Path) -> None:
@@ -85,9 +85,9 @@ def test_a_wrong_weight_is_located_at_its_node(right: Path, tmp_path: Path, plac
     node, weight = found[round(place * (len(found) - 1))]
     values = numpy_helper.to_array(weight)
     weight.CopyFrom(numpy_helper.from_array((-values).astype(values.dtype), weight.name))
-    parting = locate.locate((right, NATIVE), (written(model, tmp_path), NATIVE), FRAME)
-    assert parting is not None and parting.node == node.name
-    assert parting.to_dict()["inputs"] == dict.fromkeys(parting.inputs, 0.0)
+    divergence = locate.locate((right, NATIVE), (written(model, tmp_path), NATIVE), FRAME)
+    assert divergence is not None and divergence.node == node.name
+    assert divergence.to_dict()["inputs"] == dict.fromkeys(divergence.inputs, 0.0)
 
 
 def test_an_error_on_a_branch_is_not_hidden_by_what_is_computed_after_it(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_an_error_on_a_branch_is_not_hidden_by_what_is_computed_after_it(tmp_pat
             path = tmp_path / f"{wrong_branch}{factor}.onnx"
             path.write_bytes(two_branches({wrong_branch: factor}))
             sides.append((path, NATIVE))
-        parting = locate.locate(sides[0], sides[1], np.full((4, 6, 3), 9, np.uint8))
-        assert parting is not None and parting.node == f"{wrong_branch}_0"
+        divergence = locate.locate(sides[0], sides[1], np.full((4, 6, 3), 9, np.uint8))
+        assert divergence is not None and divergence.node == f"{wrong_branch}_0"
 
 
 def two_branches(factors: dict[str, float]) -> bytes:
@@ -134,8 +134,8 @@ def test_a_nan_is_located_where_it_arises(right: Path, tmp_path: Path) -> None:
     wrong = written(with_roots(model, weight.name), tmp_path)
     report = verify_runners(load_runner(right), load_runner(wrong), frames(1))
     assert report.checks[0].name == "finite" and not report.checks[0].passed
-    parting = locate.locate((right, NATIVE), (wrong, NATIVE), report.loudest_input)
-    assert parting is not None and parting.node == name
+    divergence = locate.locate((right, NATIVE), (wrong, NATIVE), report.largest_error_input)
+    assert divergence is not None and divergence.node == name
 
 
 def test_graphs_that_cannot_be_compared(right: Path, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_the_limit_of_an_image_can_be_raised(tmp_path: Path) -> None:
 def test_cut_off_files(saved: Path, share: float) -> None:
     data = saved.read_bytes()
     saved.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(BadInputError, match="not a whole file of saved answers"):
+    with pytest.raises(BadInputError, match="not a whole file of saved results"):
         read(saved)
 
 
@@ -210,7 +210,7 @@ def array(shape: tuple[int, ...], dtype: str = "<f4") -> bytes:
     ],
 )
 def test_members_that_ask_for_too_much(saved: Path, changed: dict[str, bytes]) -> None:
-    with pytest.raises(BadInputError, match="not a whole file of saved answers") as caught:
+    with pytest.raises(BadInputError, match="not a whole file of saved results") as caught:
         read(replaced(saved, **changed))
     assert caught.value.exit_status == 3
 
@@ -244,7 +244,7 @@ def test_an_index_of_other_types(saved: Path, change: Any) -> None:
     with zipfile.ZipFile(saved) as archive:
         index = json.loads(archive.read("reference.json"))
     change(index)
-    with pytest.raises(BadInputError, match="not a whole file of saved answers") as caught:
+    with pytest.raises(BadInputError, match="not a whole file of saved results") as caught:
         read(replaced(saved, **{"reference.json": json.dumps(index).encode()}))
     assert caught.value.exit_status == 3
 

@@ -19,10 +19,11 @@ from vmkla import __version__
 from vmkla.cli.main import main
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.tensorrt.api import Messages, load_api
+from vmkla.engines.tensorrt.build import builder as builder_module
 from vmkla.engines.tensorrt.build.builder import BuildReport, build_engine, layer_report, summarise
 from vmkla.engines.tensorrt.build.inspection import inspect_engine, layers_of
 from vmkla.engines.tensorrt.build.preflight import BuildRequest, preflight
-from vmkla.engines.tensorrt.build.verification import hold_against_onnxruntime
+from vmkla.engines.tensorrt.build.verification import compare_with_onnxruntime
 from vmkla.engines.tensorrt.machine import cuda_version
 from vmkla.engines.tensorrt.manifest import (
     EngineManifest,
@@ -31,8 +32,7 @@ from vmkla.engines.tensorrt.manifest import (
     manifest_path,
     read_manifest,
 )
-from vmkla.engines.tensorrt.build.preflight import BuildRequest, preflight
-from vmkla.engines.tensorrt.build.verification import compare_with_onnxruntime
+from vmkla.engines.verify.gate_frames import RENDERED_FRAMES
 from vmkla.errors import ArtefactMismatchError, BadInputError, GateError, VmklaError
 from vmkla.files import file_sha256
 from vmkla.metadata import ArtefactMetadata

@@ -10,7 +10,6 @@ from onnx import helper
 
 from tests.engines.tensorrt.small_engines import small_model
 from vmkla.engines.tensorrt.api import TURING, TensorRTApi, load_api
-from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
 from vmkla.engines.tensorrt.build.outputs import ensure_folder
 from vmkla.engines.tensorrt.build.preflight import LARGEST_BATCH, BuildRequest, Preflight, preflight
 from vmkla.engines.tensorrt.manifest import GpuFacts, Profile
