@@ -106,15 +106,14 @@ def bench(
     from vmkla.video.media.clip import render_clip
 
     height, width = parse_size(frame, flag="--frame")
-    runner = load_runner(
+    with load_runner(
         model,
         runtime.value,
         device,
         threads=threads,
         kernels=None if kernels is None else kernels.value,
         plugin=plugin,
-    )
-    try:
+    ) as runner:
         frames = [rgb for rgb, _ in render_clip(0, height, width, RENDERED_FRAMES)]
         with progress_bar("measuring", "batches", quiet=quiet) as bar:
             report = benchmark(
@@ -125,8 +124,6 @@ def bench(
                 threads=threads,
                 progress=None if bar is None else lambda done: bar(done, warmup + iterations),
             )
-    finally:
-        runner.close()
     if json:
         print_json(report.to_dict())
         return

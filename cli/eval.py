@@ -104,8 +104,7 @@ def evaluate(
         pairs = {label if len(sets) > 1 else "": list_pairs(sources) for label, sources in sets.items()}
     named = name_sets(pairs, data, anonymous=anonymous)
     total = sum(map(len, pairs.values()))
-    runner = load_runner(model, runtime.value, device, threads=threads, plugin=plugin)
-    try:
+    with load_runner(model, runtime.value, device, threads=threads, plugin=plugin) as runner:
         if runner.spec.num_classes != data_set.num_classes:
             raise UsageError(
                 f"{model} has {runner.spec.num_classes} output channels, and {named.label} needs "
@@ -137,8 +136,6 @@ def evaluate(
                 options,
                 None if bar is None else lambda done: bar(done, total),
             )
-    finally:
-        runner.close()
     for warning in document["warnings"]:
         say(f"note: {warning}", quiet=quiet)
     if json:

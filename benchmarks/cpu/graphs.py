@@ -89,11 +89,8 @@ def ort_latency(path: Path, frame: Any, threads: int, kernels: str) -> float:
     """Median latency through vmkla's runner, ms."""
     from vmkla.engines import load_runner
 
-    runner = load_runner(path, "onnxruntime", threads=threads, kernels=kernels)
-    try:
+    with load_runner(path, "onnxruntime", threads=threads, kernels=kernels) as runner:
         return median_ms(lambda: runner.infer(frame), repeats=RUNS)
-    finally:
-        runner.close()
 
 
 def openvino_latency(path: Path, frame: Any, threads: int) -> float | str:

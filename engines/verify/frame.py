@@ -75,21 +75,22 @@ class Boundary:
 
 @dataclass(frozen=True)
 class FrameResult:
-    """One frame.
+    """Result of one frame.
 
     Attributes:
-        name: of the frame.
-        finite_reference, finite_candidate: every probability is finite; what is not counts as 0 in the masks.
-        max_error, mean_error: of the absolute difference of all probabilities.
-        agreement: Dice of the two masks; 1 when both are empty.
-        dice_reference, dice_candidate: against the truth; without truth 1, and the agreement.
-        has_lesion: something is in the truth; without truth, the reference has a finding of at least
-            ``CLINICAL_MIN_FRACTION`` of the field of view.
-        empty: nothing is in the truth; without truth, the reference marks no pixel.
-        alarm_reference, alarm_candidate: an empty frame has a finding of at least that size.
+        name: name of the frame.
+        finite_reference, finite_candidate: whether every probability is finite; others count as 0 in the
+            masks.
+        max_error, mean_error: largest and mean absolute difference of all probabilities, 0 to 1.
+        agreement: Dice of the two masks, 0 to 1; 1 where both are empty.
+        dice_reference, dice_candidate: Dice against the truth, 0 to 1; without truth 1, and the agreement.
+        has_lesion: whether the truth marks a pixel; without truth, whether the reference has a finding of at
+            least ``CLINICAL_MIN_FRACTION`` of the field of view.
+        empty: whether the truth marks no pixel; without truth, whether the reference marks none.
+        alarm_reference, alarm_candidate: whether an empty frame has a finding of at least that size.
         lesions: connected regions of the truth; without truth, the reference's findings of that size.
         boundary_reference, boundary_candidate: distance to the truth's outline; without truth None, and the
-            distance to the reference's. None as well where one of the two marks nothing.
+            distance to the reference's outline. None also where one of the two masks is empty.
     """
 
     name: str

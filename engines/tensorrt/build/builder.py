@@ -243,13 +243,13 @@ def _make_config(plan: Preflight, builder: Any, network: Any) -> Any:
     batches = (plan.profile.min, plan.profile.opt, plan.profile.max)
     profile.set_shape(INPUT, *((batch, *rest) for batch in batches))
     if config.add_optimization_profile(profile) < 0:
-        raise VmklaError(f"{api.runtime} refuses the batch sizes {batches} for {INPUT} (n, {rest})")
+        raise VmklaError(f"{api.runtime} rejects the batch sizes {batches} for {INPUT} (n, {rest})")
     if plan.target_sms:
         config.num_compute_capabilities = len(plan.target_sms)
         for index, sm in enumerate(plan.target_sms):
             capability = getattr(module.ComputeCapability, f"SM{sm}")
             if not config.set_compute_capability(capability, index):
-                raise VmklaError(f"{api.runtime} {api.version_text} refuses the target SM {sm}")
+                raise VmklaError(f"{api.runtime} {api.version_text} rejects the target SM {sm}")
     return config
 
 
