@@ -47,6 +47,11 @@ class TensorRTApi:
         return ".".join(map(str, self.version))
 
     @property
+    def label(self) -> str:
+        """Name and version for messages and reports, for instance ``"tensorrt 10.3.0.26"``."""
+        return f"{self.runtime} {self.version_text}"
+
+    @property
     def is_rtx(self) -> bool:
         """Whether it is TensorRT-RTX, which has no plugins and builds ahead of time."""
         return self.runtime == "tensorrt-rtx"

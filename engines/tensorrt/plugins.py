@@ -70,7 +70,7 @@ def load_plugin(api: TensorRTApi, path: Path) -> PluginFacts:
         reason = why_not_a_plugin(path) or _register(api, path)
         if reason is not None:
             raise ArtefactMismatchError(
-                f"{api.runtime} {api.version_text} cannot load the plugin library {path}: {reason}",
+                f"{api.label} cannot load the plugin library {path}: {reason}",
                 hint=_BUILD,
             )
     if missing := missing_creators(api):

@@ -213,7 +213,7 @@ def _heading(plan: Preflight) -> str:
     where = f"SM {', '.join(map(str, plan.target_sms))}" if plan.target_sms else gpu.name if gpu else "no GPU"
     nodes = "function bodies" if plan.plugin is None else f"plugin {plan.plugin.name}"
     return (
-        f"{api.runtime} {api.version_text}: {plan.path.name}, {plan.metadata.precision}, for {where}, "
+        f"{api.label}: {plan.path.name}, {plan.metadata.precision}, for {where}, "
         f"batch {profile.min},{profile.opt},{profile.max}, custom nodes by {nodes}"
     )
 
@@ -222,9 +222,7 @@ def _make_builder(api: TensorRTApi, messages: Messages) -> Any:
     try:
         return api.make_builder()
     except Exception as error:  # the bindings raise TypeError where the library returns nothing
-        raise _failure(
-            f"{api.runtime} {api.version_text} cannot make a builder: {error}", messages
-        ) from error
+        raise _failure(f"{api.label} cannot make a builder: {error}", messages) from error
 
 
 def _make_config(plan: Preflight, builder: Any, network: Any) -> Any:
@@ -249,7 +247,7 @@ def _make_config(plan: Preflight, builder: Any, network: Any) -> Any:
         for index, sm in enumerate(plan.target_sms):
             capability = getattr(module.ComputeCapability, f"SM{sm}")
             if not config.set_compute_capability(capability, index):
-                raise VmklaError(f"{api.runtime} {api.version_text} rejects the target SM {sm}")
+                raise VmklaError(f"{api.label} rejects the target SM {sm}")
     return config
 
 
@@ -280,7 +278,7 @@ def _serialize(
     if phases.error is not None:
         raise phases.error
     if serialized is None:
-        raise _failure(f"{api.runtime} {api.version_text} could not build the engine", messages)
+        raise _failure(f"{api.label} could not build the engine", messages)
     return serialized
 
 

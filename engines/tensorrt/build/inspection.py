@@ -24,10 +24,7 @@ def inspect_engine(api: TensorRTApi, plan: Path, messages: Messages) -> tuple[di
     runtime = api.make_runtime()
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
-        raise VmklaError(
-            f"{api.runtime} {api.version_text} does not load the engine that it has built: "
-            f"{take_errors(messages)}"
-        )
+        raise VmklaError(f"{api.label} does not load the engine that it has built: {take_errors(messages)}")
     inspector = engine.create_engine_inspector()
     text = inspector.get_engine_information(api.module.LayerInformationFormat.JSON)
     return layers_of(text)

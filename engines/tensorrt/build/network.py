@@ -147,7 +147,7 @@ def _parse_error(api: TensorRTApi, parser: Any, path: Path) -> ArtefactMismatchE
     if len(errors) > SHOWN_ERRORS:
         lines.append(f"and {len(errors) - SHOWN_ERRORS} more of {len(errors)} errors")
     return ArtefactMismatchError(
-        "\n  ".join([f"{api.runtime} {api.version_text} cannot take {path}:", *lines]),
+        "\n  ".join([f"{api.label} cannot take {path}:", *lines]),
         hint=_advice(api, errors),
     )
 
@@ -171,11 +171,10 @@ def _text(error: Any) -> str:
 
 def _advice(api: TensorRTApi, errors: list[Any]) -> str:
     """Return a hint on the first error."""
-    library = f"{api.runtime} {api.version_text}"
     sound = "`vmkla infer --runtime onnxruntime` shows whether the file itself is sound."
     if errors and "Plugin not found" in str(errors[0].desc()):
         return (
-            f"{library} has no operator {errors[0].node_operator()!r}, and no plugin or function body has "
+            f"{api.label} has no operator {errors[0].node_operator()!r}, and no plugin or function body has "
             f"that name. Use a file that `vmkla export` wrote, unchanged. {sound}"
         )
-    return f"Run: vmkla export again with the vmkla installed here, or use another {library}. {sound}"
+    return f"Run: vmkla export again with the vmkla installed here, or use another {api.label}. {sound}"

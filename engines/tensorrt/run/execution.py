@@ -226,9 +226,7 @@ class Execution:
     def _expect(self, succeeded: bool, what: str) -> None:
         """Raise the library's latest errors where a call returned False."""
         if not succeeded:
-            raise VmklaError(
-                f"{self._api.runtime} {self._api.version_text} {what}: {take_errors(self._messages)}"
-            )
+            raise VmklaError(f"{self._api.label} {what}: {take_errors(self._messages)}")
 
 
 def _fill_with_zeros(buffer: npt.NDArray[Any], start: int, end: int) -> None:

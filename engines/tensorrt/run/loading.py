@@ -57,12 +57,11 @@ class LoadedEngine:
         self._runtime: Any = _make_runtime(api, messages)
         self._engine: Any = None
         self.context: Any = None
-        library = f"{api.runtime} {api.version_text}"
         try:
             self._engine = self._runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
                 raise ArtefactMismatchError(
-                    f"{library} cannot load {path}: {take_errors(messages)}",
+                    f"{api.label} cannot load {path}: {take_errors(messages)}",
                     hint=rebuild_hint(manifest, path, machine),
                 )
             if difference := _difference(self._engine, manifest, metadata):
@@ -72,7 +71,7 @@ class LoadedEngine:
             self.context = _make_context(api, self._engine)
             if self.context is None:
                 raise VmklaError(
-                    f"{library} cannot make an execution context for {path}: {take_errors(messages)}",
+                    f"{api.label} cannot make an execution context for {path}: {take_errors(messages)}",
                     hint="Other programs may hold the GPU's memory, see nvidia-smi.",
                 )
         except BaseException as error:
@@ -93,7 +92,7 @@ def _make_runtime(api: TensorRTApi, messages: Messages) -> Any:
         return api.make_runtime()
     except TypeError as error:  # the bindings raise it where the library returns nothing
         raise VmklaError(
-            f"{api.runtime} {api.version_text} does not start here: {take_errors(messages)}",
+            f"{api.label} does not start here: {take_errors(messages)}",
             hint="Run: vmkla doctor   (an older driver than the library was made for is one reason)",
         ) from error
 

@@ -112,7 +112,7 @@ class TensorRTRunner(ClosedOnExit):
             metadata=metadata,
             path=str(path),
             sha256=manifest.engine_sha256,
-            runtime=f"{api.runtime} {api.version_text}",
+            runtime=api.label,
             device=f"cuda:{index}",
             kernels="bodies" if library is None else "plugin",
             unverified_because=reason,
