@@ -46,6 +46,19 @@ def test_a_file_runs(tiny_onnx: Path) -> None:
         runner.infer(frames(1))
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_runner_is_closed_by_its_with_block(tiny_onnx: Path, fails: bool) -> None:
+    try:
+        with load_runner(tiny_onnx, threads=1) as runner:
+            assert runner.infer(frames(1)).shape == (1, 1, HEIGHT, WIDTH)
+            if fails:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert fails
+    with pytest.raises(VmklaError, match="closed"):
+        runner.infer(frames(1))
+
+
 def test_both_kinds_of_kernels_agree(tiny_onnx: Path) -> None:
     native = load_runner(tiny_onnx, threads=1).infer(frames(2))
     bodies = load_runner(tiny_onnx, threads=1, kernels="bodies").infer(frames(2))
