@@ -174,9 +174,9 @@ def verify(
             print_line(f"{label + ':':10} {out_dir / file}")
     if not document["passed"]:
         place = document["parting"]
-        where = "" if place is None else f"; the graphs part at {place['node']}"
+        where = "" if place is None else f"; the graphs diverge at {place['node']}"
         raise GateError(
-            f"{candidate_name} is refused: {'; '.join(document['failures'])}{where}",
+            f"{candidate_name} failed the check: {'; '.join(document['failures'])}{where}",
             hint=f"See {out_dir / document['outputs'].get('page', document['outputs']['report'])}",
         )
 

@@ -69,7 +69,7 @@ def test_a_planted_body_is_refused_and_located(vmkla: Any, trained: Path, data: 
     done = vmkla("verify", trained, wrong, "--kernels-b", "bodies", "--data", data, "--out", out)
     assert done.status == 5
     node = "encoder.stages.0.blocks.0.scan/SelectiveScan2d"
-    assert f"the graphs part at {node}" in done.stderr and "mean probability error" in done.stderr
+    assert f"the graphs diverge at {node}" in done.stderr and "mean probability error" in done.stderr
     assert node in done.stdout and "FAILED" in done.stdout
     assert node in (out / "verify.html").read_text(encoding="utf-8")
     quick = vmkla(
