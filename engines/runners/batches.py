@@ -27,7 +27,7 @@ def check_batch(frames_rgb: Frames, spec: RunnerSpec) -> None:
     if len(shape) != 4 or shape[1:] != expected[1:] or (spec.batch is not None and shape[0] != spec.batch):
         raise ShapeError(
             f"frames must be {expected}, got {shape}",
-            hint="vmkla.segment.preprocess.prepare makes frames of the model's size.",
+            hint="vmkla.segment.steps.view makes frames of the model's size.",
         )
 
 

@@ -96,7 +96,7 @@ class ProtobufReader:
     def span(self, value: Value) -> Span:
         """Return begin and end of a message's bytes."""
         if isinstance(value, int):
-            raise NotProtobufError("a number stands where a message should")
+            raise NotProtobufError("a number is where a message should be")
         return value
 
     def count(self) -> None:

@@ -151,7 +151,7 @@ def locate(
     order = [name for name in a.values() if name in b.producers]
     if not order:
         raise ArtefactMismatchError(
-            f"{a.path} and {b.path} have no value of one name, so their graphs cannot be compared",
+            f"{a.path} and {b.path} have no value of the same name, so their graphs cannot be compared",
             hint="Use files that were exported from one network.",
         )
     if limit is None:

@@ -192,7 +192,7 @@ def _check_options(request: BuildRequest) -> None:
             f"{LARGEST_WORKSPACE >> 30} GiB"
         )
     if request.plugin is not None and request.expand_bodies:
-        raise UsageError("a plugin library and the expansion of function bodies are both asked for")
+        raise UsageError("a plugin library and the expansion of function bodies are both requested")
     if request.runtime == "tensorrt-rtx" and request.plugin is not None:
         raise UsageError(
             "TensorRT-RTX does not load plugins; it runs the function bodies in the file",

@@ -144,7 +144,7 @@ def test_graphs_that_cannot_be_compared(right: Path, tmp_path: Path) -> None:
         node.input[:] = [f"other.{name}" if name != "frames" else name for name in node.input]
         node.output[:] = [f"other.{name}" if name != "probability" else name for name in node.output]
     del model.graph.node[-1]
-    with pytest.raises(ArtefactMismatchError, match="no value of one name"):
+    with pytest.raises(ArtefactMismatchError, match="no value of the same name"):
         locate.locate((right, NATIVE), (written(model, tmp_path), NATIVE), FRAME)
     branches = tmp_path / "branches.onnx"
     branches.write_bytes(

@@ -257,7 +257,7 @@ def test_plugins_are_tensorrts_alone(
     rtx: TensorRTApi, trt: TensorRTApi, onnx_file: Path, plugin: Path
 ) -> None:
     assert "does not load plugins" in refused(UsageError, rtx, onnx_file, plugin=plugin)
-    assert "both asked for" in refused(UsageError, trt, onnx_file, ORIN, plugin=plugin, expand_bodies=True)
+    assert "both requested" in refused(UsageError, trt, onnx_file, ORIN, plugin=plugin, expand_bodies=True)
 
 
 def test_every_custom_node_has_its_plugin_or_its_body(
