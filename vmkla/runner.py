@@ -137,7 +137,7 @@ def check_one_by_one(spec: RunnerSpec) -> None:
 
 
 def describe_model(runner: Runner) -> dict[str, Any]:
-    """Identity of the model, for the report."""
+    """Describe the model, for the report."""
     spec = runner.spec
     metadata = spec.metadata
     return {
@@ -155,7 +155,7 @@ def describe_model(runner: Runner) -> dict[str, Any]:
 
 
 def describe_runtime(runner: Runner) -> dict[str, Any]:
-    """Identity of what runs the model, for the report."""
+    """Describe what runs the model, for the report."""
     spec = runner.spec
     return {
         "runner": runner.name,
@@ -167,7 +167,7 @@ def describe_runtime(runner: Runner) -> dict[str, Any]:
 
 
 def model_warnings(runner: Runner) -> list[str]:
-    """What the user must know about the model whenever it is used."""
+    """Return what the user must know about the model whenever it is used."""
     metadata = runner.spec.metadata
     warnings = []
     if metadata.random_weights:

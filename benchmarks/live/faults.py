@@ -130,7 +130,7 @@ def loop_cases(plan: Plan) -> list[Case]:
 
 def soak_cases(plan: Plan) -> list[Case]:
     """Half an hour with everything on."""
-    options = {**plan.setup.options, "record": True, "monitor": ["127.0.0.1", around.free_port()]}
+    options = {**plan.setup.options, "recording": {}, "monitor": ["127.0.0.1", around.free_port()]}
     setup = replace(plan.setup, options=options)
     return [
         lambda folder: _named(

@@ -1,1 +1,1 @@
-"""Videos and images: reading and writing (media), every frame of a file (file), the newest frame (live)."""
+"""Videos and images: read and write them (media), segment each frame (file), or show the newest (live)."""

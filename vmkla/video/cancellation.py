@@ -10,16 +10,16 @@ from types import FrameType
 
 
 class Cancellation(threading.Event):
-    """Set it to stop a run: what is in flight is finished, outputs are closed, the report says so.
+    """Stops a run when set: frames in work are finished, outputs are closed, and the report states it.
 
     Attributes:
-        signum: the signal that asked for it, None when none did.
+        signum: number of the signal that asked for it; None when none did.
     """
 
     signum: int | None = None
 
     def stop(self, signum: int | None = None) -> None:
-        """Ask the run to stop; the first signal is remembered."""
+        """Ask the run to stop, and remember the first signal."""
         if self.signum is None:
             self.signum = signum
         self.set()
@@ -27,12 +27,12 @@ class Cancellation(threading.Event):
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Cancellation]:
-    """Within it, SIGINT and SIGTERM stop the run in good order; a second one acts as it did before.
+    """Let SIGINT and SIGTERM stop a run in good order within the context; a second one acts as before.
 
-    Only the main thread can do this (Python's rule).
+    Python allows this in the main thread only.
 
     Yields:
-        What to hand to ``segment``.
+        The cancellation for ``segment`` or ``run_live``.
     """
     cancel = Cancellation()
     numbers = (signal.SIGINT, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Bounded hand-over between threads that can neither hang nor lose an error."""
+"""A bounded queue between two threads that neither hangs nor loses an error."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _POLL_S = 0.1
 
 
 class ChannelClosedError(Exception):
-    """The other side is gone."""
+    """The other side has closed the channel."""
 
 
 class Channel(Generic[T]):
     """A bounded queue for one producer and one consumer.
 
-    The producer ends with ``finish``, giving its error if it had one: the consumer meets it after the last
-    item. The consumer, or anybody, ends both sides at once with ``close``.
+    The producer ends with ``finish`` and passes its error, if any, which the consumer gets after the last
+    item. Any thread ends both sides at once with ``close``.
 
     Args:
-        depth: items that may wait; ``put`` blocks beyond.
+        depth: number of items that may wait; ``put`` blocks beyond.
     """
 
     def __init__(self, depth: int) -> None:
@@ -35,10 +35,10 @@ class Channel(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, item: T) -> None:
-        """Hand over an item, waiting for room.
+        """Add an item, waiting for space.
 
         Raises:
-            ChannelClosedError: nobody will take it.
+            ChannelClosedError: the channel was closed.
         """
         with self._changed:
             while len(self._items) >= self._depth and not self._closed:
@@ -49,21 +49,21 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def finish(self, error: BaseException | None = None) -> None:
-        """No more items come; the consumer gets ``error`` after the last one."""
+        """End the items; the consumer gets ``error`` after the last one."""
         with self._changed:
             self._finished = True
             self._error = error
             self._changed.notify_all()
 
     def close(self) -> None:
-        """End both sides now; items that wait are dropped."""
+        """End both sides now, and drop waiting items."""
         with self._changed:
             self._closed = True
             self._items.clear()
             self._changed.notify_all()
 
     def items(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[T]:
-        """Take items until the producer finishes, or ``stopped`` says so.
+        """Yield items until the producer finishes or ``stopped`` returns True.
 
         Raises:
             ChannelClosedError: the channel was closed.
@@ -72,7 +72,7 @@ class Channel(Generic[T]):
         while not stopped():
             with self._changed:
                 if not self._items and not self._finished and not self._closed:
-                    self._changed.wait(_POLL_S)  # with a limit, so that ``stopped`` is asked again
+                    self._changed.wait(_POLL_S)  # with a timeout, so that ``stopped`` is called again
                 if self._closed:
                     raise ChannelClosedError
                 if self._items:

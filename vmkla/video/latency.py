@@ -11,7 +11,7 @@ _BINS = 2100  # reaches 1e-3 ms * 1.01**2100 = 1.2e6 ms, 20 minutes
 
 
 class LatencyStats:
-    """A histogram with bins that grow by 1 %, so a percentile is right to within half a percent."""
+    """A histogram of latencies with bins that grow by 1 %; percentiles are exact to half a percent."""
 
     def __init__(self) -> None:
         self._bins = [0] * _BINS
@@ -20,7 +20,7 @@ class LatencyStats:
         self.sum_ms = 0.0
 
     def add(self, value_ms: float) -> None:
-        """Count one measurement."""
+        """Add a measurement."""
         position = math.log(value_ms / _FLOOR_MS) / math.log(_GROWTH) if value_ms > _FLOOR_MS else 0.0
         self._bins[min(_BINS - 1, int(position))] += 1
         self.count += 1
@@ -28,7 +28,7 @@ class LatencyStats:
         self.max_ms = max(self.max_ms, value_ms)
 
     def percentile_ms(self, percent: float) -> float:
-        """The smallest value that at least ``percent`` of the measurements do not exceed; 0 without any."""
+        """Return the smallest value that ``percent`` of the measurements do not exceed, ms; 0 without any."""
         wanted = max(1, math.ceil(self.count * percent / 100))
         seen = 0
         for position, number in enumerate(self._bins):
@@ -38,7 +38,7 @@ class LatencyStats:
         return 0.0
 
     def to_dict(self) -> dict[str, float | None]:
-        """p50, p95, p99, max and mean, in milliseconds; None for each when nothing was measured."""
+        """Return p50, p95, p99, max and mean, ms; each None without a measurement."""
         if not self.count:
             return dict.fromkeys(("p50", "p95", "p99", "max", "mean"))
         return {
@@ -51,13 +51,13 @@ class LatencyStats:
 
 
 class Stopwatch:
-    """Milliseconds of consecutive steps."""
+    """Measures the duration of consecutive steps."""
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
 
     def lap_ms(self) -> float:
-        """Time since the last lap, or since the beginning."""
+        """Return the time since the last lap, or since the start, ms."""
         now = time.perf_counter()
         elapsed_ms = (now - self._since) * 1e3
         self._since = now

@@ -1,4 +1,4 @@
-"""Frames of another size, brought into the size of the first one without changing their shape."""
+"""Fit frames of another size into the size of the first one, without distortion."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def letterbox(
     pixel_ratio: Fraction | None = None,
     into_ratio: Fraction | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Scale a frame as large as it fits, in the middle, with black beside it.
+    """Scale a frame to fit a size, centred, with black borders.
 
     Args:
         frame_rgb: (H, W, 3) uint8.
         size_hw: height and width of the result, px.
         pixel_ratio: width over height of one pixel of the frame; None is square.
-        into_ratio: the same of the result.
+        into_ratio: width over height of one pixel of the result; None is square.
     Returns:
         (size_hw[0], size_hw[1], 3) uint8.
     """

@@ -19,24 +19,28 @@ ImageFormat = Literal["png", "jpg"]
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """Settings of one run in file mode.
+    """Options of one run in file mode.
 
     Attributes:
-        out_dir: folder of all outputs; made when it is not there.
-        threshold: above 0, at most 1; None takes the model's own. Only for models with one output channel.
+        out_dir: folder of all outputs; created when missing.
+        threshold: probability, above 0 and at most 1, from which a pixel counts; None uses the model's own.
+            Only for models with one output channel.
         overlay: how findings are drawn.
-        alpha: opacity of what is drawn, 0 to 1; None takes the style's default.
+        alpha: opacity of what is drawn, 0 to 1; None uses the style's default.
         save_masks: write a mask for each segmented frame.
-        stride: segment every Nth frame, the first included. A video's other frames are written without
-            anything drawn; a folder's other images are passed over.
-        roi: field of view, in place of the model's own: ``"auto"``, ``"none"`` or a ``Rect``.
-        image_format: of the overlays of images, ``"png"`` or ``"jpg"`` (quality 95). Masks are PNG files.
-        max_megapixels: larger images and frames are not decoded.
-        resume: go on with an interrupted run over images in the same ``out_dir``.
+        stride: segment every Nth frame, at least 1, starting with the first. A video's other frames are
+            written without an overlay; a folder's other images are skipped.
+        roi: field of view: ``"auto"``, ``"none"`` or a ``Rect``; None uses the model's own.
+        image_format: format of the overlays of images, ``"png"`` or ``"jpg"`` (quality 95). Masks are PNG
+            files.
+        max_megapixels: size of the largest image or frame that is decoded, megapixels.
+        resume: continue an interrupted run over images in the same ``out_dir``.
         exist_ok: replace the outputs of an earlier run in ``out_dir``.
-        anonymous: call every source and image by the first digits of its sha256; see ``name_source``.
-        track: number of the video track, from 1; None takes the largest.
-        deinterlace: ``"auto"`` finds out whether a video is interlaced; ``"yes"`` and ``"no"`` settle it.
+        anonymous: name every source and image by the first digits of its sha256; see ``name_source``.
+        track: number of the video track, from 1; None reads the largest.
+        deinterlace: ``"auto"`` detects whether a video is interlaced; ``"yes"`` and ``"no"`` decide it.
+    Raises:
+        UsageError: a value is out of range.
     """
 
     out_dir: Path
@@ -74,12 +78,12 @@ class SegmentOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        done: frames whose outputs are written.
-        total: frames expected, None when unknown; a damaged file may end earlier.
-        findings: frames with a finding so far.
+        done: number of frames whose outputs are written.
+        total: number of expected frames, None when unknown; a damaged file may end earlier.
+        findings: number of frames with a finding so far.
     """
 
     done: int

@@ -1,4 +1,4 @@
-"""The folder of a run: checked, picked up again, and left without half-written files."""
+"""The output folder of a run: check it, continue an earlier run in it, and leave no incomplete files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS, REPORT, SETTINGS = "frames.jsonl", "report.json", ".settings.json"
 _SETTINGS_MAX_BYTES, _ROW_MAX_BYTES = 1 << 20, 4 << 20
 _TAKEN = (OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER, ROWS, REPORT)
 WHOLE = (OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER, REPORT, SETTINGS)
-"""What of a killed run is worth nothing under its temporary name; its rows are, to ``resume``."""
+"""Outputs of a killed run that are useless under their temporary names; its rows serve ``resume``."""
 _ROW_TYPES = {"name": str, "sha256": str, "segmented": bool}
 
 Row = dict[str, Any]
@@ -29,13 +29,13 @@ Row = dict[str, Any]
 
 @dataclass
 class OutputFolder:
-    """Outputs of one run, open.
+    """The open outputs of one run.
 
     Attributes:
         path: the folder.
-        rows: ``frames.jsonl`` being written.
-        reserve: disk space for closing.
-        kept: rows of an earlier, interrupted run by image name, outputs present.
+        rows: writer of ``frames.jsonl``.
+        reserve: reserved disk space for closing the outputs.
+        kept: rows of an interrupted run whose outputs exist, by image name.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class OutputFolder:
     kept: dict[str, Row] = field(default_factory=dict)
 
     def discard(self) -> None:
-        """Remove what ``open_outputs`` made: the run never had a frame. An earlier run's frames stay."""
+        """Remove what ``open_outputs`` created, after a run without a frame, but no frames of an earlier run."""
         self.reserve.release()
         if self.kept:
             self.close_rows()
@@ -53,12 +53,12 @@ class OutputFolder:
         (self.path / SETTINGS).unlink(missing_ok=True)
 
     def close_rows(self, *, dropped: Collection[str] = ()) -> None:
-        """Give ``frames.jsonl`` its name; after a resumed run, with one row an image and in order.
+        """Complete ``frames.jsonl``; after a resumed run, with one row per image and in order.
 
         Args:
-            dropped: images of the earlier run that are to have no row.
+            dropped: names of images of the earlier run that get no row.
         Raises:
-            BadInputError: it cannot be written.
+            BadInputError: the file cannot be written.
         """
         self.rows.close()
         if not self.kept:
@@ -68,10 +68,10 @@ class OutputFolder:
         _write_rows(self.rows.path, ordered)
 
     def write_report(self, report: dict[str, Any]) -> None:
-        """Write ``report.json``, whole or not at all.
+        """Write ``report.json`` completely or not at all.
 
         Raises:
-            BadInputError: it cannot be written.
+            BadInputError: the file cannot be written.
         """
         path = self.path / REPORT
         with output_errors(path):
@@ -79,19 +79,19 @@ class OutputFolder:
 
 
 def search_exclusions(out_dir: Path) -> tuple[Path, Path]:
-    """Folders that hold a run's own pictures, never its input."""
+    """Return the folders of a run's own images, which are never its input."""
     return out_dir / OVERLAY_FOLDER, out_dir / MASK_FOLDER
 
 
 def check_image_names(items: Collection[ImageItem], out_dir: Path, *, suffix: str = ".png") -> None:
-    """Refuse images whose outputs would have one name, or would replace an image of the source.
+    """Check that outputs of images have different names and replace no image of the source.
 
     Args:
         items: the images.
-        out_dir: the run's folder.
-        suffix: of the overlays; masks are PNG files.
+        out_dir: folder of the run.
+        suffix: suffix of the overlays; masks are PNG files.
     Raises:
-        BadInputError: with both names.
+        BadInputError: two outputs would have one name, or one would replace an input.
     """
     first: dict[str, ImageItem] = {}
     for item in items:
@@ -120,8 +120,7 @@ def open_outputs(plan: Plan) -> OutputFolder:
     Args:
         plan: the run; an interrupted one is continued only with equal settings.
     Raises:
-        UsageError: there are outputs already, ``exist_ok`` is not set, and they are not to be continued
-            or not of a run over images.
+        UsageError: there are outputs already, and they are neither to be replaced nor to be continued.
         ArtefactMismatchError: the interrupted run had other settings.
         BadInputError: the folder cannot be written to.
     """
@@ -143,7 +142,7 @@ def open_outputs(plan: Plan) -> OutputFolder:
     with output_errors(out_dir):
         reserve = DiskReserve(out_dir / RESERVE)
     try:
-        if kept:  # they may stand in the file that is begun anew below; an end at any moment loses none
+        if kept:  # they may be in the file that is opened again below; no row is lost at any moment
             _write_rows(out_dir / ROWS, kept.values())
         with output_errors(out_dir / REPORT):
             (out_dir / REPORT).unlink(missing_ok=True)
@@ -162,7 +161,7 @@ def open_outputs(plan: Plan) -> OutputFolder:
 def _kept_rows(
     out_dir: Path, settings: dict[str, Any], images: Iterable[ImageItem], save_masks: bool
 ) -> dict[str, Row]:
-    """Rows of images whose outputs are there, after a look at the settings they were made with."""
+    """Return the rows of images whose outputs exist, after a check of the settings of that run."""
     path = out_dir / SETTINGS
     try:
         earlier = parse_names(read_file(path, _SETTINGS_MAX_BYTES), _SETTINGS_MAX_BYTES)
@@ -185,11 +184,11 @@ def _kept_rows(
             continue
         index, item = wanted[row["name"]]
         if row["segmented"] != (index % settings["stride"] == 0):
-            continue  # images came or went meanwhile, and now the stride takes others
-        pictures = [f"{OVERLAY_FOLDER}/{item.output_name('.' + settings['image_format'])}"]
+            continue  # images were added or removed, and the stride now selects others
+        files = [f"{OVERLAY_FOLDER}/{item.output_name('.' + settings['image_format'])}"]
         if save_masks:
-            pictures.append(f"{MASK_FOLDER}/{item.output_name()}")
-        if not row["segmented"] or all((out_dir / picture).is_file() for picture in pictures):
+            files.append(f"{MASK_FOLDER}/{item.output_name()}")
+        if not row["segmented"] or all((out_dir / name).is_file() for name in files):
             kept[item.name] = {**row, "index": index}
     return kept
 
@@ -200,7 +199,7 @@ def _write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _read_rows(path: Path) -> list[Row]:
-    """Whole rows of a file; a line that a kill tore, or that is no row, is left out."""
+    """Read the rows of a file; incomplete lines and lines that are not rows are skipped."""
     rows = []
     try:
         lines = path.read_bytes().split(b"\n")
@@ -217,14 +216,14 @@ def _read_rows(path: Path) -> list[Row]:
 
 
 def _remove_earlier(out_dir: Path) -> None:
-    """Remove an earlier run's outputs, and no other file: its pictures are those its rows name."""
+    """Remove an earlier run's outputs and no other file; its rows name its images."""
     with output_errors(out_dir):
         for row_file in (out_dir / ROWS, partial_rows(out_dir / ROWS)):
             if not row_file.exists():
                 continue
             with open(row_file, "rb") as file:
                 for line in file:
-                    _remove_pictures(out_dir, line)
+                    _remove_images(out_dir, line)
             row_file.unlink()
         for name in (OVERLAY_VIDEO, REPORT, SETTINGS):
             (out_dir / name).unlink(missing_ok=True)
@@ -232,21 +231,21 @@ def _remove_earlier(out_dir: Path) -> None:
             _remove_empty(folder)
 
 
-def _remove_pictures(out_dir: Path, line: bytes) -> None:
+def _remove_images(out_dir: Path, line: bytes) -> None:
     try:
         row = parse_json(line, _ROW_MAX_BYTES)
         names = [row[key] for key in ("overlay", "mask") if row.get(key)]
     except (ValueError, AttributeError, TypeError):
-        return  # a torn line names nothing
+        return  # an incomplete line names nothing
     for name in names:
         if "\0" in str(name):
             continue
-        picture = (out_dir / str(name)).resolve()
-        if out_dir.resolve() in picture.parents and picture.is_file():
-            picture.unlink()
+        image = (out_dir / str(name)).resolve()
+        if out_dir.resolve() in image.parents and image.is_file():
+            image.unlink()
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove a folder when it holds nothing but folders."""
+    """Remove a folder that holds only folders."""
     if folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
         shutil.rmtree(folder)

@@ -1,9 +1,9 @@
-"""File mode, whole: source -> preprocess -> runner -> findings -> overlay -> files, in overlapping threads.
+"""Segment every frame of a file, in order, in overlapping threads: decode, infer, draw and write.
 
 One thread decodes, the caller's thread prepares frames and runs the network, one thread reads the findings,
-draws and encodes. The queues between them hold three frames, so memory does not grow with the source. Every
-frame goes through, in order. Whatever ends a run (the source's end, an error in any stage, a signal), the
-outputs are closed, the video is playable up to there, and report.json says how it ended.
+draws and encodes. The queues between them hold three frames, so memory does not grow with the source.
+Whatever ends a run (the end of the source, an error in any stage, a signal), the outputs are closed, the
+video is playable up to there, and report.json states how the run ended.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ def segment(
 
     Writes ``overlay.mp4`` for a video, ``overlay/<name>.png`` or ``.jpg`` for images, ``masks/`` when asked
     (0 and 255; with several classes the class's number), ``frames.jsonl`` and ``report.json`` into
-    ``options.out_dir``. Files have temporary names until they are whole.
+    ``options.out_dir``. Files have temporary names until they are complete.
 
-    With the field of view ``"auto"`` a video has one, found once: the union over the first eight of every
+    With the field of view ``"auto"``, a video has one for all frames: the union over the first eight of every
     fifth frame that show one. An image has its own.
 
     Args:
         runner: the network.
-        source_spec: see ``open_source``; or a source that is open and named already.
-        options: what to do.
+        source_spec: path or pattern, see ``open_source``; or a source that is already open and named.
+        options: options of the run.
         progress: called from this thread after each frame; an error that it raises ends the run.
-        cancel: set it to stop; ``stop_on_signals`` makes one that signals set.
+        cancel: event that ends the run when set; ``stop_on_signals`` makes one that signals set.
     Returns:
         The report, also when ``cancel`` was set without a signal (``outcome`` is then ``"interrupted"``).
     Raises:
-        DegradedError: everything was written, but not all of the source could be read.
-        StoppedError: a signal stopped it; everything up to there was written.
-        UsageError, BadInputError, ArtefactMismatchError: it cannot begin, or cannot go on.
+        DegradedError: the outputs are complete, but not all of the source could be read.
+        StoppedError: a signal ended the run; everything up to there was written.
+        UsageError, BadInputError, ArtefactMismatchError: the run cannot begin or continue.
     """
     spec = runner.spec
     check_one_by_one(spec)
@@ -86,7 +86,7 @@ def _segment(
         )
     elif options.resume:
         raise UsageError(
-            "--continue goes on with a folder of images; a video is segmented from its first frame",
+            "--continue continues a run over images; a video is segmented from its first frame",
             hint="Leave --continue out; --exist-ok replaces earlier outputs.",
         )
     elif source.path.resolve() == (options.out_dir / OVERLAY_VIDEO).resolve():

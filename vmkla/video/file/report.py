@@ -1,4 +1,4 @@
-"""What a run did: counted while it runs, written as report.json at its end."""
+"""The report of a run in file mode, written as report.json at its end."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _HASH_BLOCK_BYTES = 1 << 20
 
 @dataclass
 class Counts:
-    """Frames by what happened to them.
+    """Counts of a run.
 
     Attributes:
-        frames: written (of images: those with a row).
-        segmented: given to the network.
-        with_finding: segmented, and something was found.
-        kept: taken over from an interrupted run.
-        damaged: the decoder had to conceal missing data.
-        unreadable: images that cannot be read.
-        lost_packets: pieces of a video that cannot be decoded.
-        repaired_timestamps: time stamps that were missing or did not rise.
-        timestamp_jumps: places where the time stamps began anew.
-        size_changes: places where the frame size changes.
+        frames: number of frames written, or of images with a row.
+        segmented: number of frames given to the network.
+        with_finding: number of segmented frames with a finding.
+        kept: number of frames kept from an interrupted run.
+        damaged: number of frames in which the decoder concealed missing data.
+        unreadable: number of images that cannot be read.
+        lost_packets: number of packets of a video that cannot be decoded.
+        repaired_timestamps: number of time stamps that were missing or did not rise.
+        timestamp_jumps: number of places where the time stamps start again.
+        size_changes: number of places where the frame size changes.
     """
 
     frames: int = 0
@@ -48,38 +48,38 @@ class Counts:
 
 @dataclass
 class Latencies:
-    """Latency per stage over the frames that were segmented in this run."""
+    """Latency by stage, over the frames segmented in this run."""
 
     stages: dict[str, LatencyStats] = field(
         default_factory=lambda: {stage: LatencyStats() for stage in STAGES}
     )
 
     def add(self, latency_ms: dict[str, float]) -> None:
-        """Count one frame."""
+        """Add the latencies of one frame."""
         for stage, value_ms in latency_ms.items():
             self.stages[stage].add(value_ms)
 
     def to_dict(self) -> dict[str, dict[str, float | None]]:
-        """Stage to p50, p95, p99, max and mean, ms."""
+        """Return stage to p50, p95, p99, max and mean, ms."""
         return {stage: stats.to_dict() for stage, stats in self.stages.items() if stats.count}
 
 
 @dataclass(frozen=True)
 class SegmentReport:
-    """The result of ``segment``; ``to_dict`` is what report.json holds.
+    """The result of ``segment``; ``to_dict`` gives the content of report.json.
 
     Attributes:
         outcome: how the run ended.
-        exit_status: what the command line ends with.
-        message: the error's message, empty when all went well.
-        out_dir: the folder of all outputs.
-        outputs: output to path relative to ``out_dir``.
-        counts: frames by what happened to them.
-        wall_s: from the first frame asked for to the last one written.
-        latency_ms: stage to p50, p95, p99, max and mean.
-        model, runtime, input, settings: identities, as plain values.
+        exit_status: exit status of the command.
+        message: message of the error; empty without one.
+        out_dir: folder of all outputs.
+        outputs: output name to path relative to ``out_dir``.
+        counts: counts of the run.
+        wall_s: time from the first request of a frame to the last frame written, seconds.
+        latency_ms: stage to p50, p95, p99, max and mean, ms.
+        model, runtime, input, settings: what ran and how, as plain values.
         warnings: what the user should know though nothing failed.
-        problems: what could not be read.
+        problems: parts of the source that could not be read.
     """
 
     outcome: Outcome
@@ -99,12 +99,12 @@ class SegmentReport:
 
     @property
     def fps(self) -> float:
-        """Frames of this run per second of wall time."""
+        """Frames of this run per second."""
         made = self.counts.frames - self.counts.kept
         return made / self.wall_s if self.wall_s > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {
             "vmkla_version": __version__,
             "outcome": self.outcome,
@@ -125,7 +125,7 @@ class SegmentReport:
 
 
 class FileHash(threading.Thread):
-    """The sha256 of a file, worked out beside the run.
+    """Computes the sha256 of a file in a thread beside the run.
 
     Args:
         path: the file.
@@ -151,7 +151,7 @@ class FileHash(threading.Thread):
         self._digest = digest.hexdigest()
 
     def result(self, *, wait: bool) -> str | None:
-        """The hash; None when it was not finished, with ``wait`` only if the file cannot be read."""
+        """Return the hash; None when it is not finished. With ``wait`` only when the file cannot be read."""
         if not wait:
             self._stop_wanted.set()
         self.join()

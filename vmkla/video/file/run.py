@@ -1,4 +1,4 @@
-"""One run through the three threads, and what is closed, reported and raised at its end."""
+"""Run the three threads of file mode, then close, report and raise what is due."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vmkla.video.media.sources import ImageItem, ImageSource
 
 _QUEUE_FRAMES = 3
 _DECODER_JOIN_S, _DECODER_JOIN_CANCELLED_S = 10.0, 0.2
-"""How long the decoder may take to close its file. Whoever stops a run does not wait for a large image."""
+"""Time for the decoder to close its file, seconds; a stop does not wait for a large image."""
 
 
 class Run:
@@ -47,7 +47,7 @@ class Run:
         self._wall_s = 0.0
 
     def go(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> SegmentReport:
-        """Run to whatever end it comes to, close everything, report, and raise what there is to raise."""
+        """Run until the end, close everything, write the report, and raise the first error."""
         known = self._plan.named.sha256
         file_hash = FileHash(self._source.path) if self._source.path.is_file() and not known else None
         if file_hash is not None:
@@ -55,7 +55,7 @@ class Run:
         self._writer.cancelled = cancel.is_set
         began = time.perf_counter()
         error = _first(None, lambda: self._work(progress, cancel))
-        self._outputs.reserve.release()  # on a full disk this is the space that closing lives on
+        self._outputs.reserve.release()  # on a full disk, closing needs this space
         error = _first(error, self._writer.close)
         self._wall_s = time.perf_counter() - began
 
@@ -82,7 +82,7 @@ class Run:
         return report
 
     def _work(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> None:
-        """Move every frame through; raises the first error of any stage."""
+        """Move every frame through the stages, and raise the first error of any of them."""
         decoder = threading.Thread(target=self._decode, name="vmkla-decode", daemon=True)
         decoder.start()
         self._writer.start()
@@ -176,7 +176,7 @@ class Run:
             if len(views) > 1:
                 described["sizes"] = views
 
-        # A report travels: it names neither the source's folder nor its own.
+        # Reports are passed on, so neither the source's folder nor its own is named.
         names = self._plan.named.names.also({str(out_dir): "the output folder"})
         outcome: Outcome = "done"
         message, exit_status = "", 0
@@ -214,14 +214,14 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """A frame, and how long its decoding took."""
+    """A frame and the time of its decoding, ms."""
 
     frame: Frame
     decode_ms: float
 
 
 def _first(error: BaseException | None, step: Callable[[], None]) -> BaseException | None:
-    """Take a step of closing whatever happened before; gives the first error of all."""
+    """Run a step of closing despite an earlier error, and return the first error."""
     try:
         step()
     except BaseException as caught:
@@ -238,7 +238,7 @@ def _existing_outputs(out_dir: Path, kind: Literal["video", "images"], save_mask
 
 
 def _what_is_missing(source: Source, writer: FrameWriter) -> str:
-    """One sentence on what a degraded run lacks."""
+    """Return one sentence on what a degraded run lacks."""
     counts = writer.counts
     if isinstance(source, VideoSource):
         parts = []
@@ -254,7 +254,7 @@ def _what_is_missing(source: Source, writer: FrameWriter) -> str:
                 "first one"
             )
         parts += [f"{problem.where} {problem.what}" for problem in source.combed]
-        return f"{source.path} is not whole: {'; '.join(parts)}"
+        return f"{source.path} is not complete: {'; '.join(parts)}"
     first = source.problems[0]
     others = f" and {len(source.problems) - 1} more" if len(source.problems) > 1 else ""
     named = source.named if isinstance(source, ImageSource) else source.total

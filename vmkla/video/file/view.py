@@ -1,4 +1,4 @@
-"""The field of view of a source's frames: one for all frames of a size, found anew when the size changes."""
+"""The field of view of a source's frames: one for each frame size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vmkla.segment.preprocess import Rect, field_of_view, union, visible_field
 from vmkla.video.media.frames import Frame, Source
 
 FIELD_EVERY, FIELD_SAMPLES = 5, 8
-"""A field of view is the union over so many of every fifth frame: one frame may be dark at an edge."""
+"""The field of view is the union over eight of every fifth frame: a single one may be dark at an edge."""
 
 _FIELD_FRAMES_MAX = 300
 """Number of frames of a video that are searched for its field of view."""
@@ -18,7 +18,7 @@ Size = tuple[int, int]
 
 @dataclass
 class _Seen:
-    """Frames of one size: how many came, and the field of view so far."""
+    """Frames of one size: their number, and their field of view so far."""
 
     frames: int = 0
     found: list[Rect] = field(default_factory=list)
@@ -26,15 +26,15 @@ class _Seen:
 
 
 class Views:
-    """What the network sees of each frame.
+    """The part of each frame that the network sees.
 
-    Images have a field of view each. A video has one for each frame size: for the first size it is given or
-    found beforehand. For another size it is looked for in the frames as they come, also when a rectangle was
-    given, since that is in pixels of the first size; only ``"none"`` stays what it is.
+    Each image has its own field of view. A video has one for each frame size: for the first size it is given
+    or found beforehand. For another size it is searched in the frames as they come, even when a rectangle was
+    given, since that is in pixels of the first size; only ``"none"`` applies to all sizes.
 
     Args:
         roi: ``"auto"``, ``"none"`` or a rectangle of the first size.
-        first: what was found for the first size; None takes ``roi``.
+        first: field of view found for the first size; None uses ``roi``.
         searched_in_vain: number of frames in which no field of view was found for the first size.
     """
 
@@ -45,14 +45,14 @@ class Views:
 
     @classmethod
     def of_source(cls, source: Source, roi: str | Rect) -> Views:
-        """Look through the first frames of a video for their field of view, where ``roi`` asks for it."""
+        """Search the first frames of a video for their field of view, where ``roi`` is ``"auto"``."""
         if source.kind != "video" or roi != "auto":
             return cls(roi)
         rect, searched = _field_of_video(source)
         return cls(roi, rect, 0 if rect else searched)
 
     def of(self, frame: Frame) -> Rect:
-        """The part of a frame that the network sees."""
+        """Return the part of a frame that the network sees."""
         if frame.traits is None:
             return field_of_view(frame.rgb, self._roi)
         size_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
@@ -68,7 +68,7 @@ class Views:
         return seen.rect or Rect(0, 0, size_hw[1], size_hw[0])
 
     def to_list(self) -> list[dict[str, object]]:
-        """Each size with its field of view and how many of its frames were segmented, for the report."""
+        """Return each size with its field of view and number of segmented frames, for the report."""
         return [
             {"frame_hw": list(size_hw), "segmented": seen.frames, "field_of_view": _listed(seen.rect)}
             for size_hw, seen in self._sizes.items()
@@ -87,7 +87,7 @@ def _listed(rect: Rect | None) -> list[int] | None:
 
 
 def _field_of_video(source: Source) -> tuple[Rect | None, int]:
-    """Return the field of view over a clip's first lit frames, and how many frames were looked through."""
+    """Return the field of view over a clip's first lit frames, and the number of searched frames."""
     found: list[Rect] = []
     searched, first_hw = 0, None
     frames = source.frames()

@@ -1,4 +1,4 @@
-"""The last stage of a run: findings, overlay, files. Runs on its own thread."""
+"""The last stage of file mode, on its own thread: read findings, draw the overlay, write files."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Inferred:
     """A frame on its way to the writer.
 
     Attributes:
-        frame: the picture.
-        rect: the field of view that the network saw.
-        probability: (classes, h, w) float32; None when the stride passes the frame over.
-        latency_ms: time spent in the stages before.
+        frame: the frame.
+        rect: field of view that the network saw, px of the frame.
+        probability: (classes, h, w) float32; None when the stride skips the frame.
+        latency_ms: latency by stage so far.
     """
 
     frame: Frame
@@ -45,12 +45,12 @@ class Inferred:
 
 @dataclass(frozen=True)
 class Kept:
-    """A frame that an interrupted run finished.
+    """An image that an interrupted run finished.
 
     Attributes:
-        name: of the image.
-        found: it has a finding.
-        segmented: it was given to the network.
+        name: name of the image.
+        found: whether it has a finding.
+        segmented: whether it was given to the network.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Kept:
 
 
 class FrameWriter:
-    """Takes frames from a channel until it ends, and writes everything that belongs to them.
+    """Writes the outputs of frames from a channel until it ends.
 
     Args:
-        channel: where frames come from; closed when writing fails.
-        outputs: the folder.
-        plan: what to draw and write.
+        channel: channel of the frames; closed when writing fails.
+        outputs: open outputs of the run.
+        plan: plan of the run.
     """
 
     def __init__(
@@ -81,30 +81,30 @@ class FrameWriter:
         self._thread = threading.Thread(target=self._run, name="vmkla-write", daemon=True)
         self.counts = Counts()
         self.latencies = Latencies()
-        self.seen: set[str] = set()  # images that have a row of this run or a confirmed one
+        self.seen: set[str] = set()  # images with a row, of this run or confirmed
         self.video: VideoSink | None = None
         self.error: BaseException | None = None
         self.cancelled: Callable[[], bool] = lambda: False
 
     def start(self) -> None:
-        """Begin taking frames."""
+        """Start the thread."""
         self._thread.start()
 
     def join(self) -> None:
-        """Wait until every frame handed over is written, or writing has failed."""
+        """Wait until all frames are written, or writing has failed."""
         if self._thread.ident is not None:
             self._thread.join()
 
     @property
     def wrote_anything(self) -> bool:
-        """A row or a video frame was written."""
+        """Whether a row or a video frame was written."""
         return self.counts.frames > 0 or (self.video is not None and self.video.written > 0)
 
     def close(self) -> None:
-        """Finish the video. What still waits (a second Ctrl-C cut ``join`` short) is dropped.
+        """Finish the video. Frames that still wait, after a second Ctrl-C during ``join``, are dropped.
 
         Raises:
-            BadInputError: it cannot be finished.
+            BadInputError: the video cannot be finished.
         """
         self._channel.close()
         self.join()
@@ -132,7 +132,7 @@ class FrameWriter:
         self.counts.with_finding += kept.found
 
     def _given_up(self, frame: Frame) -> bool:
-        """A large image takes seconds in each step: when the run is stopped, it is left for another run."""
+        """Check whether to leave a large image, which takes seconds in each step, after a stop."""
         return (
             frame.traits is None and frame.rgb.shape[0] * frame.rgb.shape[1] > LARGE_PX and self.cancelled()
         )
@@ -152,7 +152,7 @@ class FrameWriter:
             latency_ms["overlay"] = watch.lap_ms()
             if self._given_up(frame):
                 return
-        paths = self._write_pictures(frame, shown, findings)
+        paths = self._write_images(frame, shown, findings)
         latency_ms["write"] = watch.lap_ms()
         latency_ms["total"] = sum(latency_ms.values())
         self._outputs.rows.write(self._row(frame, findings, paths, latency_ms))
@@ -165,10 +165,10 @@ class FrameWriter:
             self.counts.with_finding += findings.any
             self.latencies.add(latency_ms)
 
-    def _write_pictures(
+    def _write_images(
         self, frame: Frame, shown: npt.NDArray[np.uint8], findings: Findings | None
     ) -> dict[str, str]:
-        """Write overlay and mask; gives the paths of still pictures, relative to the folder."""
+        """Write overlay and mask, and return the paths of images relative to the folder."""
         paths: dict[str, str] = {}
         folder = self._outputs.path
         if findings is not None and self._options.save_masks:
@@ -196,7 +196,7 @@ class FrameWriter:
         return paths
 
     def _fitted(self, shown: npt.NDArray[np.uint8], traits: VideoTraits) -> npt.NDArray[np.uint8]:
-        """A frame as the video takes it: of the first one's size and shape of pixels."""
+        """Fit a frame to the size and pixel shape of the video's first frame."""
         assert self.video is not None
         own, into = traits.sample_aspect_ratio, self.video.traits.sample_aspect_ratio
         if shown.shape[:2] == self.video.frame_hw and (own or 1) == (into or 1):
@@ -217,7 +217,7 @@ class FrameWriter:
             row |= {"name": frame.name, "sha256": frame.sha256}
         row["frame_hw"] = [frame.rgb.shape[0], frame.rgb.shape[1]]
         row["segmented"] = findings is not None
-        # A frame that was not looked at has no findings; null is not zero.
+        # A frame that was not segmented has no findings: null, not zero.
         row["area_px"] = findings.area_px if findings else None
         row["area_fraction"] = findings.area_fraction if findings else None
         row["boxes"] = [list(region.box) for region in findings.regions] if findings else None

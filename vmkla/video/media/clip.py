@@ -1,9 +1,9 @@
-"""A procedural endoscopic clip: a lit, folded tunnel with polyps, and an exact mask for each frame.
+"""Render a procedural endoscopic clip: a lit, folded tunnel with polyps, and an exact mask for each frame.
 
-The wall is a tube of radius R(theta, z), kept as a table: folds and polyps stand inwards from it.
-Each pixel's ray is marched to the wall, lit by a lamp beside the camera, and coloured by a second
-table. The mask is read from the same table at the same point, so it is exact by construction.
-It is a demo's input, a test's ground truth and extra training data, and never evidence of accuracy.
+The wall is a tube of radius R(theta, z), stored as a table; folds and polyps project inwards. Each pixel's
+ray is marched to the wall, lit by a lamp beside the camera, and coloured by a second table. The mask is read
+from the same table at the same point, so it is exact. The clip serves demos, tests and extra training data;
+it is no evidence of accuracy.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ Floats = npt.NDArray[np.float32]
 
 MARCH_STEPS = 22
 MAX_SLOPE = 1.5
-"""Assumed steepness of the wall along z, in the length of a marching step."""
+"""Assumed largest slope of the wall along z, which limits a marching step."""
 FAR = 9.0
-"""Rays end here, in tube radii: all is dark long before."""
+"""Length of a ray, tube radii; the light ends long before."""
 LEAST_LIGHT = 0.08
-"""Where less of the lamp's light arrives, polyps are lost in the dark and not in the mask."""
+"""Smallest share of the lamp's light at which a polyp is in the mask; below, it is too dark to be seen."""
 _NEAR, _FALL = 0.55, 0.6  # light over distance: 1 / (NEAR + FALL distance^2)
 FPS = 30.0
-"""``Scene.frame`` counts in frames of this rate."""
+"""Frame rate of ``Scene.frame``, frames a second."""
 
 
 class Scene:
-    """One colon and one way through it.
+    """A rendered colon with one camera path through it.
 
     Args:
-        seed: of everything; equal seeds give equal frames on one machine.
+        seed: seed of the scene; equal seeds give equal frames on one machine.
         height, width: size of the frames, px; both at least 32.
     Raises:
         UsageError: a size is too small.
@@ -84,7 +84,7 @@ class Scene:
         """Render a frame.
 
         Args:
-            index: from 0, at 30 frames per second; frames may be asked for in any order.
+            index: number of the frame, from 0, at 30 frames per second; in any order.
         Returns:
             (H, W, 3) uint8 RGB and (H, W) uint8, 255 on polyps and 0 elsewhere.
         """
@@ -95,7 +95,7 @@ class Scene:
         rays = self.rays @ turn
         rgb, rho = self._shade(rays, distance, eye, bend)
         seen = (rho < 1) & (distance < self.mask_far)
-        # A steep side that is barely seen breaks into slivers; close them, at most a few pixels wide.
+        # A steep side that is barely visible breaks into slivers of a few pixels; close them.
         closed = cv2.morphologyEx(seen.astype(np.uint8) * 255, cv2.MORPH_CLOSE, self.disc)
         mask = np.asarray(cv2.medianBlur(closed, 5 if self.width > 240 else 3), np.uint8)
         mask[self.field <= 0.3] = 0
@@ -105,7 +105,7 @@ class Scene:
         return math.sin(self.phases[number] + self.rates[number] * time_s)
 
     def _camera(self, time_s: float) -> tuple[Floats, Floats, Floats]:
-        """Position (3,), rotation (3, 3) for row vectors, and bend of the tube's axis ahead (2,)."""
+        """Return position (3,), rotation (3, 3) for row vectors, and bend of the tube's axis ahead (2,)."""
         wave = self._wave
         z = self.start + self.speed * time_s + 0.25 * wave(0, 2 * time_s)
         eye = np.array([self.offset * wave(1, time_s), self.offset * wave(2, time_s), z], np.float32)
@@ -117,7 +117,7 @@ class Scene:
         return eye, turn.astype(np.float32), bend.astype(np.float32)
 
     def _march(self, rays: Floats, eye: Floats, bend: Floats) -> Floats:
-        """Distance along each ray to the wall, in radii: (h, w)."""
+        """Return the distance along each ray to the wall, (h, w), radii."""
         dx, dy, dz = (np.ascontiguousarray(rays[..., axis]) for axis in range(3))
         pace = 1 / (np.sqrt(dx * dx + dy * dy) + MAX_SLOPE * np.abs(dz))
         distance = np.zeros_like(dx)
@@ -132,7 +132,7 @@ class Scene:
     def _on_wall(
         self, distance: Floats, along: Floats, dx: Floats, dy: Floats, eye: Floats, bend: Floats
     ) -> tuple[Floats, Floats, Floats]:
-        """Distance from the tube's axis, and column and row in the tables, of points on rays."""
+        """Return the distance from the tube's axis, and column and row in the tables, of points on rays."""
         squared = along * along
         x = eye[0] + distance * dx - bend[0] * squared
         y = eye[1] + distance * dy - bend[1] * squared
@@ -143,7 +143,7 @@ class Scene:
         return np.asarray(radius, np.float32), column, row
 
     def _shade(self, rays: Floats, distance: Floats, eye: Floats, bend: Floats) -> tuple[Floats, Floats]:
-        """Light (H, W, 3) that comes back along the rays, and the polyps' field rho (H, W)."""
+        """Return the light along the rays, (H, W, 3), and the polyps' field rho, (H, W)."""
         tables = self.tables
         dx, dy, dz = (np.ascontiguousarray(rays[..., axis]) for axis in range(3))
         along = distance * dz
@@ -181,42 +181,42 @@ class Scene:
         return light, np.asarray(rho, np.float32)
 
     def _develop(self, light: Floats, index: int, time_s: float) -> Image:
-        """Exposure, softness, motion blur, grain and the field of view: light to a picture."""
+        """Turn light into a frame: exposure, softness, motion blur, grain and the field of view."""
         exposed = 1 - np.exp(-1.6 * light * self.white)
-        picture = np.asarray(cv2.GaussianBlur(exposed, (0, 0), self.softness_px), np.float32)
-        picture = self._motion_blur(picture, time_s)
-        picture *= 255
+        image = np.asarray(cv2.GaussianBlur(exposed, (0, 0), self.softness_px), np.float32)
+        image = self._motion_blur(image, time_s)
+        image *= 255
         rng = np.random.default_rng((self.seed, 4, index))
         down, right = int(rng.integers(self.height)), int(rng.integers(self.width))
-        picture += np.roll(self.grain, (down, right), (0, 1))
-        picture *= self.field[..., None]
-        picture += 3.5  # a display's black is not quite 0
-        return np.clip(picture, 0, 255).astype(np.uint8)
+        image += np.roll(self.grain, (down, right), (0, 1))
+        image *= self.field[..., None]
+        image += 3.5  # a display's black is not quite 0
+        return np.clip(image, 0, 255).astype(np.uint8)
 
-    def _motion_blur(self, picture: Floats, time_s: float) -> Floats:
-        """Blur along the way that the picture moves in half a frame's time."""
+    def _motion_blur(self, image: Floats, time_s: float) -> Floats:
+        """Blur along the motion of the view in half a frame's time."""
         step_s = 0.5 / FPS
         before, after = self._camera(time_s)[1], self._camera(time_s + step_s)[1]
-        move = (after - before)[:2, 2] * self.width * 0.5  # px of the picture's centre
+        move = (after - before)[:2, 2] * self.width * 0.5  # px, of the centre
         length = float(np.hypot(*move))
         if length < 1.0:
-            return picture
+            return image
         size = int(length) | 1
         kernel = np.zeros((size, size), np.float32)
         half = size // 2
         reach = move / length * half
         ends = [(round(half + s * reach[0]), round(half + s * reach[1])) for s in (-1, 1)]
         cv2.line(kernel, ends[0], ends[1], 1.0)
-        return np.asarray(cv2.filter2D(picture, -1, kernel / kernel.sum()), np.float32)
+        return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), np.float32)
 
 
 def render_clip(seed: int, height: int, width: int, frames: int) -> Iterator[tuple[Image, Image]]:
-    """Frames of a procedural endoscopic clip and their masks.
+    """Render the frames of a procedural endoscopic clip and their masks.
 
     Args:
-        seed: equal seeds give equal clips on one machine.
-        height, width: size, px.
-        frames: how many, at 30 per second.
+        seed: seed of the scene; equal seeds give equal clips on one machine.
+        height, width: size of the frames, px.
+        frames: number of frames, at 30 per second.
     Returns:
         Pairs of (H, W, 3) uint8 RGB and (H, W) uint8, 255 on polyps; some frames show none.
     Raises:
@@ -229,7 +229,7 @@ def render_clip(seed: int, height: int, width: int, frames: int) -> Iterator[tup
 
 
 def _enlarge(distance: Floats, height: int, width: int) -> Floats:
-    """Interpolate distances; at the edge of a fold a point lies on one side or the other, not between."""
+    """Interpolate distances; at the edge of a fold a point takes one side, not a value between."""
     kernel = np.ones((3, 3), np.uint8)
     near, between, far = (
         np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
@@ -248,7 +248,7 @@ def _rotation(axis: int, angle: float) -> npt.NDArray[np.float64]:
 
 
 def _fisheye(height: int, width: int, half_view: float) -> Floats:
-    """Unit directions (H, W, 3) of the pixels, the angle from the axis in proportion to the radius."""
+    """Return unit directions of the pixels, (H, W, 3), at angles in proportion to the radius."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     scale = 2 * half_view / max(height, width)
     x, y = (x - (width - 1) / 2) * scale, (y - (height - 1) / 2) * scale
@@ -258,7 +258,7 @@ def _fisheye(height: int, width: int, half_view: float) -> Floats:
 
 
 def _field_of_view(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Brightness over the picture: 0 outside a rounded octagon or disc, falling off towards its edge."""
+    """Return the brightness over the frame, (H, W): 0 outside a rounded octagon or disc, less at its edge."""
     scale = 4  # drawn larger, for a smooth edge
     field = np.zeros((height, width), np.uint8)
     side = min(height, width)
@@ -293,17 +293,17 @@ def write_clip(
     fps: int | Fraction = 30,
     masks_dir: Path | str | None = None,
 ) -> None:
-    """Render a clip into a video file. The file gets its name only when it is whole.
+    """Render a clip into a video file, completely or not at all.
 
     Args:
         path: the video, an MP4 with H.264.
-        frames: how many.
-        seed: equal seeds give equal frames on one machine.
-        height, width: size, px; both even, as H.264 wants them.
-        fps: frames per second that the file says; the camera moves at 30.
-        masks_dir: folder for one PNG of 0 and 255 a frame, ``000000.png`` and on.
+        frames: number of frames.
+        seed: seed of the scene; equal seeds give equal frames on one machine.
+        height, width: size of the frames, px; both even, as H.264 requires.
+        fps: frame rate of the file; the camera moves at 30 frames per second.
+        masks_dir: folder for one PNG of 0 and 255 per frame, ``000000.png`` and on.
     Raises:
-        UsageError: a size or count makes no sense.
+        UsageError: a size or count is out of range.
         BadInputError: the files cannot be written.
     """
     if height % 2 or width % 2:

@@ -1,4 +1,4 @@
-"""The wall of the rendered colon as tables over (z, theta): radius, slopes, polyps, colour."""
+"""Build the wall of the rendered colon as tables over (z, theta): radius, slopes, polyps, colour."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Floats = npt.NDArray[np.float32]
 LENGTH = 12.0
 """Period of the tube along z, in tube radii."""
 ROWS, COLUMNS = 768, 384
-"""Size of the tables of the shape: z, theta."""
+"""Size of the tables of the shape, along z and theta."""
 FINE = 2
-"""The colour table has so many times the rows and columns."""
+"""Factor of rows and columns of the colour table."""
 OUTSIDE = 4.0
-"""Value of the polyps' field rho far from any polyp; a polyp is where rho < 1."""
+"""Value of the polyps' field rho far from any polyp; inside a polyp rho is below 1."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The wall.
+    """Tables of the wall.
 
     Attributes:
-        radius: (ROWS, COLUMNS) float32, distance of the wall from the axis.
+        radius: (ROWS, COLUMNS) float32, distance of the wall from the axis, tube radii.
         shape: (ROWS, COLUMNS, 3) float32: dR/dtheta, dR/dz, rho.
         bump: (256, 256, 2) float32, small slopes around and along, tiled.
         colour: (FINE * ROWS, FINE * COLUMNS, 3) uint8, RGB reflectance times 255.
-        tint: strength of the reddish light between the walls.
+        tint: strength of the reddish light between the walls, 0.3 to 1.
     """
 
     radius: Floats
@@ -45,14 +45,14 @@ class Polyp:
     """One polyp on the wall.
 
     Attributes:
-        z, theta: its centre.
-        size: radius of its base, in tube radii.
-        height: how far it stands inwards.
-        aspect, angle: of its outline.
+        z, theta: position of the centre, tube radii and radians.
+        size: radius of the base, tube radii.
+        height: height above the wall, tube radii.
+        aspect, angle: aspect ratio and rotation of the outline, the angle in radians.
         lobes: amplitudes and phases of the outline's irregularity, (k, 2).
-        power: roundness of its profile; small is a plateau, large a peak.
+        power: exponent of the profile; small is a plateau, large a peak.
         colour: RGB factors on the mucosa's colour.
-        pits: contrast of its surface pattern.
+        pits: contrast of the surface pattern.
     """
 
     z: float
@@ -68,7 +68,7 @@ class Polyp:
 
 
 def make_tables(rng: np.random.Generator) -> Tables:
-    """A wall at random."""
+    """Build the tables of a random wall."""
     radius = _wall(rng)
     colour, finish = _mucosa(rng)
     rho: Floats = np.full((ROWS, COLUMNS), OUTSIDE, np.float32)
@@ -89,12 +89,12 @@ def make_tables(rng: np.random.Generator) -> Tables:
 
 
 def noise(rng: np.random.Generator, size: tuple[int, int], cells: int | tuple[int, int]) -> Floats:
-    """Smooth noise of about unit deviation that wraps at both edges.
+    """Generate smooth noise of about unit deviation that wraps at both edges.
 
     Args:
-        rng: source.
-        size: rows and columns.
-        cells: random values down and across; more is finer.
+        rng: random generator.
+        size: number of rows and columns.
+        cells: number of random values down and across; more is finer.
     """
     down, across = (cells, cells) if isinstance(cells, int) else cells
     grid = np.pad(rng.standard_normal((down, across)).astype(np.float32), 2, mode="wrap")
@@ -107,7 +107,7 @@ def noise(rng: np.random.Generator, size: tuple[int, int], cells: int | tuple[in
 
 
 def _wall(rng: np.random.Generator) -> Floats:
-    """Radius of the bare wall: three-cornered, with folds across it."""
+    """Return the radius of the bare wall, three-cornered, with folds across it."""
     theta = np.linspace(0, 2 * math.pi, COLUMNS, endpoint=False, dtype=np.float32)
     z = np.linspace(0, LENGTH, ROWS, endpoint=False, dtype=np.float32)[:, None]
     twist = rng.uniform(0, 2 * math.pi) + 0.5 * np.sin(2 * math.pi * z / LENGTH + rng.uniform(0, 6))
@@ -132,7 +132,7 @@ def _wall(rng: np.random.Generator) -> Floats:
 
 
 def _mucosa(rng: np.random.Generator) -> tuple[Floats, float]:
-    """Reflectance of the wall (rows, columns, 3), 0 to 1, and the tint of the light between walls."""
+    """Return the reflectance of the wall, (rows, columns, 3), 0 to 1, and the tint of the light."""
     size = (FINE * ROWS, FINE * COLUMNS)
     pink, pale, tan = np.array([[0.90, 0.36, 0.30], [0.95, 0.58, 0.46], [0.88, 0.50, 0.28]])
     weights = rng.dirichlet((1.2, 0.8, 0.7))
@@ -153,7 +153,7 @@ def _mucosa(rng: np.random.Generator) -> tuple[Floats, float]:
 
 
 def _vessels(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
-    """Thin, winding lines, 0 to 1: where two noises change sign, stronger here and weaker there."""
+    """Return vessels as thin, winding lines of varying strength, 0 to 1: the zero lines of two noises."""
     wide = np.abs(noise(rng, size, (48, 24)) + 0.35 * noise(rng, size, (128, 64)))
     thin = np.abs(noise(rng, size, (110, 58)) + 0.3 * noise(rng, size, (256, 128)))
     lines = np.maximum(np.clip(1 - wide / 0.1, 0, 1), 0.6 * np.clip(1 - thin / 0.16, 0, 1))
@@ -162,14 +162,14 @@ def _vessels(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
 
 
 def _add_residue(colour: Floats, rng: np.random.Generator) -> None:
-    """Yellowish mucus and stool in patches: the commonest thing that is no polyp."""
+    """Add patches of yellowish mucus and stool, the most common thing that is not a polyp."""
     patches = noise(rng, colour.shape[:2], (30, 16)) + 0.5 * noise(rng, colour.shape[:2], (120, 60))
     cover = np.clip((patches - rng.uniform(1.6, 2.6)) / 0.25, 0, 1)[..., None] * rng.uniform(0.5, 0.95)
     colour += cover * (np.array([0.86, 0.62, 0.26], np.float32) * rng.uniform(0.7, 1.1) - colour)
 
 
 def _polyps(rng: np.random.Generator) -> list[Polyp]:
-    """Polyps in a part of the tube, so that other parts have none."""
+    """Return random polyps in a part of the tube, so that other parts have none."""
     count = int(rng.integers(1, 6))
     first, share = rng.uniform(0, LENGTH), rng.uniform(0.15, 0.5)
     polyps = []
@@ -200,7 +200,7 @@ def _polyps(rng: np.random.Generator) -> list[Polyp]:
 def _rho(
     polyp: Polyp, rows: int, columns: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
-    """The polyp's field in a window of a table of this size: row and column indices, and rho."""
+    """Return a polyp's field in a window of a table: row and column indices, and rho."""
     reach = polyp.size * max(polyp.aspect, 1 / polyp.aspect) * 2.2
     half_rows = math.ceil(reach / LENGTH * rows)
     half_columns = min(math.ceil(reach / (2 * math.pi) * columns), columns // 2 - 1)
@@ -219,7 +219,7 @@ def _rho(
 
 
 def _add_polyp(polyp: Polyp, radius: Floats, rho: Floats, colour: Floats, rng: np.random.Generator) -> None:
-    """Raise a polyp from the wall and paint it."""
+    """Add a polyp to the shape and the colour of the wall."""
     i, j, own = _rho(polyp, ROWS, COLUMNS)
     window = np.ix_(i, j)
     relief = 1 + 0.1 * noise(rng, own.shape, 6)

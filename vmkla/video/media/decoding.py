@@ -1,4 +1,4 @@
-"""Videos in: every frame of a file, upright, in RGB, with its own time stamp."""
+"""Decode a video file: every frame, upright, in RGB, with its own time stamp."""
 
 from __future__ import annotations
 
@@ -33,35 +33,33 @@ _PROBLEMS_KEPT = 20
 
 
 def how_often(count: int) -> str:
-    """``once`` or ``3 times``."""
+    """Return ``once`` or ``3 times``."""
     return "once" if count == 1 else f"{count} times"
 
 
 class VideoSource:
-    """A video file.
+    """A video file as a source of frames.
 
-    Frames come from decoding and from nowhere else: a damaged stretch is passed over, and every frame that
-    decodes is yielded, in order of presentation. Rotation metadata is applied to the pixels. A file without
-    colour tags is read as players read it: BT.709 from 720 lines on, BT.601 below. Interlaced frames are
-    made whole, see ``vmkla.video.media.interlace``.
+    Every frame that can be decoded is yielded, in order of presentation; a damaged stretch is skipped.
+    Rotation metadata is applied to the pixels. A file without colour tags is read as players read it: BT.709
+    from 720 lines on, BT.601 below. Interlaced frames are deinterlaced, see ``vmkla.video.media.interlace``.
 
     Attributes:
-        codec: FFmpeg's name of it.
-        has_audio: there is a sound track (which is not read).
+        codec: FFmpeg's name of the codec.
+        has_audio: whether there is a sound track, which is not read.
         tracks, track: the file's video tracks, and the one that is read.
-        repaired_timestamps: time stamps that were missing or did not rise, and were mended, in the last pass.
-        timestamp_jumps: places in the last pass where the time stamps began anew.
-        size_changes: places in the last pass where the frame size changes.
-        ratio_changes: places where only the shape of the pixels changes.
+        repaired_timestamps: number of time stamps that were missing or did not rise and were repaired, in the
+            last pass.
+        timestamp_jumps: number of places where the time stamps start again, in the last pass.
+        size_changes: number of places where the frame size changes, in the last pass.
+        ratio_changes: number of places where only the shape of the pixels changes, in the last pass.
 
     Args:
         path: the file.
-        track: number of the video track, from 1; None takes the largest.
-        deinterlace: ``"auto"`` finds out whether the frames are interlaced; ``"yes"`` and ``"no"`` settle it.
-        max_megapixels: larger frames are not decoded.
+        track, deinterlace, max_megapixels: see ``ReadOptions``.
     Raises:
-        BadInputError: it is missing, no video that can be read, or its frames are too large.
-        UsageError: there is no such track, or ``deinterlace`` is none of the three.
+        BadInputError: the file is missing or not a readable video, or its frames are too large.
+        UsageError: the track does not exist, or ``deinterlace`` is another word.
     """
 
     kind: Literal["video"] = "video"
@@ -92,33 +90,33 @@ class VideoSource:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What the last pass could not decode, at most twenty entries; see ``lost_packets``."""
+        """Problems of the last pass, at most twenty; see ``lost_packets`` for their number."""
         return tuple(self._problems)
 
     @property
     def lost_packets(self) -> int:
-        """Packets that the last pass could not decode."""
+        """Number of packets that the last pass could not decode."""
         return self._lost
 
     @property
     def cut_off(self) -> bool:
-        """The file is shorter than its headers say."""
+        """Whether the file is shorter than its headers state."""
         return self._extent.cut_off
 
     @property
     def fields(self) -> FieldDecision:
-        """What is done with interlaced frames; looks through the first frames when that is not settled."""
+        """Decision on interlaced frames; analyses the first frames on the first call."""
         if self._fields is None:
             self._fields = decide(self._wanted_fields, self._votes())
         return self._fields
 
     @property
     def combed(self) -> tuple[Problem, ...]:
-        """Stretches of the last pass that look interlaced and were left as they are."""
+        """Parts of the last pass that look interlaced and were not changed."""
         return tuple(self._combed)
 
     def describe(self) -> dict[str, Any]:
-        """Codec, tracks and what was done with fields (None before the first pass) as plain values."""
+        """Return codec, tracks and the decision on fields (None before the first pass) as plain values."""
         return {
             "codec": self.codec,
             "track": self.track.number,
@@ -127,7 +125,7 @@ class VideoSource:
         }
 
     def notes(self) -> list[str]:
-        """What the user should know of the frames of the last pass though nothing failed."""
+        """Return notes on the frames of the last pass that the user should know though nothing failed."""
         note = "" if self._fields is None else self._fields.note()
         notes = [note] if note else []
         others = [str(track) for track in self.tracks if track.number != self.track.number]
@@ -148,7 +146,7 @@ class VideoSource:
         return notes
 
     def copy_notes(self) -> list[str]:
-        """What a copy of the video lacks, after the last pass."""
+        """Return what a copy of the video lacks, after the last pass."""
         notes = ["the sound track is not copied"] if self.has_audio else []
         if self.ratio_changes:
             notes.append(
@@ -158,17 +156,17 @@ class VideoSource:
         return notes
 
     def frames(self) -> Generator[Frame, None, None]:
-        """Decode from the first frame to the last.
+        """Decode all frames, from the first to the last.
 
         Yields:
-            Frames with rising time stamps; mended ones are counted in ``repaired_timestamps``. Their size may
-            change, which is counted in ``size_changes``, and so may the shape of their pixels.
+            Frames with rising time stamps. Frame size and pixel shape may change, which ``size_changes`` and
+            ``ratio_changes`` count.
         Raises:
-            BadInputError: not one frame decodes, or one is wider or taller than 16384.
+            BadInputError: no frame can be decoded, or one is wider or taller than 16384.
         """
         self._problems, self._combed, self._lost = [], [], 0
         self.repaired_timestamps = self.timestamp_jumps = self.size_changes = self.ratio_changes = 0
-        ratios: deque[Fraction | None] = deque()  # of frames that were decoded and are still on their way
+        ratios: deque[Fraction | None] = deque()  # of decoded frames that were not yet yielded
         with self._open() as video:
             timeline = video.timeline()
             to_rgb = RgbConverter()
@@ -218,7 +216,7 @@ class VideoSource:
         return video
 
     def _votes(self) -> FieldVotes:
-        """Look through the first frames, until enough of them agree."""
+        """Analyse the first frames until enough of them agree."""
         detector = FieldDetector()
         if self._wanted_fields == "no":
             return detector.votes
@@ -232,7 +230,7 @@ class VideoSource:
         return detector.votes
 
     def _whole(self, video: OpenVideo, ratios: deque[Fraction | None]) -> Iterator[tuple[Any, Any]]:
-        """Pairs of a decoded frame and the same made whole, or left as it is; the ratios go to a queue."""
+        """Yield pairs of a decoded frame and its deinterlaced form, and queue the pixel ratios."""
 
         def decode() -> Iterator[Any]:
             for frame, ratio in video.frames_and_ratios(self._lose):

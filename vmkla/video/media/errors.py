@@ -1,4 +1,4 @@
-"""Errors of PyAV and FFmpeg as errors of vmkla: the one place that translates them."""
+"""Translate errors of PyAV and FFmpeg to errors of vmkla."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from vmkla.errors import BadInputError, VmklaError
 from vmkla.safe_text import escape
 
 MEDIA_ERRORS: tuple[type[Exception], ...] = (av.error.FFmpegError, OSError, EOFError)
-"""What PyAV raises for a file or a codec, as opposed to a mistake in the call."""
+"""Errors that PyAV raises for a file or a codec, as opposed to a wrong call."""
 _REFUSED: tuple[type[Exception], ...] = (*MEDIA_ERRORS, ValueError)
 _UNKNOWN = re.compile(r"Video: none(?: \(([^/)\n]{1,16}) / (0x[0-9A-Fa-f]{1,8})\))?")
 
 
 def reason(error: BaseException) -> str:
-    """FFmpeg's reason in words, without what it was doing to what; printable."""
+    """Return FFmpeg's reason for an error as printable text, without the name of the file."""
     if isinstance(error, av.error.ExitError):
         return "it does not answer"
     text = getattr(error, "strerror", None)
     if not text and not isinstance(error, MEDIA_ERRORS):
-        text = str(error)  # of FFmpeg's own errors that quotes an address, password and all
+        text = str(error)  # not for FFmpeg's own errors, whose text quotes an address with its password
     return escape(str(text or type(error).__name__))
 
 
 @contextlib.contextmanager
 def reading_errors(what: str) -> Iterator[None]:
-    """Turn an error of the demuxer, the decoder or a conversion into a message.
+    """Translate errors of the demuxer, the decoder or a conversion.
 
     Args:
-        what: the beginning of the message: the file, its codec and what was being done.
+        what: beginning of the message: the file, its codec and what was being done.
     Raises:
-        BadInputError: FFmpeg refused, or PyAV refused what the file asks for.
+        BadInputError: FFmpeg or PyAV failed on the file.
     """
     try:
         yield
@@ -50,13 +50,13 @@ def reading_errors(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def output_errors(path: Path, what: str = "") -> Iterator[None]:
-    """Turn a failure to write ``path`` into a message.
+    """Translate errors of writing a file.
 
     Args:
-        path: the file that is being written.
-        what: what is being encoded into it, for errors that are not the disk's.
+        path: the file that is written.
+        what: content that is encoded, for errors that are not the disk's.
     Raises:
-        BadInputError: the disk is full, the place cannot be written to, or FFmpeg does not write this.
+        BadInputError: the disk is full, the file cannot be written, or FFmpeg cannot encode the content.
     """
     try:
         with files.output_errors(path):
@@ -66,7 +66,7 @@ def output_errors(path: Path, what: str = "") -> Iterator[None]:
 
 
 def unknown_codec(open_again: Callable[[], Any]) -> str:
-    """What FFmpeg's log calls a codec that it does not know: its tag, or that the file names none.
+    """Return how FFmpeg's log names an unknown codec: its tag, or that the file names none.
 
     Args:
         open_again: opens the file and closes it.

@@ -1,4 +1,4 @@
-"""Does a video file reach as far as its own headers say? Reads headers only, never the pictures."""
+"""Check from its headers whether a video file is complete, without decoding frames."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MP4_NEEDED = (b"moov", b"mdat", b"moof")
 
 @dataclass(frozen=True)
 class Extent:
-    """What a container's headers promise.
+    """Size of a file, and the size that its headers state.
 
     Attributes:
-        size_bytes: bytes the file has.
-        promised_bytes: bytes its headers promise at least, or None when they say nothing.
+        size_bytes: size of the file.
+        promised_bytes: smallest size that the headers state; None when they state none.
         has_index: False for an MP4 without the ``moov`` box, which no player can read.
     """
 
@@ -28,12 +28,12 @@ class Extent:
 
     @property
     def cut_off(self) -> bool:
-        """The file ends before its headers say so."""
+        """Whether the file is shorter than its headers state."""
         return self.promised_bytes is not None and self.promised_bytes > self.size_bytes
 
 
 def read_extent(path: Path) -> Extent:
-    """Compare a file's size with what its container promises (MP4/MOV, Matroska/WebM, AVI).
+    """Read a file's size and the size that its container states (MP4/MOV, Matroska/WebM, AVI).
 
     Raises:
         OSError: the file cannot be read.
@@ -51,7 +51,7 @@ def read_extent(path: Path) -> Extent:
 
 
 def _mp4(file: BinaryIO, size_bytes: int) -> Extent:
-    """Walk the top-level boxes: a size of 1 means a 64-bit one follows, 0 means to the end of the file."""
+    """Read the top-level boxes: a size of 1 means that a 64-bit size follows, 0 the rest of the file."""
     position, promised, has_index = 0, 0, False
     while position + 8 <= size_bytes:
         file.seek(position)
@@ -69,7 +69,7 @@ def _mp4(file: BinaryIO, size_bytes: int) -> Extent:
 
 
 def _matroska(file: BinaryIO) -> int | None:
-    """End of the first Segment; None when its size is unknown, as in a live recording."""
+    """Return the end of the first Segment; None when its size is unknown, as in a live recording."""
     position = 0
     while True:
         file.seek(position)

@@ -1,4 +1,4 @@
-"""What a source yields, and what every source offers."""
+"""Frames, and the interface of the sources that yield them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ColourMatrix = Literal["bt601", "bt709"]
 
 @dataclass(frozen=True)
 class VideoTraits:
-    """What a copy of a clip keeps beside its pixels.
+    """Properties of a clip that its copy keeps.
 
     Attributes:
         time_base: seconds per tick of every frame's ``pts``.
-        frame_rate: mean frames per second, a hint for players; timestamps alone place the frames.
-        sample_aspect_ratio: width over height of one pixel of the upright picture, None when unknown.
-        matrix: how YUV becomes RGB.
+        frame_rate: mean frames per second, a hint for players; the time stamps place the frames.
+        sample_aspect_ratio: width over height of one pixel of the upright frame; None when unknown.
+        matrix: conversion of YUV to RGB.
     """
 
     time_base: Fraction
@@ -33,18 +33,18 @@ class VideoTraits:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture, upright.
+    """One upright frame of a video, or one image.
 
     Attributes:
-        index: position in the source, from 0, none left out.
+        index: position in the source, from 0.
         rgb: (H, W, 3) uint8.
-        name: of an image, its path relative to the source; of a video's frame, its index as six digits.
-        pts: presentation time in ticks of ``time_base``; None for images.
-        pts_s: the same in seconds.
-        time_base: seconds per tick.
-        traits: the clip's; None for images.
-        damaged: the decoder had to conceal missing data.
-        sha256: of an image's file; None for a video's frame.
+        name: path of an image relative to the source; index of a video's frame as six digits.
+        pts: presentation time, ticks of ``time_base``; None for images.
+        pts_s: presentation time, seconds; None for images.
+        time_base: seconds per tick; None for images.
+        traits: properties of the clip; None for images.
+        damaged: whether the decoder had to conceal missing data.
+        sha256: hex digest of an image's file; None for a video's frame.
     """
 
     index: int
@@ -60,11 +60,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in the source that could not be read while the rest could.
+    """A part of the source that could not be read.
 
     Attributes:
-        where: the image's name, or the place in the video.
-        what: what was seen.
+        where: name of the image, or place in the video.
+        what: what is wrong with it.
     """
 
     where: str
@@ -72,11 +72,11 @@ class Problem:
 
 
 class Source(Protocol):
-    """Pictures in order. It can be gone through more than once."""
+    """A source of frames in order, which can be read more than once."""
 
     @property
     def kind(self) -> Literal["video", "images"]:
-        """A video, or one or many images."""
+        """Whether the source is a video, or one or many images."""
 
     @property
     def path(self) -> Path:
@@ -84,18 +84,18 @@ class Source(Protocol):
 
     @property
     def total(self) -> int | None:
-        """How many frames are expected, for a progress bar; decoding tells the truth."""
+        """Number of expected frames, for a progress bar; decoding may find another."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What the last pass could not read; whole once that pass is over."""
+        """Problems of the last pass; complete when that pass is over."""
 
     def notes(self) -> list[str]:
-        """What the user should know of the frames of the last pass though nothing failed."""
+        """Return notes on the frames of the last pass that the user should know though nothing failed."""
 
     def frames(self) -> Generator[Frame, None, None]:
-        """Go through the pictures from the first.
+        """Yield the frames from the first to the last.
 
         Raises:
-            BadInputError: not one picture can be read.
+            BadInputError: no frame can be read.
         """

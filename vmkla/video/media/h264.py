@@ -1,4 +1,4 @@
-"""H.264 that plays everywhere: 4:2:0, limited range, even sizes, each frame at its own time."""
+"""Encode H.264 that plays everywhere: 4:2:0, limited range, even sizes, each frame at its own time."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ _KEYFRAME_EVERY_S = 2
 
 
 class H264Encoder:
-    """Encodes pictures of one size into one stream of a container.
+    """Encodes frames of one size into one stream of a container.
 
-    An odd width or height is rounded up to even by repeating the last column or row, since 4:2:0 has no odd
-    sizes.
+    An odd width or height is rounded up by repeating the last column or row, since 4:2:0 has no odd sizes.
 
     Args:
-        traits: the clip's time base and shape of pixels.
+        traits: time base and pixel shape of the clip.
         frame_hw: height and width of every frame, px.
-        preset, crf, tune: x264's own.
-        threads: how many x264 may use.
+        preset, crf, tune: settings of x264.
+        threads: number of threads of x264.
     Raises:
         MissingDependencyError: this FFmpeg has no libx264.
         BadInputError: a side is larger than x264 encodes.
@@ -60,7 +59,7 @@ class H264Encoder:
         self._stream: Any = None
 
     def add_to(self, container: Any) -> None:
-        """Make the stream in a container that is open for writing."""
+        """Add the stream to a container that is open for writing."""
         traits = self._traits
         stream = container.add_stream(
             "libx264", rate=traits.frame_rate.limit_denominator(65535), options=self._options
@@ -81,11 +80,11 @@ class H264Encoder:
         self._stream = stream
 
     def convert(self, frame_rgb: npt.NDArray[np.uint8], pts: int) -> Any:
-        """An FFmpeg frame, 4:2:0 in limited range, of a picture of ``frame_hw``.
+        """Convert a frame to FFmpeg's, 4:2:0 in limited range.
 
         Args:
-            frame_rgb: (H, W, 3) uint8.
-            pts: ticks of the time base.
+            frame_rgb: (H, W, 3) uint8 of ``frame_hw``.
+            pts: presentation time, ticks of the time base.
         """
         bottom, right = self.size_hw[0] - frame_rgb.shape[0], self.size_hw[1] - frame_rgb.shape[1]
         if bottom or right:
@@ -104,9 +103,9 @@ class H264Encoder:
         return frame
 
     def packets(self, frame: Any) -> list[Any]:
-        """Encode a frame, or with None whatever waits in the encoder."""
+        """Encode a frame; with None, flush the encoder."""
         packets = self._stream.encode(frame)
         for packet in packets:
-            # The last frame's own duration ends the clip; with none a player would skip that frame.
+            # The duration of the last frame ends the clip; without it a player skips that frame.
             packet.duration = packet.duration or self._frame_ticks
         return list(packets)

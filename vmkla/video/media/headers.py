@@ -1,8 +1,7 @@
-"""Size and EXIF orientation of a still image, read from its header without decoding a pixel.
+"""Read the size and EXIF orientation of an image from its header, without decoding pixels.
 
-The base install has no library that does this alone: OpenCV and FFmpeg decode what they open. Each reader
-takes the largest size that any part of the header states, so that no decoder can find a larger one than was
-checked.
+No library of the base install does only this: OpenCV and FFmpeg decode what they open. Each reader returns
+the largest size that any part of the header states, so that no decoder finds a larger one than was checked.
 
 Sources: PNG (Third Edition) 11.2.1 and 11.3.3.4; ITU-T T.81 annex B; TIFF 6.0; Exif 2.32, table 4; RFC 9649
 (WebP); ITU-T T.800 annexes A and I (JPEG 2000); the Netpbm formats; BITMAPCOREHEADER and BITMAPINFOHEADER.
@@ -25,25 +24,25 @@ PNM = tuple(b"P%d%c" % (kind, space) for kind in range(1, 7) for space in b" \t\
 
 _WIDTH, _HEIGHT, _ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 274, 322, 323
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-"""TIFF's whole-number types, as ``struct`` writes them."""
+"""``struct`` formats of TIFF's integer types."""
 _LONGEST_NUMBER = 10
-"""Digits of a Netpbm size; OpenCV reads an int."""
+"""Largest number of digits of a Netpbm size; OpenCV reads an int."""
 
 
 class HeaderError(ValueError):
-    """The bytes are not the header of an image of a known kind."""
+    """The bytes are not a header of a known kind of image."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file states before its pixels.
+    """The header of an image file.
 
     Attributes:
-        height, width: px, as stored.
-        orientation: EXIF's, 1 to 8: how stored pixels are shown; 1 when the file has none.
-        orientation_at: of a TIFF, where the orientation's value lies, as (offset, ``struct`` format); OpenCV
-            applies it whatever it is asked for.
-        tile_px: of a tiled TIFF, pixels of one tile, which may be larger than the image.
+        height, width: size as stored, px.
+        orientation: EXIF orientation, 1 to 8; 1 when the file has none.
+        orientation_at: place of the orientation in a TIFF, as (offset, ``struct`` format): OpenCV always
+            applies it.
+        tile_px: number of pixels of one tile of a tiled TIFF, which may exceed the image.
     """
 
     height: int
@@ -54,7 +53,7 @@ class Header:
 
     @property
     def buffer_px(self) -> int:
-        """Pixels of the largest buffer that decoding takes."""
+        """Number of pixels of the largest buffer that decoding needs."""
         return max(self.height * self.width, self.tile_px)
 
     @property
@@ -64,7 +63,7 @@ class Header:
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Whether the first 16 bytes of a file are those of a still image."""
+    """Check whether the first 16 bytes of a file are those of an image."""
     return _reader(head) is not None
 
 
@@ -72,7 +71,7 @@ def read_header(data: bytes) -> Header:
     """Read an image's header.
 
     Args:
-        data: the whole file.
+        data: bytes of the file.
     Raises:
         HeaderError: the kind is unknown, or the header is damaged or cut off.
     """
@@ -89,12 +88,12 @@ def read_header(data: bytes) -> Header:
 
 
 def image_header(data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Header:
-    """Read the header of an image file, and refuse an image that is too large.
+    """Read the header of an image file, and reject an image that is too large.
 
     Args:
-        data: the whole file.
-        name: for messages.
-        max_megapixels: largest image that may be decoded.
+        data: bytes of the file.
+        name: name of the file, for messages.
+        max_megapixels: size of the largest image that may be decoded, megapixels.
     Raises:
         BadInputError: the bytes are not an image of a known kind, or the image is larger.
     """
@@ -194,7 +193,7 @@ def _tiff(data: bytes) -> Header:
 
 
 def _directory(data: bytes) -> Iterator[tuple[int, int, tuple[int, str]]]:
-    """Tag, value and place of the single whole numbers in a TIFF's first directory."""
+    """Yield tag, value and place of the single integers in a TIFF's first directory."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         raise HeaderError("without a byte order")
@@ -261,7 +260,7 @@ def _jp2(data: bytes) -> Header:
 
 
 def _codestream(data: bytes, at: int) -> tuple[int, int]:
-    """Height and width of a JPEG 2000 codestream, from its SIZ segment, which comes first."""
+    """Return height and width of a JPEG 2000 codestream, from its SIZ segment, which comes first."""
     if data[at : at + 4] != b"\xff\x4f\xff\x51":
         raise HeaderError("damaged in its header")
     right, bottom, left, top = struct.unpack_from(">4I", data, at + 8)
@@ -277,7 +276,7 @@ def _pnm(data: bytes) -> Header:
 
 
 def _exif_orientation(exif: bytes) -> int:
-    """Orientation in an Exif block; 1 where there is none or the block is damaged."""
+    """Return the orientation in an Exif block; 1 when it is missing or the block is damaged."""
     exif = exif.removeprefix(b"Exif\0\0")
     try:
         return _valid(next((value for tag, value, _ in _directory(exif) if tag == _ORIENTATION), 1))

@@ -1,4 +1,4 @@
-"""Still images: files of many kinds to upright RGB, and PNG or JPEG files written whole or not at all."""
+"""Read image files of many kinds to upright RGB, and write PNG or JPEG files completely or not at all."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".jp2", ".pbm")
     + (".pgm", ".ppm", ".pnm")
 )
-"""What a folder is searched for; a single file is told by its first bytes instead."""
+"""Suffixes of images in a folder; a single file is recognized by its first bytes instead."""
 
 _BYTES_PER_PX, _BYTES_BESIDE = 8, 64 << 20
-"""A file is at most as large as four channels of 16 bits, and what may lie beside them."""
+"""Limit of a file's size: four channels of 16 bits, and the size of what may lie beside them."""
 LARGE_PX = 4_000_000
-"""Larger images decode on a thread of their own, so that signals are heard meanwhile."""
+"""Number of pixels from which an image decodes on a thread of its own, so that signals are handled."""
 _JPEG_QUALITY, _JPEG_MAX_SIDE = 95, 65500
 _PNG_COMPRESSION = 1
-"""zlib level of written files: level 1 is three times as fast as OpenCV's default and 10 % larger."""
+"""zlib level of written files: three times as fast as OpenCV's default, for files 10 % larger."""
 
 
 def decode_image(data: bytes, *, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> npt.NDArray[np.uint8]:
     """Decode the bytes of an image file.
 
-    Grey becomes three equal channels, 16 bits keep their upper 8, alpha is dropped (the colours under it
-    are kept as they are stored), CMYK is converted, and the EXIF orientation is applied.
+    Grey becomes three equal channels, 16 bits are reduced to their upper 8, alpha is dropped (the stored
+    colours under it are kept), CMYK is converted, and the EXIF orientation is applied.
 
     Args:
-        data: the whole file.
-        name: for messages.
-        max_megapixels: larger images are not decoded.
+        data: bytes of the file.
+        name: name of the file, for messages.
+        max_megapixels: size of the largest image that is decoded, megapixels.
     Returns:
         (H, W, 3) uint8, RGB.
     Raises:
-        BadInputError: the bytes are not an image, or one that is cut off or too large.
+        BadInputError: the bytes are not an image, or the image is cut off or too large.
     """
     header = image_header(data, name=name, max_megapixels=max_megapixels)
     return oriented(decode_stored(data, header, name=name), header.orientation)
@@ -67,8 +67,8 @@ def decode_stored(data: bytes, header: Header, *, name: str) -> npt.NDArray[np.u
     """Decode an image as its pixels are stored, without its EXIF orientation.
 
     Args:
-        data, name: as of ``decode_image``.
-        header: of the same data.
+        data, name: as for ``decode_image``.
+        header: header of the data.
     Returns:
         (H, W, 3) uint8, RGB.
     Raises:
@@ -99,13 +99,13 @@ def decode_unchanged(data: bytes, header: Header, *, name: str) -> npt.NDArray[A
 
 
 def oriented(pixels: npt.NDArray[Scalar], orientation: int) -> npt.NDArray[Scalar]:
-    """Turn and mirror stored pixels as an EXIF orientation shows them.
+    """Rotate and mirror stored pixels by an EXIF orientation.
 
     Args:
         pixels: (H, W) or (H, W, channels).
-        orientation: 1 to 8.
+        orientation: EXIF orientation, 1 to 8.
     Returns:
-        The pixels as shown, contiguous; from 5 on height and width change places.
+        The pixels as shown, contiguous; from 5 on, height and width are swapped.
     Source: Exif 2.32, table 6.
     """
     if orientation >= 5:
@@ -121,40 +121,40 @@ def read_image(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> npt.NDA
     """Read an image file; see ``decode_image``.
 
     Raises:
-        BadInputError: it cannot be read or decoded.
+        BadInputError: the file cannot be read or decoded.
     """
     data = read_bytes(path, max_megapixels=max_megapixels)
     return decode_image(data, name=str(path), max_megapixels=max_megapixels)
 
 
 def read_bytes(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
-    """Read the whole of an image file.
+    """Read the bytes of an image file.
 
     Raises:
-        BadInputError: it cannot be read, is not a regular file, or is larger than an image may be.
+        BadInputError: the file cannot be read, is not regular, or is larger than an image may be.
     """
     return read_regular(path, limit_bytes=int(max_megapixels * 1e6) * _BYTES_PER_PX + _BYTES_BESIDE)
 
 
 def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
-    """Write a private PNG file under a temporary name, then give it its own.
+    """Write a private PNG file completely or not at all.
 
     Args:
-        path: the final name; its folder is made.
+        path: the file; its folder is created.
         image: (H, W) grey or (H, W, 3) RGB, uint8.
     Raises:
         BadInputError: the image is larger than a PNG can be.
-        OSError: it cannot be written; nothing is left under either name.
+        OSError: the file cannot be written.
     """
     _write(path, image, ".png", [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
 
 
 def write_jpeg(path: Path, image: npt.NDArray[np.uint8]) -> None:
-    """Write a JPEG file of quality 95, as ``write_png`` does.
+    """Write a private JPEG file of quality 95 completely or not at all; see ``write_png``.
 
     Raises:
         BadInputError: the image is larger than a JPEG can be.
-        OSError: as of ``write_png``.
+        OSError: the file cannot be written.
     """
     if max(image.shape[:2]) > _JPEG_MAX_SIDE:
         raise BadInputError(
@@ -178,7 +178,7 @@ def _write(path: Path, image: npt.NDArray[np.uint8], suffix: str, options: list[
 
 
 def _decoded(data: bytes, flags: int, header: Header, name: str) -> npt.NDArray[Any]:
-    """Decode by OpenCV; (H, W) or (H, W, channels), blue first."""
+    """Decode with OpenCV to (H, W) or (H, W, channels), blue first."""
     buffer = np.frombuffer(data, np.uint8)
 
     def decode() -> npt.NDArray[Any] | None:
@@ -199,7 +199,7 @@ def _decoded(data: bytes, flags: int, header: Header, name: str) -> npt.NDArray[
 
 
 def _without_orientation(data: bytes, header: Header) -> bytes:
-    """A TIFF whose orientation is 1: OpenCV applies another one whatever it is asked for."""
+    """Set a TIFF's orientation to 1, since OpenCV applies any other in spite of its flags."""
     if header.orientation_at is None:
         return data
     changed = bytearray(data)

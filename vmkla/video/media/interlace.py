@@ -1,8 +1,8 @@
-"""Interlaced recordings: found by flags and content, and each frame made whole from its first field.
+"""Detect interlaced recordings by flags and content, and deinterlace each frame from its first field.
 
 A frame of an interlaced recording is woven from two fields, each half of the lines and 1/50 or 1/60 s apart:
-whatever moves has combed edges. FFmpeg's ``idet`` compares fields to find that, ``bwdif`` interpolates the
-missing lines of a field. Telecined film is not undone (its frames repeat fields in a pattern).
+moving objects have combed edges. FFmpeg's ``idet`` detects them by comparing fields; ``bwdif`` interpolates
+the missing lines of a field. Telecined film, whose frames repeat fields in a pattern, is not restored.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ DEINTERLACE: tuple[str, ...] = get_args(Deinterlace)
 FieldOrder = Literal["top first", "bottom first"]
 
 PROBE_FRAMES, PROBE_STILL_FRAMES = 300, 3000
-"""So many frames are looked through at most, to decide; so many while nothing moves in them (a title)."""
+"""Largest number of frames analysed to decide, and the same while nothing moves in them (a title)."""
 _ENOUGH, _CLEAR = 50, 0.8
-"""So many frames with a verdict end the look, when this share of them agrees."""
+"""Number of frames with a verdict that end the analysis, when this share of them agrees."""
 _FEWEST, _FEWEST_AGREED = 10, 3
-"""With fewer frames with a verdict, or fewer that all agree and are most frames of a short clip, the flags
-decide and not the content."""
+"""Smallest number of frames with a verdict for the content to decide and not the flags; in a short clip, the
+smallest number that all agree and are most of its frames."""
 WATCH_FRAMES = 100
-"""While frames are left as they are, the content is looked at again over each so many frames."""
+"""Number of frames over which the content is analysed again while frames are not changed."""
 _THREADS = 2
 _DONE = (av.error.BlockingIOError, av.error.EOFError)
 
 
 def check_deinterlace(value: str) -> None:
-    """Refuse anything but ``"auto"``, ``"no"`` and ``"yes"``.
+    """Check for ``"auto"``, ``"no"`` or ``"yes"``.
 
     Raises:
-        UsageError: it is another word.
+        UsageError: the value is another word.
     """
     if value not in DEINTERLACE:
         raise UsageError(
@@ -52,13 +52,13 @@ def check_deinterlace(value: str) -> None:
 
 @dataclass
 class FieldVotes:
-    """What the content of some frames looks like; frames without motion have no verdict.
+    """Verdicts on the content of some frames; frames without motion have none.
 
     Attributes:
-        top_first, bottom_first: frames that look woven, the upper or the lower field the earlier one.
-        progressive: frames that look whole.
-        frames: all frames looked at.
-        flagged: frames that the decoder calls interlaced.
+        top_first, bottom_first: number of frames that look woven, with the upper or the lower field first.
+        progressive: number of frames that look progressive.
+        frames: number of all frames analysed.
+        flagged: number of frames that the decoder flags as interlaced.
     """
 
     top_first: int = 0
@@ -69,14 +69,14 @@ class FieldVotes:
 
     @property
     def decided(self) -> int:
-        """Frames with a verdict."""
+        """Number of frames with a verdict."""
         return self.top_first + self.bottom_first + self.progressive
 
     @property
     def woven(self) -> bool:
-        """More than half of the frames with a verdict look woven in one and the same field order.
+        """Whether more than half of the frames with a verdict look woven in the same field order.
 
-        Noise in a still picture looks woven now and then, in both orders alike.
+        Noise in a still scene looks woven now and then, in both orders alike.
         """
         return 2 * max(self.top_first, self.bottom_first) > self.decided
 
@@ -87,13 +87,13 @@ class FieldVotes:
 
     @property
     def known(self) -> bool:
-        """The content decides."""
+        """Whether the content decides."""
         agreed = self._most == self.decided >= _FEWEST_AGREED and 2 * self.decided > self.frames
         return self.decided >= _FEWEST or agreed
 
     @property
     def clear(self) -> bool:
-        """No more frames are needed."""
+        """Whether no more frames are needed."""
         return self.decided >= _ENOUGH and self._most >= _CLEAR * self.decided
 
     @property
@@ -103,13 +103,13 @@ class FieldVotes:
 
 @dataclass(frozen=True)
 class FieldDecision:
-    """What is done with the fields of a recording.
+    """The decision on the fields of a recording.
 
     Attributes:
-        deinterlace: the second field of each frame is replaced.
+        deinterlace: whether the second field of each frame is replaced.
         because: ``"asked"``, ``"content"`` or ``"flags"``.
-        order: the first field; None leaves it to the flags of each frame.
-        votes: what was seen; empty when nobody looked.
+        order: the first field; None uses the flags of each frame.
+        votes: verdicts on the content; empty without an analysis.
     """
 
     deinterlace: bool
@@ -118,12 +118,12 @@ class FieldDecision:
     votes: FieldVotes
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the report."""
+        """Return plain values, for the report."""
         looked = {**vars(self.votes)}
         return {"deinterlaced": self.deinterlace, "because": self.because, "order": self.order, **looked}
 
     def note(self) -> str:
-        """What the user should know; empty when all is as usual."""
+        """Return a note for the user; empty when there is nothing unusual."""
         votes = self.votes
         flags = f"{votes.flagged} of {votes.frames} frames are flagged so"
         look = f"{max(votes.top_first, votes.bottom_first)} of {votes.decided} frames with motion look so"
@@ -144,11 +144,11 @@ class FieldDecision:
 
 
 def decide(wanted: Deinterlace, votes: FieldVotes) -> FieldDecision:
-    """What to do with a recording.
+    """Decide on the fields of a recording.
 
     Args:
-        wanted: what was asked for.
-        votes: of its first frames.
+        wanted: option of the user.
+        votes: verdicts on the first frames.
     """
     if wanted == "no":
         return FieldDecision(False, "asked", None, votes)
@@ -161,10 +161,10 @@ def decide(wanted: Deinterlace, votes: FieldVotes) -> FieldDecision:
 
 
 class FieldDetector:
-    """Looks at frames with FFmpeg's ``idet``, and leaves them as they are.
+    """Analyses frames with FFmpeg's ``idet``, without changing them.
 
     Attributes:
-        votes: what was seen since ``reset``.
+        votes: verdicts since ``reset``.
     """
 
     def __init__(self) -> None:
@@ -173,11 +173,11 @@ class FieldDetector:
         self._sinks: dict[str, Any] = {}
 
     def reset(self) -> None:
-        """Count anew."""
+        """Start counting again."""
         self.votes = FieldVotes()
 
     def see(self, frame: Any) -> None:
-        """Look at the next frame. The verdict on it comes with the one after it."""
+        """Analyse the next frame; the verdict on it comes with the frame after it."""
         self.votes.frames += 1
         self.votes.flagged += bool(frame.interlaced_frame)
         try:
@@ -188,7 +188,7 @@ class FieldDetector:
                 count = sum(1 for _ in _pulled(sink))
                 setattr(self.votes, name, getattr(self.votes, name) + count)
         except MEDIA_ERRORS:
-            return  # a pixel format that the filter has no path to: the flags decide
+            return  # a pixel format that the filter does not support: the flags decide
 
     def _build(self) -> None:
         graph, source = self._graph.graph, self._graph.source
@@ -207,10 +207,10 @@ class FieldDetector:
 
 
 class Deinterlacer:
-    """Makes frames whole with FFmpeg's ``bwdif``: one frame out per frame in, in order.
+    """Deinterlaces frames with FFmpeg's ``bwdif``: one frame out per frame in, in order.
 
     Args:
-        order: the first field; None takes each frame's flag, and the upper one where there is none.
+        order: the first field; None uses each frame's flag, and the upper field without one.
     """
 
     def __init__(self, order: FieldOrder | None) -> None:
@@ -222,10 +222,10 @@ class Deinterlacer:
         self._waiting: deque[tuple[int, Any]] = deque()
 
     def frames(self, decoded: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """Pairs of a decoded frame, which keeps its time stamp and flags, and the frame made whole.
+        """Yield pairs of a decoded frame, with its time stamp and flags, and the deinterlaced frame.
 
         Args:
-            decoded: PyAV's frames.
+            decoded: frames of PyAV.
         """
         for number, frame in enumerate(decoded):
             if self._graph.is_other(frame):
@@ -246,7 +246,7 @@ class Deinterlacer:
 
     def _made(self) -> Iterator[tuple[Any, Any]]:
         for frame in _pulled(self._sink):
-            # The filter counts in a time base of its own: twice as fine, since it could make two of one.
+            # The filter's time base is twice as fine, since it could make two frames of one.
             made = round(frame.pts * Fraction(frame.time_base.numerator, frame.time_base.denominator))
             number, source = self._waiting.popleft()
             if made != number:
@@ -256,7 +256,7 @@ class Deinterlacer:
             yield source, frame
 
     def _rest(self) -> Iterator[tuple[Any, Any]]:
-        """What the filter still holds: it gives a frame only when it has seen the next one."""
+        """Flush the filter, which returns a frame only when it has got the next one."""
         if self._sink is not None:
             self._graph.source.push(None)
             yield from self._made()
@@ -267,7 +267,7 @@ class Deinterlacer:
 
 
 class _Graph:
-    """A filter graph's beginning, for frames of one size and pixel format; times are numbers of frames."""
+    """The source of a filter graph for frames of one size and pixel format, timed by their numbers."""
 
     def __init__(self) -> None:
         self.graph: Any = None
@@ -275,14 +275,14 @@ class _Graph:
         self._kind: tuple[int, int, str] | None = None
 
     def is_other(self, frame: Any) -> bool:
-        """The frame does not fit the graph that there is."""
+        """Whether the frame does not fit the current graph."""
         return self._kind is not None and self._kind != _kind(frame)
 
     def begin(self, frame: Any) -> bool:
-        """Make a graph when there is none that the frame fits; True when one was made.
+        """Create a graph when the frame does not fit the current one, and return whether one was created.
 
         Raises:
-            ValueError: FFmpeg would end the process at this pixel format.
+            ValueError: this pixel format would make FFmpeg abort the process.
         """
         if self._kind == _kind(frame):
             return False
@@ -297,7 +297,7 @@ class _Graph:
         return True
 
     def push(self, frame: Any, number: int) -> None:
-        """Hand a frame over; it keeps its own time."""
+        """Push a frame into the graph; its own time stamp is restored."""
         own = frame.pts, frame.time_base
         frame.pts, frame.time_base = number, Fraction(1)
         try:
@@ -308,7 +308,7 @@ class _Graph:
                 frame.time_base = own[1]
 
     def end(self) -> None:
-        """The next frame gets a new graph."""
+        """Discard the graph; the next frame gets a new one."""
         self._kind = None
 
 

@@ -1,4 +1,4 @@
-"""What a source is called in everything that a run writes and prints."""
+"""Name a source in everything that a run writes and prints."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class NamedSource:
     """A source and its names.
 
     Attributes:
-        source: of images, with the names that are shown.
-        label: what the source is called.
-        place: tells it from other sources when a run is continued, for this machine only.
-        sha256: of a single file, when it is known already.
-        names: for messages and reports.
-        anonymous: no name of a file or folder is shown.
+        source: the source; its images have the names that are shown.
+        label: name of the source.
+        place: identity of the source on this machine, for continuing a run.
+        sha256: hex digest of a single file, when already known.
+        names: names to replace in messages and reports.
+        anonymous: whether names of files and folders are hidden.
     """
 
     source: Source
@@ -34,16 +34,16 @@ def name_source(source: Source, *, anonymous: bool) -> NamedSource:
     """Name a source.
 
     Args:
-        source: as ``open_source`` found it.
-        anonymous: call every file by the first digits of its sha256, and a folder by those of all its files.
-            Each file is read once more for that.
+        source: source that ``open_source`` returned.
+        anonymous: name every file by the first digits of its sha256, and a folder by those of all its files,
+            for which each file is read once more.
     """
     path = source.path
     plain = without_folder(path)
     if not anonymous:
         label = path.name or path.resolve().name
         return NamedSource(source, label, str(path.resolve()), None, plain, anonymous=False)
-    place = f"inode {path.stat().st_ino}"  # a path names patients
+    place = f"inode {path.stat().st_ino}"  # a path may name a patient
     if not isinstance(source, ImageSource):
         digest = digest_or_none(path)
         label = pseudonyms([digest])[0]
@@ -63,5 +63,5 @@ def name_source(source: Source, *, anonymous: bool) -> NamedSource:
     renamed = ImageSource(path, (), left_out=left_out, max_megapixels=source.max_megapixels)
     renamed.items = tuple(
         ImageItem(item.path, name) for item, name in zip(source.items, names, strict=True)
-    )  # in the order of their own names, as they were taken
+    )  # in the order of their own names
     return NamedSource(renamed, label, place, digests[0] if single else None, Names(shown), anonymous=True)

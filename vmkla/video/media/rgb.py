@@ -1,4 +1,4 @@
-"""Decoded pictures to upright RGB: colour matrix and range as tagged, rotation applied to the pixels."""
+"""Convert decoded frames to upright RGB by their tags for colour matrix, range and rotation."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ from vmkla.video.media.frames import ColourMatrix
 _BT709, _UNSPECIFIED, _SMPTE240M, _BT2020 = 1, 2, 7, (9, 10)  # FFmpeg's AVColorSpace
 _FULL_RANGE, _UNSPECIFIED_RANGE = 2, 0  # FFmpeg's AVColorRange
 _HD_HEIGHT_PX = 720
-_ABORTS = "yaf"  # swscale asserts that nobody asks for grey with alpha in floats (32 bits)
+_ABORTS = "yaf"  # swscale aborts on grey with alpha in 32-bit floats
 _side_data: Any = SideDataContainer  # PyAV's stubs leave its argument out
 
 
 def check_pixel_format(frame: Any) -> None:
-    """Refuse a frame at whose conversion FFmpeg would end the process, to RGB or in a filter graph.
+    """Reject pixel formats whose conversion makes FFmpeg abort the process.
 
     Raises:
-        ValueError: it is of such a pixel format.
+        ValueError: the frame has such a pixel format.
     """
     if frame.format.name.startswith(_ABORTS):
         raise ValueError(f"pixel format {frame.format.name} has no way to RGB")
 
 
 class RgbConverter:
-    """Decoded pictures to upright RGB arrays."""
+    """Converts decoded frames to upright RGB arrays."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: Any) -> tuple[npt.NDArray[np.uint8], bool, ColourMatrix]:
-        """(H, W, 3) uint8, whether width and height changed places, and the matrix to write a copy with.
+        """Convert a frame.
 
+        Returns:
+            (H, W, 3) uint8, whether width and height were swapped, and the colour matrix for a copy.
         Raises:
-            ValueError: FFmpeg would end the process at this pixel format.
+            ValueError: the conversion of this pixel format would abort the process.
         """
         check_pixel_format(frame)
         colorspace = self._colorspace(frame)
         full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
-        # PyAV before 17 converts a frame with tags of its own to the wrong range: say it all in the call.
+        # PyAV before 17 converts a tagged frame to the wrong range, so the call states everything.
         frame.colorspace, frame.color_range = _UNSPECIFIED, _UNSPECIFIED_RANGE
         converted = self._reformatter.reformat(
             frame,
@@ -54,8 +56,8 @@ class RgbConverter:
             dst_color_range=ColorRange.JPEG,
         )
         rgb = np.asarray(converted.to_ndarray(), dtype=np.uint8)
-        # ``frame.side_data`` would tie the frame to itself, and keep its memory until the garbage collector
-        # comes by: hundreds of MiB at 1080p.
+        # ``frame.side_data`` would create a reference cycle, which holds hundreds of MiB at 1080p until the
+        # next garbage collection.
         matrix = _side_data(frame).get("DISPLAYMATRIX")
         shown, swapped = (rgb, False) if matrix is None else upright(rgb, bytes(matrix))
         return shown, swapped, "bt601" if colorspace == Colorspace.ITU601 else "bt709"
@@ -73,14 +75,14 @@ class RgbConverter:
 
 
 def upright(rgb: npt.NDArray[np.uint8], display_matrix: bytes) -> tuple[npt.NDArray[np.uint8], bool]:
-    """Turn and mirror a picture as its display matrix says, to the nearest quarter turn.
+    """Rotate and mirror a frame by its display matrix, to the nearest quarter turn.
 
     Args:
         rgb: (H, W, 3) uint8, as stored.
-        display_matrix: nine int32 in native order, FFmpeg's and MP4's: a pixel (x, y) of the stored picture
+        display_matrix: nine int32 in native order, FFmpeg's and MP4's: a pixel (x, y) of the stored frame
             is shown at (a x + c y, b x + d y), where a, b, c, d are elements 0, 1, 3, 4.
     Returns:
-        The picture as shown, contiguous, and whether width and height changed places.
+        The frame as shown, contiguous, and whether width and height were swapped.
     """
     a, b, _, c, d = struct.unpack("=9i", display_matrix[:36])[:5]
     swapped = abs(b) + abs(c) > abs(a) + abs(d)

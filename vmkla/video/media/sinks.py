@@ -1,4 +1,4 @@
-"""Where pictures and rows go: MP4 with the source's timestamps, JSON lines, disk space to close them."""
+"""Write videos with the source's time stamps and JSON lines, with reserved disk space to close them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from vmkla.video.media.h264 import H264Encoder
 
 _RESERVE_BYTES = 4 << 20  # the index of an MP4 takes about 16 bytes a frame: an hour at 30 fps is 1.7 MB
 _PRESET, _CRF = "superfast", "18"
-"""At 480x360 1.7 ms of CPU a frame; veryfast takes 3.0 ms for the same quality in two thirds of the bytes."""
+"""1.7 ms of CPU time at 480x360; veryfast takes 3.0 ms for the same quality in two thirds of the bytes."""
 _THREADS_FROM_PX = 1280 * 720
 
 
 class DiskReserve:
-    """Some space held back, so that on a full disk the open outputs can still be closed.
+    """Reserves disk space, so that the open outputs can be closed on a full disk.
 
     Args:
-        path: the file that holds the space.
+        path: file that takes the space.
     Raises:
-        OSError: there is no such space, or the folder cannot be written to.
+        OSError: there is too little space, or the folder cannot be written to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class DiskReserve:
             raise
 
     def release(self) -> bool:
-        """Give the space back; False when that was done before."""
+        """Free the space; return False when that was done before."""
         try:
             self._path.unlink()
         except OSError:
@@ -60,13 +60,13 @@ class DiskReserve:
 
 
 class _OutputFile:
-    """A file for FFmpeg to write to, which takes from the reserve when the disk is full."""
+    """A file for FFmpeg to write to, which uses the reserve when the disk is full."""
 
     def __init__(self, path: Path, reserve: DiskReserve | None) -> None:
         self._fd = create_file(path)
         self._reserve = reserve
-        self.full: OSError | None = None  # the reserve has been used up on this
-        self.error: OSError | None = None  # writing has failed for good
+        self.full: OSError | None = None  # error for which the reserve was used
+        self.error: OSError | None = None  # error after which nothing can be written
 
     def write(self, data: bytes) -> int:
         view = memoryview(data)
@@ -93,17 +93,17 @@ class _OutputFile:
 class VideoSink:
     """Writes H.264 (4:2:0, limited range) into an MP4 that plays everywhere.
 
-    Each frame keeps its own timestamp in the source's time base. An odd width or height is rounded up to
-    even by repeating the last column or row, since 4:2:0 has no odd sizes. The file has a temporary name
-    until ``close``.
+    Each frame keeps its own time stamp in the source's time base. An odd width or height is rounded up by
+    repeating the last column or row, since 4:2:0 has no odd sizes. The file has a temporary name until
+    ``close``.
 
     Args:
-        path: the final name.
-        traits: the clip's time base and shape of pixels.
+        path: final name of the file.
+        traits: time base and pixel shape of the clip.
         frame_hw: height and width of every frame, px.
-        reserve: space to take when the disk is full.
+        reserve: space to use when the disk is full.
     Raises:
-        BadInputError: the file cannot be made.
+        BadInputError: the file cannot be created.
         MissingDependencyError: this FFmpeg has no libx264.
     """
 
@@ -138,9 +138,9 @@ class VideoSink:
 
         Args:
             frame_rgb: (H, W, 3) uint8 of the size given at the start.
-            pts: ticks of the time base, more than the last one's.
+            pts: presentation time, ticks of the time base, greater than the last one.
         Raises:
-            BadInputError: the disk is full. What was written before can still be closed.
+            BadInputError: the disk is full. The file can still be closed.
         """
         if self._file.full is not None:
             with output_errors(self.path):
@@ -150,10 +150,10 @@ class VideoSink:
         self.written += 1
 
     def close(self) -> None:
-        """Finish the file and give it its name. A second call does nothing.
+        """Finish the file and give it its final name. A second call does nothing.
 
         Raises:
-            BadInputError: it cannot be finished, and is removed.
+            BadInputError: the file cannot be finished; it is removed.
         """
         if self._closed:
             return
@@ -175,7 +175,7 @@ class VideoSink:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """What FFmpeg does to the file: after an error it must not be asked again."""
+        """Guard FFmpeg's writing: after an error it must not be called again."""
         size = f"{self.size_hw[1]}x{self.size_hw[0]}"
         with output_errors(self.path, f"H.264 of {size} in MP4"):
             try:
@@ -185,7 +185,7 @@ class VideoSink:
                 cause = self._file.error
                 if cause is None or cause is error:
                     raise
-                raise cause from error  # FFmpeg passes on a file's first error, later ones without a cause
+                raise cause from error  # FFmpeg passes on only the first error of a file with its cause
 
     def _mux(self, frame: Any) -> None:
         for packet in self._encoder.packets(frame):
@@ -193,12 +193,12 @@ class VideoSink:
 
 
 class JsonlSink:
-    """Writes one JSON object a line, unbuffered, under a temporary name.
+    """Writes one JSON object per line, unbuffered, under a temporary name.
 
     Args:
-        path: the final name.
+        path: final name of the file.
     Raises:
-        BadInputError: the file cannot be made.
+        BadInputError: the file cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -209,7 +209,7 @@ class JsonlSink:
             self._file = open(create_file(self.partial), "wb", buffering=0)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row, whole or not at all.
+        """Append a row completely or not at all.
 
         Raises:
             BadInputError: the disk is full.
@@ -227,7 +227,7 @@ class JsonlSink:
         self.rows += 1
 
     def close(self, *, keep: bool = True) -> None:
-        """Give the file its name, or remove it. A second call does nothing."""
+        """Give the file its final name, or remove it. A second call does nothing."""
         if self._file.closed:
             return
         self._file.close()
@@ -239,10 +239,10 @@ class JsonlSink:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> bytes:
-    """JSON in UTF-8; what is not valid Unicode, and what a terminal would obey, is escaped."""
+    """Return JSON in UTF-8; invalid Unicode and control sequences of terminals are escaped."""
     return printable_json(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)).encode()
 
 
 def partial_rows(path: Path) -> Path:
-    """Temporary name of a ``JsonlSink``'s file."""
+    """Return the temporary name of a ``JsonlSink``'s file."""
     return path.with_name(f".{path.stem}.partial{path.suffix}")

@@ -1,4 +1,4 @@
-"""Where pictures come from: a video, an image, a folder of images, or a glob of images."""
+"""Open a source: a video, an image, a folder of images, or a glob of images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
     "open_source",
 ]
 
-_MOTION_JPEG_SUFFIXES = (".mjpg", ".mjpeg")  # a video that begins like a JPEG
+_MOTION_JPEG_SUFFIXES = (".mjpg", ".mjpeg")  # videos that begin like a JPEG
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,27 @@ class ImageItem:
 
     Attributes:
         path: the file.
-        name: its path relative to the source, with forward slashes.
+        name: path relative to the source, with forward slashes.
     """
 
     path: Path
     name: str
 
     def output_name(self, suffix: str = ".png") -> str:
-        """The same relative path with another suffix: ``a/b.jpg`` becomes ``a/b.png``."""
+        """Return the name with another suffix: ``a/b.jpg`` becomes ``a/b.png``."""
         return str(PurePosixPath(self.name).with_suffix(suffix))
 
 
 class ImageSource:
     """Images in natural order (``frame9`` before ``frame10``).
 
-    One image that cannot be read among others is passed over and listed in ``problems``.
+    An image that cannot be read is skipped and listed in ``problems``, unless it is the only one.
 
     Args:
         path: the file, or the folder that names are relative to.
         items: the images.
-        left_out: what has the name of an image and is not a regular file.
-        max_megapixels: larger images are not decoded.
+        left_out: names of images that are not regular files.
+        max_megapixels: size of the largest image that is decoded, megapixels.
     """
 
     kind: Literal["images"] = "images"
@@ -83,21 +83,21 @@ class ImageSource:
 
     @property
     def total(self) -> int | None:
-        """How many images there are."""
+        """Number of images."""
         return len(self.items)
 
     @property
     def named(self) -> int:
-        """How many names of images there are, those of what is not a regular file included."""
+        """Number of names of images, including those that are not regular files."""
         return len(self.items) + len(self.left_out)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What is not a regular file, and images that the last pass could not read."""
+        """Names that are not regular files, and images that the last pass could not read."""
         return tuple(self._problems)
 
     def notes(self) -> list[str]:
-        """Nothing: see ``Source``."""
+        """Return no notes; see ``Source``."""
         return []
 
     def frames(
@@ -106,7 +106,7 @@ class ImageSource:
         """Read the images one by one.
 
         Args:
-            skip: given an image's index, itself and the sha256 of its file, says that it is not wanted.
+            skip: called with an image's index, the image and the sha256 of its file; True skips the image.
         Raises:
             BadInputError: the only image, or every one of them, cannot be read.
         """
@@ -137,10 +137,10 @@ class ImageSource:
 def open_source(
     spec: str | Path, reading: ReadOptions | None = None, *, exclude: Collection[Path] = ()
 ) -> Source:
-    """Find out what a user's word for a source means.
+    """Open the source that a path or pattern names.
 
-    An existing path is taken as it is, also when it holds ``*`` or ``[``. A single file is told by its
-    first bytes: a still picture is an image whatever it is called, anything else must be a video.
+    An existing path is used as it is, even when it holds ``*`` or ``[``. The first bytes of a single file
+    decide whether it is an image, whatever its name; anything else must be a video.
 
     Args:
         spec: a video, an image, a folder (searched recursively by file suffix; hidden files and folders
@@ -148,14 +148,14 @@ def open_source(
         reading: options of reading; None uses the defaults.
         exclude: folders that are left out of a search, such as the run's own output.
     Raises:
-        UsageError: a live source, or another address; a video track of images.
-        BadInputError: it is missing, unreadable (a folder: any part of it), or holds no image.
+        UsageError: the source is live or another address, or a video track of images is asked for.
+        BadInputError: the source is missing, unreadable (a folder: any part of it), or holds no image.
     """
     text = str(spec)
     reading = reading or ReadOptions()
     source = _open(text, reading, exclude)
     if reading.track is not None and isinstance(source, ImageSource):
-        raise UsageError(f"video track {reading.track} was asked for, but {text} is images, no video")
+        raise UsageError(f"video track {reading.track} was asked for, but {text} is images, not a video")
     return source
 
 
@@ -185,7 +185,7 @@ def _open(text: str, reading: ReadOptions, exclude: Collection[Path]) -> Source:
     if stat.S_ISDIR(mode):
         return _open_folder(path, exclude, reading.max_megapixels)
     if stat.S_ISCHR(mode):
-        raise UsageError(f"{text} is a device, but no camera (/dev/video0 and on)")
+        raise UsageError(f"{text} is a device, but not a camera (/dev/video0 and on)")
     if stat.S_ISFIFO(mode):
         raise UsageError(
             f"{text} is a named pipe, and without --live only files are read",
@@ -225,10 +225,10 @@ def _open_folder(folder: Path, exclude: Collection[Path], max_megapixels: float)
 
 
 def _regular(base: Path, found: Iterable[ImageItem], max_megapixels: float) -> ImageSource:
-    """The regular files among some paths; the others are listed.
+    """Keep the regular files among some paths, and list the others.
 
     Raises:
-        BadInputError: there is none.
+        BadInputError: there is no regular file.
     """
     items, left_out = [], []
     for item in found:
@@ -245,7 +245,7 @@ def _regular(base: Path, found: Iterable[ImageItem], max_megapixels: float) -> I
 
 
 def _refuse_folder(error: OSError) -> None:
-    # By default a folder that cannot be read would count as empty, and its images be missed in silence.
+    # By default a folder that cannot be read counts as empty, and its images would be missing silently.
     raise BadInputError(
         f"the folder {error.filename} cannot be read: {error.strerror or error}",
         hint="Make it readable, or name the images by a pattern.",
@@ -276,7 +276,7 @@ def _open_glob(pattern: str, exclude: Collection[Path], max_megapixels: float) -
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """As ``glob.glob``, but ``**`` crosses no link: among links that lead back it would never end."""
+    """Match like ``glob.glob``, but ``**`` follows no link, since links may form a cycle."""
     if "**" not in pattern.parts:
         return [Path(match) for match in glob.glob(str(pattern))]
     at = pattern.parts.index("**")
@@ -290,13 +290,13 @@ def _matches(pattern: Path) -> list[Path]:
 
 
 def _folders_above(path: Path) -> tuple[Path, ...]:
-    """The resolved folders that a path lies in; the path itself may be a link to itself."""
+    """Return the resolved folders above a path; the path itself may be a link to itself."""
     parent = path.parent.resolve()
     return (parent, *parent.parents)
 
 
 def _natural_key(name: str) -> list[list[tuple[int, int, str]]]:
-    """Folders first by their own names, digits by their value; the name itself breaks ties."""
+    """Return a sorting key: folders by their own names, digits by their value, ties by the whole name."""
     parts = [re.split(r"([0-9]+)", part) for part in name.split("/")]
     return [
         [(0, int(piece), "") if piece.isdigit() else (1, 0, piece.casefold()) for piece in pieces if piece]

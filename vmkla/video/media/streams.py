@@ -1,4 +1,4 @@
-"""The one door to video files: opened, a track chosen, and frames whatever the damage."""
+"""Open a video file, choose a track, and decode its frames despite damage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORMATS = (
     "ogg,nut,dv,yuv4mpegpipe,h261,h263,vc1,vc1test,dirac,dnxhd,apv,cavsvideo,avs2,avs3,rm,dhav,kux,nsv,nuv,pva,"
     "ty,cine,r3d"
 )
-"""Containers and streams that hold their pictures themselves. FFmpeg's others include playlists (``hls``,
+"""Containers and streams that hold their own frames. Other formats of FFmpeg include playlists (``hls``,
 ``concat``, ``dash``, ``imf``), session descriptions and scripts, which open other files or the network."""
 _FASTEST = 1000  # frames per second
 _RATIOS_KEPT = 64  # a decoder holds back 16 frames of H.264 and HEVC at most
@@ -38,28 +38,28 @@ _PLAYLIST_SIGNS = (b"#extm3u", b"ffconcat", b"[playlist]", b"[reference]", b"<as
 
 
 class OpenVideo:
-    """A video file with one track to read, open until ``close``.
+    """An open video file, of which one track is read.
 
     Attributes:
         path: the file.
-        extent: what its headers promise.
-        tracks: all its video tracks.
-        track: the one to read.
-        stream: PyAV's stream of it.
-        codec: FFmpeg's name of its codec.
-        has_audio: there is a sound track (which is not read).
+        extent: size of the file, and the size that its headers state.
+        tracks: all video tracks of the file.
+        track: the track to read.
+        stream: PyAV's stream of the track.
+        codec: FFmpeg's name of the codec.
+        has_audio: whether there is a sound track, which is not read.
         rate: mean frames per second, a hint.
         source_base: seconds per tick of the frames' own ``pts``.
         time_base: seconds per tick of ``timeline``.
-        total: frames expected, None when nothing tells.
+        total: number of expected frames; None when unknown.
 
     Args:
         path: the file.
-        track: number of the video track, from 1; None takes the largest.
+        track: number of the video track, from 1; None reads the largest.
     Raises:
-        BadInputError: it is missing, no video, a playlist, in a codec that FFmpeg does not know, or wider or
-            taller than 16384.
-        UsageError: there is no such track.
+        BadInputError: the file is missing, not a video, a playlist, in a codec that FFmpeg does not know, or
+            wider or taller than 16384.
+        UsageError: the track does not exist.
     """
 
     def __init__(self, path: Path, *, track: int | None = None) -> None:
@@ -78,7 +78,7 @@ class OpenVideo:
             stream = self.stream = self.track.stream
             self.codec = self.track.codec or ""
             self.has_audio = bool(self.container.streams.audio)
-            # Frame threads would report an error frames later than where it is, or lose whole frames to it.
+            # Frame threads would report an error frames too late, or lose whole frames to it.
             stream.thread_type = "SLICE"
             stream.codec_context.thread_count = codec_threads(2)
             self.rate = _rate(stream) or Fraction(25)
@@ -103,27 +103,27 @@ class OpenVideo:
 
     @property
     def frame_ticks(self) -> int:
-        """Ticks of ``time_base`` from frame to frame at the mean rate, at least 1."""
+        """Ticks of ``time_base`` between frames at the mean rate, at least 1."""
         return max(1, round(1 / (self.rate * self.time_base)))
 
     def timeline(self) -> Timeline:
-        """Where the time stamps of one pass come from."""
+        """Return the time stamps of one pass."""
         return Timeline(self.time_base, self.frame_ticks)
 
     def described(self, doing: str) -> str:
-        """The beginning of a message about this track."""
+        """Return the beginning of a message about this track."""
         return f"{self.path}: {self.codec} video: {doing}"
 
     def frames(self, lose: Callable[[str, str], None]) -> Iterator[Any]:
-        """The frames of ``frames_and_ratios``, without the ratios."""
+        """Yield the frames of ``frames_and_ratios``, without the ratios."""
         for frame, _ in self.frames_and_ratios(lose):
             yield frame
 
     def frames_and_ratios(self, lose: Callable[[str, str], None]) -> Iterator[tuple[Any, Fraction | None]]:
-        """Decode packet by packet; one that cannot be decoded is passed over.
+        """Decode packet by packet, skipping packets that cannot be decoded.
 
         Args:
-            lose: told the place and the cause of each loss.
+            lose: called with place and cause of each lost packet.
         Yields:
             PyAV's frames, in order of presentation, and the width over the height of their pixels as stored;
             None when unknown.
@@ -148,14 +148,14 @@ class OpenVideo:
 
 
 def limit_pixels(stream: Any, name: str, max_megapixels: float) -> None:
-    """Refuse frames that are too large, before the decoder takes memory for one.
+    """Reject frames that are too large before the decoder allocates memory for one.
 
-    A frame that grows beyond the limit later on is a packet that cannot be decoded.
+    A later frame beyond the limit counts as a packet that cannot be decoded.
 
     Args:
-        stream: PyAV's, before its first packet is decoded.
-        name: what the message calls it.
-        max_megapixels: largest frame.
+        stream: PyAV's stream, before its first packet is decoded.
+        name: name of the file for messages.
+        max_megapixels: size of the largest frame, megapixels.
     Raises:
         BadInputError: the stream's frames are larger.
     """
@@ -174,14 +174,14 @@ def limit_pixels(stream: Any, name: str, max_megapixels: float) -> None:
 def decoded_frames(
     container: Any, stream: Any, lose: Callable[[str, str], None]
 ) -> Iterator[tuple[Any, Fraction | None]]:
-    """Decode packet by packet; one that cannot be decoded is passed over.
+    """Decode packet by packet, skipping packets that cannot be decoded.
 
-    PyAV's frames lack the shape of their pixels, and the decoder has that of the packet it read last. It is
-    kept for the frame of that packet, which may come some packets later.
+    PyAV's frames lack the shape of their pixels; the decoder has that of the last packet. It is kept for the
+    frame of that packet, which may come some packets later.
 
     Args:
-        container, stream: PyAV's.
-        lose: told the place and the cause of each loss.
+        container, stream: PyAV's container and stream.
+        lose: called with place and cause of each lost packet.
     Yields:
         As ``OpenVideo.frames_and_ratios``.
     """
@@ -215,18 +215,18 @@ def decoded_frames(
 
 
 def exact(ratio: Any) -> Fraction | None:
-    """A ratio of PyAV's, None where the file has none. From PyAV 19 on it is no longer a Fraction."""
+    """Convert a ratio of PyAV, which is not a Fraction from version 19; None where the file has none."""
     return Fraction(ratio.numerator, ratio.denominator) if ratio is not None and ratio.numerator else None
 
 
 def _rate(stream: Any) -> Fraction | None:
-    """Mean frames per second; None when nothing plausible is known (a short transport stream says 90000)."""
+    """Return the mean frames per second; None when implausible (short transport streams state 90000)."""
     rates = (exact(stream.average_rate), exact(stream.guessed_rate))
     return next((rate for rate in rates if rate is not None and 0 < rate <= _FASTEST), None)
 
 
 def _flush(stream: Any, lose: Callable[[str, str], None]) -> Iterator[Any]:
-    """Frames that the decoder still holds."""
+    """Yield the frames that the decoder still holds."""
     try:
         frames = stream.codec_context.decode(None)
     except MEDIA_ERRORS as error:
@@ -245,10 +245,10 @@ def _extent(path: Path) -> Extent:
 
 
 def _open_file(path: Path, extent: Extent) -> Any:
-    """Open a file with PyAV, for reading.
+    """Open a file with PyAV for reading.
 
     Raises:
-        BadInputError: FFmpeg cannot read it, or it is none of ``FORMATS``.
+        BadInputError: FFmpeg cannot read it, or its format is not in ``FORMATS``.
     """
     # The prefix keeps a name with a colon from being taken for a protocol; the lists keep whatever the
     # content turns out to be from reaching for other files and the network.
@@ -268,7 +268,7 @@ def _open_file(path: Path, extent: Extent) -> Any:
                 "are not opened",
                 hint="Give each video by itself, or join them into one file first.",
             ) from error
-        # FFmpeg's "Invalid argument" is how it refuses what is not on the list.
+        # FFmpeg answers "Invalid argument" to a format that is not on the list.
         why = "its format is not one of videos" if isinstance(error, ValueError) else reason(error)
         raise BadInputError(
             f"{path} ({extent.size_bytes} bytes) is not a video that FFmpeg can read: {why}",
@@ -277,7 +277,7 @@ def _open_file(path: Path, extent: Extent) -> Any:
 
 
 def is_playlist(path: Path) -> bool:
-    """The file begins as lists of other files do, whatever it is called."""
+    """Check whether a file begins like a playlist, whatever its name."""
     try:
         with open(path, "rb") as file:
             head = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -1,4 +1,4 @@
-"""Time stamps that a file may carry as they are: present, rising, from zero or later."""
+"""Repair time stamps, so that a file can hold them: complete, rising, from zero or later."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _JUMP_MAX_S = 6 * 3600
-_JUMP_MAX_TICKS = (1 << 31) - 1  # MP4 holds no longer pause between two frames
+_JUMP_MAX_TICKS = (1 << 31) - 1  # longest pause between two frames in an MP4
 _FINEST = Fraction(1, 10_000_000)
 _DOUBTED_FRAMES = 10
 
 
 @dataclass
 class Timeline:
-    """Passes good time stamps through untouched and mends the others, counting what it does.
+    """Keeps good time stamps unchanged, repairs the others, and counts both repairs and jumps.
 
     - A missing one follows the last by the clip's frame duration; the first one precedes the next by it.
-    - A single one out of line (repeated, lower, or higher than the one after it) is placed between its
+    - A single one out of order (repeated, lower, or higher than the one after it) is placed between its
       neighbours.
-    - A step back that the next frame keeps to is a new beginning (a joined recording, a clock that was set):
-      from there on everything is moved to follow on, at its own pace. After a step of a second or more, an
-      old clock that comes back within ten frames counts again.
-    - A step forward is a pause, and stays; only one of six hours or more, or longer than an MP4 can hold,
-      is a new beginning too.
-    - A clip that begins below zero is moved to zero, since an MP4 player would skip what lies before.
+    - A step back that the next frame confirms is a new start (a joined recording, a clock that was set):
+      later time stamps are shifted to continue. After a step of a second or more, an old clock that returns
+      within ten frames counts again.
+    - A step forward is a pause and stays; only one of six hours or more, or longer than an MP4 can hold, is a
+      new start too.
+    - A clip that starts below zero is shifted to zero, since an MP4 player would skip what lies before.
 
     Attributes:
         time_base: seconds per tick.
-        frame_ticks: ticks from frame to frame, for gaps; at least 1.
-        repaired: time stamps that were missing or did not rise.
-        jumps: new beginnings.
-        shift: ticks now added to each time stamp.
+        frame_ticks: ticks between frames, for gaps; at least 1.
+        repaired: number of time stamps that were missing or did not rise.
+        jumps: number of new starts.
+        shift: number of ticks now added to each time stamp.
     """
 
     time_base: Fraction
@@ -48,11 +48,11 @@ class Timeline:
     _doubted: int = field(default=0, repr=False)
 
     def place(self, pts: int | None, following: int | None = None) -> int:
-        """The time stamp that a frame gets, in ticks; greater than all before.
+        """Return the time stamp for a frame, in ticks, greater than all before.
 
         Args:
-            pts: its own, None when it has none.
-            following: that of the next frame, None when there is none or it is not known.
+            pts: own time stamp of the frame; None when missing.
+            following: time stamp of the next frame; None when missing or unknown.
         """
         last = self._last
         if last is None:
@@ -71,12 +71,12 @@ class Timeline:
     def placed(
         self, items: Iterable[T], pts_of: Callable[[T], int | None], source_base: Fraction
     ) -> Iterator[tuple[T, int]]:
-        """Each item with the time stamp that it gets. One item is taken ahead.
+        """Yield each item with its time stamp, reading one item ahead.
 
         Args:
             items: frames, in order.
-            pts_of: the frame's own time stamp, in ticks of ``source_base``.
-            source_base: seconds per tick of it.
+            pts_of: returns a frame's own time stamp, ticks of ``source_base``.
+            source_base: seconds per tick of the frames' own time stamps.
         """
         scale = source_base / self.time_base
         waiting: list[tuple[T, int | None]] = []
@@ -114,12 +114,12 @@ class Timeline:
         after = None if following is None else following + self.shift
         if placed > last:
             if after is not None and last < after < placed:
-                return self._between(last, after)  # higher than the next one, which is in line
+                return self._between(last, after)  # higher than the next one, which is in order
             if placed - last >= self._jump_ticks:
                 return self._begin_anew(pts, last)
             return placed
         if after is not None and after > last:
-            return self._between(last, after)  # the next one is in line again
+            return self._between(last, after)  # the next one is in order again
         if pts < self._last_pts:
             before, back = self.shift, self._last_pts - pts
             placed = self._begin_anew(pts, last)
@@ -127,7 +127,7 @@ class Timeline:
                 self._old_shift, self._doubted = before, 0
             return placed
         self.repaired += 1
-        # One of many equal ones keeps the pace; after them the clock is let to catch up.
+        # One of many equal ones keeps the frame rate; after them the clock catches up.
         return last + (self.frame_ticks if pts == self._last_pts else 1)
 
     def _between(self, last: int, after: int) -> int:
@@ -146,8 +146,8 @@ class Timeline:
 
 
 def written_base(time_base: Fraction) -> Fraction:
-    """The time base to write with: the source's, or microseconds where that is finer than 0.1 us.
+    """Return the time base to write: the source's, or microseconds where that is finer than 0.1 us.
 
-    With 1 ns, which Matroska may have, an MP4 could hold no pause of more than two seconds.
+    With 1 ns, which Matroska may use, an MP4 could hold no pause of more than two seconds.
     """
     return time_base if time_base >= _FINEST else Fraction(1, 1_000_000)

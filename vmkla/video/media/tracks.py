@@ -1,4 +1,4 @@
-"""Which video track of a file is the recording, and which are others."""
+"""List the video tracks of a file, and choose the one to read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from vmkla.errors import BadInputError, UsageError
 
 MAX_SIDE_PX = 16384
-"""x264's limit, and so that of every frame that is read: nothing larger could be written."""
+"""Limit of x264, px, and so of every frame that is read, since a larger one could not be written."""
 _DEFAULT, _ATTACHED_PICTURE = 0x1, 0x400  # FFmpeg's AV_DISPOSITION_*: the cover of a file is not a video
 
 
@@ -18,11 +18,11 @@ class Track:
     """A video track.
 
     Attributes:
-        number: place among the file's video tracks, from 1.
-        codec: FFmpeg's name; None when FFmpeg does not know the codec.
-        size_wh: width and height, px; None when the file does not tell.
-        default: the file marks it as the one to play.
-        stream: PyAV's.
+        number: position among the file's video tracks, from 1.
+        codec: FFmpeg's name of the codec; None when FFmpeg does not know it.
+        size_wh: width and height, px; None when the file does not state them.
+        default: whether the file marks it as the track to play.
+        stream: PyAV's stream.
     """
 
     number: int
@@ -33,7 +33,7 @@ class Track:
 
     @property
     def area_px(self) -> int:
-        """Pixels of a frame, 0 when unknown."""
+        """Number of pixels of a frame; 0 when unknown."""
         return self.size_wh[0] * self.size_wh[1] if self.size_wh else 0
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Track:
         return f"track {self.number} ({size}, {self.codec or 'unknown codec'})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the report."""
+        """Return plain values, for the report."""
         return {
             "track": self.number,
             "codec": self.codec,
@@ -51,7 +51,7 @@ class Track:
 
 
 def list_tracks(container: Any) -> tuple[Track, ...]:
-    """The video tracks of an open container, in its order; attached pictures are none."""
+    """Return the video tracks of an open container, in its order, without attached cover images."""
     streams = [
         stream for stream in container.streams.video if not stream.disposition.value & _ATTACHED_PICTURE
     ]
@@ -66,18 +66,18 @@ def choose_track(
     container_format: str = "",
     unknown: Callable[[], str] = lambda: "its tag was not looked for",
 ) -> Track:
-    """The track to read: the wanted one, or the largest; of equally large ones the default or the first.
+    """Choose the track to read: the wanted or the largest one; of equal ones the default or the first.
 
     Args:
-        tracks: of ``list_tracks``.
-        name: of the file, for messages.
-        wanted: its number, from 1; None takes the largest.
+        tracks: tracks of the file.
+        name: name of the file, for messages.
+        wanted: number of the track, from 1; None reads the largest.
         container_format: FFmpeg's name of the container, for messages.
-        unknown: returns what is known of a codec that FFmpeg does not know.
+        unknown: returns a description of a codec that FFmpeg does not know.
     Raises:
-        BadInputError: there is no track; FFmpeg does not know the codec of the one to read, or of another
-            one that may be the largest; or the frames are wider or taller than ``MAX_SIDE_PX``.
-        UsageError: there is no track of the wanted number.
+        BadInputError: there is no track; FFmpeg does not know the codec of the track to read or of one that
+            may be the largest; or the frames are wider or taller than ``MAX_SIDE_PX``.
+        UsageError: the wanted track does not exist.
     """
     if not tracks:
         raise BadInputError(
@@ -106,10 +106,10 @@ def choose_track(
 
 
 def check_size(name: str, size_wh: tuple[int, int]) -> None:
-    """Refuse frames that are too large.
+    """Reject frames that are too large.
 
     Raises:
-        BadInputError: wider or taller than ``MAX_SIDE_PX``.
+        BadInputError: the frame is wider or taller than ``MAX_SIDE_PX``.
     """
     if max(size_wh) > MAX_SIDE_PX:
         raise BadInputError(
@@ -122,7 +122,7 @@ def check_size(name: str, size_wh: tuple[int, int]) -> None:
 def _track(number: int, stream: Any) -> Track:
     context = stream.codec_context
     default = bool(stream.disposition.value & _DEFAULT)
-    if context is None:  # FFmpeg has no decoder: any attribute of the stream would be asked of None
+    if context is None:  # without a decoder the stream has no attributes
         return Track(number, None, None, default, stream)
     size_wh = (int(context.width), int(context.height))
     return Track(number, str(context.name), size_wh if all(size_wh) else None, default, stream)
