@@ -44,7 +44,7 @@ class OutputFolder:
     kept: dict[str, Row] = field(default_factory=dict)
 
     def discard(self) -> None:
-        """Remove what ``open_outputs`` created, after a run without a frame, but no frames of an earlier run."""
+        """Remove what ``open_outputs`` created after a run without a frame, but no earlier frames."""
         self.reserve.release()
         if self.kept:
             self.close_rows()
