@@ -78,18 +78,21 @@ def infer(
     ] = None,
     deinterlace: Annotated[
         Deinterlace,
-        typer.Option("--deinterlace", help="Interlaced video: found out, left as it is, or interpolated."),
+        typer.Option(
+            "--deinterlace", help="Interlaced video: detect it, leave it as it is, or interpolate it."
+        ),
     ] = Deinterlace.auto,
     track: Annotated[
         int | None,
-        typer.Option("--track", metavar="N", help="Which video track of a file; default: the largest."),
+        typer.Option("--track", metavar="N", help="Number of the video track; default: the largest."),
     ] = None,
     image_format: Annotated[
-        ImageFormat, typer.Option("--image-format", help="Of the overlays of images; jpg has quality 95.")
+        ImageFormat,
+        typer.Option("--image-format", help="Format of the overlays of images; jpg has quality 95."),
     ] = ImageFormat.png,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     resume: Annotated[
-        bool, typer.Option("--continue", help="Go on with an interrupted run over images.")
+        bool, typer.Option("--continue", help="Continue an interrupted run over images.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/infer/NAME, numbered.")
@@ -100,7 +103,8 @@ def infer(
     anonymous: Anonymous = False,
     threads: Threads = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Show the source live: the picture waits for nothing.")
+        bool,
+        typer.Option("--live", help="Show the source live, with markers, without waiting for the network."),
     ] = False,
     display: Annotated[
         bool, typer.Option("--display", help="With --live: in a window; q or Esc closes it.")
@@ -109,11 +113,11 @@ def infer(
         float | None,
         typer.Option(
             "--max-staleness-ms",
-            help="With --live: a marker stays at most so long after its picture; default 120.",
+            help="With --live: longest time that a marker stays after its frame; default 120.",
         ),
     ] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="With --live: write the pictures, raw and with markers.")
+        bool, typer.Option("--record", help="With --live: record the frames, raw and with markers.")
     ] = False,
     segment_s: Annotated[
         float | None,
@@ -127,33 +131,35 @@ def infer(
     ] = None,
     monitor: Annotated[
         str | None,
-        typer.Option("--monitor", metavar="HOST:PORT", help="With --live: serve a page to look on."),
+        typer.Option("--monitor", metavar="HOST:PORT", help="With --live: serve a page that shows the run."),
     ] = None,
     monitor_token_file: Annotated[
         Path | None,
         typer.Option(
             "--monitor-token-file",
             metavar="FILE",
-            help="What readers of that page must know; needed off this machine.",
+            help="Token that readers of that page must give; needed off this machine.",
         ),
     ] = None,
-    loop: Annotated[bool, typer.Option("--loop", help="With --live: begin a file anew at its end.")] = False,
+    loop: Annotated[bool, typer.Option("--loop", help="With --live: restart a file at its end.")] = False,
     duration_s: Annotated[
-        float | None, typer.Option("--duration-s", help="With --live: end after so many seconds.")
+        float | None, typer.Option("--duration-s", help="With --live: length of the run, seconds.")
     ] = None,
     hysteresis: Annotated[
         float | None,
         typer.Option(
-            "--hysteresis", metavar="LOW", help="With --live: a finding stays down to this probability."
+            "--hysteresis", metavar="LOW", help="With --live: probability down to which a finding stays."
         ),
     ] = None,
     min_lesion_fraction: Annotated[
         float | None,
-        typer.Option("--min-lesion-fraction", help="With --live: smaller parts of the view are no finding."),
+        typer.Option(
+            "--min-lesion-fraction", help="With --live: smallest finding, as a share of the field of view."
+        ),
     ] = None,
     min_lesion_age_ms: Annotated[
         float | None,
-        typer.Option("--min-lesion-age-ms", help="With --live: a finding is drawn after so long."),
+        typer.Option("--min-lesion-age-ms", help="With --live: age from which a finding is drawn."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -267,7 +273,7 @@ def infer(
 
                 report = segment(runner, what, options, show, cancel).to_dict()
         except (DegradedError, StoppedError):
-            # What was written is worth its results; main() then prints the message and ends with its status.
+            # The results are printed all the same; main() then prints the message and exits with its status.
             written = json_format.loads((out_dir / "report.json").read_text(encoding="utf-8"))
             _print_results(written, out_dir, json=json, quiet=quiet)
             raise
@@ -277,7 +283,7 @@ def infer(
 
 
 def _one_source(videos: Sequence[str], sources: Sequence[str]) -> str:
-    """The one thing to segment."""
+    """Return the only given source."""
     given = [*videos, *sources]
     if len(given) == 1:
         return given[0]
@@ -302,7 +308,7 @@ def _print_results(report: dict[str, Any], out_dir: Path, *, json: bool, quiet: 
 
 
 def _name_of(spec: str) -> str:
-    """Name of a source, for the folder of its run."""
+    """Return the name of a source, for the folder of its run."""
     parts = [part for part in Path(spec).parts if not re.search(r"[*?\[]", part) and part not in ("/", "..")]
     path = Path(parts[-1]) if parts else Path("images")
     return path.stem if Path(spec).is_file() else path.name

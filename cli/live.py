@@ -1,4 +1,4 @@
-"""``vmkla infer --live``: what its flags mean, and what it prints."""
+"""``vmkla infer --live``: turn its flags into options, and print the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LiveFlags:
-    """The flags that mean something with ``--live`` alone, as they were given; None or False when not."""
+    """The flags that apply only to ``--live``, as given; None or False when not given."""
 
     display: bool = False
     max_staleness_ms: float | None = None
@@ -40,7 +40,7 @@ class LiveFlags:
     min_lesion_age_ms: float | None = None
 
     def given(self) -> list[str]:
-        """The flags that were given, as the user writes them."""
+        """Return the given flags as the user writes them."""
         return [
             "--" + field.name.replace("_", "-")
             for field in fields(self)
@@ -49,32 +49,30 @@ class LiveFlags:
 
 
 def refuse_flags(given: list[str], *, live: bool) -> None:
-    """Refuse flags of the other mode.
+    """Reject flags of the other mode.
 
     Raises:
-        UsageError: there is one.
+        UsageError: there is such a flag.
     """
     if not given:
         return
     if live:
         raise UsageError(
-            f"{given[0]} is of files and folders, not of --live",
+            f"{given[0]} applies to files and folders, not to --live",
             hint=f"Leave {given[0]} or --live out.",
         )
-    raise UsageError(
-        f"{given[0]} means something with --live alone", hint=f"Add --live, or leave {given[0]} out."
-    )
+    raise UsageError(f"{given[0]} applies only to --live", hint=f"Add --live, or leave {given[0]} out.")
 
 
 def live_loader(
     model: str, runtime: str, device: str | None, threads: int | None, plugin: Path | None
 ) -> Callable[[], Runner]:
-    """What the worker process loads the model with.
+    """Return the function that loads the model in the worker process.
 
-    Without ``threads`` a CPU runtime gets all CPUs of this process but one: the last one is the picture's.
+    Without ``threads`` a CPU runtime gets all CPUs of this process but one, which is left to the display.
 
     Raises:
-        BadInputError: there is no such model.
+        BadInputError: the model does not exist.
     """
     from vmkla import weights
     from vmkla.cpus import cpu_budget
@@ -101,17 +99,17 @@ def run_live_command(
     quiet: bool,
     anonymous: bool = False,
 ) -> None:
-    """Run live mode as the flags say, and print what came of it.
+    """Run live mode with the given flags, and print the results.
 
     Args:
         spec: address of the source.
-        load: see ``live_loader``.
-        flags: see ``LiveFlags``.
+        load: loads the model, see ``live_loader``.
+        flags: flags of live mode.
         worker: options of the network's process, without those of ``flags``.
         overlay, alpha: as the flags of these names.
-        out: folder of the run; None takes a new one in ``runs``.
+        out: folder of the run; None uses a new one in ``runs``.
         exist_ok, json, quiet, anonymous: as the flags of these names.
-        runs: where runs go.
+        runs: folder of runs without ``out``.
     """
     from vmkla.names import Names
     from vmkla.video.cancellation import stop_on_signals
@@ -133,7 +131,7 @@ def run_live_command(
                     load, address, options, cancel, screen=screen, notify=lambda text: say(text, quiet=quiet)
                 ).to_dict()
         except (DegradedError, StoppedError):
-            # What was shown is worth its figures; main() then prints the message and ends with its status.
+            # The figures are printed all the same; main() then prints the message and exits with its status.
             written = json_format.loads((folder / "report.json").read_text(encoding="utf-8"))
             _print_results(written, folder, json=json, quiet=quiet)
             raise
@@ -199,7 +197,7 @@ def _rect(text: str) -> Rect:
 
 
 def _default_folder(address: LiveAddress, runs: Path) -> Path:
-    """Named after a file, or after the kind of the camera: an address may hold a password."""
+    """Return a folder named after the file or the kind of camera: an address may hold a password."""
     name = Path(address.name).stem if address.kind in ("file", "pipe") else f"live-{address.kind}"
     return runs / (name or "live")
 
@@ -225,7 +223,7 @@ def _print_results(report: dict[str, Any], folder: Path, *, json: bool, quiet: b
 def _delays(
     values: dict[str, float | None], names: tuple[str, ...], *, digits: int, none: str = "no frame was shown"
 ) -> str:
-    """Percentiles as text; ``none`` where nothing was measured."""
+    """Format percentiles; ``none`` where nothing was measured."""
     if values[names[0]] is None:
         return none
     return ", ".join(f"{name} {values[name]:.{digits}f} ms" for name in names)

@@ -168,14 +168,14 @@ def _kept_rows(
     except (OSError, ValueError) as error:
         raise ArtefactMismatchError(
             f"{path} cannot be read, so nothing is known of the run to continue: {error}",
-            hint="Start anew with another folder: --out DIR",
+            hint="Start again with another folder: --out DIR",
         ) from error
     for name in sorted(set(earlier) | set(settings)):
         if earlier.get(name) != settings.get(name):
             raise ArtefactMismatchError(
                 f"the run in {out_dir} cannot be continued: its {name} was {earlier.get(name)!r}, "
                 f"now it is {settings.get(name)!r}",
-                hint="Use the same model and flags as before, or start anew with another folder: --out DIR",
+                hint="Use the same model and flags as before, or start again with another folder: --out DIR",
             )
     wanted = {item.name: (index, item) for index, item in enumerate(images)}
     kept: dict[str, Row] = {}

@@ -59,7 +59,7 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
     views = Views.of_source(source, roi)
     if views.searched_in_vain:
         warnings.append(
-            f"the first {views.searched_in_vain} frames show no field of view; frames are taken whole"
+            f"the first {views.searched_in_vain} frames show no field of view; whole frames are used"
         )
         roi = "none"
     settings = {

@@ -59,7 +59,7 @@ class DisplayLoop:
     Args:
         capture: source of the frames, started.
         screen: shows the frames.
-        network: tells whether results may be trusted.
+        network: state of the network: whether its results may be trusted.
         markers: hold the newest marker.
         board: decides whether a marker may be drawn, and paints it.
         frames: ring for the worker and the recorder, which gets each frame after it was shown.

@@ -134,7 +134,7 @@ def parse_address(text: str) -> LiveAddress:
         options = _options("v4l2", text) if text.startswith(_V4L2) else {}
         device = urlsplit(text).path if text.startswith(_V4L2) else text
         if not device.startswith("/"):
-            raise UsageError(f"{text}: expected a device with its whole path", hint="v4l2:///dev/video0")
+            raise UsageError(f"{text}: expected a device with its full path", hint="v4l2:///dev/video0")
         return LiveAddress("v4l2", device, text, options)
     if is_address(text):
         raise UsageError(

@@ -136,11 +136,11 @@ class VideoSource:
             )
         if self.repaired_timestamps:
             notes.append(
-                f"{self.repaired_timestamps} timestamps were missing or did not rise, and were mended"
+                f"{self.repaired_timestamps} timestamps were missing or did not rise, and were repaired"
             )
         if self.timestamp_jumps:
             notes.append(
-                f"the time stamps begin anew {how_often(self.timestamp_jumps)}; each part follows the one "
+                f"the time stamps start again {how_often(self.timestamp_jumps)}; each part follows the one "
                 "before it"
             )
         return notes

@@ -151,7 +151,7 @@ def _jpeg(data: bytes) -> Header:
     exif = b""
     at = 2
     while True:
-        at = data.find(b"\xff", at)  # a decoder passes over what lies between two segments
+        at = data.find(b"\xff", at)  # decoders skip bytes between two segments
         if at < 0:
             raise HeaderError("cut off in its header")
         while data[at] == 0xFF:  # fill bytes

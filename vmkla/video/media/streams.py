@@ -20,7 +20,7 @@ from vmkla.video.media.rgb import check_pixel_format
 from vmkla.video.media.timestamps import Timeline, written_base
 from vmkla.video.media.tracks import Track, check_size, choose_track, list_tracks
 
-# Up to PyAV 18, metadata that is not UTF-8 is an error unless told otherwise; 19 has no such switch.
+# Up to PyAV 18, metadata that is not UTF-8 is an error by default; 19 has no option for it.
 LENIENT_METADATA: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )

@@ -44,7 +44,7 @@ class Timeline:
     shift: int = 0
     _last: int | None = field(default=None, repr=False)
     _last_pts: int = field(default=0, repr=False)
-    _old_shift: int | None = field(default=None, repr=False)  # of the clock before a doubtful step back
+    _old_shift: int | None = field(default=None, repr=False)  # of the clock before an unconfirmed step back
     _doubted: int = field(default=0, repr=False)
 
     def place(self, pts: int | None, following: int | None = None) -> int:

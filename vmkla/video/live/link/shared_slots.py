@@ -29,7 +29,7 @@ NOTE_BYTES = 64
 """Largest size of the note beside a slot's content."""
 _PAGE_BYTES = 4096
 _WORD_BYTES = 8
-_NEWEST = 0  # word of the control page that holds the number of the newest whole slot
+_NEWEST = 0  # word of the control page that holds the number of the newest complete slot
 _HEAD_BYTES = 128
 _BEGUN, _ENDED = 0, 1  # words of a slot's head: its number, before and after the content
 _FACTS = struct.Struct(f"<QQ{NOTE_BYTES}s")  # length of the content, its checksum, the note
