@@ -135,7 +135,14 @@ class LiveRun:
             self.tallies = Tallies()
             self.board = MarkerBoard(options.overlay, options.alpha, options.max_staleness_s, options.motion)
             self.markers = LiveMarkers(self.board, self.events)
-            self.supervisor = _supervisor(self, load, options, limits)
+            self.supervisor = Supervisor(
+                load,
+                options.worker,
+                self.frames,
+                self.events,
+                limits=replace(limits or SupervisorLimits(), max_staleness_s=options.max_staleness_s),
+                on_result=self.markers.take,
+            )
             self.shown: FrameRing | None = None
             if options.recording is not None or options.monitor is not None:
                 self.shown = FrameRing(_SHOWN_SLOTS)
@@ -377,19 +384,6 @@ class LiveRun:
             self.tallies, counts.received, counts.dropped, self._options.drop_budget, stopped
         )
         return ("degraded", DegradedError.exit_status, missing) if missing else ("done", 0, "")
-
-
-def _supervisor(
-    run: LiveRun, load: Callable[[], Runner], options: LiveOptions, limits: SupervisorLimits | None
-) -> Supervisor:
-    return Supervisor(
-        load,
-        options.worker,
-        run.frames,
-        run.events,
-        limits=replace(limits or SupervisorLimits(), max_staleness_s=options.max_staleness_s),
-        on_result=run.markers.take,
-    )
 
 
 def _threads(name: str) -> list[threading.Thread]:

@@ -21,7 +21,7 @@ from vmkla.video.live.link.results import RESULT_BYTES, decode_result
 from vmkla.video.live.link.ring import RingReader, Waker
 from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.watch import Fault
-from vmkla.video.live.network.worker import ABOUT_BYTES, CONTROL_BYTES, work
+from vmkla.video.live.network.worker import ABOUT_BYTES, CONTROL_BYTES, WorkerLinks, work
 
 _REAP_S = 1.0
 
@@ -49,12 +49,11 @@ class Generation:
             def board(capacity_bytes: int) -> Board:
                 return stack.enter_context(contextlib.closing(Board(capacity_bytes)))
 
-            self._results, self._pulse_board = board(RESULT_BYTES), board(PULSE_BYTES)
-            self._about, self._control = board(ABOUT_BYTES), board(CONTROL_BYTES)
-            boards = (self._results, self._pulse_board, self._about, self._control)
+            sizes = (RESULT_BYTES, PULSE_BYTES, ABOUT_BYTES, CONTROL_BYTES)
+            self._links = WorkerLinks(frames, *map(board, sizes))
             self._process = multiprocessing.get_context("spawn").Process(
                 target=work,
-                args=(load, options, known_output, frames, *boards, os.getpid()),
+                args=(load, options, known_output, self._links, os.getpid()),
                 name="vmkla-worker",
                 daemon=True,
             )
@@ -69,11 +68,11 @@ class Generation:
     def wait(self, waker: Waker, timeout_s: float) -> None:
         """Wait for a result, the end of the worker, the waker, or the timeout."""
         poll = select.poll()
-        for source in (waker.fileno(), self._results.fileno(), self._process.sentinel):
+        for source in (waker.fileno(), self._links.results.fileno(), self._process.sentinel):
             poll.register(source, select.POLLIN)
         poll.poll(max(0.0, timeout_s) * 1e3)
         waker.clear()
-        self._results.wait(0.0)
+        self._links.results.wait(0.0)
 
     def read_pulse(self) -> Pulse:
         """Return the worker's newest pulse.
@@ -81,7 +80,7 @@ class Generation:
         Raises:
             BadInputError: the worker wrote something else.
         """
-        message = self._pulse_board.read()
+        message = self._links.pulse.read()
         if message is not None:
             try:
                 self.pulse = Pulse.from_bytes(message)
@@ -91,7 +90,7 @@ class Generation:
 
     def read_about(self) -> dict[str, Any] | None:
         """Return the worker's description of the model, once; None before and after."""
-        message = self._about.read()
+        message = self._links.about.read()
         return None if message is None else dict(json.loads(message))
 
     def read_result(self) -> LiveResult | None:
@@ -100,14 +99,14 @@ class Generation:
         Raises:
             BadInputError: the worker sent something else, or the result did not arrive complete.
         """
-        message = self._results.read()
-        if self._results.torn:
+        message = self._links.results.read()
+        if self._links.results.torn:
             raise BadInputError("a result did not arrive complete")
         return None if message is None else decode_result(message)
 
     def ask_self_test(self, number: int) -> None:
         """Ask the worker for a self-test; its pulse then carries this number."""
-        self._control.publish(str(number).encode())
+        self._links.control.publish(str(number).encode())
 
     def death(self) -> Fault | None:
         """Return why the process ended; None while it runs."""

@@ -15,6 +15,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from vmkla.runner import Runner, check_one_by_one, describe_model, describe_runtime, model_warnings
@@ -58,15 +59,31 @@ class FaultError(Exception):
         self.error = error
 
 
+@dataclass(frozen=True)
+class WorkerLinks:
+    """Shared memory between the display process and a worker.
+
+    Attributes:
+        frames: reader of the display's frames.
+        results: board for results, see ``encode_result``.
+        pulse: board for the ``Pulse``.
+        about: board for one description of the model as JSON: ``model``, ``runtime``, ``warnings``,
+            ``threshold``, ``self_test``, ``known_output``.
+        control: board with the numbers of requested self-tests.
+    """
+
+    frames: RingReader
+    results: Board
+    pulse: Board
+    about: Board
+    control: Board
+
+
 def work(
     load: Callable[[], Runner],
     options: WorkerOptions,
     known_output: dict[str, Any] | None,
-    frames: RingReader,
-    results: Board,
-    pulse_board: Board,
-    about: Board,
-    control: Board,
+    links: WorkerLinks,
     parent: int,
 ) -> None:
     """Run the worker until it is killed or fails. The main function of its process.
@@ -75,19 +92,14 @@ def work(
         load: loads the runner; pickled into the process.
         options: options of the worker.
         known_output: answer to the self-test at an earlier start, for a file that has none.
-        frames: reader of the display's frames.
-        results: board for results, see ``encode_result``.
-        pulse_board: board for the ``Pulse``.
-        about: board for one description of the model as JSON: ``model``, ``runtime``, ``warnings``,
-            ``threshold``, ``self_test``, ``known_output``.
-        control: board with the numbers of requested self-tests.
+        links: shared memory with the display process.
         parent: process id of the display process.
     """
     log_printable()  # what a runner logs may name a file
     _set_up_process(parent, options.niceness)
-    pulse = PulseWriter(pulse_board, parent)
+    pulse = PulseWriter(links.pulse, parent)
     try:
-        _work(load, options, known_output, frames, results, pulse, about, control)
+        _work(load, options, known_output, links, pulse)
     except FaultError as fault:
         pulse.fail(fault.cause, fault.error)
     except BaseException as error:  # reported, whatever it is
@@ -100,11 +112,8 @@ def _work(
     load: Callable[[], Runner],
     options: WorkerOptions,
     known_output: dict[str, Any] | None,
-    frames: RingReader,
-    results: Board,
+    links: WorkerLinks,
     pulse: PulseWriter,
-    about: Board,
-    control: Board,
 ) -> None:
     with _raising_fault(LOAD_CAUSE):
         runner = load()
@@ -114,20 +123,20 @@ def _work(
         known = check_self_test(runner, known_output)
     stored = runner.spec.metadata.self_test is not None
     tested = {"self_test": "stored in the file" if stored else "from the first start", "known_output": known}
-    about.publish(json.dumps({**finder.describe(), **tested}).encode())
+    links.about.publish(json.dumps({**finder.describe(), **tested}).encode())
     gc.collect()
     gc.freeze()  # the garbage collector need not search what loading left
     pulse.update(stage="ready", self_tests=0)
     busy_s = time.monotonic()
     while True:
-        wanted = control.read()
+        wanted = links.control.read()
         if wanted is not None:
             pulse.update(stage="self-testing")
             with _raising_fault("self-test failed"):
                 check_self_test(runner, known)
             pulse.update(stage="ready", self_tests=int(wanted))
-        if frames.wait(_WAIT_S) and (frame := frames.latest()) is not None:
-            results.publish(*encode_result(finder.result(frame)))
+        if links.frames.wait(_WAIT_S) and (frame := links.frames.latest()) is not None:
+            links.results.publish(*encode_result(finder.result(frame)))
             busy_s = time.monotonic()
         elif time.monotonic() - busy_s > options.idle_test_s:
             pulse.update(inferring_since_s=time.monotonic())
