@@ -15,8 +15,8 @@ from vmkla.errors import BadInputError
 from vmkla.metadata import ArtefactMetadata
 from vmkla.runner import RunnerSpec
 from vmkla.segment.preprocess import PreprocessSpec
-from vmkla.video.live.link.board import Board
-from vmkla.video.live.link.ring import RingReader
+from vmkla.video.live.shared_memory.board import Board
+from vmkla.video.live.shared_memory.ring import RingReader
 
 HEALTHY, NAN, SHAPE, ABOVE_ONE, RAISE, HANG, SLOW, MEMORY, EXIT, DOUBLE = range(0, 100, 10)
 """What a frame with this value in every pixel makes the network do."""

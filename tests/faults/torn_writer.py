@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.video.live.frame import LiveFrame
-from vmkla.video.live.link.ring import FrameRing
-from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, Slot, TornError
+from vmkla.video.live.shared_memory.ring import FrameRing
+from vmkla.video.live.shared_memory.slots import OverwrittenError, SharedSlots, Slot, TornError
 
 _HW = (300, 400)
 

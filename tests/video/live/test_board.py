@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.faults.commanded import reply
 from vmkla.errors import VmklaError
-from vmkla.video.live.link.board import Board
+from vmkla.video.live.shared_memory.board import Board
 
 
 @given(st.lists(st.binary(max_size=300), max_size=6))

@@ -14,10 +14,10 @@ from vmkla.segment.findings import Findings, Region
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.frame import AiState, LiveFrame, LiveResult, SignalState
-from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.loop import DisplayLoop
 from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
 from vmkla.video.live.screen import Shown
+from vmkla.video.live.shared_memory.ring import FrameRing
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.tallies import Tallies
 

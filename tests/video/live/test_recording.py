@@ -25,10 +25,10 @@ from vmkla.errors import BadInputError
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.frame import LiveFrame
-from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.recording.disk_writer import read_index
 from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.live.recording.recorder import Recorder
+from vmkla.video.live.shared_memory.ring import FrameRing
 
 DEADLINE_S = 30.0
 

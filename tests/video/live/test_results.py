@@ -17,7 +17,7 @@ from vmkla.segment.findings import find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.frame import LiveResult
-from vmkla.video.live.link.results import decode_result, encode_result
+from vmkla.video.live.network.results import decode_result, encode_result
 
 
 def result_of(probability: np.ndarray, frame_hw: tuple[int, int] = (40, 60)) -> LiveResult:

@@ -17,9 +17,9 @@ from tests import ROOT
 from tests.faults.commanded import echo
 from vmkla.errors import VmklaError
 from vmkla.video.live.frame import LiveFrame
-from vmkla.video.live.link.board import Board
-from vmkla.video.live.link.ring import FrameRing
-from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, TornError, checksum
+from vmkla.video.live.shared_memory.board import Board
+from vmkla.video.live.shared_memory.ring import FrameRing
+from vmkla.video.live.shared_memory.slots import OverwrittenError, SharedSlots, TornError, checksum
 
 HW = (40, 50)
 

@@ -24,7 +24,6 @@ from vmkla.engines import load_runner
 from vmkla.errors import BadInputError, DegradedError, StoppedError, UsageError
 from vmkla.runner import Runner
 from vmkla.video.cancellation import Cancellation
-from vmkla.video.live.describe import names_in
 from vmkla.video.live.monitor.access import MonitorOptions
 from vmkla.video.live.network.options import TemporalOptions, WorkerOptions
 from vmkla.video.live.options import LiveOptions
@@ -324,9 +323,9 @@ def test_a_full_disk_from_the_start_is_said_and_the_frame_goes_on(
 
 def test_names_of_a_source_do_not_get_out() -> None:
     address = parse_address("rtsp://doctor:secret@theatre3.example:8554/room7")
-    names = names_in(address)
+    names = address.names
     assert {"theatre3", "example", "8554", "room7", "secret"} <= set(names)
-    assert names_in(parse_address(SAMPLE)) == ()
+    assert parse_address(SAMPLE).names == ()
 
 
 def test_the_file_screen_in_the_run_folder_survives_the_folders_cleaning(tmp_path: Path) -> None:
@@ -346,7 +345,6 @@ from pathlib import Path
 from vmkla.engines import load_runner
 from vmkla.errors import BadInputError
 from vmkla.video.media.address import parse_address
-from vmkla.video.live.describe import names_in
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.run import run_live
 from vmkla.video.live.screen import FileScreen

@@ -29,10 +29,10 @@ from vmkla.errors import VmklaError
 from vmkla.segment.preprocess import Rect
 from vmkla.segment.self_test import known_output
 from vmkla.video.live.frame import AiState, LiveFrame, LiveResult
-from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.network.generation import Generation
 from vmkla.video.live.network.options import TemporalOptions, WorkerOptions
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
+from vmkla.video.live.shared_memory.ring import FrameRing
 
 LONG_S = 60.0
 # A machine that does much else: only what a test is about shall be the reason for "off".
@@ -423,7 +423,7 @@ def test_ctrl_c_is_the_display_processes_business() -> None:
 _DISPLAY = """
 import sys, time
 from tests.faults.commanded import CommandedRunner
-from vmkla.video.live.link.ring import FrameRing
+from vmkla.video.live.shared_memory.ring import FrameRing
 from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.supervisor import Supervisor
 

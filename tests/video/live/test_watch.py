@@ -11,7 +11,7 @@ import pytest
 from vmkla.errors import BadInputError
 from vmkla.segment.findings import Findings
 from vmkla.video.live.frame import AiState, LiveResult
-from vmkla.video.live.link.pulse import Pulse
+from vmkla.video.live.network.pulse import Pulse
 from vmkla.video.live.network.watch import Fault, SupervisorLimits, Watch
 
 ON, OFF, STARTING = AiState.ON, AiState.OFF, AiState.STARTING

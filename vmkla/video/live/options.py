@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vmkla.errors import UsageError
 from vmkla.segment.overlay import OverlayStyle
@@ -70,3 +71,28 @@ class LiveOptions:
     def max_staleness_s(self) -> float:
         """``max_staleness_ms`` in seconds."""
         return self.max_staleness_ms / 1e3
+
+    def to_dict(self, threshold: float | None) -> dict[str, Any]:
+        """Return the options as plain values, for the report, without the monitor's token.
+
+        Args:
+            threshold: threshold in use, which is the model's own where the options give none.
+        """
+        worker, recording = self.worker, self.recording or RecordOptions()
+        roi = worker.roi
+        return {
+            "threshold": threshold,
+            "overlay": self.overlay,
+            "alpha": self.alpha,
+            "roi": roi if roi is None or isinstance(roi, str) else list(roi),
+            "max_staleness_ms": self.max_staleness_ms,
+            "temporal": worker.calmer(),
+            "record": self.recording is not None,
+            "segment_s": recording.segment_s,
+            "hide": [list(rect) for rect in recording.hide],
+            "monitor": self.monitor is not None,
+            "loop": self.loop,
+            "duration_s": self.duration_s,
+            "drop_budget": self.drop_budget,
+            "deinterlace": worker.deinterlace,
+        }

@@ -20,16 +20,14 @@ from vmkla.names import Names
 from vmkla.runner import Runner
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.file.report import Outcome
-from vmkla.video.live.describe import names_in, plain_settings
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.folder import EVENTS, FRAMES, RECORDING, REPLACED, LiveFolder, open_folder
-from vmkla.video.live.link.board import Board
-from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.loop import DisplayLoop
 from vmkla.video.live.markers.live_markers import LiveMarkers
 from vmkla.video.live.markers.marker_board import MarkerBoard
 from vmkla.video.live.monitor.process import Monitor
 from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
+from vmkla.video.live.monitor.status_writer import StatusWriter
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.priority import (
@@ -41,8 +39,9 @@ from vmkla.video.live.priority import (
 from vmkla.video.live.recording.recorder import Recorder
 from vmkla.video.live.report import LiveReport, too_slow, what_is_missing
 from vmkla.video.live.screen import FileScreen, Screen
+from vmkla.video.live.shared_memory.board import Board
+from vmkla.video.live.shared_memory.ring import FrameRing
 from vmkla.video.live.sources.capture import Capture
-from vmkla.video.live.status_writer import StatusWriter
 from vmkla.video.live.tallies import Tallies
 from vmkla.video.media.address import LiveAddress
 
@@ -222,7 +221,7 @@ class LiveRun:
             self.events,
             restarts=lambda: self.supervisor.counts.get("restarts", 0),
             recording=recording,
-            names=names_in(address),
+            names=address.names,
         )
         return monitor, writer
 
@@ -349,7 +348,10 @@ class LiveRun:
             model=about.get("model", {}),
             runtime=about.get("runtime", {}),
             input=self.capture.describe(),
-            settings={**plain_settings(options, about), "picture_first": self._first},
+            settings={
+                **options.to_dict(about.get("threshold", options.worker.threshold)),
+                "picture_first": self._first,
+            },
             recording=recording,
             warnings=tuple(warnings),
         )

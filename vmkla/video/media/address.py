@@ -72,6 +72,14 @@ class LiveAddress:
         """Name for logs and reports: a file without its folder, everything else as shown."""
         return Path(self.shown).name if self.kind in ("file", "pipe") else self.shown
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Words of the address that the monitor page must not show."""
+        if self.kind == "sample":
+            return ()
+        words = re.split(r"[^\w-]+", f"{self.shown} {self.target}")
+        return (self.shown, self.target, *(word for word in words if len(word) >= _SECRET_LETTERS))
+
     def redact(self, text: str) -> str:
         """Remove this address and its secrets from a text, and what looks like secrets of others."""
         if self.kind in ("file", "pipe"):

@@ -17,8 +17,6 @@ import numpy.typing as npt
 
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.frame import AiState, LiveFrame, SignalState
-from vmkla.video.live.link.board import Board
-from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.monitor.access import MonitorOptions
 from vmkla.video.live.monitor.app import MonitorLimits
 from vmkla.video.live.monitor.process import Monitor
@@ -28,6 +26,8 @@ from vmkla.video.live.monitor.status import (
     MonitorStatus,
     StatusEvent,
 )
+from vmkla.video.live.shared_memory.board import Board
+from vmkla.video.live.shared_memory.ring import FrameRing
 
 TOKEN = "a-token-of-the-tests-0123456789"
 DEADLINE_S = 30.0

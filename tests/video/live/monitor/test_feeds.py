@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from vmkla.video.live.frame import AiState, LiveFrame, SignalState
-from vmkla.video.live.link.board import Board
-from vmkla.video.live.link.ring import FrameRing
 from vmkla.video.live.monitor.feeds import MAX_FRAMES_PER_S, FrameFeed, Jpeg, StatusFeed, encode_jpeg
 from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES, DelayWindow, MonitorStatus
+from vmkla.video.live.shared_memory.board import Board
+from vmkla.video.live.shared_memory.ring import FrameRing
 
 DELAYS = DelayWindow.of_video().summary(0.0)
 STATUS = MonitorStatus(0.0, 60.0, AiState.ON, "", SignalState.GOOD, 30.0, 10, 9, DELAYS, DELAYS)

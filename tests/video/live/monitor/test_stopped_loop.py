@@ -8,11 +8,11 @@ import time
 from tests.video.live.monitor.displays import wait_for
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.frame import AiState, LiveStatus
-from vmkla.video.live.link.board import Board
 from vmkla.video.live.monitor.feeds import StatusFeed
 from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
+from vmkla.video.live.monitor.status_writer import StatusWriter
+from vmkla.video.live.shared_memory.board import Board
 from vmkla.video.live.sources.capture import Capture
-from vmkla.video.live.status_writer import StatusWriter
 from vmkla.video.live.tallies import Tallies
 from vmkla.video.media.address import parse_address
 

@@ -17,8 +17,8 @@ from vmkla.video.live.monitor.status import read_status
 
 if TYPE_CHECKING:
     from vmkla.video.live.frame import LiveFrame
-    from vmkla.video.live.link.board import Board
-    from vmkla.video.live.link.ring import RingReader
+    from vmkla.video.live.shared_memory.board import Board
+    from vmkla.video.live.shared_memory.ring import RingReader
 
 BELIEVED_S = 1.0
 """Age beyond which a status or frame is not shown, seconds: an old "AI ON" must not look current."""

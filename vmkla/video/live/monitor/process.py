@@ -18,8 +18,8 @@ from vmkla.video.live.monitor.server import serve
 
 if TYPE_CHECKING:
     from vmkla.video.live.events import EventLog
-    from vmkla.video.live.link.board import Board
-    from vmkla.video.live.link.ring import RingReader
+    from vmkla.video.live.shared_memory.board import Board
+    from vmkla.video.live.shared_memory.ring import RingReader
 
 _NICE = 10
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0

@@ -21,9 +21,9 @@ from vmkla.video.live.monitor.connections import guarded_protocol
 from vmkla.video.live.monitor.feeds import FrameFeed, StatusFeed
 
 if TYPE_CHECKING:
-    from vmkla.video.live.link.board import Board
-    from vmkla.video.live.link.ring import RingReader
     from vmkla.video.live.monitor.access import Access
+    from vmkla.video.live.shared_memory.board import Board
+    from vmkla.video.live.shared_memory.ring import RingReader
 
 _PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
 # Asyncio accepts its whole backlog before it serves open connections, so its own is small.

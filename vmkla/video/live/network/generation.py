@@ -15,13 +15,13 @@ from typing import Any
 from vmkla.errors import BadInputError
 from vmkla.runner import Runner
 from vmkla.video.live.frame import LiveResult
-from vmkla.video.live.link.board import Board
-from vmkla.video.live.link.pulse import PULSE_BYTES, Pulse
-from vmkla.video.live.link.results import RESULT_BYTES, decode_result
-from vmkla.video.live.link.ring import RingReader, Waker
 from vmkla.video.live.network.options import WorkerOptions
+from vmkla.video.live.network.pulse import PULSE_BYTES, Pulse
+from vmkla.video.live.network.results import RESULT_BYTES, decode_result
 from vmkla.video.live.network.watch import Fault
 from vmkla.video.live.network.worker import ABOUT_BYTES, CONTROL_BYTES, WorkerLinks, work
+from vmkla.video.live.shared_memory.board import Board
+from vmkla.video.live.shared_memory.ring import RingReader, Waker
 
 _REAP_S = 1.0
 

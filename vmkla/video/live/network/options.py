@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from vmkla.errors import UsageError
 from vmkla.segment.operating_point import OperatingPoint
@@ -74,3 +75,14 @@ class WorkerOptions:
     def point_of(self, own: OperatingPoint) -> OperatingPoint:
         """Return a model's operating point with the smallest area that these options ask for."""
         return own if self.min_fraction is None else replace(own, min_fraction=self.min_fraction)
+
+    def calmer(self) -> dict[str, Any] | None:
+        """Return the options that make markers calmer as plain values; None when there are none."""
+        if self.temporal is None and self.min_fraction is None:
+            return None
+        temporal = self.temporal or TemporalOptions()
+        return {
+            "hysteresis_low": temporal.hysteresis_low,
+            "min_lesion_fraction": self.min_fraction or 0.0,
+            "min_lesion_age_ms": temporal.min_lesion_age_ms,
+        }

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 from vmkla.errors import VmklaError
 from vmkla.runner import Runner
 from vmkla.video.live.frame import AiState, LiveResult
-from vmkla.video.live.link.ring import FrameRing, Waker
 from vmkla.video.live.network.generation import Generation
 from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.watch import Fault, SupervisorLimits, Watch
 from vmkla.video.live.network.worker import LOAD_CAUSE
+from vmkla.video.live.shared_memory.ring import FrameRing, Waker
 
 __all__ = ["Supervisor", "SupervisorLimits"]
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from vmkla.errors import BadInputError
 from vmkla.video.live.frame import AiState, LiveResult
-from vmkla.video.live.link.pulse import Pulse
+from vmkla.video.live.network.pulse import Pulse
 
 NO_RESULT = "no result in time"
 TOO_SLOW = "too slow"

@@ -25,15 +25,15 @@ from vmkla.segment.self_test import check_self_test
 from vmkla.segment.steps import check, find, infer, view
 from vmkla.video.latency import Stopwatch
 from vmkla.video.live.frame import LiveFrame, LiveResult
-from vmkla.video.live.link.board import Board
-from vmkla.video.live.link.pulse import PulseWriter
-from vmkla.video.live.link.results import encode_result
-from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.markers.scene import thumbnail
 from vmkla.video.live.network.deinterlace import LiveDeinterlacer
 from vmkla.video.live.network.options import WorkerOptions
+from vmkla.video.live.network.pulse import PulseWriter
+from vmkla.video.live.network.results import encode_result
 from vmkla.video.live.network.temporal import TemporalFilter
 from vmkla.video.live.priority import keep_freed_memory
+from vmkla.video.live.shared_memory.board import Board
+from vmkla.video.live.shared_memory.ring import RingReader
 
 LOAD_CAUSE = "model cannot be loaded"
 ABOUT_BYTES = 1 << 20

@@ -21,8 +21,6 @@ from typing import Any
 import cv2
 
 from vmkla.video.channel import ChannelClosedError
-from vmkla.video.live.link.board import Board
-from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
 from vmkla.video.live.recording.disk_writer import DiskWriter
 from vmkla.video.live.recording.options import RecordOptions
@@ -33,6 +31,8 @@ from vmkla.video.live.recording.segments import (
     StreamRecorder,
     last_number,
 )
+from vmkla.video.live.shared_memory.board import Board
+from vmkla.video.live.shared_memory.ring import RingReader
 
 STATUS_BYTES = 1 << 16
 STATUS_EVERY_S = 0.1

@@ -12,8 +12,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from vmkla.video.live.link.board import Board
-from vmkla.video.live.link.ring import RingReader
 from vmkla.video.live.recording.disk_guard import DiskGuard
 from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.live.recording.process import (
@@ -24,6 +22,8 @@ from vmkla.video.live.recording.process import (
     record_frames,
 )
 from vmkla.video.live.recording.segments import StreamCounts
+from vmkla.video.live.shared_memory.board import Board
+from vmkla.video.live.shared_memory.ring import RingReader
 
 _SILENT_S = 2.0
 """Time without a status after which a process does not count as recording, seconds."""

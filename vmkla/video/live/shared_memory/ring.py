@@ -14,7 +14,7 @@ import numpy as np
 
 from vmkla.errors import VmklaError
 from vmkla.video.live.frame import MAX_FRAME_BYTES, LiveFrame
-from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, Slot, TornError
+from vmkla.video.live.shared_memory.slots import OverwrittenError, SharedSlots, Slot, TornError
 
 _NOTE = struct.Struct("<QdIIB")  # sequence, captured_s, height, width, damaged
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vmkla.video.live.link.ring import Waker
-from vmkla.video.live.link.shared_slots import OverwrittenError, SharedSlots, TornError
+from vmkla.video.live.shared_memory.ring import Waker
+from vmkla.video.live.shared_memory.slots import OverwrittenError, SharedSlots, TornError
 
 _SLOTS = 4
 

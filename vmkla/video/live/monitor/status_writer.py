@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.frame import AiState, SignalState
-from vmkla.video.live.link.board import Board
 from vmkla.video.live.monitor.status import MAX_EVENTS, MonitorStatus, StatusEvent
+from vmkla.video.live.shared_memory.board import Board
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.tallies import Tallies
 

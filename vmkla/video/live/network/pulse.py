@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from vmkla.video.live.link.board import Board
+from vmkla.video.live.shared_memory.board import Board
 
 PULSE_BYTES = 1 << 16
 PULSE_INTERVAL_S = 0.015
