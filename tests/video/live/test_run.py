@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.video.live.screens import NullScreen
 from tests.video.small_videos import count_frames, write_video
 from vmkla.engines import load_runner
 from vmkla.errors import BadInputError, DegradedError, StoppedError, UsageError
@@ -30,7 +31,7 @@ from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.live.report import LiveReport
 from vmkla.video.live.run import run_live
-from vmkla.video.live.screen import FileScreen, NullScreen, Shown
+from vmkla.video.live.screen import FileScreen, Shown
 from vmkla.video.media.address import parse_address
 from vmkla.video.media.clip import render_clip
 

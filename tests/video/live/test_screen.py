@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.video.live.screens import NullScreen
 from vmkla.errors import MissingDependencyError
 from vmkla.segment.findings import Findings, Region
 from vmkla.video.live.frame import AiState, LiveFrame, LiveResult, LiveStatus, SignalState
 from vmkla.video.live.markers.marker_board import MarkerBoard
-from vmkla.video.live.screen import FileScreen, NullScreen, Screen, Shown, WindowScreen
+from vmkla.video.live.screen import FileScreen, Screen, Shown, WindowScreen
 from vmkla.video.live.status_strip import DisplayBuffer, draw_strip, no_signal_frame, strip_height_px
 
 ON = LiveStatus(AiState.ON)

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vmkla.video.live.line_log import LineLog
 
@@ -42,6 +42,13 @@ class Event:
             "detail": self.detail,
             **self.facts,
         }
+
+
+class EventSink(Protocol):
+    """Where parts of a run log their events: an ``EventLog``."""
+
+    def add(self, kind: str, detail: str = "", **facts: Any) -> object:
+        """Log an event that happens now; see ``Event``."""
 
 
 class EventLog:

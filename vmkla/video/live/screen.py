@@ -71,24 +71,6 @@ class Screen(Protocol):
         """Release the screen; a second call does nothing."""
 
 
-class NullScreen:
-    """Composes the display buffer as a window does, and discards it."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.handed_over_s = 0.0
-        self._buffer = DisplayBuffer()
-
-    def show(self, shown: Shown) -> None:
-        """See ``Screen``."""
-        self._buffer.compose(shown.rgb, shown.status)
-        self.handed_over_s = time.monotonic()
-
-    def close(self) -> None:
-        """See ``Screen``."""
-
-
 class WindowScreen:
     """A window on the desktop. The keys q and Esc close it.
 

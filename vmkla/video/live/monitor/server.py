@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import multiprocessing
 import os
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from vmkla.imports import require
+from vmkla.video.live.child_process import set_up_child
 from vmkla.video.live.monitor.app import SECURITY_HEADERS, MonitorLimits, build_app
 from vmkla.video.live.monitor.connections import guarded_protocol
 from vmkla.video.live.monitor.feeds import FrameFeed, StatusFeed
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from vmkla.video.live.shared_memory.board import Board
     from vmkla.video.live.shared_memory.ring import RingReader
 
-_PR_SET_NAME, _PR_SET_PDEATHSIG = 15, 1
 # Asyncio accepts its whole backlog before it serves open connections, so its own is small.
 _ACCEPTED_AT_ONCE, _BACKLOG = 16, 1024
 _MAX_REQUEST_BYTES = 8 * 1024  # h11 takes 4 ms for as many header lines as fit; for 16 kB it takes 12 ms
@@ -88,9 +87,6 @@ def _signals_as_they_are() -> Iterator[None]:
 
 def _depend_on_parent() -> None:
     """End this process with its parent, and keep OpenCV to one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    set_up_child("vmkla-monitor")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_NAME, b"vmkla-monitor", 0, 0, 0)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     cv2.setNumThreads(1)

@@ -9,10 +9,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from vmkla.errors import VmklaError
 from vmkla.runner import Runner
+from vmkla.video.live.events import EventSink
 from vmkla.video.live.frame import AiState, LiveResult
 from vmkla.video.live.network.generation import Generation
 from vmkla.video.live.network.options import WorkerOptions
@@ -24,13 +25,6 @@ __all__ = ["Supervisor", "SupervisorLimits"]
 
 _TICK_S = 0.01
 _JOIN_S = 5.0
-
-
-class Events(Protocol):
-    """The log of a run."""
-
-    def add(self, kind: str, detail: str = "", **facts: Any) -> Any:
-        """Log an event."""
 
 
 class Supervisor:
@@ -52,7 +46,7 @@ class Supervisor:
         load: Callable[[], Runner],
         options: WorkerOptions,
         frames: FrameRing,
-        events: Events,
+        events: EventSink,
         *,
         limits: SupervisorLimits | None = None,
         on_result: Callable[[LiveResult], None] | None = None,

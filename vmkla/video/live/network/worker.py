@@ -7,12 +7,9 @@ reports the cause in its pulse and ends, and the supervisor starts a new one.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
-import resource
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, visibl
 from vmkla.segment.self_test import check_self_test
 from vmkla.segment.steps import check, find, infer, view
 from vmkla.video.latency import Stopwatch
+from vmkla.video.live.child_process import set_up_child
 from vmkla.video.live.frame import LiveFrame, LiveResult
 from vmkla.video.live.markers.scene import thumbnail
 from vmkla.video.live.network.deinterlace import LiveDeinterlacer
@@ -38,7 +36,6 @@ from vmkla.video.live.shared_memory.ring import RingReader
 LOAD_CAUSE = "model cannot be loaded"
 ABOUT_BYTES = 1 << 20
 CONTROL_BYTES = 256
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # linux/prctl.h
 _WAIT_S = 0.05
 _FIELD_EVERY_S = 1.0
 _FIELD_MOVES_BY = 1 / 32
@@ -251,14 +248,9 @@ def _raising_fault(cause: str) -> Iterator[None]:
 
 def _set_up_process(parent: int, niceness: int) -> None:
     """Keep this process from disturbing the display process, and end it with its parent."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # the parent ended before that was set
+    set_up_child("vmkla-worker", niceness=niceness)
+    if os.getppid() != parent:  # the parent ended before that
         os._exit(1)
-    libc.prctl(_PR_SET_NAME, b"vmkla-worker", 0, 0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold frames of patients
-    os.nice(niceness)
     keep_freed_memory()  # its page faults would delay the display
     with contextlib.suppress(OSError):  # a container may forbid it; memory limits apply all the same
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:

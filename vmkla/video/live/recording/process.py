@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -21,6 +19,7 @@ from typing import Any
 import cv2
 
 from vmkla.video.channel import ChannelClosedError
+from vmkla.video.live.child_process import set_up_child
 from vmkla.video.live.recording.disk_guard import DiskGuard, RecordingStoppedError, stop_reason
 from vmkla.video.live.recording.disk_writer import DiskWriter
 from vmkla.video.live.recording.options import RecordOptions
@@ -36,7 +35,6 @@ from vmkla.video.live.shared_memory.ring import RingReader
 
 STATUS_BYTES = 1 << 16
 STATUS_EVERY_S = 0.1
-_PR_SET_NAME = 15  # linux/prctl.h
 _NICE = 5
 _DRAIN_S = 1.0
 """Time for the remaining frames in shared memory at the end, seconds."""
@@ -220,13 +218,10 @@ def record_frames(assignment: Assignment) -> None:
 
 def _set_up_process(terminated: threading.Event) -> None:
     """Keep this process from disturbing the display, and let it finish its files at the end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the display decides
+    set_up_child("vmkla-recorder", niceness=_NICE, end_with_parent=False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: terminated.set())
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, b"vmkla-recorder", 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold frames of patients
     cv2.setNumThreads(1)
-    os.nice(_NICE)
 
 
 def _publish(

@@ -10,8 +10,9 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from vmkla.video.live.events import EventSink
 from vmkla.video.live.recording.disk_guard import DiskGuard
 from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.live.recording.process import (
@@ -33,13 +34,6 @@ _BACK_OFF_S, _BACK_OFF_MAX_S = 0.5, 10.0
 _REPORT_MISSED_EVERY_S = 10.0
 
 
-class Events(Protocol):
-    """The log of a run."""
-
-    def add(self, kind: str, detail: str = "", **facts: Any) -> Any:
-        """See ``events.EventLog.add``."""
-
-
 class Recorder:
     """Starts the recorder's process, watches it, and restarts it when it dies.
 
@@ -53,7 +47,7 @@ class Recorder:
     """
 
     def __init__(
-        self, folder: Path, raw: RingReader, shown: RingReader, options: RecordOptions, events: Events
+        self, folder: Path, raw: RingReader, shown: RingReader, options: RecordOptions, events: EventSink
     ) -> None:
         self.folder = folder
         self._readers = {"raw": raw, "overlay": shown}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from vmkla.errors import BadInputError
 from vmkla.video.live.sources.health import HealthLimits
+from vmkla.video.media.address import LiveAddress
 from vmkla.video.media.streams import exact
 
 
@@ -99,6 +100,31 @@ class Camera(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Describe what was opened last: codec, size, rate."""
+
+
+def make_camera(address: LiveAddress, context: CameraContext, *, loop: bool = False) -> Camera:
+    """Create the camera for an address, without opening it.
+
+    Args:
+        address: address of the source.
+        context: what the source needs from its owner.
+        loop: start a file again when it ends.
+    """
+    if address.kind == "file":
+        from vmkla.video.live.sources.playback import FileCamera
+
+        return FileCamera(address, context, loop=loop)
+    if address.kind == "sample":
+        from vmkla.video.live.sources.playback import SampleCamera
+
+        return SampleCamera(address, context)
+    if address.kind in ("rtsp", "pipe"):
+        from vmkla.video.live.sources.streaming import StreamCamera
+
+        return StreamCamera(address, context)
+    from vmkla.video.live.sources.opencv_camera import OpenCvCamera
+
+    return OpenCvCamera(address, context)
 
 
 def stream_facts(stream: Any) -> dict[str, Any]:

@@ -6,26 +6,19 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from vmkla.errors import VmklaError
+from vmkla.video.live.events import EventSink
 from vmkla.video.live.frame import MAX_FRAME_BYTES, LiveFrame, SignalState
-from vmkla.video.live.sources.cameras import CameraContext, CameraError, CaptureLimits, Shot
+from vmkla.video.live.sources.cameras import CameraContext, CameraError, CaptureLimits, Shot, make_camera
 from vmkla.video.live.sources.health import SignalHealth
-from vmkla.video.live.sources.opening import make_camera
 from vmkla.video.media.address import LiveAddress
 
-__all__ = ["Capture", "CaptureCounts", "CaptureLimits", "EventSink"]
+__all__ = ["Capture", "CaptureCounts", "CaptureLimits"]
 
 _SHOW_S = 0.02  # longest wait for the display
 _DAMAGE_EVENT_S = 1.0  # interval of log entries for one cause; each loss is counted
-
-
-class EventSink(Protocol):
-    """The log of a run: an ``EventLog``."""
-
-    def add(self, kind: str, detail: str = "", **facts: Any) -> object:
-        """Log an event."""
 
 
 @dataclass(frozen=True)
