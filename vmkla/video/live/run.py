@@ -163,7 +163,9 @@ class LiveRun:
                     self._start(notify)
                 began_s = self.tallies.began_s = time.monotonic()
                 with display_first(*_threads("vmkla-capture")) as self._first:
-                    ended_by = self._loop().run(self._stopper(cancel, notify), self._until_s(began_s))
+                    duration_s = self._options.duration_s
+                    until_s = None if duration_s is None else began_s + duration_s
+                    ended_by = self._loop().run(self._stopper(cancel, notify), until_s)
         except BaseException as error:
             self._error = error
         wall_s = time.monotonic() - began_s
@@ -261,9 +263,6 @@ class LiveRun:
             max_staleness_s=self._options.max_staleness_s,
             recording=self.recording,
         )
-
-    def _until_s(self, began_s: float) -> float | None:
-        return None if self._options.duration_s is None else began_s + self._options.duration_s
 
     def _stopper(self, cancel: threading.Event, notify: Callable[[str], None]) -> Callable[[], bool]:
         """Return the loop's stop condition, which also reports once why a model cannot be loaded."""
