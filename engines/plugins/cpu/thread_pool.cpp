@@ -1,5 +1,6 @@
 #include "thread_pool.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -28,33 +29,44 @@ class ThreadPool {
   }
 
   void run(int threads, size_t count, TaskFn task, void* context) {
-    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (!turn.owns_lock() || threads <= 1 || count <= 1) {
+    if (threads <= 1 || count <= 1 || !start(static_cast<size_t>(threads - 1), count, task, context)) {
       for (size_t i = 0; i < count; ++i) task(context, i);
       return;
     }
-    size_t helpers = std::min(static_cast<size_t>(threads - 1), count - 1);
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      try {
-        for (; workers_ < helpers; ++workers_) std::thread(&ThreadPool::work, this, workers_).detach();
-      } catch (const std::system_error&) {
-        helpers = workers_;  // the system gives no more threads: fewer of them do the same work
-      }
-      task_ = task;
-      context_ = context;
-      count_ = count;
-      next_.store(0);
-      called_ = running_ = helpers;
-      ++round_;
-    }
-    start_.notify_all();
     drain();
-    std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return running_ == 0; });
+    const std::lock_guard<std::mutex> lock(mutex_);
+    wait(done_, [this] { return running_ == 0; });
+    busy_ = false;
   }
 
  private:
+  // Give the workers their tasks; false while those of another caller run.
+  bool start(size_t helpers, size_t count, TaskFn task, void* context) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (busy_) return false;
+    helpers = std::min(helpers, count - 1);
+    try {
+      for (; workers_ < helpers; ++workers_) std::thread(&ThreadPool::work, this, workers_).detach();
+    } catch (const std::system_error&) {
+      helpers = workers_;  // the system gives no more threads: fewer of them do the same work
+    }
+    busy_ = true;
+    task_ = task;
+    context_ = context;
+    count_ = count;
+    next_.store(0);
+    called_ = running_ = helpers;
+    ++round_;
+    start_.notify_all();
+    return true;
+  }
+
+  // Wait with mutex_ held. GCC 12's std::condition_variable::wait is missing in older C++ runtimes.
+  template <class Ready>
+  void wait(std::condition_variable& signal, const Ready& ready) {
+    while (!ready()) pthread_cond_wait(signal.native_handle(), mutex_.native_handle());
+  }
+
   void drain() {
     for (size_t i; (i = next_.fetch_add(1)) < count_;) task_(context_, i);
   }
@@ -63,8 +75,8 @@ class ThreadPool {
     size_t seen = 0;
     for (;;) {
       {
-        std::unique_lock<std::mutex> lock(mutex_);
-        start_.wait(lock, [&] { return round_ != seen && number < called_; });
+        const std::lock_guard<std::mutex> lock(mutex_);
+        wait(start_, [&] { return round_ != seen && number < called_; });
         seen = round_;
       }
       drain();
@@ -73,8 +85,8 @@ class ThreadPool {
     }
   }
 
-  std::mutex turn_;   // held by the one caller whose tasks are running
   std::mutex mutex_;  // guards what follows
+  bool busy_ = false;  // tasks of one caller are running
   std::condition_variable start_, done_;
   size_t workers_ = 0, called_ = 0, running_ = 0, round_ = 0, count_ = 0;
   std::atomic<size_t> next_{0};
