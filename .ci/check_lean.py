@@ -40,7 +40,8 @@ def main() -> None:
     if written != frames or len(lines) != frames:
         sys.exit(f"{frames} frames in, {written} in overlay.mp4, {len(lines)} in frames.jsonl: {report}")
     vmkla("doctor", "--json")
-    print(f"Python {platform.python_version()} on {platform.machine()}: {written} frames segmented without torch")
+    machine = f"Python {platform.python_version()} on {platform.machine()}"
+    print(f"{machine}: {written} frames segmented without torch")
 
 
 if __name__ == "__main__":

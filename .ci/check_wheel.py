@@ -55,17 +55,17 @@ def platform_problems(tag: str, library: bytes) -> list[str]:
     """Where a wheel's platform tag promises too little, or its library is for another machine."""
     parts = re.match(r"manylinux_(\d+)_(\d+)_(x86_64|aarch64)\b", tag)
     if parts is None:
-        return [f"its platform tag is {tag}, expected manylinux_2_28 or older, which auditwheel repair writes"]
+        return [f"its platform tag is {tag}, expected manylinux_2_28 or older, as `auditwheel repair` writes"]
     glibc, machine = (int(parts[1]), int(parts[2])), parts[3]
     found = []
     if glibc > NEWEST_GLIBC:
         found.append(
-            f"the library needs glibc {parts[1]}.{parts[2]} or a C++ runtime of that time, expected 2.28 or older; "
-            "`auditwheel show` and `objdump -T` name the symbols"
+            f"the library needs glibc {parts[1]}.{parts[2]} or a C++ runtime of that time, "
+            "expected 2.28 or older; `auditwheel show` and `objdump -T` name the symbols"
         )
-    elf_machine = int.from_bytes(library[18:20], "little")
-    if elf_machine != ELF_MACHINES[machine]:
-        found.append(f"the library's ELF machine is {elf_machine}, expected {ELF_MACHINES[machine]} ({machine})")
+    seen, expected = int.from_bytes(library[18:20], "little"), ELF_MACHINES[machine]
+    if seen != expected:
+        found.append(f"the library's ELF machine is {seen}, expected {expected} ({machine})")
     return found
 
 
