@@ -11,20 +11,16 @@ import pytest
 
 from vmkla.cli.main import main
 from vmkla.errors import UsageError
-from vmkla.video.cancellation import Cancellation
 from vmkla.video.latency import LatencyStats
 from vmkla.video.live.conformance import check
 from vmkla.video.live.conformance.check import (
     ConformanceLimits,
     ConformancePlan,
     check_phases,
-    run_conformance,
 )
 from vmkla.video.live.conformance.measuring import Measured
 from vmkla.video.live.conformance.page import conformance_page, conformance_tables
 from vmkla.video.live.conformance.power import power_mode
-from vmkla.video.live.options import LiveOptions
-from vmkla.video.media.address import parse_address
 
 COUNT = 100
 
@@ -79,19 +75,6 @@ def test_percentiles_leave_out_what_they_may() -> None:
 
 def test_nothing_measured_is_not_passed() -> None:
     assert failing(measured(marker_delay_ms=stats())) == {"marker delay p95, ms"}
-
-
-def test_a_faint_marker_is_refused(tmp_path: Path) -> None:
-    options = LiveOptions(tmp_path / "run", overlay="fill")
-    with pytest.raises(UsageError, match="opaque"):
-        run_conformance(
-            lambda: pytest.fail("nothing is loaded"),  # type: ignore[arg-type,return-value]
-            parse_address("sample://"),
-            options,
-            Cancellation(),
-            plan=ConformancePlan(),
-            machine={},
-        )
 
 
 @pytest.mark.parametrize("times", [{"duration_s": 0}, {"idle_s": -1}, {"after_idle_s": 0}])

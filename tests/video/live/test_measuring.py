@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from vmkla.segment.findings import Findings, Region
-from vmkla.segment.overlay import PALETTE_RGB, draw, outline
+from vmkla.segment.overlay import PALETTE_RGB, OverlayStyle, draw, outline, paint
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.conformance.measuring import MeasuringScreen, wrong_pixels
 from vmkla.video.live.frame import AiState, LiveFrame, LiveStatus, SignalState
@@ -43,38 +43,45 @@ def shown(
     )
 
 
-@pytest.mark.parametrize("style", ["contour", "box"])
-def test_a_markers_own_pixels_are_not_wrong(style: str) -> None:
+@pytest.mark.parametrize(("style", "alpha"), [("contour", None), ("box", None), ("fill", 0.4)])
+def test_a_markers_own_pixels_are_not_wrong(style: OverlayStyle, alpha: float | None) -> None:
     source = image()
-    marked = draw(source, findings(), style)  # type: ignore[arg-type]
+    drawing = outline(findings(), style, alpha)
+    marked = paint(source, drawing)
     assert np.any(marked != source)
-    assert wrong_pixels(marked, source, marked=True) == 0
+    assert wrong_pixels(marked, source, drawing) == 0
 
 
-def test_every_changed_pixel_is_seen() -> None:
+@pytest.mark.parametrize(("style", "alpha"), [("contour", None), ("box", None), ("fill", 0.4)])
+def test_every_changed_pixel_is_seen(style: OverlayStyle, alpha: float | None) -> None:
     source = image()
-    marked = draw(source, findings(), "contour")
-    spoilt = marked.copy()
+    drawing = outline(findings(), style, alpha)
+    spoilt = paint(source, drawing)
     spoilt[0, 0, 2] ^= 1  # one bit of one channel, outside the marker
     spoilt[-1, -1, 0] ^= 128
-    assert wrong_pixels(spoilt, source, marked=True) == 2
+    assert wrong_pixels(spoilt, source, drawing) == 2
+    y, x = np.argwhere(drawing.covered())[20]
+    spoilt[y, x, 1] ^= 1  # and one inside
+    assert wrong_pixels(spoilt, source, drawing) == 3
+
+
+def test_a_marker_elsewhere_is_wrong() -> None:
+    source = image()
+    drawing = outline(findings())
+    moved = drawing.moved(np.array([[1, 0, 20], [0, 1, 0]], np.float64))
+    assert wrong_pixels(paint(source, moved), source, drawing) > 50
 
 
 def test_without_a_marker_a_markers_colour_is_wrong_too() -> None:
     source = image()
     spoilt = source.copy()
     spoilt[5, 5] = PALETTE_RGB[0]
-    assert wrong_pixels(spoilt, source, marked=False) == 1
+    assert wrong_pixels(spoilt, source, None) == 1
 
 
 def test_another_size_is_wrong_everywhere() -> None:
     source = image()
-    assert wrong_pixels(source[:-1], source, marked=True) == (HW[0] - 1) * HW[1]
-
-
-def test_a_faint_marker_is_refused() -> None:
-    source = image()
-    assert wrong_pixels(draw(source, findings(), "fill", 0.4), source, marked=True) > 0
+    assert wrong_pixels(source[:-1], source, outline(findings())) == (HW[0] - 1) * HW[1]
 
 
 def test_delays_are_of_the_first_frame_with_the_marker() -> None:

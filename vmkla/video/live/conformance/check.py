@@ -111,8 +111,7 @@ def run_conformance(
     Args:
         load: loads the runner, in a process of its own; picklable.
         address: address of the source; a file is played in a loop.
-        options: options of the run. The marker must be opaque, since its pixels are recognized by their
-            colour.
+        options: options of the run.
         cancel: ends the measurement early.
         plan: durations.
         machine: description of this machine, for the report.
@@ -122,14 +121,8 @@ def run_conformance(
     Returns:
         Plain values, for JSON; ``passed`` is whether all limits were kept.
     Raises:
-        UsageError: the marker's pixels cannot be recognized in this overlay style.
         VmklaError: the AI never came on, or the run ended before everything was measured.
     """
-    if options.overlay not in ("contour", "box") or options.alpha not in (None, 1.0):
-        raise UsageError(
-            f"conformance needs an opaque contour or box, got {options.overlay}",
-            hint="Leave --overlay and --alpha out.",
-        )
     known, source_note = _known_frames(address)
     screen = _PhasedScreen(window, known=known)
     script = _Script(screen, plan, cancel, progress)

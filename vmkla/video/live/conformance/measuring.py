@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.segment.overlay import PALETTE_RGB
+from vmkla.segment.overlay import Drawing, paint
 from vmkla.video.latency import LatencyStats
 from vmkla.video.live.frame import AiState, LiveFrame
 from vmkla.video.live.screen import Screen, Shown
@@ -21,8 +21,6 @@ from vmkla.video.live.status_strip import DisplayBuffer
 
 _REMEMBERED = 600
 """Number of frames whose capture time is kept: a marker is never nearly as old."""
-
-_PALETTE = {red << 16 | green << 8 | blue for red, green, blue in PALETTE_RGB}
 
 
 @dataclass
@@ -72,8 +70,8 @@ class MeasuringScreen:
     """A screen that measures: it composes the display buffer as a window does, then checks its content.
 
     It relies on no part of live mode: it compares what is shown with the frame as captured, and that with
-    ``known``, where the source can be read beforehand. The marker style must be opaque (``contour`` or
-    ``box`` with opacity 1), so that a marker's pixels are recognized by their colour.
+    ``known``, where the source can be read beforehand. Pixels outside the marker must be the source's, and
+    those inside what painting the marker into the source gives.
 
     Args:
         window: screen that shows the frames; None only composes the buffer.
@@ -130,8 +128,9 @@ class MeasuringScreen:
             if not shown.again:
                 self._time(measured, shown, source)
                 measured.ai_on += shown.status.ai is AiState.ON
-            marked = shown.marker is not None and bool(shown.marker.drawing.layers)
-            wrong = wrong_pixels(rows, source.rgb, marked=marked)
+            drawing = None if shown.marker is None else shown.marker.drawing
+            marked = drawing is not None and bool(drawing.layers)
+            wrong = wrong_pixels(rows, source.rgb, drawing)
             crc = zlib.crc32(np.ascontiguousarray(source.rgb).data)
             measured.strangers += self._known is not None and crc not in self._known
             measured.marked += marked and not shown.again
@@ -189,30 +188,30 @@ class MeasuringScreen:
         self._log.flush()
 
 
-def wrong_pixels(shown_rgb: npt.NDArray[np.uint8], source_rgb: npt.NDArray[np.uint8], *, marked: bool) -> int:
-    """Count pixels that differ from the source and do not have a marker's colour.
+def wrong_pixels(
+    shown_rgb: npt.NDArray[np.uint8], source_rgb: npt.NDArray[np.uint8], drawing: Drawing | None
+) -> int:
+    """Count pixels that differ from the source and are not the marker's.
 
     Args:
         shown_rgb: (H, W, 3) uint8, as given to the screen.
         source_rgb: (H, W, 3) uint8, as captured.
-        marked: whether there is a marker; without one no pixel may differ.
+        drawing: the marker; without one no pixel may differ.
     """
     if shown_rgb is source_rgb:
         return 0
     if shown_rgb.shape != source_rgb.shape:
         return int(shown_rgb.shape[0] * shown_rgb.shape[1])
-    height_px, width_px = source_rgb.shape[:2]
-    flat = (height_px, width_px * 3)
-    difference = cv2.absdiff(shown_rgb.reshape(flat), source_rgb.reshape(flat))
+    expected = source_rgb
+    if drawing is not None and drawing.layers and drawing.frame_hw == source_rgb.shape[:2]:
+        expected = paint(source_rgb, drawing)
+        outside = ~drawing.covered()
+        expected[outside] = source_rgb[outside]
+    flat = (source_rgb.shape[0], source_rgb.shape[1] * 3)
+    difference = cv2.absdiff(shown_rgb.reshape(flat), np.ascontiguousarray(expected).reshape(flat))
     if not cv2.countNonZero(difference):
         return 0
-    places = cv2.findNonZero(difference).reshape(-1, 2)  # (n, 2): 3 x + channel, y
-    pixels = np.unique(places[:, 1].astype(np.int64) * width_px + places[:, 0] // 3)
-    if not marked:
-        return int(pixels.size)
-    colours = shown_rgb.reshape(-1, 3)[pixels].astype(np.int64)
-    packed = colours[:, 0] << 16 | colours[:, 1] << 8 | colours[:, 2]
-    return int(np.count_nonzero(~np.isin(packed, list(_PALETTE))))
+    return int(np.count_nonzero(difference.reshape(shown_rgb.shape).any(axis=2)))
 
 
 def _not_blank(rgb: npt.NDArray[np.uint8]) -> int:
