@@ -1,1 +1,1 @@
-"""The command line: parse, call one function of the packages beside it, print; nothing else."""
+"""The command line: each command parses its flags, calls one function of another package and prints."""

@@ -1,4 +1,4 @@
-"""``vmkla bench``: latency, throughput and memory of a model on this machine; and what live mode promises."""
+"""``vmkla bench``: measure latency, throughput and memory of a model, or live mode against its limits."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def bench(
         ),
     ] = None,
     frame: Annotated[
-        str, typer.Option("--frame", metavar="HxW", help="Size of the frames that go in, in pixels.")
+        str, typer.Option("--frame", metavar="HxW", help="Size of the input frames in pixels.")
     ] = "360x480",
-    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Batches that are counted.")] = 100,
-    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Batches before them.")] = 10,
+    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Batches to measure.")] = 100,
+    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Batches to run first, not measured.")] = 10,
     threads: Threads = None,
     conformance: Annotated[
         bool,
         typer.Option(
-            "--conformance", help="Hold live mode's delays and pixels against their limits instead."
+            "--conformance", help="Compare live mode's delays and pixels with their limits instead."
         ),
     ] = False,
     source: Annotated[
@@ -65,16 +65,16 @@ def bench(
     ] = None,
     duration_s: Annotated[
         float | None,
-        typer.Option("--duration-s", help="With --conformance: seconds of pictures; default 60."),
+        typer.Option("--duration-s", help="With --conformance: seconds with frames; default 60."),
     ] = None,
     idle_s: Annotated[
         float | None,
         typer.Option(
-            "--idle-s", help="With --conformance: then seconds without any; default 60, 0 for none."
+            "--idle-s", help="With --conformance: seconds without frames after that; default 60, 0 for none."
         ),
     ] = None,
     display: Annotated[
-        bool, typer.Option("--display", help="With --conformance: in a window, whose time is counted.")
+        bool, typer.Option("--display", help="With --conformance: show a window and include its time.")
     ] = False,
     out: Annotated[
         Path | None,
@@ -154,10 +154,10 @@ def _conform(
     display: bool,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Run it and write both files."""
+    """Run the conformance check and write its report and page."""
     from vmkla.video.live.screen import WindowScreen
 
-    # First of all: what comes next imports PyAV, and a window whose OpenCV is imported after it never opens.
+    # Imported first: a window whose OpenCV is imported after PyAV never opens.
     window = WindowScreen() if display else None
 
     from vmkla.files import written_whole
@@ -186,7 +186,7 @@ def _conform(
                 file.write(json_format.dumps(document, indent=1, ensure_ascii=False).encode())
             with written_whole(out_dir / CONFORMANCE_PAGE) as file:
                 file.write(conformance_page(document).encode())
-    document["out_dir"] = str(out_dir)  # for what is printed; a report names no folder
+    document["out_dir"] = str(out_dir)  # printed only; the report names no folder
     return document
 
 
@@ -214,7 +214,7 @@ def _print_conformance(document: dict[str, Any], *, json: bool) -> None:
 
 
 def _machine() -> dict[str, Any]:
-    """What is measured on."""
+    """Describe the CPU, its threads and its instruction sets in one line."""
     import os
     import platform
 

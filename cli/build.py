@@ -1,4 +1,4 @@
-"""``vmkla build``: one ONNX file to an engine of TensorRT or TensorRT-RTX, with its manifest."""
+"""``vmkla build``: build an engine of TensorRT or TensorRT-RTX from one ONNX file, with its manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BODIES = "bodies"
 
 
 class EngineRuntime(str, Enum):
-    """What engines are built for."""
+    """Library that engines are built for."""
 
     tensorrt = "tensorrt"
     tensorrt_rtx = "tensorrt-rtx"
@@ -31,7 +31,7 @@ def build(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .plan file to write.")],
     runtime: Annotated[
-        EngineRuntime, typer.Option("--runtime", help="What will run the engine.")
+        EngineRuntime, typer.Option("--runtime", help="Library that will run the engine.")
     ] = EngineRuntime.tensorrt,
     profile: Annotated[
         str | None,
@@ -40,10 +40,11 @@ def build(
         ),
     ] = None,
     workspace: Annotated[
-        float | None, typer.Option("--workspace", metavar="GIB", help="Scratch memory on the GPU at most.")
+        float | None, typer.Option("--workspace", metavar="GIB", help="Largest scratch memory on the GPU.")
     ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option("--timing-cache", metavar="FILE", help="Timings to read and write.")
+        Path | None,
+        typer.Option("--timing-cache", metavar="FILE", help="File of kernel timings to read and update."),
     ] = None,
     optimization_level: Annotated[
         int | None, typer.Option("--optimization-level", metavar="0-5", help="Default: the library's.")
@@ -53,7 +54,7 @@ def build(
         typer.Option(
             "--target-sm",
             metavar="86,89",
-            help="Of tensorrt-rtx: GPUs to build for; default: the one here, without one all that it knows.",
+            help="For tensorrt-rtx: GPUs to build for; default: this machine's; without one, all known ones.",
         ),
     ] = None,
     plugin: Annotated[
@@ -70,12 +71,12 @@ def build(
     ] = None,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     skip_gates: Annotated[
-        bool, typer.Option("--skip-gates", help="Do not check; the engine is marked unverified.")
+        bool, typer.Option("--skip-gates", help="Skip the checks; the engine is marked unverified.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Build an engine. Where a GPU can run it, it is compared with ONNX Runtime before it gets its name."""
+    """Build an engine. A GPU that can run it compares it with ONNX Runtime before it is written."""
     from vmkla.engines.tensorrt.build.builder import BuildRequest, build_engine
     from vmkla.engines.tensorrt.manifest import Profile, manifest_path
 

@@ -1,4 +1,4 @@
-"""``vmkla calibrate``: a float32 file to a verified INT8 file."""
+"""``vmkla calibrate``: quantize a float32 file to a verified INT8 file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class CalibrationTarget(str, Enum):
-    """What will run the result."""
+    """Kind of machine that will run the INT8 file."""
 
     cpu = "cpu"
     cpu_vnni = "cpu-vnni"
@@ -34,7 +34,7 @@ class CalibrationTarget(str, Enum):
 
 
 class CalibrationMethod(str, Enum):
-    """How a range follows from what was seen."""
+    """Rule by which a range follows from the measured values."""
 
     min_max = "min-max"
     percentile = "percentile"
@@ -52,40 +52,44 @@ def calibrate(
     ],
     target: Annotated[
         CalibrationTarget,
-        typer.Option("--target", help="What will run the result: any CPU, one with VNNI, or TensorRT."),
+        typer.Option("--target", help="Kind of machine: any CPU, a CPU with VNNI, or TensorRT."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .onnx file to write.")],
     half: Annotated[
         Path | None,
-        typer.Option("--half", metavar="FILE", help="Of tensorrt: the fp16 file; default: MODEL.fp16.onnx."),
+        typer.Option("--half", metavar="FILE", help="For tensorrt: the fp16 file; default: MODEL.fp16.onnx."),
     ] = None,
     method: Annotated[
-        CalibrationMethod, typer.Option("--method", help="How a range follows from what was seen.")
+        CalibrationMethod,
+        typer.Option("--method", help="Rule by which a range follows from the measured values."),
     ] = CalibrationMethod.percentile,
     percentile: Annotated[
-        float | None, typer.Option("--percentile", metavar="P", help="Of magnitudes; default 99.999.")
+        float | None,
+        typer.Option("--percentile", metavar="P", help="Percentile of magnitudes; default 99.999."),
     ] = None,
     frames: Annotated[
-        int | None, typer.Option("--frames", metavar="N", min=1, help="Frames at most; default 128.")
+        int | None,
+        typer.Option("--frames", metavar="N", min=1, help="Largest number of frames; default 128."),
     ] = None,
     check: Annotated[
         list[str] | None,
         typer.Option(
-            "--check", metavar="WHAT", help="Data to check with; default: some of --data is held out."
+            "--check", metavar="WHAT", help="Data to check with; default: a part of --data that is held out."
         ),
     ] = None,
     check_frames: Annotated[
-        int | None, typer.Option("--check-frames", metavar="N", min=1, help="Frames at most; default 256.")
+        int | None,
+        typer.Option("--check-frames", metavar="N", min=1, help="Largest number of frames; default 256."),
     ] = None,
     max_dice_drop: Annotated[
         float | None,
-        typer.Option("--max-dice-drop", metavar="F", help="Mean Dice that may be lost; default 0.01."),
+        typer.Option("--max-dice-drop", metavar="F", help="Largest loss of mean Dice; default 0.01."),
     ] = None,
     gates: Annotated[
-        Path | None, typer.Option("--gates", metavar="FILE", help="JSON or TOML that tightens the gates.")
+        Path | None, typer.Option("--gates", metavar="FILE", help="JSON or TOML file with tighter limits.")
     ] = None,
     allow_few: Annotated[
-        bool, typer.Option("--allow-few", help="Take fewer than 32 distinct frames.")
+        bool, typer.Option("--allow-few", help="Accept fewer than 32 distinct frames.")
     ] = False,
     mask_values: MaskValues = None,
     mask_orientation: MaskOrientation = None,
@@ -93,16 +97,19 @@ def calibrate(
     sensitivity: Annotated[
         bool,
         typer.Option(
-            "--sensitivity/--no-sensitivity", help="Measure each group alone even when all may be quantized."
+            "--sensitivity/--no-sensitivity",
+            help="Measure each group of layers by itself even when all may be quantized.",
         ),
     ] = True,
     skip_gates: Annotated[
-        bool, typer.Option("--skip-gates", help="Do not check; the file is marked unverified.")
+        bool, typer.Option("--skip-gates", help="Skip the checks; the file is marked unverified.")
     ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", help="Cache, table, plot and report; default runs/calibrate/NAME."
+            "--out",
+            metavar="DIR",
+            help="Folder of cache, table, plot and report; default runs/calibrate/NAME.",
         ),
     ] = None,
     anonymous: Anonymous = False,
@@ -110,7 +117,7 @@ def calibrate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Quantize a network to INT8. It is compared with the float32 file before it gets its name."""
+    """Quantize a network to INT8. The file is compared with the float32 file before it is written."""
     from vmkla.calibration.calibrate import calibrate
     from vmkla.calibration.ranges import PERCENTILE
     from vmkla.calibration.request import CHECK_FRAMES, FRAMES, CalibrateRequest

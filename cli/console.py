@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, everything else on stderr."""
+"""Printing of the commands: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vmkla.evaluation.tables import Table
 
 _WIDTH = 118
-"""Columns of the tables where stdout is no terminal."""
+"""Width of the tables, in columns, where stdout is not a terminal."""
 _LINE_EVERY_S = 30.0
 
 
@@ -35,7 +35,7 @@ class ProgressCallback(Protocol):
 
 
 class _Sink(io.RawIOBase):
-    """A descriptor to write to that never fails: after its first error, what comes is dropped.
+    """A stream over a descriptor that never fails: after its first error, further output is dropped.
 
     Attributes:
         error: the first error; None when there was none.
@@ -50,7 +50,7 @@ class _Sink(io.RawIOBase):
         while self.error is None:
             try:
                 return os.write(self._descriptor, data)
-            except BlockingIOError:  # another program that has this terminal open made it so
+            except BlockingIOError:  # another program set this terminal non-blocking
                 waiting = select.poll()
                 waiting.register(self._descriptor, select.POLLOUT)
                 waiting.poll()
@@ -72,11 +72,11 @@ class _Sink(io.RawIOBase):
 
 
 class SafeStreams:
-    """Standard streams whose failure ends no run: replaces ``sys.stdout`` and ``sys.stderr``.
+    """Standard streams whose failure does not end a run: replaces ``sys.stdout`` and ``sys.stderr``.
 
     A stream that is closed writes to nowhere. A character that the stream's encoding does not have is
     escaped. After an error (the reader of a pipe has gone, the disk is full) the rest is dropped, and the
-    command goes on to its end.
+    command continues to its end.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class SafeStreams:
         sys.stderr = _text(_Sink(_descriptor(sys.stderr, 2)), sys.stderr, lines=True)
 
     def status(self, status: int) -> int:
-        """The exit status of a command whose own is ``status``, after the last of its output.
+        """Flush the output and return the exit status of a command whose own is ``status``.
 
         A command that did its work ends with 141 (128 + SIGPIPE) when the reader of its results left before
         the last of them, and with 3 when they could not be written for another reason.
@@ -103,7 +103,7 @@ class SafeStreams:
 
 
 def _hold_descriptor(descriptor: int) -> None:
-    """Where a standard descriptor is closed, the next file would get its number, and what is printed."""
+    """Open /dev/null for a closed standard descriptor, or the next file would get its number."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -114,7 +114,7 @@ def _hold_descriptor(descriptor: int) -> None:
 
 
 def _descriptor(stream: Any, number: int) -> int:
-    """Python has no stream where the descriptor was closed; another file may have its number by now."""
+    """Return the descriptor to write to: /dev/null where Python made no stream, so where it was closed."""
     return number if stream is not None else os.open(os.devnull, os.O_WRONLY)
 
 
@@ -126,18 +126,18 @@ def _text(sink: _Sink, stream: Any, *, lines: bool) -> io.TextIOWrapper:
 
 
 def say(message: str, *, quiet: bool = False) -> None:
-    """A line for a person, on stderr."""
+    """Print a line on stderr."""
     if not quiet:
         print(printable(message), file=sys.stderr)
 
 
 def print_line(text: str = "") -> None:
-    """A line of results, on stdout."""
+    """Print a line of results on stdout."""
     print(printable(text))
 
 
 def print_json(document: Any) -> None:
-    """The one JSON document of ``--json``, on stdout. NaN and infinity become null.
+    """Print the one JSON document of ``--json`` on stdout. NaN and infinity become null.
 
     Characters that stdout cannot have, and names that are not valid Unicode, are escaped as JSON does it.
     """
@@ -151,7 +151,7 @@ def print_json(document: Any) -> None:
 
 
 def print_tables(tables: Iterable[Table]) -> None:
-    """Tables for people, on stdout."""
+    """Print tables on stdout."""
     from rich import box
     from rich import table as rich_table
     from rich.console import Console
@@ -186,7 +186,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass
 class _Pace:
-    """How far the work is, and how long the rest takes at its pace; another total is another piece of it."""
+    """Progress of the work and the time that the rest takes; another total begins another part."""
 
     done: int = 0
     total: int | None = None
@@ -195,7 +195,7 @@ class _Pace:
     began_s: float = field(default_factory=time.monotonic)
 
     def update(self, done: int, total: int | None, note: str) -> bool:
-        """Take down where it is; gives whether this is another piece."""
+        """Record the progress; return whether another part began."""
         other = total != self.total or done < self.done
         if other:
             self.first, self.began_s = done, time.monotonic()
@@ -203,7 +203,7 @@ class _Pace:
         return other
 
     def line(self, title: str, unit: str) -> str:
-        """One line for a person."""
+        """Format the progress in one line."""
         spent_s = time.monotonic() - self.began_s
         parts = [f"{title}: {self.done}{'' if self.total is None else f' of {self.total}'} {unit}", self.note]
         if self.total is not None and self.done > self.first:
@@ -223,7 +223,7 @@ def _duration(seconds: float) -> str:
 def progress_bar(
     title: str, unit: str, *, quiet: bool, every_s: float = _LINE_EVERY_S
 ) -> Iterator[ProgressCallback | None]:
-    """Progress on stderr: a bar on a terminal, else a line every half minute; None when ``quiet``.
+    """Show progress on stderr: a bar on a terminal, else a line every half minute; None when ``quiet``.
 
     Both show how long the rest takes, of work that comes in pieces that of the piece.
     """

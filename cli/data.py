@@ -1,4 +1,4 @@
-"""``vmkla data``: what is wrong with a set of labelled images, and one file to take to another machine."""
+"""``vmkla data``: check a set of labelled images, or pack it into one file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vmkla.data.check import CheckReport
 
 SHOWN = 20
-"""The table shows so many problems of a kind; --json has all."""
+"""Number of problems of a kind that the table shows; --json has all."""
 
 data = typer.Typer(help="Check or pack labelled images.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -35,7 +35,7 @@ DataOption = Annotated[
     str, typer.Option("--data", help="A folder, DIR:LIST, a packed file, or a recipe: NAME or NAME=DIR.")
 ]
 Root = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Folder of a recipe.")]
-SplitSeed = Annotated[int, typer.Option("--split-seed", help="Of the splits, where the set has none.")]
+SplitSeed = Annotated[int, typer.Option("--split-seed", help="Seed of the splits that the set lacks.")]
 
 
 @command(data, "check", example="vmkla data check --data DIR")
@@ -49,7 +49,7 @@ def check(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Read every image and mask, and list everything that is wrong. Ends with status 3 when something is."""
+    """Read every image and mask, and list all problems. Ends with status 3 when there are any."""
     from vmkla.data.check import check as run_check
     from vmkla.data.recipes import open_dataset
 
@@ -78,15 +78,16 @@ def pack(
     root: Root = None,
     split_seed: SplitSeed = 0,
     imgsz: Annotated[str, typer.Option("--imgsz", help="The network's input in pixels, H or H,W.")] = "256",
-    roi: Annotated[str, typer.Option("--roi", help="auto cuts black borders off; none does not.")] = "none",
+    roi: Annotated[str, typer.Option("--roi", help="auto cuts off black borders; none does not.")] = "none",
     margin: Annotated[
         float,
         typer.Option(
-            "--margin", help="Training images are kept this much larger; 1 where no pixel will be moved."
+            "--margin",
+            help="Factor by which training images are larger; 1 where augmentation moves no pixel.",
         ),
     ] = 1.25,
-    quality: Annotated[int, typer.Option("--quality", help="Of the JPEG files, 1 to 100.")] = 95,
-    lossless: Annotated[bool, typer.Option("--lossless", help="PNG: several times as large.")] = False,
+    quality: Annotated[int, typer.Option("--quality", help="Quality of the JPEG files, 1 to 100.")] = 95,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Store PNG: several times as large.")] = False,
     mask_values: MaskValues = None,
     mask_orientation: MaskOrientation = None,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
@@ -94,7 +95,7 @@ def pack(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn a set into one file that a training machine reads fast, without OpenCV."""
+    """Pack a set into one file that a training machine reads fast, without OpenCV."""
     from vmkla.data.packing import PackOptions
     from vmkla.data.packing import pack as run_pack
     from vmkla.data.recipes import open_dataset

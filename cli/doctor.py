@@ -1,4 +1,4 @@
-"""``vmkla doctor``: what is installed here, what works, and what each missing thing needs."""
+"""``vmkla doctor``: list what works on this machine, and how to install what is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from vmkla.cli.options import Json
 
 
 def doctor(json: Json = False) -> None:
-    """Show what works on this machine. For what is missing, the command that brings it."""
+    """Show what works on this machine, and the command that installs what is missing."""
     from vmkla.engines.doctor import diagnose
 
     diagnosis = diagnose()

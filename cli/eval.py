@@ -1,4 +1,4 @@
-"""``vmkla eval``: how good a model is on labelled images."""
+"""``vmkla eval``: measure a model on labelled images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Split(str, Enum):
-    """Which part of a data set."""
+    """Part of a data set."""
 
     test = "test"
     val = "val"
@@ -58,7 +58,9 @@ def evaluate(
     split: Annotated[
         Split | None, typer.Option("--split", help="Default: test; val or all where there is none.")
     ] = None,
-    split_seed: Annotated[int, typer.Option("--split-seed", help="Of splits that the data lack.")] = 0,
+    split_seed: Annotated[
+        int, typer.Option("--split-seed", help="Seed of the splits that the data lack.")
+    ] = 0,
     mask_values: MaskValues = None,
     mask_orientation: MaskOrientation = None,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
@@ -95,7 +97,7 @@ def evaluate(
     from vmkla.segment.preprocess import parse_roi
 
     wanted_roi = None if roi is None else parse_roi(roi)
-    # Only who asks for one side of a split that the data lack gets one that a seed made.
+    # A split that the data lack is made from a seed only when one of its parts is asked for.
     made = split in (Split.val, Split.train)
     reading = read_rules(max_megapixels, mask_values, mask_orientation)
     with listing(data, anonymous=anonymous):
@@ -149,7 +151,7 @@ def evaluate(
 def choose_part(
     data_set: DataSet, split: Split | None, data: str
 ) -> tuple[str, dict[str, tuple[DataSource, ...]]]:
-    """Name of the part that is judged, and its sets.
+    """Return the name of the part that is evaluated, and its sets.
 
     Raises:
         BadInputError: the data have no such part.

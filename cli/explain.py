@@ -1,4 +1,4 @@
-"""``vmkla explain``: heat maps of two decoder blocks beside each other."""
+"""``vmkla explain``: draw heat maps of two decoder blocks side by side."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def explain(
         Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/explain/MODEL, numbered.")
     ] = None,
     exist_ok: Annotated[
-        bool, typer.Option("--exist-ok", help="Write into a folder that holds something.")
+        bool, typer.Option("--exist-ok", help="Write into a folder that is not empty.")
     ] = False,
     anonymous: Anonymous = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show where decoder blocks look (Grad-CAM), beside each other. Writes a PNG per image."""
+    """Show where decoder blocks look (Grad-CAM), side by side. Writes a PNG per image."""
     from vmkla import weights
     from vmkla.explain import BlockName, Panel
     from vmkla.explain import explain as run_explain

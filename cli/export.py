@@ -1,4 +1,4 @@
-"""``vmkla export``: weights to one verified ONNX file."""
+"""``vmkla export``: export weights as one verified ONNX file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Precision(str, Enum):
-    """Arithmetic that is written into the graph."""
+    """Precision of the graph's arithmetic."""
 
     fp32 = "fp32"
     fp16 = "fp16"
@@ -49,7 +49,7 @@ def export(
         typer.Option(
             "--batch",
             metavar="dynamic|N|MIN,OPT,MAX",
-            help="Frames at once; three numbers: dynamic, and what engines are built for.",
+            help="Frames at once; three numbers: a dynamic batch, and the sizes that engines are built for.",
         ),
     ] = "dynamic",
     precision: Annotated[
@@ -57,13 +57,13 @@ def export(
     ] = Precision.fp32,
     input_type: Annotated[
         Input,
-        typer.Option("--input", help="float: planes of floats, 0 to 255, for pipelines that feed these."),
+        typer.Option("--input", help="float: planes of floats, 0 to 255, for pipelines that produce these."),
     ] = Input.uint8,
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Weights of a preset.")
     ] = None,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Untrained weights, for benchmarks; the file says so.")
+        bool, typer.Option("--random-weights", help="Untrained weights, for benchmarks; noted in the file.")
     ] = False,
     frames: Annotated[
         str | None,
@@ -75,18 +75,20 @@ def export(
         typer.Option("--roi", metavar="auto|none|X,Y,W,H", help="Field of view; default: as trained."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", help="Kept in the file; default: that of the weights.")
+        float | None,
+        typer.Option("--threshold", help="Threshold to store in the file; default: that of the weights."),
     ] = None,
     half_storage: Annotated[
-        bool, typer.Option("--half-storage", help="Of fp32: store float16 weights, half the size, rounded.")
+        bool,
+        typer.Option("--half-storage", help="For fp32: store weights as float16: half the size, rounded."),
     ] = False,
     skip_gates: Annotated[
-        bool, typer.Option("--skip-gates", help="Do not check; the file is marked unverified.")
+        bool, typer.Option("--skip-gates", help="Skip the checks; the file is marked unverified.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a network as one ONNX file. It is compared with PyTorch before it gets its name."""
+    """Export a network as one ONNX file. The file is compared with PyTorch before it is written."""
     from vmkla.export.request import ExportRequest, export_request
     from vmkla.segment.preprocess import parse_roi
 
@@ -111,7 +113,7 @@ def export(
         report = export_request(request, lambda line: say(line, quiet=quiet), bar)
     if precision is Precision.fp16 and frames is None and not skip_gates:
         say(
-            "warning: half precision was proven over rendered frames alone; export again with --frames, "
+            "warning: half precision was checked on rendered frames only; export again with --frames, "
             "a folder or video of real ones",
             quiet=quiet,
         )

@@ -1,4 +1,4 @@
-"""``vmkla infer``: a video or images to overlays, masks and a report, or a source shown live."""
+"""``vmkla infer``: segment a video or images, or show a source live."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def infer(
     ] = None,
     overlay: Annotated[Overlay, typer.Option("--overlay", help="How findings are drawn.")] = Overlay.contour,
     alpha: Annotated[
-        float | None, typer.Option("--alpha", help="Opacity of what is drawn, 0 to 1; default: the style's.")
+        float | None, typer.Option("--alpha", help="Opacity of the overlay, 0 to 1; default: the style's.")
     ] = None,
-    save_masks: Annotated[bool, typer.Option("--save-masks", help="Write masks/ too.")] = False,
-    stride: Annotated[int, typer.Option("--stride", help="Segment every Nth frame only.")] = 1,
+    save_masks: Annotated[bool, typer.Option("--save-masks", help="Also write masks/.")] = False,
+    stride: Annotated[int, typer.Option("--stride", help="Segment only every Nth frame.")] = 1,
     roi: Annotated[
         str | None,
         typer.Option(
@@ -168,7 +168,7 @@ def infer(
     from vmkla.names import Names, given_names
 
     spec = _one_source(video or [], source or [])
-    # A hint quotes the source as a shell does.
+    # A hint quotes the source as a shell needs it.
     hidden = given_names([spec]).also({shlex.quote(spec): "the source"}) if anonymous else Names({})
     with hidden.in_errors():
         check_source(spec, live=live, as_video=bool(video))
@@ -236,7 +236,7 @@ def infer(
     from vmkla.video.media.naming import name_source
     from vmkla.video.media.sources import open_source
 
-    # All values are checked before files are opened, and read for their names.
+    # All values are checked before any file is opened.
     options = SegmentOptions(
         out_dir=out or RUNS,
         threshold=threshold,
@@ -256,7 +256,7 @@ def infer(
     what: str | NamedSource = spec
     if anonymous:
         with hidden.in_errors():
-            # Earlier runs are no part of a source that they lie in; one of them may be the source itself.
+            # Earlier runs inside the source are left out; one of them may be the source itself.
             inside = RUNS.resolve() in (Path(spec).resolve(), *Path(spec).resolve().parents)
             exclude = search_exclusions(out) if out is not None else [] if inside else [RUNS]
             what = name_source(open_source(spec, options.reading, exclude=exclude), anonymous=True)

@@ -1,4 +1,4 @@
-"""``vmkla inspect``: what a model file says of itself, and what the network in it costs."""
+"""``vmkla inspect``: show what a model file holds, and what its network costs."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def inspect(
     ],
     complexity: Annotated[
         bool,
-        typer.Option("--complexity", help="Parameters and floating-point operations, block by block."),
+        typer.Option("--complexity", help="Count parameters and floating-point operations, block by block."),
     ] = False,
     imgsz: Annotated[
         str | None,
         typer.Option(
-            "--imgsz", help="Of --complexity: input size, H or H,W; default: the model's, else 256."
+            "--imgsz", help="With --complexity: input size, H or H,W; default: the model's, else 256."
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what a model file holds. No package beyond the base install is needed, but for --complexity."""
+    """Show what a model file holds. Only --complexity needs more than the base install."""
     if complexity:
         _show_complexity(model, None if imgsz is None else parse_size(imgsz, flag="--imgsz"), json)
         return
     if imgsz is not None:
-        raise UsageError("--imgsz says for which size to count", hint="Add --complexity.")
+        raise UsageError("--imgsz is the input size that --complexity counts for", hint="Add --complexity.")
     from vmkla.engines.inspect import describe
 
     facts = describe(model)
@@ -85,7 +85,7 @@ def _print_complexity(counted: Complexity) -> None:
 
 
 def _print_fact(name: str, value: Any, *, indent: int) -> None:
-    """One line for a plain value, a block for a mapping or for a list of mappings."""
+    """Format a plain value in one line, a mapping or a list of mappings as a block."""
     label = "  " * indent + f"{name or 'standard'}:"
     if isinstance(value, dict) and value:
         print_line(label)

@@ -1,4 +1,4 @@
-"""Entry of the ``vmkla`` command: its commands, and the one place that turns errors into exit statuses."""
+"""The ``vmkla`` command: its commands, and the one place that turns errors into exit statuses."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# In the order in which a user meets them; `eval` as a function's name would hide Python's own.
+# In the order in which a user needs them.
 command(
     app,
     "infer",
@@ -84,7 +84,9 @@ def _options(
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option("--debug", help="Show the traceback of an error. Taken at any place of the command."),
+        typer.Option(
+            "--debug", help="Show the traceback of an error; accepted anywhere on the command line."
+        ),
     ] = False,
 ) -> None:
     """Options of all commands; ``main`` itself takes ``--debug`` out."""
@@ -120,7 +122,7 @@ def main(arguments: Sequence[str]) -> int:
         return error.exit_status
     except _CliError as error:
         text = io.StringIO()
-        error.show(file=text)  # it quotes what was given
+        error.show(file=text)  # it quotes the arguments
         for line in text.getvalue().splitlines():
             say(line)
         if hint := usage_hint(error, arguments):
@@ -136,14 +138,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _missing(error: ImportError, arguments: Sequence[str]) -> VmklaError:
-    """A package that cannot be imported; an import that fails within vmkla is a fault of vmkla's own."""
+    """Describe a package that cannot be imported; a failed import within vmkla is an unexpected error."""
     if not error.name or error.name.partition(".")[0] == "vmkla":
         return VmklaError(f"unexpected {type(error).__name__}: {_first_line(error)}", hint=_SEE_WHERE)
     return import_failure(error, purpose=f"vmkla {next(iter(arguments), '')}".strip())
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """Split ``--debug`` off, wherever it stands before a ``--``."""
+    """Remove ``--debug`` from the arguments before a ``--``; return them, and whether it was there."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     before = [argument for argument in arguments[:end] if argument != "--debug"]
     return before + list(arguments[end:]), len(before) < end
@@ -155,7 +157,7 @@ def _first_line(error: Exception) -> str:
 
 def _print_traceback() -> None:
     for part in traceback.format_exception(*sys.exc_info()):
-        say(part.strip("\n"))  # whole, so that a break in an error's message is told from the lines around it
+        say(part.strip("\n"))  # in one piece, so that line breaks within an error's message are escaped
 
 
 def _terminate(signum: int, _: FrameType | None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the parsing of their values."""
+"""Options that several commands share, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from vmkla.data.rules import ReadRules
 
 LONGEST_NUMBER = 100
-"""Digits."""
+"""Largest number of digits of a number."""
 
 
 class Overlay(str, Enum):
-    """How findings are drawn."""
+    """Style of the overlay."""
 
     contour = "contour"
     fill = "fill"
@@ -31,7 +31,7 @@ class Overlay(str, Enum):
 
 
 class Deinterlace(str, Enum):
-    """What becomes of interlaced frames."""
+    """Treatment of interlaced frames."""
 
     auto = "auto"
     no = "no"
@@ -39,28 +39,28 @@ class Deinterlace(str, Enum):
 
 
 class ImageFormat(str, Enum):
-    """How overlays of images are stored."""
+    """Format of the overlays of images."""
 
     png = "png"
     jpg = "jpg"
 
 
 class MaskLies(str, Enum):
-    """How a mask lies on an image that is shown turned."""
+    """Orientation of masks whose images have an EXIF orientation."""
 
     stored = "stored"
     upright = "upright"
 
 
 class Kernels(str, Enum):
-    """What runs the two custom ops inside ONNX Runtime."""
+    """Implementation of the two custom ops inside ONNX Runtime."""
 
     native = "native"
     bodies = "bodies"
 
 
 class Runtime(str, Enum):
-    """What runs the network."""
+    """Library that runs the network."""
 
     auto = "auto"
     onnxruntime = "onnxruntime"
@@ -71,7 +71,7 @@ class Runtime(str, Enum):
 
 Anonymous = Annotated[
     bool,
-    typer.Option("--anonymous", help="Call every source and image by 12 digits of its sha256, everywhere."),
+    typer.Option("--anonymous", help="Name every source and image by 12 digits of its sha256."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
@@ -79,7 +79,7 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="CPU threads; default: one per core, within the quota."),
 ]
-RuntimeOption = Annotated[Runtime, typer.Option("--runtime", help="What runs the network.")]
+RuntimeOption = Annotated[Runtime, typer.Option("--runtime", help="Library that runs the network.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda:0; default: the runtime's own.")]
 
 MaskValues = Annotated[
@@ -87,14 +87,14 @@ MaskValues = Annotated[
     typer.Option(
         "--mask-values",
         metavar="V,V",
-        help="What marks a lesion in mask files, where 255 alone does not: 100,255 or 128-255 or ff0000.",
+        help="Values of a lesion in mask files, if not only 255: 100,255 or 128-255 or ff0000.",
     ),
 ]
 MaskOrientation = Annotated[
     MaskLies | None,
     typer.Option(
         "--mask-orientation",
-        help="How masks of images with an EXIF orientation lie, where their sizes do not tell.",
+        help="Orientation of masks whose images have an EXIF orientation, if their sizes do not show it.",
     ),
 ]
 MaxMegapixels = Annotated[
@@ -106,18 +106,18 @@ Plugin = Annotated[
     typer.Option(
         "--plugin",
         metavar="FILE",
-        help="Of a TensorRT engine: the plugin library that it was built with; default: the installed one.",
+        help="Plugin library that a TensorRT engine was built with; default: the installed one.",
     ),
 ]
 
 
 def is_gpu(device: str | None) -> bool:
-    """Whether ``--device`` names a GPU; what is wrong with another name, the runner reports."""
+    """Return whether ``--device`` names a GPU; the runner reports a name that is neither."""
     return device is not None and device.startswith("cuda")
 
 
 def is_number(text: str) -> bool:
-    """Digits, of a length that ``int`` takes; what is asked for says which numbers make sense."""
+    """Return whether a text consists of digits, few enough for ``int``."""
     return text.strip().isdecimal() and len(text) <= LONGEST_NUMBER
 
 
@@ -136,7 +136,7 @@ def parse_size(text: str, *, flag: str) -> tuple[int, int]:
 def read_rules(
     max_megapixels: float, mask_values: str | None = None, mask_orientation: MaskLies | None = None
 ) -> ReadRules:
-    """Flags on how files are read, as what readers take.
+    """Turn the flags on reading files into ``ReadRules``.
 
     Raises:
         UsageError: a value makes no sense.
@@ -152,12 +152,12 @@ def read_rules(
 
 @contextlib.contextmanager
 def run_folder(out: Path | None, default: Path, *, again: bool, private: bool = True) -> Iterator[Path]:
-    """The folder that a run writes to.
+    """Provide the folder that a run writes to.
 
     Args:
-        out: what ``--out`` says.
+        out: the value of ``--out``.
         default: without it, a folder of this name or the same with a number.
-        again: take the last one of these, to go on with it or to replace it; else a new one is made at once,
+        again: use the newest of these, to continue or replace it; else a new one is made at once,
             so that no other run takes it, and removed when the run leaves it empty.
         private: see ``vmkla.files.make_folder``.
     """
@@ -168,5 +168,5 @@ def run_folder(out: Path | None, default: Path, *, again: bool, private: bool = 
     try:
         yield made
     finally:
-        with contextlib.suppress(OSError):  # it holds outputs
+        with contextlib.suppress(OSError):  # it is not empty
             made.rmdir()

@@ -1,4 +1,4 @@
-"""``vmkla sample``: a rendered endoscopic clip with an exact mask for each frame."""
+"""``vmkla sample``: render an endoscopic clip with an exact mask for each frame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmkla.errors import UsageError
 def sample(
     output: Annotated[Path, typer.Argument(metavar="OUT.mp4", help="The video to write.")],
     frames: Annotated[int, typer.Option("--frames", min=1, help="Length of the clip.")] = 90,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another clip.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the clip.")] = 0,
     masks: Annotated[
         Path | None, typer.Option("--masks", metavar="DIR", help="Also write a mask for each frame.")
     ] = None,
@@ -24,7 +24,7 @@ def sample(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Render an endoscopic clip to try things on. It is never evidence of accuracy."""
+    """Render an endoscopic clip for trials. It is not evidence of accuracy."""
     if output.exists() and not exist_ok:
         raise UsageError(
             f"{output} exists already", hint="Add --exist-ok to replace it, or choose another name."

@@ -1,4 +1,4 @@
-"""``vmkla train``: labelled images to weights."""
+"""``vmkla train``: train a network on labelled images."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ def train(
     val: Annotated[
         list[str] | None,
         typer.Option(
-            "--val", help="Validation set, written alike; default: the data's own, or a tenth split off."
+            "--val",
+            help="Validation set, in the same forms; default: the data's own, or a tenth of the data.",
         ),
     ] = None,
     split_seed: Annotated[
-        int, typer.Option("--split-seed", help="Of splits that the data do not bring themselves.")
+        int, typer.Option("--split-seed", help="Seed of the splits that the data lack.")
     ] = 0,
     mask_values: MaskValues = None,
     mask_orientation: MaskOrientation = None,
@@ -64,21 +65,24 @@ def train(
     ] = "mkcsa",
     drop_path: Annotated[float, typer.Option("--drop-path", help="Largest rate of stochastic depth.")] = 0.0,
     imgsz: Annotated[str, typer.Option("--imgsz", help="Input size in pixels, H or H,W.")] = "256",
-    roi: Annotated[str, typer.Option("--roi", help="auto cuts black borders off; none does not.")] = "none",
+    roi: Annotated[str, typer.Option("--roi", help="auto cuts off black borders; none does not.")] = "none",
     rendered: Annotated[int, typer.Option("--rendered", help="Rendered frames added to the data.")] = 0,
     epochs: Annotated[int, typer.Option("--epochs")] = 300,
     batch: Annotated[int, typer.Option("--batch", help="Images per step, over all processes.")] = 32,
     lr: Annotated[float, typer.Option("--lr")] = 1e-4,
-    min_lr: Annotated[float, typer.Option("--min-lr", help="Lowest point of the cosine.")] = 1e-5,
+    min_lr: Annotated[float, typer.Option("--min-lr", help="Lowest learning rate of the cosine.")] = 1e-5,
     weight_decay: Annotated[float, typer.Option("--weight-decay")] = 1e-2,
     t_max_epochs: Annotated[
-        int, typer.Option("--t-max-epochs", help="From the cosine's top to its bottom; 0: the whole run.")
+        int,
+        typer.Option("--t-max-epochs", help="Epochs from the highest to the lowest rate; 0: the whole run."),
     ] = 50,
     warmup_epochs: Annotated[float, typer.Option("--warmup-epochs")] = 0.0,
-    ema_decay: Annotated[float, typer.Option("--ema-decay", help="Averaged weights; 0 is off.")] = 0.0,
+    ema_decay: Annotated[
+        float, typer.Option("--ema-decay", help="Decay of the averaged weights; 0 is off.")
+    ] = 0.0,
     grad_clip: Annotated[float, typer.Option("--grad-clip", help="Largest gradient norm; 0 is off.")] = 1.0,
     ce_weight: Annotated[
-        float, typer.Option("--ce-weight", "--bce-weight", help="Of the cross-entropy in the loss.")
+        float, typer.Option("--ce-weight", "--bce-weight", help="Weight of the cross-entropy in the loss.")
     ] = 1.0,
     dice_weight: Annotated[float, typer.Option("--dice-weight")] = 1.0,
     augment: Annotated[
@@ -91,11 +95,14 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic/--no-deterministic", help="Equal runs give equal results.")
+        bool, typer.Option("--deterministic/--no-deterministic", help="Make equal runs give equal results.")
     ] = True,
-    threshold: Annotated[float, typer.Option("--threshold", help="For validation, 0 to 1.")] = 0.5,
+    threshold: Annotated[
+        float, typer.Option("--threshold", help="Threshold of the validation, 0 to 1.")
+    ] = 0.5,
     backend: Annotated[
-        str, typer.Option("--backend", help="Of the ops: auto, native, triton, mamba_ssm or reference.")
+        str,
+        typer.Option("--backend", help="Backend of the ops: auto, native, triton, mamba_ssm or reference."),
     ] = "auto",
     device: Annotated[
         str, typer.Option("--device", help="cpu, cuda or cuda:N; cuda under torchrun.")
@@ -104,17 +111,17 @@ def train(
         str, typer.Option("--precision", help="fp32, or bf16 or fp16 for autocast; the scan stays float32.")
     ] = "fp32",
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Convolutions' weights channels-last in memory.")
+        bool, typer.Option("--channels-last", help="Keep weights of convolutions channels-last in memory.")
     ] = False,
     init: Annotated[Path | None, typer.Option("--init", help="Weights to begin from (.safetensors).")] = None,
     init_encoder: Annotated[
         Path | None, typer.Option("--init-encoder", help="Public VMamba checkpoint for the encoder.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or the last.")
+        bool, typer.Option("--resume", help="Continue the run in --out, or the last one.")
     ] = False,
     max_minutes: Annotated[
-        float | None, typer.Option("--max-minutes", help="Stop cleanly after this.")
+        float | None, typer.Option("--max-minutes", help="Stop and save after this time.")
     ] = None,
     save_minutes: Annotated[float, typer.Option("--save-minutes", help="Save at least this often.")] = 10.0,
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
@@ -240,7 +247,7 @@ def _epoch_line(report: EpochReport) -> str:
 def _sources(
     data: Sequence[str], val: Sequence[str], root: Path | None, split_seed: int, reading: ReadRules
 ) -> tuple[tuple[DataSource, ...], tuple[DataSource, ...], tuple[str, ...]]:
-    """Training and validation sources and the names of the classes; never a test set."""
+    """Return training and validation sources and the class names; never a test set."""
     from vmkla.data import open_dataset
     from vmkla.data.layouts import POLYP
 
@@ -261,7 +268,7 @@ def _sources(
     for text, found in zip(val, val_sets, strict=True):
         if not (found.val or found.train):
             raise UsageError(
-                f"--val {text} holds test sets alone", hint="The best weights are never chosen on a test set."
+                f"--val {text} has only test sets", hint="The best weights are never chosen on a test set."
             )
     chosen = [found.val or found.train for found in val_sets] or [found.val for found in train_sets]
     return (

@@ -1,4 +1,4 @@
-"""What a user who made a usage error most likely meant: the right flag, or the right command."""
+"""Hints for usage errors: the flag or command that the user most likely meant."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".m4
 
 
 def usage_hint(error: Any, arguments: Sequence[str]) -> str:
-    """What to run instead, for a usage error of the command line's parser; empty when there is no guess.
+    """Return what to run instead after a usage error of the parser; empty when there is no guess.
 
     Args:
         error: click's error.
@@ -75,12 +75,12 @@ EACH_SOURCE = 'One run takes one source: for clip in *.mp4; do vmkla infer --vid
 
 
 def is_video(name: str) -> bool:
-    """A name or pattern ends as videos' names do."""
+    """Return whether a name or pattern has the suffix of a video."""
     return Path(name).suffix.lower() in _VIDEOS
 
 
 def check_source(spec: str, *, live: bool, as_video: bool = False) -> None:
-    """Refuse what other tools take as a source, and name what it is here.
+    """Reject sources of other tools' forms, and name the form here.
 
     Args:
         spec: the source.

@@ -1,4 +1,4 @@
-"""``vmkla verify``: whether one artefact may stand in for another."""
+"""``vmkla verify``: check whether one artefact may replace another."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def verify(
     source: Annotated[
         str | None, typer.Option("--source", metavar="WHAT", help="Without masks: a video, folder or glob.")
     ] = None,
-    stride: Annotated[int, typer.Option("--stride", min=1, help="Every how many-th frame is taken.")] = 1,
+    stride: Annotated[int, typer.Option("--stride", min=1, help="Take only every Nth frame.")] = 1,
     runtime_a: Annotated[Runtime, typer.Option("--runtime-a", help="What runs A.")] = Runtime.auto,
     runtime_b: Annotated[Runtime, typer.Option("--runtime-b", help="What runs B.")] = Runtime.auto,
     kernels_a: Annotated[Kernels | None, typer.Option("--kernels-a", help="A's custom nodes.")] = None,
@@ -62,18 +62,20 @@ def verify(
     device_b: Annotated[str | None, typer.Option("--device-b", help="cpu or cuda:0.")] = None,
     plugin: Plugin = None,
     gates: Annotated[
-        Path | None, typer.Option("--gates", metavar="FILE", help="JSON or TOML that tightens the gates.")
+        Path | None, typer.Option("--gates", metavar="FILE", help="JSON or TOML file with tighter limits.")
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option("--save", metavar="FILE", help="Keep the frames and A's answers; B may be left out."),
+        typer.Option("--save", metavar="FILE", help="Save the frames and A's outputs; B may be left out."),
     ] = None,
     load: Annotated[
-        Path | None, typer.Option("--load", metavar="FILE", help="What --save kept, in place of A.")
+        Path | None, typer.Option("--load", metavar="FILE", help="A file of --save, in place of A.")
     ] = None,
     locate: Annotated[
         bool | None,
-        typer.Option("--locate/--no-locate", help="Node where two ONNX files part; default: on failure."),
+        typer.Option(
+            "--locate/--no-locate", help="Find the node where two ONNX files diverge; default: on failure."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/verify/CANDIDATE, numbered.")
@@ -87,7 +89,7 @@ def verify(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare two artefacts or runtimes on the same frames, and refuse what loses too much."""
+    """Compare two artefacts or runtimes on the same frames, and fail when the second loses too much."""
     from vmkla.engines import load_runner
     from vmkla.engines.verify.clinical import LiveReference, Reference
     from vmkla.engines.verify.gates import ClinicalGates, read_gates
@@ -112,7 +114,7 @@ def verify(
     runners: list[Runner] = []
 
     def loaded(model: str, runtime: Runtime, device: str | None, kernels: Kernels | None) -> Runner:
-        # Threads are of the CPU, and the library is of engines.
+        # Threads apply to CPUs, the plugin library to engines.
         options: dict[str, Any] = {"plugin": plugin} if _is_engine(model) else {}
         if not (_is_engine(model) or is_gpu(device)):
             options["threads"] = threads
@@ -188,7 +190,7 @@ def _is_engine(model: str) -> bool:
 def _check_usage(
     second: str | None, data: str | None, source: str | None, save: Path | None, load: Path | None
 ) -> None:
-    """Refuse combinations that mean nothing.
+    """Reject combinations of flags that make no sense.
 
     Raises:
         UsageError: there is a model or a set of frames too many or too few.
@@ -196,7 +198,7 @@ def _check_usage(
     if load is not None:
         if second is not None or data or source or save:
             raise UsageError(
-                "--load brings the reference and its frames, so it stands with the candidate alone",
+                "--load replaces the reference and its frames, so only the candidate is given with it",
                 hint="For instance: vmkla verify B --load FILE",
             )
         return
@@ -213,7 +215,7 @@ def _check_usage(
 
 
 def _refuse_with_load(flags: Sequence[str]) -> None:
-    """Refuse flags that shape the frames where a file brings them.
+    """Reject flags on frames where a file contains them.
 
     Raises:
         UsageError: there is one.

@@ -54,8 +54,11 @@ def test_no_summary_is_cut_off(vmkla: Any, monkeypatch: pytest.MonkeyPatch, colu
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
     for arguments, sentence in (
-        ((), "Compare two artefacts or runtimes on the same frames, and refuse what loses too much."),
-        (("data",), "Turn a set into one file that a training machine reads fast, without OpenCV."),
+        (
+            (),
+            "Compare two artefacts or runtimes on the same frames, and fail when the second loses too much.",
+        ),
+        (("data",), "Pack a set into one file that a training machine reads fast, without OpenCV."),
     ):
         shown = vmkla(*arguments, "--help").stdout
         assert "..." not in shown.partition("Commands:")[2] and sentence in " ".join(shown.split())

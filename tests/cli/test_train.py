@@ -128,7 +128,7 @@ def test_which_images_are_taken(vmkla: Any, tmp_path: Path, configured: list[Tra
     tests_alone = tmp_path / "tests-alone"
     write_folder(tests_alone / "test", 3)
     for flags, message in (
-        (("--data", other, "--val", tests_alone), "holds test sets alone"),
+        (("--data", other, "--val", tests_alone), "has only test sets"),
         (("--data", tests_alone, "--val", other), "holds no training set"),
         (("--data", other, "--data", f"ph2={parts}"), "do not have the same classes"),
     ):
