@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import vmkla
-from tests import ROOT
+from tests import FIND_TESTS, ROOT
 
 # Package -> what it may import of vmkla's own; `vmkla` stands for all that is not in the four folders.
 ALLOWED = {
@@ -160,6 +160,8 @@ def test_no_module_of_our_own_is_imported_by_a_string() -> None:
 
 
 SCRIPTS = sorted([*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("experiments/**/*.py")])
+SHARED = ("tests", "benchmarks", "experiments")
+"""Packages of the checkout that are not installed."""
 
 
 def test_onnxruntime_is_imported_through_require_only() -> None:
@@ -171,6 +173,27 @@ def test_onnxruntime_is_imported_through_require_only() -> None:
         if name.split(".")[0] == "onnxruntime"
     ]
     assert not wrong, f"vmkla.imports.require switches onnxruntime's telemetry off; these do not: {wrong}"
+
+
+def test_the_checkout_does_not_hide_the_installed_package() -> None:
+    code = "import tests.tolerances, benchmarks.common, vmkla.cli; print(vmkla.cli.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", FIND_TESTS + code], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert done.stdout.strip() == str(modules()["vmkla.cli"]), done.stderr
+
+
+def test_programs_find_what_they_share() -> None:
+    """A program that imports from the checkout first appends the checkout to the path."""
+    files = [*SCRIPTS, *(path for path in ROOT.glob("tests/**/*.py") if not path.name.startswith("test_"))]
+    programs = [path for path in files if '\nif __name__ == "__main__":' in path.read_text(encoding="utf-8")]
+    assert len(programs) > 15
+    for path in programs:
+        shared = [line for line, name in imported(path, top_level_only=True) if name.split(".")[0] in SHARED]
+        head = path.read_text(encoding="utf-8").splitlines()[: min(shared, default=1) - 1]
+        depth = len(path.relative_to(ROOT).parts) - 1
+        preamble = f"sys.path.append(str(Path(__file__).resolve().parents[{depth}]))"
+        assert not shared or any(line.startswith(preamble) for line in head), path
 
 
 BLOCKER = """

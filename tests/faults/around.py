@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests import ROOT
+from tests import FIND_TESTS
 from tests.faults.figures import SETTLE_S, Figures, reasons, sum_up
 from tests.faults.harness import LiveRun, Setup, comm, live_run, resident_bytes
 
@@ -136,7 +136,7 @@ def _hammer(port: int, clients: int, paths: tuple[str, ...]) -> Iterator[list[in
     """Clients in a process of their own, until the block ends; then the list holds each one's answers."""
     answers: list[int] = []
     code = (
-        f"import sys; sys.path.append({str(ROOT)!r}); from tests.faults.around import hammer_main; "
+        f"{FIND_TESTS}from tests.faults.around import hammer_main; "
         "hammer_main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])"
     )
     process = subprocess.Popen(
