@@ -4,8 +4,7 @@
     python benchmarks/live/faults.py --only worker source --short     # parts, with shorter waits
     python benchmarks/live/faults.py --only loop --video clip.mp4     # ten minutes of a clip of your own
 
-Each part takes some minutes and is kept as soon as it is done (``--state``), so a run that was cut off goes
-on with ``--resume``, and parts measured at different times end in one file. The machine should do nothing
+Each part takes some minutes and is kept as soon as it is done (``--state``), so a run that was cut off continues with ``--resume``, and parts measured at different times end in one file. The machine should do nothing
 else.
 """
 
@@ -108,7 +107,7 @@ def around_cases(plan: Plan) -> list[Case]:
 
 
 def delay_cases(plan: Plan) -> list[Case]:
-    """Delays with nothing else going on, at both sizes."""
+    """Delays with nothing else running, at both sizes."""
     seconds = plan.seconds(120)
     return [
         lambda folder: _named(around.soaked(folder, plan.setup, seconds=seconds), "480x360, nothing happens"),

@@ -9,7 +9,7 @@ from benchmarks.common import Table
 
 BEGIN, END = "<!-- faults.py begins -->", "<!-- faults.py ends -->"
 TITLES = {
-    "delay": "Delays with nothing else going on",
+    "delay": "Delays with nothing else running",
     "worker": "Faults of the network's process",
     "kills": "The worker killed in a row",
     "source": "Faults of the source",

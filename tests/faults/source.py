@@ -90,7 +90,7 @@ def _gone(
         figures.to_on_ms.append((on["shown_s"] - back["shown_s"]) * 1e3)
         sum_up(figures, run, hurt_s)
         figures.more["without a picture, ms"] = (back["shown_s"] - last_s) * 1e3
-        figures.more["markers of before on pictures after"] = sum(
+        figures.more["earlier markers on pictures after"] = sum(
             line["marker_sequence"] is not None and line["marker_sequence"] < back["sequence"]
             for line in run.lines
             if line["shown_s"] >= back["shown_s"]

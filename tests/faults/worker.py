@@ -48,9 +48,9 @@ def stopped(folder: Path, setup: Setup, *, seconds: float = 4.0) -> Figures:
         time.sleep(max(0.0, hurt_s + seconds - time.monotonic()))
         try:
             os.kill(victim, signal.SIGCONT)
-            figures.more["replaced before it went on"] = False
+            figures.more["replaced before it continued"] = False
         except ProcessLookupError:
-            figures.more["replaced before it went on"] = True
+            figures.more["replaced before it continued"] = True
         on = run.wait_ai("on", after_s=off["shown_s"])
         figures.to_on_ms.append((on["shown_s"] - hurt_s) * 1e3)
         return sum_up(figures, run, hurt_s)

@@ -19,14 +19,14 @@ def test_stalls(tmp_path: Path, live_setup: Setup) -> None:
     assert "no signal" in figures.more["reasons said meanwhile"]
     assert figures.more["to NO SIGNAL, ms"] < 5000
     assert figures.more["to the picture again, ms"] < 5000
-    assert figures.more["markers of before on pictures after"] == 0
+    assert figures.more["earlier markers on pictures after"] == 0
 
 
 def test_dies_and_comes_back(tmp_path: Path, live_setup: Setup) -> None:
     figures = faults.died(tmp_path, live_setup, seconds=1.5)
     frame_held(figures)
     assert "no signal" in figures.more["reasons said meanwhile"]
-    assert figures.more["markers of before on pictures after"] == 0
+    assert figures.more["earlier markers on pictures after"] == 0
 
 
 def test_frame_size_changes(tmp_path: Path, live_setup: Setup) -> None:
