@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml CMakeLists.txt LICENSE \
 	$(shell find vmkla export engines cli calibration -type f -not -name '*.pyc' -not -name '* *')
 
-.PHONY: demo test test-all lint format bench ablation gpu-proof gpu-proof-pack install develop plugin wheels clean
+.PHONY: demo test test-all lint format docs bench ablation gpu-proof gpu-proof-pack install develop plugin wheels clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make test-all  all tests; builds PyCUDA and mamba-ssm for those that need them"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   ruff's formatter over all Python files"
+	@echo "make docs     the guides and the API reference as pages, in build/docs; needs no network"
 	@echo "make bench    measure speed and memory on this CPU, write benchmarks/cpu/results.md"
 	@echo "make ablation  the paper's Tables 7 to 10 at a reduced scale, write experiments/ablation.md"
 	@echo "make gpu-proof-pack  prepare what make gpu-proof carries to a machine with a GPU"
@@ -125,6 +126,11 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# -W: a warning is an error.
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	@echo "pages: build/docs/index.html"
 
 # About ten minutes; `pip install openvino` into $(VENV) adds its rows.
 bench: $(VENV)/.dev

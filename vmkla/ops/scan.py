@@ -33,6 +33,7 @@ def selective_scan2d(
         delta = softplus(dt_k @ dt_weight[k] + delta_bias[k])
         h     = exp(delta A[k]) h + delta u B_k
         y    += C_k h
+
     and finally ``y += D u``. State and accumulation are float32 (float64 for float64 input).
 
     Args:
