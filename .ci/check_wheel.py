@@ -11,14 +11,26 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-FOLDERS = ("export", "engines", "cli", "calibration", "models", "ops", "data", "training", "video", "weights")
 LIBRARY = "vmkla/lib/libvmkla_cpu.so"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = {
+    "vmkla": "",
+    "export": "export/",
+    "engines": "engines/",
+    "cli": "cli/",
+    "calibration": "calibration/",
+}
+"""Folders of the repository, and where they lie in the package; pyproject.toml says the same."""
 REQUIRED = (
     LIBRARY,
     "vmkla/weights/nano.onnx",
     "vmkla/weights/nano.safetensors",
     "vmkla/py.typed",
-    *(f"vmkla/{folder}/__init__.py" for folder in FOLDERS),
+    *(
+        f"vmkla/{place}{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, place in FOLDERS.items()
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    ),
 )
 SOURCES = (".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".txt", ".cmake", ".map")
 BUILT_FROM = (".cpp", ".cu", ".h", ".txt", ".cmake", ".map")
@@ -84,8 +96,7 @@ def main() -> int:
     wheel = Path(sys.argv[1])
     found = [f"{wheel.name}: {problem}" for problem in problems(wheel)]
     for sdist in map(Path, sys.argv[2:]):
-        checkout = Path(__file__).resolve().parents[1]
-        found += [f"{sdist.name}: {problem}" for problem in sdist_problems(sdist, checkout)]
+        found += [f"{sdist.name}: {problem}" for problem in sdist_problems(sdist, ROOT)]
     for problem in found:
         print(problem)
     if not found:
