@@ -21,7 +21,7 @@ SIZE = 256
 
 @dataclass
 class Table:
-    """A titled table, with what has to be known to read it."""
+    """A titled table with the notes that its reader needs."""
 
     title: str
     columns: Sequence[str]
@@ -33,7 +33,7 @@ class Table:
         self.rows.append(cells)
 
     def markdown(self) -> str:
-        """The table as Markdown."""
+        """Format the table as Markdown."""
         lines = [f"## {self.title}", ""]
         lines += ["| " + " | ".join(self.columns) + " |", "|" + " --- |" * len(self.columns)]
         lines += ["| " + " | ".join(_text(cell) for cell in row) + " |" for row in self.rows]
@@ -49,7 +49,7 @@ def _text(cell: object) -> str:
 
 
 def median_ms(run: Callable[[], object], *, repeats: int, warmup: int = 2) -> float:
-    """Median wall time of ``run``, ms."""
+    """Measure the median wall time of ``run``, in ms."""
     for _ in range(warmup):
         run()
     times = []
@@ -61,20 +61,20 @@ def median_ms(run: Callable[[], object], *, repeats: int, warmup: int = 2) -> fl
 
 
 def apart(function: Callable[..., T], *args: object) -> T:
-    """``function(*args)`` in a process of its own: no other library's waiting threads beside it."""
+    """Call ``function(*args)`` in a process of its own, without the idle threads of other libraries."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
 
 def section(path: Path, title: str) -> str:
-    """A section of a file, with its ``## title``; empty when there is none."""
+    """Return a section of a Markdown file with its ``## title``; an empty text when it is missing."""
     _, heading, after = path.read_text(encoding="utf-8").partition(f"\n## {title}\n")
     text, _, _ = after.partition("\n## ")
     return f"{heading}{text}".strip()
 
 
 def replace_section(path: Path, title: str, text: str) -> None:
-    """Put a section, from its ``## title`` on, in the place of the one of that title; else at the end."""
+    """Replace the section with the same ``## title``, or append it where there is none."""
     before, heading, after = path.read_text(encoding="utf-8").partition(f"\n## {title}\n")
     _, next_heading, rest = after.partition("\n## ")
     kept = f"{next_heading}{rest}" if heading and next_heading else ""
@@ -83,7 +83,7 @@ def replace_section(path: Path, title: str, text: str) -> None:
 
 @contextmanager
 def exported(preset: str, *, size: int = SIZE, custom_nodes: bool = True) -> Iterator[Path]:
-    """A preset with random weights, exported for fixed batch 1: speed does not depend on the weights."""
+    """Export a preset with random weights and fixed batch 1; speed does not depend on the weights."""
     import torch
 
     from vmkla.config import get_preset

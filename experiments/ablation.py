@@ -1,4 +1,4 @@
-"""The paper's ablations, Tables 7 to 10, on a small scale: encoder depths and the six decoder blocks.
+"""Repeat the paper's ablations (Tables 7 to 10) at a small scale: encoder depths and six decoder blocks.
 
     python experiments/ablation.py --data polyp=DIR             # every run, then experiments/ablation.md
     python experiments/ablation.py --data polyp=DIR --only mkcsa ss2d --seeds 0
@@ -59,7 +59,7 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What all runs share.
+    """The settings that all runs share.
 
     Attributes:
         folder: where the runs lie.
@@ -81,11 +81,11 @@ class Plan:
     speed: Mapping[str, Any] = field(default_factory=dict)
 
     def run_folder(self, variant: str, seed: int) -> Path:
-        """Where one run lies."""
+        """Return the folder of one run."""
         return self.folder / f"{same_network(variant).replace(' ', '-')}-seed{seed}"
 
     def config(self, variant: str, seed: int, dataset: DataSet) -> TrainConfig:
-        """The training of one run; it goes on where an earlier call was cut off."""
+        """Build the training configuration of one run, which resumes where an earlier call was cut off."""
         folder = self.run_folder(variant, seed)
         return TrainConfig(
             out_dir=folder,
@@ -113,12 +113,12 @@ class Plan:
 
 
 def same_network(variant: str) -> str:
-    """The first variant with the same network: it is trained once and stands in both tables."""
+    """Return the first variant with the same network, which is trained once and stands in both tables."""
     return next(name for name, config in VARIANTS.items() if config == VARIANTS[variant])
 
 
 def run(plan: Plan, variant: str, seed: int, dataset: DataSet) -> dict[str, Any]:
-    """One run, or its result when it is done already.
+    """Train and evaluate one run, or read its result when it is done already.
 
     The last weights are judged, not the best on some set: nothing is chosen, so nothing is flattered.
 
@@ -158,7 +158,7 @@ def run(plan: Plan, variant: str, seed: int, dataset: DataSet) -> dict[str, Any]
 
 
 def tables(documents: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """Both tables, of the runs that there are."""
+    """Make both tables from the finished runs."""
     by_network: dict[str, list[Mapping[str, Any]]] = {}
     for document in sorted(documents, key=lambda document: document["seed"]):
         by_network.setdefault(document["variant"], []).append(document)
@@ -192,7 +192,7 @@ def tables(documents: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 
 def report(documents: Sequence[Mapping[str, Any]]) -> str:
-    """The text of ablation.md.
+    """Write the text of ablation.md.
 
     Raises:
         VmklaError: the runs are of several plans, and so not of equal steps.
@@ -238,7 +238,7 @@ def report(documents: Sequence[Mapping[str, Any]]) -> str:
 
 
 def done_runs(folder: Path) -> list[dict[str, Any]]:
-    """Results of all finished runs."""
+    """Read the results of all finished runs."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*/{RESULT}"))]
 
 
@@ -247,7 +247,7 @@ def _dice(document: Mapping[str, Any]) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is not done yet, and write the table."""
+    """Run what is missing, and write the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""One row of the polyp table with one command, and the table from the rows.
+"""Train one row of the polyp table, or print the table of the rows.
 
     python experiments/polyp.py train nano --data polyp=DIR --out runs/polyp/nano --imgsz 192 --precision bf16
     python experiments/polyp.py train unet --data polyp=DIR --out runs/polyp/unet --imgsz 192 --precision bf16
@@ -26,7 +26,7 @@ from vmkla.training.determinism import repeat_matrix_products
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of the training that all benchmark scripts share; None leaves the recipe's value."""
+    """Add the training flags that all experiments share; None leaves the recipe's value."""
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="long")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--imgsz", type=int, default=256, help="side of the network's input, px")
@@ -42,7 +42,7 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_speed_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of every script that trains, as `vmkla train` has them; see ``speed_of``."""
+    """Add the flags of `vmkla train` that change speed; see ``speed_of``."""
     parser.add_argument(
         "--deterministic",
         action=argparse.BooleanOptionalAction,
@@ -53,14 +53,14 @@ def add_speed_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def speed_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Fields of ``TrainConfig`` from the flags of ``add_speed_flags``, with cuBLAS prepared for them."""
+    """Convert the flags of ``add_speed_flags`` to fields of ``TrainConfig``, and prepare cuBLAS for them."""
     if args.deterministic and args.device.startswith("cuda"):
         repeat_matrix_products(os.environ)
     return {"deterministic": args.deterministic, "workers": args.workers}
 
 
 def config_of(args: argparse.Namespace, **fields: Any) -> TrainConfig:
-    """The training that the flags of ``add_recipe_flags`` ask for."""
+    """Build the training configuration from the flags of ``add_recipe_flags``."""
     given = {"epochs": args.epochs, "batch_size": args.batch, "lr": args.lr}
     values = {
         **RECIPES[args.recipe],
@@ -80,12 +80,12 @@ def config_of(args: argparse.Namespace, **fields: Any) -> TrainConfig:
 
 
 def say(line: str) -> None:
-    """Progress, on stderr."""
+    """Print progress to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train and judge a row, or print the table."""
+    """Train and evaluate a row, or print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""When one variant may be called better than another: never inside the spread of the seeds."""
+"""Rank variants; those whose seeds overlap share a rank."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RULE = (
 
 
 def ranks(scores: Mapping[str, Sequence[float]]) -> dict[str, int]:
-    """Rank of every variant, 1 the best; equal for those that the seeds cannot tell apart.
+    """Rank the variants, 1 the best; variants whose seeds overlap share a rank.
 
     Args:
         scores: of each variant one score per seed, higher is better.
@@ -33,7 +33,7 @@ def ranks(scores: Mapping[str, Sequence[float]]) -> dict[str, int]:
 
 
 def late_share(losses: Sequence[float], last: float = 0.2) -> float:
-    """Share of a curve's whole fall that its last part still brought: near 0 when it has flattened.
+    """Compute the share of a loss curve's fall that its last part brought; near 0 when it has flattened.
 
     Both ends are means over half of that part, so that one epoch's luck does not decide.
 

@@ -1,4 +1,4 @@
-"""A row of a results table: train one network, judge its best weights, keep all of it as JSON. Resumable."""
+"""Train one network, evaluate its best weights and save both as a row of a results table. Resumable."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ROW, RUN = "row.json", "run"
 
 @dataclass(frozen=True)
 class Row:
-    """One network on one set by one recipe.
+    """One network trained on one data set with one recipe.
 
     Attributes:
         name: a preset of vmkla's, or ``unet`` or ``unet:ENCODER``.
@@ -67,7 +67,7 @@ class Row:
 
     @property
     def unet(self) -> UNetConfig | None:
-        """The U-Net that the name asks for, if it does."""
+        """The configuration of the U-Net when the name asks for one, else None."""
         kind, _, encoder = self.name.partition(":")
         if kind != "unet":
             return None
@@ -75,7 +75,7 @@ class Row:
 
 
 def train_config(row: Row) -> TrainConfig:
-    """The row's configuration, whole; it goes on where an earlier call was cut off.
+    """Build the row's training configuration, which resumes where an earlier call was cut off.
 
     Raises:
         UsageError: no network has the row's name.
@@ -92,7 +92,7 @@ def train_config(row: Row) -> TrainConfig:
 
 
 def run_row(row: Row, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Train what is left to train, judge, and write ``row.json``.
+    """Train what is left to train, evaluate, and write ``row.json``.
 
     Returns:
         What ``row.json`` holds. ``finished`` is false when the time was up before the last epoch: a later
@@ -131,7 +131,7 @@ def run_row(row: Row, say: Callable[[str], None]) -> dict[str, Any] | None:
 
 
 def check_tests(tests: Mapping[str, Sequence[DataSource]]) -> None:
-    """Refuse data without a test set before the training, not after it.
+    """Reject data without a test set before the training starts.
 
     Raises:
         UsageError: there is none.
@@ -143,7 +143,7 @@ def check_tests(tests: Mapping[str, Sequence[DataSource]]) -> None:
 def judge(
     model: nn.Module, tests: Mapping[str, Sequence[DataSource]], config: TrainConfig
 ) -> dict[str, dict[str, Any]]:
-    """What ``vmkla.evaluation.evaluate`` says of every test set, at native and at model resolution."""
+    """Evaluate every test set with ``vmkla.evaluation.evaluate``, at native and at model resolution."""
     spec = PreprocessSpec(*config.image_size_hw, config.roi)
     settings: Any = model.config
     metadata = ArtefactMetadata(
@@ -163,7 +163,7 @@ def judge(
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What a figure was measured on."""
+    """Describe the machine that a figure was measured on."""
     facts: dict[str, Any] = {
         "cpu": cpu_name(),
         "cpus": len(os.sched_getaffinity(0)),
@@ -176,7 +176,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def results_table(title: str, documents: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> Table:
-    """Rows as a table: per-image means at native resolution, global figures at the network's."""
+    """Make the table of rows: per-image means at native resolution, global figures at the network's."""
     table = Table(
         title,
         ("network", "M parameters", "epochs", "hours", "test set", "images", "mean Dice (95 %)", "mean IoU",
@@ -210,18 +210,18 @@ def results_table(title: str, documents: Sequence[Mapping[str, Any]], notes: Seq
 
 
 def read_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The documents of ``row.json`` files or of the folders that hold them."""
+    """Read ``row.json`` files, or those of the folders given."""
     return [json.loads((path / ROW if path.is_dir() else path).read_text(encoding="utf-8")) for path in paths]
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write a document; the file gets its name only when it is whole."""
+    """Write a JSON document atomically."""
     with written_whole(path) as file:
         file.write((json.dumps(document, indent=2) + "\n").encode())
 
 
 def _recipe(config: TrainConfig) -> dict[str, Any]:
-    """The configuration without what only this machine knows."""
+    """Return the configuration without what depends on this machine."""
     left_out = (
         "out_dir",
         "data",

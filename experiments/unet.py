@@ -1,4 +1,4 @@
-"""The yardstick: a U-Net of segmentation-models-pytorch, from scratch, in the dress of vmkla's networks.
+"""The baseline: a U-Net of segmentation-models-pytorch from scratch, with the interface of vmkla's networks.
 
     pip install segmentation-models-pytorch
 
@@ -27,7 +27,7 @@ _TORCHVISION_OPS = {
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """What fixes a U-Net.
+    """The configuration of a U-Net.
 
     Attributes:
         name: for tables.
@@ -42,7 +42,7 @@ class UNetConfig:
     num_classes: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return {"library": LIBRARY, **dataclasses.asdict(self)}
 
 
@@ -72,7 +72,7 @@ class UNet(nn.Module):
 
 
 def import_library() -> Any:
-    """segmentation-models-pytorch.
+    """Import segmentation-models-pytorch.
 
     It imports torchvision, and a torchvision built for CUDA beside a torch for the CPU cannot load its
     compiled operators and fails. A U-Net uses none of them: it is enough to declare the two that the import
@@ -99,7 +99,7 @@ def import_library() -> Any:
 
 
 def load_unet(path: Path) -> UNet:
-    """A U-Net from a weights file that vmkla's training wrote.
+    """Load a U-Net from a weights file that vmkla's training wrote.
 
     Raises:
         ArtefactMismatchError: the file holds another network.

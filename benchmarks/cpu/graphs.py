@@ -1,4 +1,4 @@
-"""Whole networks in ONNX Runtime with vmkla's kernels, and in OpenVINO."""
+"""Measure whole networks in ONNX Runtime with vmkla's kernels, and in OpenVINO."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AS_AVX2 = (
 
 
 def measure(threads: int) -> list[Table]:
-    """Latency beside OpenVINO, and where the time goes: as this CPU, and as one without AVX-512."""
+    """Measure latency, OpenVINO's latency and the time of each op, as this CPU and as one without AVX-512."""
     with kinds() as sets:
         latency = Table(
             f"One frame, {SIZE}x{SIZE}, batch 1, FP32, {threads} threads",
@@ -86,7 +86,7 @@ def _measure_preset(
 
 
 def ort_latency(path: Path, frame: Any, threads: int, kernels: str) -> float:
-    """Median latency through vmkla's runner, ms."""
+    """Measure the median latency of vmkla's runner, in ms."""
     from vmkla.engines import load_runner
 
     with load_runner(path, "onnxruntime", threads=threads, kernels=kernels) as runner:
@@ -94,7 +94,7 @@ def ort_latency(path: Path, frame: Any, threads: int, kernels: str) -> float:
 
 
 def openvino_latency(path: Path, frame: Any, threads: int) -> float | str:
-    """Median latency of OpenVINO, ms, or why there is none."""
+    """Measure the median latency of OpenVINO in ms, or return why it cannot be measured."""
     import onnx
     import onnx.inliner
 
@@ -120,7 +120,7 @@ def openvino_latency(path: Path, frame: Any, threads: int) -> float | str:
 
 
 def without_scans(path: Path) -> Path:
-    """The file with ``u`` in place of every scan's output."""
+    """Write a copy of the file in which every scan returns its input ``u``."""
     import onnx
 
     model = onnx.load(path)
@@ -132,7 +132,7 @@ def without_scans(path: Path) -> Path:
 
 
 def profile(path: Path, frame: Any, threads: int) -> dict[str, tuple[float, float]]:
-    """Op type to kernels and ms per frame: sums over nodes of their medians over RUNS frames."""
+    """Map each op type to its number of kernels and ms per frame, summed over medians of RUNS frames."""
     from vmkla.engines.runners.custom_ops import register
     from vmkla.imports import require
 

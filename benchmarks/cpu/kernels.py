@@ -1,4 +1,4 @@
-"""The scan kernel against the bare cost of its exponentials, and native against reference ops."""
+"""Compare the scan kernel with the cost of its exponentials, and native with reference ops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ D_STATE = 16
 
 
 def scan_inputs(side: int, d: int, rank: int) -> list[Tensor]:
-    """u, p, dt_weight, A, D and delta_bias of one image."""
+    """Make u, p, dt_weight, A, D and delta_bias of one image."""
     g = torch.Generator().manual_seed(0)
     return [
         torch.randn(1, side, side, d, generator=g),
@@ -32,7 +32,7 @@ def scan_inputs(side: int, d: int, rank: int) -> list[Tensor]:
 
 
 def measure_scan(threads: int) -> list[Table]:
-    """One scan of every stage of ``small`` at 256x256, on each of this CPU's instruction sets."""
+    """Time one scan of every stage of ``small`` at 256x256, on each of this CPU's instruction sets."""
     torch.set_num_threads(threads)
     before = native().instruction_set
     tables = []
@@ -78,7 +78,7 @@ def _scans(threads: int) -> Table:
 
 
 def measure_reference_frame(threads: int) -> list[Table]:
-    """One frame of ``small`` in torch, native against reference ops."""
+    """Time one frame of ``small`` in torch with native and with reference ops."""
     torch.set_num_threads(threads)
     x = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     table = Table(
@@ -105,7 +105,7 @@ def measure_reference_frame(threads: int) -> list[Table]:
 
 
 def measure_training_step(threads: int) -> list[Table]:
-    """Forward, backward and optimiser step of ``nano``."""
+    """Time the forward pass, backward pass and optimiser step of ``nano``."""
     torch.set_num_threads(threads)
     batch, side = 4, 128
     g = torch.Generator().manual_seed(0)

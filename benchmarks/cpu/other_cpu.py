@@ -21,7 +21,7 @@ OPENVINO_ASKS = ("libopenvino.so", "libopenvino_intel_cpu_plugin.so", "libtbb.so
 
 @contextmanager
 def kinds() -> Iterator[dict[str, Path | None]]:
-    """Names of instruction sets, to the folder of the copies that have no others, None for this CPU's own."""
+    """Map each instruction set to measure to the folder of its patched libraries, None for this CPU's own."""
     own = native().instruction_set
     if own != "avx512" or not PROFILES["avx2"].runs_here():
         yield {own: None}
@@ -34,7 +34,7 @@ def kinds() -> Iterator[dict[str, Path | None]]:
 
 @contextmanager
 def children_as(kind: str, copies: Path | None) -> Iterator[None]:
-    """What ``apart`` starts runs as this kind of CPU."""
+    """Make the processes that ``apart`` starts run as this kind of CPU."""
     if copies is None:
         yield
         return
@@ -50,7 +50,7 @@ def children_as(kind: str, copies: Path | None) -> Iterator[None]:
 
 
 def _copy_openvino(folder: Path) -> None:
-    """A package ``openvino`` of links, of which the libraries that ask are patched copies; about a minute."""
+    """Link the package ``openvino`` and patch the libraries that read CPUID; takes about a minute."""
     spec = importlib.util.find_spec("openvino")
     if spec is None or spec.origin is None:
         return

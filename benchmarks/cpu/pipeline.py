@@ -1,4 +1,4 @@
-"""`vmkla infer` and the command line, as a user runs them: in processes of their own."""
+"""Measure `vmkla infer` and the command line as a user runs them, in processes of their own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HELP_RUNS = 15
 
 
 def measure(threads: int) -> list[Table]:
-    """Cost beside the model, memory against length, start-up."""
+    """Measure the cost beside the model, memory for clips of two lengths, and start-up."""
     columns = ["frames", "fps", "CPU ms per frame, all", "CPU ms per frame, all but the model"]
     columns += [f"{stage} p50 ms" for stage in ("inference", *BESIDE_THE_MODEL)]
     stages = Table(
@@ -59,7 +59,7 @@ def measure(threads: int) -> list[Table]:
 
 
 class NoModel:
-    """A runner that costs nothing: always the same disc. What is left is the cost of everything else."""
+    """A runner that returns the same disc at no cost, so that only the cost of everything else is left."""
 
     name = "none"
 
@@ -74,11 +74,11 @@ class NoModel:
         return np.repeat(self.probability, len(frames_rgb), axis=0)
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing; there is nothing to release."""
 
 
 def cpu_beside_the_model_ms(video: Path, out: Path, frames: int) -> float:
-    """CPU time of a frame with everything but the model, all threads together, ms."""
+    """Measure the CPU time per frame of everything but the model, over all threads, in ms."""
     runner = load_runner("nano", threads=1)
     begun = time.process_time()
     segment(NoModel(runner), str(video), SegmentOptions(out_dir=out))
@@ -88,14 +88,14 @@ def cpu_beside_the_model_ms(video: Path, out: Path, frames: int) -> float:
 
 
 def timed(command: list[str]) -> float:
-    """Wall time of a command, s."""
+    """Measure the wall time of a command, in s."""
     begun = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - begun
 
 
 def infer(video: Path, out: Path, threads: int) -> tuple[dict[str, Any], float, float, float]:
-    """report.json, wall s, CPU s and peak MB of one run."""
+    """Run `vmkla infer` once; return report.json, wall s, CPU s and peak MB."""
     script = (
         "import sys, time; from vmkla.cli.main import run\n"
         "try: run()\n"
@@ -114,7 +114,7 @@ def infer(video: Path, out: Path, threads: int) -> tuple[dict[str, Any], float, 
 
 
 def repeat(clip: Path, to: Path, frames: int) -> None:
-    """A clip of ``frames`` frames: the given one's, over and over, back and forth."""
+    """Write a clip of ``frames`` frames that plays the given one back and forth."""
     import av
 
     with av.open(str(clip)) as source:

@@ -35,7 +35,7 @@ PARTS: dict[str, Callable[[int], list[Table]]] = {
 
 
 def machine(threads: int) -> list[str]:
-    """What was measured on."""
+    """Describe the machine that was measured."""
     packages = ("torch", "onnxruntime", "numpy", "opencv-python", "av", "openvino")
     versions = []
     for package in packages:
@@ -54,7 +54,7 @@ def machine(threads: int) -> list[str]:
 
 
 def main() -> int:
-    """Run the parts and write the file."""
+    """Measure the parts and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Time and memory of TensorRT-RTX engine builds on this machine's CPU; writes benchmarks/gpu/tensorrt-rtx.md.
+"""Measure time and memory of TensorRT-RTX builds on this CPU; write benchmarks/gpu/tensorrt-rtx.md.
 
     python benchmarks/gpu/build.py                  # nano and small, float32 and half: about three minutes
     python benchmarks/gpu/build.py --presets nano
@@ -66,7 +66,7 @@ def run_vmkla(*arguments: str, threads: int) -> Measured:
 
 
 def build_table(presets: list[str], precisions: list[str], threads: int) -> Table:
-    """One row for each preset and precision."""
+    """Build each preset in each precision; return one row for each."""
     table = Table(
         f"Engine builds, {SIZE}x{SIZE}, batch 1",
         ("preset", "precision", "ONNX MB", "layers", "engine MB", "s", "peak GB", "GPUs (SM)"),
@@ -111,7 +111,7 @@ def _row(preset: str, precision: str, folder: Path, threads: int) -> list[object
 
 
 def main() -> int:
-    """Build, and write the file."""
+    """Build the engines and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""The step of `make gpu-proof` for engines, by vmkla's own commands, where their runtime is installed."""
+"""The step of `make gpu-proof` that builds and times engines, for each runtime that is installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
 def missing(runtime: str) -> str:
-    """Why a runtime cannot be had here; empty where it can."""
+    """Return why a runtime cannot be used here; an empty text when it can."""
     if runtime in MODULES:
         here = importlib.util.find_spec(MODULES[runtime]) is not None
         return "" if here else f"the Python package {MODULES[runtime]} is not installed here"
@@ -31,7 +31,7 @@ def missing(runtime: str) -> str:
 
 
 def engines(context: Context, out: Recorder) -> None:
-    """`nano` by each runtime on the GPU; `vmkla build` compares an engine before it keeps it."""
+    """Run `nano` with each runtime on the GPU; `vmkla build` verifies an engine before it keeps it."""
     for runtime in (*MODULES, "onnxruntime"):
         what = f"`nano` by {runtime}{' on CUDA' if runtime == 'onnxruntime' else ''}"
         if reason := missing(runtime):

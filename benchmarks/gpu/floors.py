@@ -1,4 +1,4 @@
-"""What the scan cannot be faster than, and what was counted before anything ran on a GPU.
+"""Lower bounds of the scan's time, and the counts that were made before anything ran on a GPU.
 
 A time is compared with the largest of three floors: the exponentials that any scan computes, the bytes it
 moves, and the issue slots of these kernels' own instructions. A multiprocessor computes 16 exponentials and
@@ -58,7 +58,7 @@ ESTIMATES = (
 def floors_ms(
     shape: tuple[int, ...], bytes_moved: int, figures: Mapping[str, float], instructions: float | None
 ) -> dict[str, float]:
-    """The floors of one scan, ms, by name.
+    """Compute the lower bounds of one scan's time, in ms, by name.
 
     Args:
         shape: b, H, W, d, n, R.
@@ -77,7 +77,7 @@ def floors_ms(
 
 
 def cuda_instructions(shape: tuple[int, ...], plan: tuple[int, ...]) -> float | None:
-    """Warp instructions of the CUDA scan by the counted slots; None for sizes that nobody counted."""
+    """Estimate the warp instructions of the CUDA scan; None for sizes without a count."""
     b, H, W, d, n, R = shape
     _, lanes, chunks = plan
     if (n, R) != COUNTED or lanes != 1:
@@ -86,12 +86,12 @@ def cuda_instructions(shape: tuple[int, ...], plan: tuple[int, ...]) -> float | 
 
 
 def visits(b: int, L: int, d: int) -> float:
-    """Visits of a warp, 32 channels at one pixel, over the four routes."""
+    """Count the visits of a warp (32 channels at one pixel) over the four routes."""
     return 4 * b * L * -(-d // 32)
 
 
 def floor_cells(ms: float, floors: Mapping[str, float]) -> dict[str, Any]:
-    """Cells of a row of times: the floors, and the time over the largest of them."""
+    """Make the cells of a row of times: the lower bounds, and the time divided by the largest of them."""
     named = {f"{name}, ms": round(floors[name], 5) if name in floors else "-" for name in
              ("exponentials", "issue slots", "bytes")}  # fmt: skip
     return {

@@ -1,4 +1,4 @@
-"""What `make gpu-proof` runs on: its GPU, driver and packages, and why a step cannot run there.
+"""Describe the machine of `make gpu-proof`: GPU, driver, packages, and why a step cannot run on it.
 
 The first step asks in a process of its own, since a broken driver can hang or crash who asks it.
 """
@@ -29,13 +29,13 @@ Facts = Mapping[str, Any]
 
 
 def find_tool(name: str) -> str | None:
-    """Path of one of NVIDIA's tools, from PATH or the folders of its installers."""
+    """Find one of NVIDIA's tools on PATH or in the folders of its installers."""
     folders = [folder for pattern in TOOL_FOLDERS for folder in sorted(glob.glob(pattern))]
     return shutil.which(name) or shutil.which(name, path=os.pathsep.join(folders))
 
 
 def look(carry: Path) -> dict[str, Any]:
-    """The facts of this machine; ``gpu`` is None without one, and ``looked`` says what was looked at."""
+    """Collect the facts of this machine; ``gpu`` is None without one, and ``looked`` is what was searched."""
     import torch
 
     import vmkla
@@ -77,7 +77,7 @@ def look(carry: Path) -> dict[str, Any]:
 
 
 def version_of(package: str) -> str | None:
-    """Version of an installed distribution; None without it."""
+    """Return the version of an installed distribution; None when it is missing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -85,7 +85,7 @@ def version_of(package: str) -> str | None:
 
 
 def stub_compiler() -> str | None:
-    """The C compiler that Triton would build its stubs with; None where it cannot.
+    """Find the C compiler that Triton builds its stubs with; None when there is none that works.
 
     Triton (3.6: triton/runtime/build.py) compiles a C stub for the driver and one for each signature of a
     kernel, against Python's headers, and keeps them in its cache.
@@ -97,7 +97,7 @@ def stub_compiler() -> str | None:
 
 
 def read_carried(carry: Path) -> dict[str, Any] | None:
-    """What `make gpu-proof-pack` says that it prepared; None where it prepared nothing."""
+    """Read the list of what `make gpu-proof-pack` prepared; None when it prepared nothing."""
     try:
         found = json.loads((carry / CARRIED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -106,7 +106,7 @@ def read_carried(carry: Path) -> dict[str, Any] | None:
 
 
 def obstacles(machine: Facts, carried: Facts | None, *, dry: bool) -> dict[str, str]:
-    """Why what a step needs cannot be used here, by need: ``native``, ``torch``, ``triton``.
+    """Map each need of a step (``native``, ``torch``, ``triton``) that this machine lacks to the reason.
 
     Args:
         machine: of ``look``; empty where that step failed, and then nothing is held to be missing.
@@ -129,7 +129,10 @@ def obstacles(machine: Facts, carried: Facts | None, *, dry: bool) -> dict[str, 
 
 
 def _too_old(machine: Facts, runtime: str | None, what: str) -> str:
-    """A driver runs programs of its own major version of CUDA and of older ones."""
+    """Return why the driver cannot run a program of this version of CUDA; an empty text when it can.
+
+    A driver runs programs of its own major version and of older ones.
+    """
     if runtime is None:
         return f"{what} was built without CUDA"
     offered = machine["driver_cuda"]
@@ -168,12 +171,12 @@ def _without_triton(machine: Facts) -> str:
 
 
 def no_gpu_text(machine: Facts) -> str:
-    """What was looked at where there is no GPU."""
+    """Describe what was searched when no GPU was found."""
     return f"no GPU here; looked at: {'; '.join(machine.get('looked', ['nothing: that step failed']))}"
 
 
 def describe(machine: Facts) -> list[str]:
-    """The machine in sentences."""
+    """Describe the machine in sentences."""
     gpu = "no GPU"
     if machine["gpu"]:
         gpu = (
@@ -193,7 +196,7 @@ def describe(machine: Facts) -> list[str]:
 
 
 def versions_step(context: Context, out: Recorder) -> None:
-    """The first step: the machine, for the other steps and for the reader."""
+    """Record the machine for the other steps and for the reader; this is the first step."""
     partial = context.results / f"{MACHINE}.part"
     partial.write_text(json.dumps(look(context.carry), indent=1), encoding="utf-8")
     partial.replace(context.results / MACHINE)

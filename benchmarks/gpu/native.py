@@ -46,7 +46,7 @@ class StepError(Exception):
 
 
 def carried(context: Context, name: str) -> Path:
-    """A program that was carried.
+    """Return the path of a program that was carried.
 
     Raises:
         SkippedError: it was not; says why.
@@ -79,7 +79,7 @@ def run_harness(context: Context, *arguments: str) -> list[dict[str, Any]]:
 
 
 def harness(context: Context, out: Recorder) -> None:
-    """Both kernels against float64."""
+    """Compare both kernels with float64."""
     quick = ("--quick",) if context.dry else ()
     checks = [record for record in run_harness(context, "--no-times", *quick) if "check" in record]
     if not checks:
@@ -103,7 +103,7 @@ def harness(context: Context, out: Recorder) -> None:
 
 
 def times(context: Context, out: Recorder) -> None:
-    """Times of both kernels by CUDA graph beside their floors, the GPU otherwise idle."""
+    """Time both kernels as CUDA graphs on an otherwise idle GPU, with their lower bounds."""
     small = ("--size", "4", "--rounds", "1") if context.dry else ()
     records = run_harness(context, "--no-checks", *small)
     figures = {}
@@ -126,7 +126,7 @@ def times(context: Context, out: Recorder) -> None:
 
 
 def add_scan_time(record: Record, figures: Mapping[str, float], out: Recorder) -> None:
-    """A row of times, and the figures of `small`'s first stage."""
+    """Add a row of times, and the figures of `small`'s first stage."""
     shape, plan, ms = tuple(record["shape"]), tuple(record["plan"]), record["ms"]
     b, H, W, d, n, R = shape
     size = (2 if record["element"] == "half" else 4) * b * H * W * (2 * d + 4 * (2 * n + R))
@@ -144,7 +144,7 @@ def add_scan_time(record: Record, figures: Mapping[str, float], out: Recorder) -
 
 
 def plugin(context: Context, out: Recorder) -> None:
-    """The TensorRT plugin through its interfaces: its cases, then enqueue against float64."""
+    """Test the TensorRT plugin through its interfaces, then compare enqueue with float64."""
     library, host = carried(context, PLUGIN), carried(context, HOST)
     cases = call((host, "--list"), 20).stdout.split()
     if not cases:
@@ -171,7 +171,7 @@ def plugin(context: Context, out: Recorder) -> None:
 
 
 def enqueue_cases(dtype: type[np.floating]) -> Iterator[tuple[str, list[Any], Any, tuple[object, ...]]]:
-    """Name, inputs, exact result and the host's arguments: scans in one chunk and in several, bases."""
+    """Make the cases of enqueue: name, inputs, exact result and the host's arguments."""
     import torch
 
     from tests.plugins.emulated_kernels import random_inputs, recurrence
@@ -204,7 +204,7 @@ def judge_enqueue(what: str, element: str, folder: Path, expected: Any, out: Rec
 
 
 def sanitizer(context: Context, out: Recorder) -> None:
-    """NVIDIA's compute-sanitizer over the quick harness: races, then memory accesses."""
+    """Run NVIDIA's compute-sanitizer on the quick harness: races, then memory accesses."""
     program = carried(context, HARNESS)
     tool = find_tool("compute-sanitizer")
     if tool is None:
@@ -219,7 +219,7 @@ def sanitizer(context: Context, out: Recorder) -> None:
 
 
 def judge_sanitizer(name: str, done: Done, out: Recorder) -> None:
-    """Faults are wrong. Without the tool's summary it did not work here, whatever its status."""
+    """Record faults as wrong results, and a run without a summary as one that does not work here."""
     said = re.findall(r"={9} (.*)", done.stdout + done.stderr)
     summary = [line for line in said if "SUMMARY" in line]
     if done.status is None or not summary or "Device not supported" in " ".join(said):
@@ -233,7 +233,7 @@ def judge_sanitizer(name: str, done: Done, out: Recorder) -> None:
 
 
 def ncu(context: Context, out: Recorder) -> None:
-    """Hardware counters of one launch of each kernel, by Nsight Compute."""
+    """Read hardware counters of one launch of each kernel with Nsight Compute."""
     program = carried(context, HARNESS)
     tool = find_tool("ncu")
     if tool is None:
@@ -253,7 +253,7 @@ def ncu(context: Context, out: Recorder) -> None:
 
 
 def read_ncu(text: str) -> list[dict[str, Any]]:
-    """Rows of ncu's raw CSV page, one a launch; empty where there is no such page."""
+    """Parse ncu's raw CSV page into one row per launch; empty when there is no such page."""
     lines = text.splitlines()
     start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
     if start is None:
@@ -270,7 +270,7 @@ def read_ncu(text: str) -> list[dict[str, Any]]:
 
 
 def add_slots(what: str, kernels: Sequence[Mapping[str, Any]], out: Recorder) -> None:
-    """What the floors ask for: warp instructions of `small`'s first stage, batch 1 (the first launches).
+    """Record the warp instructions of `small`'s first stage, batch 1, which the lower bounds need.
 
     Of the CUDA kernels per visit and pass, in float; of the Triton kernels all of a forward pass.
     """

@@ -1,4 +1,4 @@
-"""Prepare what `make gpu-proof` carries to a GPU machine without a network or compiler, and see that it fits.
+"""Prepare what `make gpu-proof` carries to a GPU machine without network or compiler, and check its size.
 
     python benchmarks/gpu/pack.py [--data polyp=DIR] [--tensorrt-root DIR] [--architectures 90]
 
@@ -43,7 +43,7 @@ LEFT_OUT = shutil.ignore_patterns("plugins", "__pycache__", "*.onnx", "*.safeten
 
 
 def build_kernels(out: Path, root: str | None, architectures: str) -> None:
-    """Compile the harness, and with TensorRT's headers the plugin and its host.
+    """Compile the harness and, where TensorRT's headers are given, the plugin and its host.
 
     Raises:
         VmklaError: something does not compile.
@@ -82,7 +82,7 @@ def build_emulation(out: Path, root: str | None) -> None:
 
 
 def copy_package(out: Path) -> None:
-    """The package as PYTHONPATH finds it, with its compiled CPU library; the weights stay with the tree."""
+    """Copy the package, with its compiled CPU library and without weights, to where PYTHONPATH finds it."""
     for folder, place in PARTS.items():
         shutil.copytree(ROOT / folder, out / "site" / "vmkla" / place, ignore=LEFT_OUT, dirs_exist_ok=True)
     library, target = find_library(), out / "site" / "vmkla" / "lib"
@@ -91,7 +91,7 @@ def copy_package(out: Path) -> None:
 
 
 def pack_images(out: Path, data: str | None, count: int, side: int) -> str:
-    """Pack training, validation and test images at a quality that fits; returns what they are."""
+    """Pack training, validation and test images at a quality that fits; return a description of them."""
     with tempfile.TemporaryDirectory() as name:
         if data is None:
             render(Path(name, "TrainDataset"), count, side, seed=0)
@@ -102,7 +102,7 @@ def pack_images(out: Path, data: str | None, count: int, side: int) -> str:
 
 
 def render(folder: Path, count: int, side: int, *, seed: int) -> None:
-    """Frames of as many clips, and their masks."""
+    """Render one frame and its mask from each of ``count`` clips."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
     for number in range(seed, seed + count):
@@ -112,7 +112,7 @@ def render(folder: Path, count: int, side: int, *, seed: int) -> None:
 
 
 def sizes(out: Path) -> dict[str, int]:
-    """Bytes of what travels: the tree (files that git tracks or does not ignore), and what is carried."""
+    """Measure the bytes that travel: the tree (files that git does not ignore) and what is carried."""
     listed = subprocess.run(
         ["git", "-C", ROOT, "ls-files", "-coz", "--exclude-standard"], check=True, capture_output=True
     )
@@ -125,7 +125,7 @@ def sizes(out: Path) -> dict[str, int]:
 
 
 def prepare(args: argparse.Namespace) -> dict[str, int]:
-    """Write the folder anew. Its list is written last: without it nothing counts as carried.
+    """Write the folder anew, its list last: without the list nothing counts as carried.
 
     Returns:
         What travels, bytes by part.
@@ -172,7 +172,7 @@ def prepare(args: argparse.Namespace) -> dict[str, int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepare, and print what travels."""
+    """Prepare the folder and print what travels."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Compile the TensorRT plugin against several TensorRTs, for every architecture; write what compilers say.
+"""Compile the TensorRT plugin with several TensorRT versions for every architecture; write a report.
 
     python benchmarks/gpu/plugin_log.py TENSORRT_ROOT... --output docs/plugin-builds.md
 
@@ -37,7 +37,7 @@ WARNING = re.compile(r"\bwarning\b[: #]", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Usage:
-    """What a kernel needs on one architecture."""
+    """The registers and stack of a kernel on one architecture."""
 
     kernel: str
     architecture: str
@@ -47,7 +47,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Compilation:
-    """One TensorRT: the commands, what they said, how long they took and what came out."""
+    """One TensorRT version: the commands, their output, their time and the resulting library."""
 
     version: str
     configure: str
@@ -60,7 +60,7 @@ class Compilation:
 
 
 def usages(text: str) -> list[Usage]:
-    """What ptxas says of each kernel; a kernel without its line of registers is an error."""
+    """Parse ptxas's report on each kernel; a kernel without registers is an error."""
     found = []
     current: tuple[str, str] | None = None
     spilled = 0
@@ -80,19 +80,19 @@ def usages(text: str) -> list[Usage]:
 
 
 def warnings(text: str) -> list[str]:
-    """Lines in which a compiler or the linker warns."""
+    """Return the lines in which a compiler or the linker warns."""
     return [line for line in text.splitlines() if WARNING.search(line) and "-Werror" not in line]
 
 
 def neutral(text: str, places: Mapping[str, Path]) -> str:
-    """The text with this machine's folders called by their names, the deepest first."""
+    """Replace this machine's folders in a text by their names, the deepest first."""
     for name, folder in sorted(places.items(), key=lambda item: -len(str(item[1]))):
         text = text.replace(str(folder), f"${name}")
     return text
 
 
 def readable(kernels: Sequence[str]) -> dict[str, str]:
-    """Names as the source has them, without namespaces and parameters."""
+    """Shorten demangled names to those of the source, without namespaces and parameters."""
     done = subprocess.run(
         ["c++filt"], input="\n".join(kernels), capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -103,7 +103,7 @@ def readable(kernels: Sequence[str]) -> dict[str, str]:
 
 
 def command_output(command: Sequence[str]) -> str:
-    """stdout and stderr of a command that has to work, as one text."""
+    """Run a command that must succeed; return stdout and stderr as one text."""
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd=ROOT
     )
@@ -113,7 +113,7 @@ def command_output(command: Sequence[str]) -> str:
 
 
 def compile_with(root: Path, build: Path) -> Compilation:
-    """Compile the plugin with the headers under ``root``; kernels see none, so they are compiled once."""
+    """Compile the plugin with the headers under ``root``; kernels need none and are compiled once."""
     configure = [
         "cmake", "-S", str(ROOT), "-B", str(build), "-DVMKLA_CUDA=ON", f"-DTENSORRT_ROOT={root}",
         f"-DCMAKE_CXX_FLAGS={HOST_FLAGS}", "-DCMAKE_CUDA_FLAGS=-Xptxas=-v",
@@ -139,7 +139,7 @@ def compile_with(root: Path, build: Path) -> Compilation:
 
 
 def register_table(found: Sequence[Usage]) -> Table:
-    """Registers of each kernel on each architecture."""
+    """Make the table of registers of each kernel on each architecture."""
     names = readable([usage.kernel for usage in found])
     architectures = sorted({usage.architecture for usage in found}, key=lambda name: int(name[3:]))
     cells: dict[str, dict[str, str]] = {}
@@ -153,7 +153,7 @@ def register_table(found: Sequence[Usage]) -> Table:
 
 
 def commands_of(output: str) -> dict[str, str]:
-    """One command of each compiler: a kernel's, a host source's and the linker's."""
+    """Return one command of each compiler: for a kernel, for a host source, and of the linker."""
     found: dict[str, str] = {}
     for line in output.splitlines():
         if "nvcc" in line and " -c " in line and "scan2d.cu" in line:
@@ -166,12 +166,12 @@ def commands_of(output: str) -> dict[str, str]:
 
 
 def first_line(command: Sequence[str], pattern: str) -> str:
-    """The line of a tool's version that matches."""
+    """Return the line of a tool's version that matches."""
     return next(line for line in command_output(command).splitlines() if re.search(pattern, line))
 
 
 def report(compilations: Sequence[Compilation], places: Mapping[str, Path]) -> str:
-    """The whole page."""
+    """Write the whole page."""
     today = datetime.date.today().isoformat()
     tools = [
         first_line(["g++", "--version"], "g\\+\\+"),
@@ -216,7 +216,7 @@ def report(compilations: Sequence[Compilation], places: Mapping[str, Path]) -> s
 
 
 def main() -> None:
-    """Compile for each TensorRT and write the page."""
+    """Compile with each TensorRT version and write the page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

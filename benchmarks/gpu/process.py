@@ -1,4 +1,4 @@
-"""Processes with a time limit, for `make gpu-proof`: a step that hangs or crashes ends alone."""
+"""Run processes with a time limit for `make gpu-proof`: a step that hangs or crashes ends only itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Done:
 
     @property
     def reason(self) -> str:
-        """Why it failed, in one line: how it ended and the last two lines that it wrote."""
+        """The reason of a failure in one line: how the process ended and the last two lines that it wrote."""
         if self.status is None:
             return f"stopped after {self.seconds:.0f} s, its time limit"
         lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
@@ -52,7 +52,7 @@ def call(
     env: Mapping[str, str] | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Done:
-    """Run a process and wait for it.
+    """Run a process with a time limit and wait for it.
 
     Args:
         command: program and arguments.

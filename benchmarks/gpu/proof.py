@@ -47,7 +47,7 @@ TAR = "gpu-proof.tar.gz"
 
 @dataclass(frozen=True)
 class Step:
-    """One step.
+    """One step of the proof, run in a process of its own.
 
     Attributes:
         name: as in the tar; ``TITLES`` has it in words.
@@ -105,18 +105,18 @@ class Proof:
 
     @property
     def results(self) -> Path:
-        """What goes into the tar."""
+        """The folder whose files go into the tar."""
         return self.work / "results"
 
     @property
     def machine(self) -> dict[str, Any]:
-        """What the first step found; empty where it failed."""
+        """The facts that the first step found; empty when it failed."""
         path = self.results / MACHINE
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return found
 
     def run(self, steps: Sequence[Step]) -> int:
-        """Run the steps in order; the exit status."""
+        """Run the steps in order; return the exit status."""
         shutil.rmtree(self.work, ignore_errors=True)
         for folder in (self.results, self.out):
             folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class Proof:
         return self.status()
 
     def note(self, name: str, status: str, reason: str, seconds: float = 0.0) -> None:
-        """Write what became of a step, and the tar."""
+        """Record the outcome of a step and write the tar."""
         self.documents[name] = {"status": status, "reason": reason, "seconds": seconds}
         if status not in ("not begun", "cut off"):
             said = "as before" if reason and reason == self.said else reason
@@ -146,7 +146,7 @@ class Proof:
         self.save()
 
     def save(self) -> None:
-        """Write the tar of all that there is."""
+        """Write the tar of everything found so far."""
         for name, document in self.documents.items():
             (self.results / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
         facts = {"device": self.device, "steps": list(self.documents), "carried": read_carried(self.carry)}
@@ -154,7 +154,7 @@ class Proof:
         write_tar(self.results, self.out / TAR)
 
     def obstacle(self, step: Step) -> str:
-        """Why a step cannot run here, empty when it can."""
+        """Return why a step cannot run here; an empty text when it can."""
         if self.left_s() < LEAST_S:
             return "the time for the whole run was up"
         if self.no_gpu():
@@ -162,15 +162,15 @@ class Proof:
         return obstacles(self.machine, read_carried(self.carry), dry=self.device == "cpu").get(step.need, "")
 
     def no_gpu(self) -> bool:
-        """A GPU is wanted, was looked for, and is not here."""
+        """Tell whether a GPU is wanted and was not found."""
         return self.device == "cuda" and bool(self.machine) and self.machine["gpu"] is None
 
     def left_s(self) -> float:
-        """Seconds that the steps still have."""
+        """Return the seconds that are left for the steps."""
         return self.deadline_s - RESERVE_S - time.monotonic()
 
     def take(self, step: Step) -> None:
-        """Run one step in its own process group."""
+        """Run one step in a process group of its own and record its outcome."""
         if step.name == "triton":
             self.wait_for_warm()
         limit_s = min(self.limits_s.get(step.name, step.limit_s), self.left_s())
@@ -188,12 +188,12 @@ class Proof:
         self.note(step.name, status, reason, round(done.seconds, 1))
 
     def command(self, kind: str, *arguments: str) -> list[str]:
-        """This program again, for a step or for a share of the warming up."""
+        """Build the command that runs this program for a step or a share of the warm-up."""
         flags = ("--device", self.device, "--carry", str(self.carry), "--work", str(self.work))
         return [sys.executable, str(Path(__file__).resolve()), kind, *arguments, *flags]
 
     def environment(self) -> dict[str, str]:
-        """The carried package comes first, then the checkout, whatever else is installed under its names.
+        """Build the environment of a step: the carried package is found first, then the checkout.
 
         Triton compiles into the work folder; a dry run interprets.
         """
@@ -207,7 +207,7 @@ class Proof:
         return {**os.environ, **more, "TRITON_CACHE_DIR": str(self.work / "triton")}
 
     def start_warm(self) -> None:
-        """Begin to compile Triton's kernels in the background, on CPUs that the next steps leave idle."""
+        """Start to compile Triton's kernels in the background, on CPUs that the next steps leave idle."""
         if self.device == "cpu" or self.obstacle(next(step for step in STEPS if step.name == "triton")):
             return  # the interpreter compiles nothing
         count = max(1, min(WARM_PROCESSES, (os.cpu_count() or 1) - 2))
@@ -217,14 +217,14 @@ class Proof:
                 self.warm.append(Popen(command, stdout=log, stderr=log, start_new_session=True, **more))
 
     def wait_for_warm(self) -> None:
-        """Let the background compile what it can; the step itself compiles what is still missing."""
+        """Wait for the background compilation; the step itself compiles what is still missing."""
         until_s = time.monotonic() + min(WARM_WAIT_S, self.left_s())
         for process in self.warm:
             with contextlib.suppress(TimeoutExpired):
                 process.wait(max(0.0, until_s - time.monotonic()))
 
     def status(self) -> int:
-        """The exit status."""
+        """Return the exit status of the whole run."""
         seen = {document["status"] for name, document in self.documents.items() if name != "versions"}
         if "wrong" in seen:
             return WRONG
@@ -234,7 +234,7 @@ class Proof:
 
 
 def take_step(args: argparse.Namespace) -> int:
-    """One step or one share of the warming up, in its own process."""
+    """Run one step, or one share of the warm-up, in this process."""
     context = Context(args.device, args.carry, args.work / args.name, args.work / "results", args.seconds)
     context.work.mkdir(parents=True, exist_ok=True)
     try:
@@ -256,7 +256,7 @@ def take_step(args: argparse.Namespace) -> int:
 
 
 def take_run(args: argparse.Namespace) -> int:
-    """All steps, or those that were named."""
+    """Run all steps, or those that were named."""
     names, limits = [step.name for step in STEPS], dict(args.limits)
     if unknown := sorted({*(args.only or []), *limits} - set(names)):
         print(f"there is no step {', '.join(unknown)}; there are {', '.join(names)}", file=sys.stderr)
@@ -280,18 +280,18 @@ def _stop(signum: int, _: object) -> NoReturn:
 
 
 def say(text: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 def limit(text: str) -> tuple[str, float]:
-    """``NAME=SECONDS``."""
+    """Parse ``NAME=SECONDS``."""
     name, _, seconds = text.partition("=")
     return name, float(seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse and go."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""What the steps of `make gpu-proof` find, one JSON object a line, and the one file that they leave."""
+"""Records of the steps of `make gpu-proof`, one JSON object per line, and the tar that holds them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SkippedError(Exception):
 
 @dataclass(frozen=True)
 class Context:
-    """What a step is given.
+    """The arguments of a step.
 
     Attributes:
         device: ``"cuda"``, or ``"cpu"`` for a dry run: small inputs, emulated and interpreted kernels.
@@ -40,17 +40,17 @@ class Context:
 
     @property
     def dry(self) -> bool:
-        """No GPU takes part: times say nothing."""
+        """True for a dry run without a GPU, whose times mean nothing."""
         return self.device == "cpu"
 
     def figures(self) -> dict[str, float]:
-        """Every figure that the steps before this one found, by its key."""
+        """Read every figure that earlier steps found, by its key."""
         rows = [row for path in sorted(self.results.glob("*.jsonl")) for row in read_rows(path)]
         return {row["figure"]: row["value"] for row in rows if "figure" in row}
 
 
 class Recorder:
-    """Writes rows, each at once: a step that is cut off keeps those that it has."""
+    """Writes each row at once, so that a step that is cut off keeps its rows."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -59,29 +59,29 @@ class Recorder:
         os.write(self._file, (json.dumps(row) + "\n").encode())
 
     def row(self, table: str, cells: Mapping[str, Any]) -> None:
-        """A row of the table of that title; the cells' names are its columns."""
+        """Add a row to the table of that title; the names of the cells are its columns."""
         self._write(table=table, cells=dict(cells))
 
     def figure(self, key: str, value: float) -> None:
-        """A number that an estimate or a later step asks for by its key."""
+        """Record a number under the key by which an estimate or a later step reads it."""
         self._write(figure=key, value=value)
 
     def wrong(self, text: str) -> None:
-        """A result that is not what it must be."""
+        """Record a wrong result."""
         self._write(wrong=text)
 
     def absent(self, what: str, reason: str) -> None:
-        """Something that was not measured, and why."""
+        """Record what was not measured, and why."""
         self._write(absent=what, reason=reason)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole rows of a file; none where there is none."""
+    """Read the complete rows of a file; empty when the file is missing."""
     return parse_rows(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else []
 
 
 def parse_rows(text: str) -> list[dict[str, Any]]:
-    """The lines that are JSON objects; one that was cut off is none."""
+    """Parse the lines that are complete JSON objects."""
     found = []
     for line in text.splitlines():
         try:
@@ -94,7 +94,7 @@ def parse_rows(text: str) -> list[dict[str, Any]]:
 
 
 def write_tar(folder: Path, path: Path) -> None:
-    """Write a folder's files, the smallest first; what does not fit any more is left out and named.
+    """Write a folder's files into a tar, the smallest first; files that do not fit are left out and named.
 
     The file gets its name when it is whole, so a cut leaves the one before.
     """
@@ -118,7 +118,7 @@ def write_tar(folder: Path, path: Path) -> None:
 
 
 def read_tar(path: Path) -> tuple[dict[str, str], str]:
-    """The texts of a tar by file name, as far as it can be read, and why they may not be all."""
+    """Read the texts of a tar by file name as far as it is intact, and why some may be missing."""
     found: dict[str, str] = {}
     try:
         with tarfile.open(path, "r:gz") as archive:

@@ -1,4 +1,4 @@
-"""`benchmarks/gpu/results.md` from the tar of `make gpu-proof`: what was measured and where, and why not."""
+"""Write `benchmarks/gpu/results.md` from the tar of `make gpu-proof`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ what is built, and the tests run the kernels' source in an emulation."""
 
 @dataclass(frozen=True)
 class Results:
-    """What a tar holds.
+    """The contents of a tar.
 
     Attributes:
         where: the last cell of a row that was measured.
@@ -55,7 +55,7 @@ class Results:
     machine: Mapping[str, Any]
 
     def why_not(self, name: str) -> str:
-        """Why something of a step was not measured."""
+        """Return why a step measured nothing."""
         step = self.steps[name]
         if not self.counts and step["status"] in MEASURED:
             return self.where
@@ -64,12 +64,12 @@ class Results:
 
 
 def one_line(text: object) -> str:
-    """A text without what would end a cell of a table."""
+    """Remove the characters that would end a cell of a table."""
     return " ".join(str(text).replace("|", "/").split())
 
 
 def read_results(tar: Path | None) -> Results:
-    """Read a tar as far as it goes; None stands for no run."""
+    """Read a tar as far as it is intact; None stands for no run."""
     files, damage = ({}, "nobody has run it on a GPU yet") if tar is None else read_tar(tar)
     proof, machine = (json.loads(files.get(name) or "{}") for name in ("proof.json", MACHINE))
     steps, rows = {}, {}
@@ -86,7 +86,7 @@ def read_results(tar: Path | None) -> Results:
 
 
 def step_table(results: Results) -> Table:
-    """A row for every step."""
+    """Make the table of all steps."""
     table = Table("Steps", ("step", "result", "seconds", "measured"))
     for name, step in results.steps.items():
         measured = results.where if step["status"] in MEASURED else results.why_not(name)
@@ -95,7 +95,7 @@ def step_table(results: Results) -> Table:
 
 
 def estimate_table(results: Results) -> Table:
-    """Every figure that was counted before, beside the measured one."""
+    """Make the table of estimated figures with the measured ones."""
     table = Table("Estimates", ("what", "estimated by counting", "found", "measured"))
     figures = {
         row["figure"]: row["value"] for rows in results.rows.values() for row in rows if "figure" in row
@@ -109,7 +109,7 @@ def estimate_table(results: Results) -> Table:
 
 
 def row_tables(results: Results) -> list[Table]:
-    """The rows of all steps as tables by their titles; a cell that a row lacks is empty."""
+    """Make tables of the rows of all steps by title; a cell that a row lacks is empty."""
     rows = [row for name in TITLES for row in results.rows[name]]
     tables = []
     for title in dict.fromkeys(row["table"] for row in rows if "table" in row):
@@ -126,7 +126,7 @@ def row_tables(results: Results) -> list[Table]:
 
 
 def write_report(tar: Path | None, output: Path) -> Path:
-    """Write the file; its path."""
+    """Write the report and return its path."""
     results = read_results(tar)
     wrong = [
         f"- {one_line(row['wrong'])}" for rows in results.rows.values() for row in rows if "wrong" in row

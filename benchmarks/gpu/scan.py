@@ -1,4 +1,4 @@
-"""Steps of `make gpu-proof` for the torch backends of the ops: compared with float64; the scan is timed.
+"""Steps of `make gpu-proof` that compare the torch backends of the ops with float64 and time the scan.
 
 Run as a program it launches one Triton forward pass, for a profiler.
 """
@@ -44,7 +44,7 @@ TINY: Shape = (1, 2, 2, 33, 3, 2)
 
 
 def stages(preset: str, batch: int, size: int = 256) -> list[Shape]:
-    """The scans of a preset's encoder stages."""
+    """Return the scan shapes of a preset's encoder stages."""
     sides = [size // 4 >> stage for stage in range(4)]
     return [
         (batch, side, side, 2 * dim, D_STATE, -(-dim // 16))
@@ -53,7 +53,7 @@ def stages(preset: str, batch: int, size: int = 256) -> list[Shape]:
 
 
 def cases(context: Context) -> list[Case]:
-    """What is checked: every shape in float32, three of them in the half types."""
+    """Return the checked cases: every shape in float32, three of them in the half types."""
     if context.dry:
         return [(TINY, torch.float32), (TINY, torch.float16)]
     shapes = [*RAGGED, *stages("nano", 2), *stages("small", 1)]
@@ -62,7 +62,7 @@ def cases(context: Context) -> list[Case]:
 
 
 def scan_inputs(shape: Shape, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """Random u, p, dt_weight, A, D and delta_bias."""
+    """Make random u, p, dt_weight, A, D and delta_bias."""
     b, H, W, d, n, R = shape
     g = torch.Generator().manual_seed(0)
     u, p = torch.randn(b, H, W, d, generator=g), torch.randn(b, H, W, 4 * (2 * n + R), generator=g)
@@ -73,25 +73,25 @@ def scan_inputs(shape: Shape, dtype: torch.dtype, device: str) -> list[Tensor]:
 
 
 def random_grad(shape: Shape, dtype: torch.dtype, device: str) -> Tensor:
-    """A gradient of y."""
+    """Make a random gradient of y."""
     return torch.randn(shape[:4], generator=torch.Generator().manual_seed(1)).to(device, dtype)
 
 
 def run(inputs: list[Tensor], grad_y: Tensor, backend: str) -> list[Tensor]:
-    """y and all gradients."""
+    """Compute y and all gradients with a backend."""
     y = selective_scan2d(*inputs, backend=backend)
     return [y.detach(), *torch.autograd.grad(y, inputs, grad_y)]
 
 
 def exact(inputs: list[Tensor], grad_y: Tensor) -> list[Tensor]:
-    """The same by the reference in float64."""
+    """Compute y and all gradients with the reference in float64."""
     leaves = [t.detach().double().requires_grad_() for t in inputs]
     y = selective_scan2d_reference(*leaves)
     return [y.detach(), *torch.autograd.grad(y, leaves, grad_y.double())]
 
 
 def errors(found: list[Tensor], expected: list[Tensor]) -> list[float]:
-    """Largest error of each tensor as a part of its largest element; NaN counts as infinite."""
+    """Compute the largest error of each tensor relative to its largest element; NaN counts as infinite."""
     result = []
     for value, wanted in zip(found, expected, strict=True):
         scale = max(float(wanted.abs().max()), 1e-30)
@@ -125,7 +125,7 @@ def check_case(backend: str, case: Case, device: str, out: Recorder, *, repeatab
 
 
 def check(context: Context, out: Recorder) -> None:
-    """Every GPU backend that is here against float64."""
+    """Compare every GPU backend of this machine with float64."""
     ran = 0
     for backend in backends.GPU_BACKENDS:
         try:
@@ -168,7 +168,7 @@ def check_bases(backend: str, context: Context, dtype: torch.dtype, out: Recorde
 
 
 def warm(context: Context, number: int, count: int) -> None:
-    """Compile this process's share of the Triton kernels into their cache; ``count`` processes do it all."""
+    """Compile this process's share of the Triton kernels, one of ``count``, into their cache."""
     from benchmarks.gpu.training import warm_step
 
     work: list[Callable[[], object]] = [partial(warm_step, context, name) for name in ("nano", "small")]
@@ -180,7 +180,7 @@ def warm(context: Context, number: int, count: int) -> None:
 
 
 def gpu_ms(function: Callable[[], object], repeats: int = 20) -> float:
-    """Median time on the GPU, ms."""
+    """Measure the median time on the GPU, in ms."""
     times = []
     for _ in range(repeats):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -193,7 +193,7 @@ def gpu_ms(function: Callable[[], object], repeats: int = 20) -> float:
 
 
 def graph_ms(function: Callable[[], object], context: Context) -> float:
-    """Median time of a function replayed as a CUDA graph, ms: without what launching from Python costs.
+    """Measure the median time of a function replayed as a CUDA graph, in ms, without launches from Python.
 
     In a dry run it is the wall time of one call.
     """
@@ -215,7 +215,7 @@ def graph_ms(function: Callable[[], object], context: Context) -> float:
 
 
 def times(context: Context, out: Recorder) -> None:
-    """Times of the Triton scan by CUDA graph beside its floors."""
+    """Time the Triton scan as a CUDA graph, with its lower bounds."""
     kernels, figures = backends.triton_scan(), context.figures()
     for batch in (1,) if context.dry else (1, 8, 32):
         for stage, shape in enumerate([TINY] if context.dry else stages("small", batch), start=1):
@@ -244,7 +244,7 @@ def times(context: Context, out: Recorder) -> None:
 
 
 def launch_once() -> None:
-    """One forward pass of `small`'s first stage, batch 1."""
+    """Launch one forward pass of `small`'s first stage, batch 1."""
     inputs = [t.detach() for t in scan_inputs(stages("small", 1)[0], torch.float32, "cuda")]
     selective_scan2d(*inputs, backend="triton")
     torch.cuda.synchronize()

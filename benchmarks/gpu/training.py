@@ -1,4 +1,4 @@
-"""Steps of `make gpu-proof` that train: some steps in every variant, and `nano` for the time that is left."""
+"""Steps of `make gpu-proof` that train: a few steps of every variant, and `nano` for the remaining time."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ VARIANTS = (
 
 
 class _EnoughError(Exception):
-    """The steps that were wanted are done."""
+    """Raised to end a training when the wanted steps are done."""
 
 
 def config_of(context: Context, network: str, **fields: Any) -> TrainConfig:
-    """A configuration for the carried images on this device; a dry run trains on tiny ones.
+    """Build the configuration for the carried images on this device; a dry run trains at a tiny size.
 
     Raises:
         SkippedError: no images were carried.
@@ -68,7 +68,7 @@ def config_of(context: Context, network: str, **fields: Any) -> TrainConfig:
 
 
 def network_of(config: TrainConfig, *, bases: str) -> nn.Module:
-    """The preset's network; ``eager`` KAN layers run the definition of their bases."""
+    """Build the preset's network; with ``eager`` bases its KAN layers run their definition in torch."""
     model = build_model(config.model_config, backend=config.backend)
     for module in model.modules():
         if isinstance(module, KANLinear) and bases == "eager":
@@ -77,7 +77,7 @@ def network_of(config: TrainConfig, *, bases: str) -> nn.Module:
 
 
 def warm_step(context: Context, network: str) -> None:
-    """One forward and backward pass on a tiny batch, so that its kernels are compiled."""
+    """Run one forward and backward pass on a tiny batch, so that its kernels are compiled."""
     model = network_of(TrainConfig(context.work, model=network), bases="fused").to(context.device)
     with torch.autocast(context.device, torch.bfloat16, enabled=not context.dry):
         loss = model(torch.randn(2, 3, 64, 64, device=context.device)).float().mean()
@@ -95,7 +95,7 @@ class Watch:
         self.profiler = profile(activities=activities)
 
     def __call__(self, report: StepReport) -> None:
-        """After every step."""
+        """Note the time of a step; called after each."""
         if report.step not in (self.warm, self.warm + self.timed, self.steps):
             return
         if not self.dry:
@@ -111,7 +111,7 @@ class Watch:
 
 
 def parts_of(events: Iterable[Any], steps: int, *, dry: bool) -> dict[str, float]:
-    """Time of the scan, of the KAN bases and of the rest of a step, ms, and its kernel launches.
+    """Split a step into the times of the scan, the KAN bases and the rest, in ms, and count kernel launches.
 
     An op counts with all that it calls and with its gradient; in a dry run it is the CPU's time.
     """
@@ -127,7 +127,7 @@ def parts_of(events: Iterable[Any], steps: int, *, dry: bool) -> dict[str, float
 
 
 def group_of(event: Any) -> str:
-    """The part of a step that an op or one of those that called it belongs to; empty for the rest."""
+    """Find the part of a step that an op or one of its callers belongs to; empty for the rest."""
     while event is not None:
         for name, text in GROUPS.items():
             if text in event.name:
@@ -137,7 +137,7 @@ def group_of(event: Any) -> str:
 
 
 def steps(context: Context, out: Recorder) -> None:
-    """Training steps in every variant.
+    """Time training steps of every variant.
 
     Raises:
         SkippedError: too few images were carried.
@@ -171,7 +171,7 @@ def steps(context: Context, out: Recorder) -> None:
 
 
 def train_nano(context: Context, out: Recorder) -> None:
-    """Train and judge `nano` for as long as the step may take.
+    """Train `nano` for as long as the step may take, and evaluate it.
 
     Raises:
         SkippedError: there was no time for one epoch.

@@ -1,4 +1,4 @@
-"""Compile the Triton kernels ahead of time for GPUs that are not here; write the registers that they take.
+"""Compile the Triton kernels ahead of time for GPUs that are not here; report their registers.
 
     python benchmarks/gpu/triton_log.py FOLDER... --output docs/triton-builds.md
 
@@ -52,7 +52,7 @@ RANKS = (2, 4, 8, 16, 32, 64)
 def compiled_scan(
     name: str, architecture: int, *, rank: int = 8, n: int = 16, dtype: str = "fp32", ones: bool = False
 ) -> Any:
-    """A kernel of the scan as a GPU would get it for n a multiple of 16.
+    """Compile a kernel of the scan as a GPU would run it for n a multiple of 16.
 
     ``ones``: as it would get it if every size were 1, which Triton may compile in as a constant.
     """
@@ -63,7 +63,7 @@ def compiled_scan(
 
 
 def compiled_basis(name: str, architecture: int, *, bases: int = 8, dtype: str = "fp32") -> Any:
-    """A kernel of the spline bases as a GPU would get it."""
+    """Compile a kernel of the spline bases as a GPU would run it."""
     import triton
 
     from vmkla.ops.triton_bspline import TILE
@@ -119,7 +119,7 @@ def _compiled(
 
 
 def resources(kernel: Any) -> dict[str, int]:
-    """Registers of a thread, stack (where spills go) and shared memory of a compiled kernel, bytes."""
+    """Read the registers per thread, and the stack and shared memory in bytes, of a compiled kernel."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -144,7 +144,7 @@ def resources(kernel: Any) -> dict[str, int]:
 
 
 def kernels(architecture: int) -> Iterator[tuple[str, Any]]:
-    """Every kernel of the page, compiled, with its name there."""
+    """Compile every kernel of the page; yield it with its name."""
     for name in SCAN_KERNELS:
         for rank in RANKS if name in RANKED_KERNELS else (8,):
             label = f"{name}, R = {rank:2}" if name in RANKED_KERNELS else name
@@ -155,7 +155,7 @@ def kernels(architecture: int) -> Iterator[tuple[str, Any]]:
 
 
 def print_usages() -> None:
-    """Compile with the Triton that this process imports; print its version and what the kernels take."""
+    """Compile with the Triton that this process imports; print its version and each kernel's use."""
     import triton
 
     found = []
@@ -167,7 +167,7 @@ def print_usages() -> None:
 
 
 def usages_with(folder: Path | None) -> tuple[str, list[Usage]]:
-    """Version of Triton and what it makes of the kernels: the one in a folder, or the installed one."""
+    """Compile with the Triton in a folder, or the installed one; return its version and each kernel's use."""
     environment = dict(os.environ)
     if folder is not None:
         environment["PYTHONPATH"] = str(folder.resolve())
@@ -183,7 +183,7 @@ def usages_with(folder: Path | None) -> tuple[str, list[Usage]]:
 
 
 def report(folders: list[Path]) -> str:
-    """The whole page."""
+    """Write the whole page."""
     parts = [
         "# Registers of the Triton kernels",
         f"{datetime.date.today().isoformat()}, written by the commands at the end. No GPU took part: this is "

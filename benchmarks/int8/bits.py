@@ -1,4 +1,4 @@
-"""What INT8's weights may have on a CPU without VNNI: 7 bits, 8 bits, or 8 in ONNX Runtime's precise mode.
+"""Compare weights of 7 bits, 8 bits, and 8 bits in ONNX Runtime's precise mode on CPUs with and without VNNI.
 
     python benchmarks/int8/bits.py --data DIR:LIST --test NAME=DIR:LIST ... [--every N] [--out FILE]
 
@@ -41,7 +41,7 @@ VARIANTS: tuple[tuple[str, Target, bool], ...] = (
 
 
 def quantized(target: Target, frames: FrameSet, folder: Path) -> Path:
-    """Shipped ``nano`` with everything quantized for a target."""
+    """Quantize all layers of the shipped ``nano`` for a target."""
     source = open_artefact(weights.resolve("nano", ".onnx"), target, "fp32")
     given: dict[str, Any] = {"input_type": "uint8", "batch": None, "threads": THREADS}
     channels = measure_channels(source.model, source.layers, frames.frames, **given)

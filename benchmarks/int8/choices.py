@@ -1,4 +1,4 @@
-"""What INT8's choices are worth on shipped ``nano``; writes ``benchmarks/int8/choices.md``.
+"""Measure INT8's choices on the shipped ``nano``; write ``benchmarks/int8/choices.md``.
 
     python benchmarks/int8/choices.py --data DIR:LIST --test NAME=DIR:LIST ... [--frames N] [--out FILE]
 
@@ -72,11 +72,11 @@ class Remembered:
 
     @property
     def spec(self) -> RunnerSpec:
-        """Of the runner."""
+        """The spec of the wrapped runner."""
         return self._runner.spec
 
     def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> Values:
-        """As the runner gives it."""
+        """Return the wrapped runner's output, computed once for each frame."""
         key = frames_rgb.tobytes()
         if key not in self._known:
             self._known[key] = self._runner.infer(frames_rgb)
@@ -89,7 +89,7 @@ class Remembered:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bench:
-    """What all variants share."""
+    """The model, frames and references that all variants share."""
 
     source: Artefact
     frames: FrameSet
@@ -99,7 +99,7 @@ class Bench:
     folder: Path
 
     def measured(self, method: Method, divisors: Divisors) -> dict[str, Range]:
-        """Ranges over the frames."""
+        """Measure the ranges over the frames."""
         model, layers = equalise(self.source.model, self.source.layers, divisors)
         path = self.folder / "equalised.onnx"
         path.write_bytes(model.SerializeToString())
@@ -110,7 +110,7 @@ class Bench:
     def quantized(
         self, divisors: Divisors, ranges: Mapping[str, Range], put_back: frozenset[str], corrected: bool
     ) -> Path:
-        """A file; ``corrected`` adds each product's mean error over some frames to it."""
+        """Write a quantized file; ``corrected`` adds each product's mean error over some frames."""
         layers = [layer for layer in self.source.layers if layer.group not in put_back]
         path = self.folder / "int8.onnx"
         self.source.quantized(layers, ranges, path, divisors=divisors)
@@ -122,11 +122,11 @@ class Bench:
         return path
 
     def judged(self, path: Path, frames: Sequence[VerifyFrame]) -> VerifyReport:
-        """Against the float32 file."""
+        """Compare a file with the float32 file."""
         return verify_runners(self.reference, _open(path), frames)
 
     def _mean_errors(self, divisors: Divisors, ranges: Mapping[str, Range]) -> dict[str, Values]:
-        """What rounding takes from each product on average, by the product's node name."""
+        """Measure the mean rounding error of each product, by the product's node name."""
         model, layers = equalise(self.source.model, self.source.layers, divisors)
         sums = dict.fromkeys((layer.key for layer in layers), 0.0)
         frames = self.frames.frames[:MEAN_FRAMES]
@@ -156,7 +156,7 @@ def _rounded(values: Values, step: float | Values, levels: int = LEVELS) -> Valu
 def _watched(
     model: onnx.ModelProto, layers: Sequence[Layer], frames: npt.NDArray[np.uint8], more: Sequence[str] = ()
 ) -> Iterator[dict[str, Values]]:
-    """The layers' activations, and other values, of each frame."""
+    """Yield the layers' activations, and other watched values, of each frame."""
     watched = onnx.ModelProto.FromString(model.SerializeToString())
     names = sorted({layer.activation for layer in layers} | set(more))
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
@@ -170,7 +170,7 @@ def _watched(
 
 
 def _add_means(model: onnx.ModelProto, means: Mapping[str, Values]) -> None:
-    """Add a constant to products, by an Add of its own."""
+    """Add a constant to each product with an Add node."""
     nodes = list(model.graph.node)
     del model.graph.node[:]
     dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
@@ -186,7 +186,7 @@ def _add_means(model: onnx.ModelProto, means: Mapping[str, Values]) -> None:
 
 
 def variant(bench: Bench, table: Table, method: Method, divisors: Divisors, *, corrected: bool) -> None:
-    """Measure one combination: with everything quantized, and what the search has to put back."""
+    """Measure one combination with everything quantized, and count the layers that the search restores."""
     ranges = bench.measured(method, divisors)
     path = bench.quantized(divisors, ranges, frozenset(), corrected)
     reports = {name: bench.judged(path, frames) for name, frames in bench.sets.items()}
@@ -225,7 +225,7 @@ def variant(bench: Bench, table: Table, method: Method, divisors: Divisors, *, c
 
 
 def tails(bench: Bench, table: Table) -> None:
-    """KAN layers: how far their inputs' tails reach, and what one scale for both products would cost."""
+    """Measure the tails of the KAN layers' inputs, and the cost of one scale for both products."""
     model, made = bench.source.model, {n: node for node in bench.source.model.graph.node for n in node.output}
     pairs = [
         (layer, other)
@@ -267,7 +267,7 @@ def tails(bench: Bench, table: Table) -> None:
 
 
 def _product(x: Values, weight: Values, levels: int) -> Values:
-    """As integers do it: one scale for all of x, one for each column of the weight."""
+    """Multiply in integers: one scale for all of x, one for each column of the weight."""
     return np.asarray(_rounded(x, float(np.abs(x).max()) / LEVELS) @ _rounded_weight(weight, levels))
 
 

@@ -1,4 +1,4 @@
-"""Measure an INT8 file against a float32 file on one kind of CPU; ``run.py`` and ``bits.py`` run it.
+"""Compare an INT8 file with a float32 file on one kind of CPU; ``run.py`` and ``bits.py`` run this script.
 
 python benchmarks/int8/measure.py FLOAT32 INT8 [--test NAME=DIR:LIST ...] [--every N] [--precise] [--busy]
 """
@@ -41,7 +41,7 @@ def measured_as(
     precise: bool = False,
     busy: bool = False,
 ) -> dict[str, Any]:
-    """What ``measure`` finds in a process of its own, as another CPU.
+    """Call ``measure`` in a process of its own that runs as another CPU.
 
     Args:
         profile: the kind of CPU.
@@ -62,7 +62,7 @@ def measured_as(
 
 
 def measure(float32: Path, int8: Path, tests: Sequence[str], every: int, *, busy: bool) -> dict[str, Any]:
-    """Compare two files in this process, whatever CPU it runs as.
+    """Compare two files in this process.
 
     Returns:
         ``sets``: figures and failed gates by name; ``ms``: medians of a frame by both files, in turns, so
@@ -90,7 +90,7 @@ def measure(float32: Path, int8: Path, tests: Sequence[str], every: int, *, busy
 
 
 def main() -> None:
-    """Print what ``measure`` finds as JSON."""
+    """Print the result of ``measure`` as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

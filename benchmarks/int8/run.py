@@ -1,4 +1,4 @@
-"""INT8 against float32 on each kind of CPU that this one can be: speed, size and Dice.
+"""Compare INT8 with float32 on each kind of CPU that this one can run as: speed, size and Dice.
 
     python benchmarks/int8/run.py --data DIR [--check DIR] [--test NAME=DIR:LIST ...] [--out FILE]
 
@@ -65,7 +65,7 @@ def made(
 
 
 def float32_bytes(path: Path) -> int:
-    """Size of a file with its weights stored as float32: the shipped file stores them in half."""
+    """Return the size of a file with float32 weights; the shipped file stores them in half precision."""
     from vmkla.engines.runners.model_file import open_model
 
     outline = open_model(path).outline
@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def add_dice(table: Table, name: str, target: Target, cpu: str, seen: dict[str, Any]) -> None:
-    """Add a row of a test set."""
+    """Add the row of a test set."""
     found = seen["figures"]["dice"]
     table.add(
         name,

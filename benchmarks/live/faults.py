@@ -1,4 +1,4 @@
-"""Hurt live mode in every way it must survive, measure, and write the tables of benchmarks/live/results.md.
+"""Inject every fault that live mode must survive, and write the tables of benchmarks/live/results.md.
 
     python benchmarks/live/faults.py                                  # everything, about two hours
     python benchmarks/live/faults.py --only worker source --short     # parts, with shorter waits
@@ -37,7 +37,7 @@ Case = Callable[[Path], Figures]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured with.
+    """The clips and the length of a measurement.
 
     Attributes:
         setup: 480x360 at 30 pictures a second.
@@ -50,16 +50,16 @@ class Plan:
     short: bool
 
     def times(self, whole: int) -> int:
-        """Repetitions."""
+        """Return the number of repetitions, a tenth when the plan is short."""
         return max(2, whole // 10) if self.short else whole
 
     def seconds(self, whole: float) -> float:
-        """A time."""
+        """Return a duration in seconds, a tenth when the plan is short."""
         return max(2.0, whole / 10) if self.short else whole
 
 
 def worker_cases(plan: Plan) -> list[Case]:
-    """Faults of the network's process."""
+    """Return the faults of the worker process."""
     setup = plan.setup
     orders = ("nan", "shape", "above one", "hang", "raise", "device lost", "memory", "exit", "segv")
     return [
@@ -72,12 +72,12 @@ def worker_cases(plan: Plan) -> list[Case]:
 
 
 def kill_cases(plan: Plan) -> list[Case]:
-    """The worker killed a hundred times in a row: most of it is the wait between two attempts."""
+    """Return one case: the worker is killed a hundred times, which is mostly the wait for restarts."""
     return [lambda folder: worker.killed(folder, plan.setup, times=plan.times(100))]
 
 
 def source_cases(plan: Plan) -> list[Case]:
-    """Faults of the source, which is a named pipe."""
+    """Return the faults of the source, which is a named pipe."""
     setup = plan.setup
     return [
         lambda folder: source.stalled(folder, setup, seconds=5),
@@ -88,7 +88,7 @@ def source_cases(plan: Plan) -> list[Case]:
 
 
 def record_cases(plan: Plan) -> list[Case]:
-    """The end of a run, of a machine and of a disk while recording."""
+    """Return the faults of a recording: the run, the machine or the disk ends."""
     setup = plan.setup
     cases: list[Case] = [
         lambda folder: record.ended(folder, setup, seconds=plan.seconds(20)),
@@ -98,7 +98,7 @@ def record_cases(plan: Plan) -> list[Case]:
 
 
 def around_cases(plan: Plan) -> list[Case]:
-    """The monitor's clients and the clock."""
+    """Return the faults of the monitor's clients and of the clock."""
     setup = plan.setup
     return [
         lambda folder: around.hammered(folder, setup, seconds=plan.seconds(30)),
@@ -107,7 +107,7 @@ def around_cases(plan: Plan) -> list[Case]:
 
 
 def delay_cases(plan: Plan) -> list[Case]:
-    """Delays with nothing else running, at both sizes."""
+    """Return the cases without a fault that measure delays at both sizes."""
     seconds = plan.seconds(120)
     return [
         lambda folder: _named(around.soaked(folder, plan.setup, seconds=seconds), "480x360, nothing happens"),
@@ -118,7 +118,7 @@ def delay_cases(plan: Plan) -> list[Case]:
 
 
 def loop_cases(plan: Plan) -> list[Case]:
-    """Ten minutes of a clip, over and over."""
+    """Return one case: a clip is looped for ten minutes."""
     return [
         lambda folder: _named(
             around.soaked(folder, plan.setup, seconds=plan.seconds(600), every_s=5),
@@ -128,7 +128,7 @@ def loop_cases(plan: Plan) -> list[Case]:
 
 
 def soak_cases(plan: Plan) -> list[Case]:
-    """Half an hour with everything on."""
+    """Return one case: half an hour with recording and the monitor on."""
     options = {**plan.setup.options, "recording": {}, "monitor": ["127.0.0.1", around.free_port()]}
     setup = replace(plan.setup, options=options)
     return [

@@ -1,4 +1,4 @@
-"""What markers are worth on later pictures, what drawing costs, and what steadying findings brings.
+"""Measure the Dice of markers on later frames, the cost of drawing, and the effect of temporal filters.
 
 Measures on rendered clips, whose masks are exact, and on real videos that are named on the command line.
 Writes benchmarks/live/markers.md:
@@ -55,7 +55,7 @@ DRAW_REPEATS = 300
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames, and for some of them what is to be marked.
+    """Frames, and the true masks of some of them.
 
     Attributes:
         frames: (H, W, 3) uint8 each.
@@ -71,7 +71,7 @@ class Clip:
 
 
 def rendered(seed: int) -> Clip:
-    """A clip with exact masks."""
+    """Render a clip with exact masks."""
     scene = Scene(seed, HEIGHT, WIDTH)
     frames, truth = [], {}
     for index in range(CLIP_FRAMES):
@@ -82,7 +82,7 @@ def rendered(seed: int) -> Clip:
 
 
 def read_video(path: Path) -> tuple[list[Image], float]:
-    """All frames, and how many a second."""
+    """Read all frames of a video and its frame rate."""
     import av
 
     with av.open(str(path)) as container:
@@ -91,7 +91,7 @@ def read_video(path: Path) -> tuple[list[Image], float]:
 
 
 def network_mask(runner: Runner, rgb: Image) -> npt.NDArray[np.bool_]:
-    """What the network finds in a frame."""
+    """Compute the network's mask of a frame."""
     metadata = runner.spec.metadata
     rect = field_of_view(rgb, metadata.preprocess.roi)
     probability = runner.infer(prepare(rgb, metadata.preprocess, rect)[None])[0]
@@ -99,7 +99,7 @@ def network_mask(runner: Runner, rgb: Image) -> npt.NDArray[np.bool_]:
 
 
 def boxes_clip(video: Path, boxes: Path) -> Clip:
-    """A real clip whose polyps were boxed by hand, frame by frame."""
+    """Read a real clip whose polyps were boxed by hand in every frame."""
     frames, fps = read_video(video)
     truth = {}
     for index, listed in enumerate(json.loads(boxes.read_text(encoding="utf-8"))["frames"]):
@@ -110,7 +110,7 @@ def boxes_clip(video: Path, boxes: Path) -> Clip:
 
 
 def findings_of(mask: npt.NDArray[np.bool_]) -> Findings:
-    """A mask as the network would have found it."""
+    """Make findings from a mask."""
     height, width = mask.shape
     return find(
         mask[None].astype(np.float32), Rect(0, 0, width, height), (height, width), OperatingPoint(0.5)
@@ -118,21 +118,21 @@ def findings_of(mask: npt.NDArray[np.bool_]) -> Findings:
 
 
 def dice(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:
-    """Overlap of two masks."""
+    """Compute the Dice of two masks."""
     both = int(first.sum()) + int(second.sum())
     return 2 * int((first & second).sum()) / both if both else 1.0
 
 
 @dataclass(frozen=True)
 class Stale:
-    """One marker on one later picture: its Dice if it was drawn, and the Dice of leaving it where it was."""
+    """One marker on one later frame: its Dice if it was drawn, and the Dice without motion compensation."""
 
     drawn: float | None
     left: float
 
 
 def stale_markers(clip: Clip, lag: int, motion: bool) -> Iterator[Stale]:
-    """Markers ``lag`` frames later, by the board that live mode uses."""
+    """Place markers ``lag`` frames later with live mode's own board."""
     apart = FRAMES_APART if len(clip.frames) >= CLIP_FRAMES else 1
     for start in range(0, len(clip.frames) - lag, apart):
         marked, later = clip.marked.get(start), clip.truth.get(start + lag)
@@ -150,7 +150,7 @@ def stale_markers(clip: Clip, lag: int, motion: bool) -> Iterator[Stale]:
 
 
 def staleness(videos: Sequence[Path], boxes: tuple[Path, Path] | None) -> list[Table]:
-    """Staleness against Dice, with and without motion."""
+    """Make the table of Dice by age of the marker, with and without motion compensation."""
     clips = [rendered(seed) for seed in SEEDS]
     clips = [clip for clip in clips if any(mask.mean() >= LEAST_FRACTION for mask in clip.truth.values())]
     tables = [
@@ -230,7 +230,7 @@ def _staleness_table(title: str, clips: Sequence[Clip], note: str) -> Table:
 
 
 def scenes(videos: Sequence[Path], boxes: tuple[Path, Path] | None) -> list[Table]:
-    """How much neighbouring and unrelated pictures differ, against the limits."""
+    """Compare the differences of neighbouring and of unrelated frames with the limits."""
     streams = {"rendered": [[thumbnail(rgb) for rgb in rendered(seed).frames] for seed in SEEDS]}
     for number, video in enumerate(dict.fromkeys([*videos, *([] if boxes is None else [boxes[0]])]), 1):
         frames, fps = read_video(video)
@@ -286,7 +286,7 @@ def _spin() -> None:
 
 
 def drawing(videos: Sequence[Path], boxes: tuple[Path, Path] | None) -> list[Table]:
-    """Time in the display loop, alone and with every core busy."""
+    """Time the display loop on an idle machine and with every core busy."""
     table = Table(
         "Drawing: time in the display loop, ms of its core (median / 95 %), and by the clock (median)",
         ("picture", "cores", "no marker", "marker left", "marker moved", "prepared (other thread)"),
@@ -342,7 +342,7 @@ def _draw_times(height: int, width: int) -> list[str]:
 
 
 def _timed(call: Callable[..., T], *args: object) -> tuple[T, tuple[float, float]]:
-    """What a call gives; seconds of the thread's own work, and by the clock."""
+    """Call a function; return its result, the thread's CPU time and the wall time, in s."""
     own_s, clock_s = time.thread_time(), time.perf_counter()
     given = call(*args)
     return given, (time.thread_time() - own_s, time.perf_counter() - clock_s)
@@ -369,7 +369,7 @@ PARTS: dict[str, Callable[[Sequence[Path], Any], list[Table]]] = {
 
 
 def main() -> int:
-    """Measure and write the file."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""The figures of benchmarks/live/faults.py as tables."""
+"""Format the figures of benchmarks/live/faults.py as tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _READING = (
 
 
 def section(parts: Mapping[str, Any]) -> str:
-    """All parts as Markdown."""
+    """Format all parts as Markdown."""
     texts = [f"Written by `python benchmarks/live/faults.py`. {_READING}"]
     for name, part in parts.items():
         texts.append(_table(name, part).markdown())

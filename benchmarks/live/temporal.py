@@ -1,4 +1,4 @@
-"""What hysteresis, a least size and a least age of lesions do to sensitivity, false alarms and delay."""
+"""Measure how hysteresis and minimum size and age of lesions change sensitivity, false alarms and delay."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CHOICES: dict[str, tuple[TemporalOptions, float]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """The network's for one frame, and the truth.
+    """The network's mask of one frame, and the true mask.
 
     Attributes:
         probability: (1, h, w) float16: a clip's fit into memory, and no figure here sees the rounding.
@@ -78,7 +78,7 @@ class Tally:
 
 
 def answers(runner: Runner, frames: Iterator[tuple[Image, Image]]) -> list[Answer]:
-    """The network on every frame."""
+    """Run the network on every frame."""
     spec = runner.spec.metadata.preprocess
     found = []
     for rgb, mask in frames:
@@ -128,7 +128,7 @@ def judge(
 
 
 def measure() -> list[Table]:
-    """Rendered clips, at two rates of the worker."""
+    """Measure rendered clips at two rates of the worker."""
     runner = load_runner("nano", threads=1)
     threshold = runner.spec.metadata.threshold
     clips = []

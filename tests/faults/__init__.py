@@ -1,1 +1,1 @@
-"""What injects failures: into the network, the source, the recording and what is around live mode."""
+"""Inject failures into the network, the source, the recording and the surroundings of live mode."""

@@ -1,4 +1,4 @@
-"""Faults of the surroundings, and no fault at all for a long time: one function for each."""
+"""Faults of the surroundings of live mode, and long runs without a fault: one function each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REQUEST = "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
 def hammered(
     folder: Path, setup: Setup, *, clients: int = 50, seconds: float = 5.0, paths: tuple[str, ...] = _PATHS
 ) -> Figures:
-    """Many clients ask the monitor for its page, its state and its pictures as fast as they are answered."""
+    """Let many clients request the monitor's page, state and frames as fast as they are answered."""
     figures = Figures(f"monitor hammered by {clients} clients")
     port = free_port()
     monitored = replace(setup, options={**setup.options, "monitor": ["127.0.0.1", port]})
@@ -53,7 +53,7 @@ def hammered(
 
 
 def clock_stepped(folder: Path, setup: Setup, *, steps_s: tuple[int, ...] = (7200, -86400, 0)) -> Figures:
-    """The wall clock jumps, for this one run: there and back again."""
+    """Step the wall clock of one run forth and back."""
     figures = Figures(f"wall clock stepped to {', '.join(f'{step:+d} s' for step in steps_s)}")
     folder.mkdir(parents=True, exist_ok=True)
     shim, clock = build_clock(folder), folder / "clock"
@@ -75,7 +75,7 @@ def clock_stepped(folder: Path, setup: Setup, *, steps_s: tuple[int, ...] = (720
 
 
 def build_clock(folder: Path) -> Path:
-    """Compile ``clock.c``; see there.
+    """Compile ``clock.c``, which steps the wall clock of one process.
 
     Raises:
         subprocess.CalledProcessError: there is no C compiler, or it refuses.
@@ -87,7 +87,7 @@ def build_clock(folder: Path) -> Path:
 
 
 def soaked(folder: Path, setup: Setup, *, seconds: float = 60.0, every_s: float = 1.0) -> Figures:
-    """Nothing happens, for long: memory of every process over time."""
+    """Run for a long time without a fault and record the memory of every process."""
     figures = Figures(f"soak of {seconds:g} s")
     with live_run(folder, setup) as run:
         run.wait_ai("on")
@@ -109,7 +109,7 @@ def soaked(folder: Path, setup: Setup, *, seconds: float = 60.0, every_s: float 
 
 
 def _memory(run: LiveRun) -> dict[str, int]:
-    """Bytes by process: the display's and those of its children, by name."""
+    """Measure the memory of the display process and of its children by name, in bytes."""
     found = {"display": resident_bytes(run.display_pid)}
     for pid in run.children():
         name = comm(pid)
@@ -118,7 +118,7 @@ def _memory(run: LiveRun) -> dict[str, int]:
 
 
 def _growth(series: list[tuple[float, int]]) -> dict[str, float]:
-    """First, last and largest, and the slope of the second half by least squares, in MiB and MiB a minute."""
+    """Sum up a series: first, last and largest in MiB, and the slope of its second half in MiB a minute."""
     times_s, sizes = np.array(series).T
     mib = sizes / 2**20
     half = times_s >= times_s[-1] / 2
@@ -133,7 +133,7 @@ def _growth(series: list[tuple[float, int]]) -> dict[str, float]:
 
 @contextmanager
 def _hammer(port: int, clients: int, paths: tuple[str, ...]) -> Iterator[list[int]]:
-    """Clients in a process of their own, until the block ends; then the list holds each one's answers."""
+    """Run clients in a process of their own until the block ends; the list then holds each one's answers."""
     answers: list[int] = []
     code = (
         f"{FIND_TESTS}from tests.faults.around import hammer_main; "
@@ -153,7 +153,7 @@ def _hammer(port: int, clients: int, paths: tuple[str, ...]) -> Iterator[list[in
 
 
 def hammer_main(port: int, clients: int, paths: list[str]) -> None:
-    """Ask until standard input closes; then print each client's number of answers."""
+    """Send requests until standard input closes; then print each client's number of answers."""
     stop = threading.Event()
     answers = [0] * clients
     threads = [
@@ -187,14 +187,14 @@ def _ask(port: int, paths: list[str], number: int, answers: list[int], stop: thr
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Find a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _wait_port(port: int, limit_s: float = 30.0) -> None:
-    """Wait until somebody answers there.
+    """Wait until a port accepts connections.
 
     Raises:
         TimeoutError: nobody does.

@@ -1,4 +1,4 @@
-"""Clips to play as if they were a camera."""
+"""Clips that live mode plays as a camera."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RENDERED_WIDTH_PX = 480
 
 
 def write_clip(path: Path, height: int, width: int, *, seconds: float = 10, seed: int = 4) -> Path:
-    """Write a rendered clip as H.264, 30 pictures a second; wide ones are rendered smaller and enlarged."""
+    """Write a rendered clip as H.264 at 30 frames a second; wide ones are rendered smaller and enlarged."""
     shrink = max(1, round(width / _RENDERED_WIDTH_PX))
     rate = Fraction(FPS)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What runs in the processes of tests, which import it from here: readers, networks that fail on command."""
+"""Networks that fail on command, and readers of slots and rings, for the processes that tests start."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class CommandedRunner:
         return _obey(command, probability)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing; there is nothing to release."""
 
 
 def _obey(command: int, probability: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -99,7 +99,7 @@ def _obey(command: int, probability: npt.NDArray[np.float32]) -> npt.NDArray[np.
 
 
 class DriftingRunner(CommandedRunner):
-    """Goes wrong while it runs: the text of a file is the drift, read at every frame."""
+    """A runner that goes wrong while it runs: its drift is the text of a file, read at every frame."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class DriftingRunner(CommandedRunner):
 
 
 def load_from(file: Path) -> CommandedRunner:
-    """As long as the file is there; its text is the drift."""
+    """Load a runner whose drift is the text of a file; fails when the file is missing."""
     try:
         return CommandedRunner(drift=float(file.read_text(encoding="utf-8") or 0))
     except OSError as error:
@@ -119,7 +119,7 @@ def load_from(file: Path) -> CommandedRunner:
 
 
 def reply(questions: Board, answers: Board) -> None:
-    """Answer each message, up to the one that says end."""
+    """Answer each message up to ``end``."""
     while questions.wait(20):
         message = questions.read()
         if message is not None:
@@ -129,7 +129,7 @@ def reply(questions: Board, answers: Board) -> None:
 
 
 def echo(reader: RingReader, answers: Board) -> None:
-    """Sums of the frames that came, until frame 20."""
+    """Read frames up to number 20 and publish their sums."""
     sums = []
     while not sums or sums[-1][0] < 20:
         if not reader.wait(20):

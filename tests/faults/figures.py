@@ -1,4 +1,4 @@
-"""What a fault did to a live run, in figures."""
+"""Figures of what a fault did to a live run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SETTLE_S = 0.5
 
 @dataclass
 class Figures:
-    """What a fault did.
+    """The figures of one fault.
 
     Attributes:
         case: its name.
@@ -46,12 +46,12 @@ class Figures:
     more: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 def sum_up(figures: Figures, run: LiveRun, hurt_s: float) -> Figures:
-    """End the run with SIGTERM and fill in what its screen and its report say."""
+    """End the run with SIGTERM and fill in the figures from its screen and its report."""
     run.watch(SETTLE_S)
     figures.exit_status = run.end()
     report, measured = run.report, run.measured
@@ -68,6 +68,6 @@ def sum_up(figures: Figures, run: LiveRun, hurt_s: float) -> Figures:
 
 
 def reasons(run: LiveRun, from_s: float, to_s: float) -> list[str]:
-    """What the strip gave as reasons in a span of time, in order of appearance."""
+    """List the reasons that the strip showed in a span of time, in order of appearance."""
     said = (line["reason"] for line in run.lines if from_s <= line["shown_s"] <= to_s)
     return list(dict.fromkeys(reason for reason in said if reason))

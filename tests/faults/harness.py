@@ -1,4 +1,4 @@
-"""A live run as seen from outside: started, hurt, watched by what reaches its screen, and summed up."""
+"""Start a live run in a process of its own, inject faults, and watch what reaches its screen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POLL_S = 0.002
 
 @dataclass(frozen=True)
 class Setup:
-    """What a live run is given.
+    """The arguments of a live run.
 
     Attributes:
         source: its address.
@@ -89,7 +89,7 @@ class LiveRun:
     # What it shows
 
     def read(self) -> list[dict[str, Any]]:
-        """The lines that came since the last call; all of them are in ``lines``."""
+        """Read the lines since the last call; ``lines`` has all of them."""
         if not self.log.exists():
             return []
         with self.log.open("rb") as file:
@@ -109,7 +109,7 @@ class LiveRun:
         after_s: float = 0.0,
         limit_s: float = 60.0,
     ) -> dict[str, Any]:
-        """The first picture shown after ``after_s`` for which ``wanted`` holds.
+        """Wait for the first frame shown after ``after_s`` for which ``wanted`` holds.
 
         Raises:
             TimeoutError: none came within ``limit_s``, or the process ended.
@@ -130,24 +130,24 @@ class LiveRun:
             time.sleep(_POLL_S)
 
     def wait_ai(self, state: str, *, after_s: float = 0.0, limit_s: float = 60.0) -> dict[str, Any]:
-        """The first picture shown after ``after_s`` with this state of the AI."""
+        """Wait for the first frame shown after ``after_s`` with this state of the AI."""
         return self.wait_for(
             f"AI {state}", lambda line: line["ai"] == state, after_s=after_s, limit_s=limit_s
         )
 
     def watch(self, seconds: float) -> None:
-        """Let it run."""
+        """Let the run go on for some seconds, and read its lines."""
         time.sleep(seconds)
         self.read()
 
     def said(self) -> str:
-        """The end of what it wrote to its standard error."""
+        """Return the end of the run's standard error."""
         return (self.folder / "stderr.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
 
     # Its processes
 
     def children(self, name: str = "") -> list[int]:
-        """Its child processes whose name begins with ``name``."""
+        """List the run's child processes whose name begins with ``name``."""
         found = []
         for task in Path(f"/proc/{self.display_pid}/task").glob("*/children"):
             try:
@@ -158,11 +158,11 @@ class LiveRun:
 
     @property
     def display_pid(self) -> int:
-        """The process that shows pictures."""
+        """The id of the process that shows frames."""
         return self.process.pid
 
     def worker_pid(self, *, limit_s: float = 30.0) -> int:
-        """The worker's process.
+        """Wait for the worker process and return its id.
 
         Raises:
             TimeoutError: there is none within ``limit_s``.
@@ -178,14 +178,14 @@ class LiveRun:
     # How it is hurt
 
     def spoil(self, order: str) -> float:
-        """Tell the network to fail; see ``saboteur.Saboteur``. Gives the time, ``time.monotonic()``."""
+        """Order the network to fail, see ``saboteur.Saboteur``; return the time, ``time.monotonic()``."""
         partial = self.order.with_suffix(".part")
         partial.write_text(order, encoding="utf-8")
         partial.rename(self.order)
         return time.monotonic()
 
     def mend(self) -> float:
-        """Tell it to work again. Gives the time."""
+        """Order the network to work again; return the time."""
         self.order.unlink(missing_ok=True)
         return time.monotonic()
 
@@ -199,7 +199,7 @@ class LiveRun:
         self.process.wait(10)
 
     def end(self, *, signum: int = signal.SIGTERM, limit_s: float = 30.0) -> int:
-        """End it with a signal, and read the rest; gives its exit status, negative after a signal."""
+        """End the run with a signal and read the rest; return its exit status, negative after a signal."""
         if self.process.poll() is None:
             self.process.send_signal(signum)
         status = self.process.wait(limit_s)
@@ -207,7 +207,7 @@ class LiveRun:
         return status
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Kill all processes of the run."""
         for pid in [*self.children(), self.display_pid]:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -220,20 +220,20 @@ class LiveRun:
 
     @property
     def report(self) -> dict[str, Any]:
-        """Its report.json, of which a copy lies where others can see it."""
+        """The run's report.json, from a copy that is readable after the run."""
         document: dict[str, Any] = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
         return document
 
     @property
     def measured(self) -> dict[str, Any]:
-        """What its screen measured, once it has ended."""
+        """The figures of the run's screen, once it has ended."""
         document: dict[str, Any] = json.loads(self.measured_path.read_text(encoding="utf-8"))["all"]
         return document
 
 
 @contextmanager
 def live_run(folder: Path, setup: Setup) -> Iterator[LiveRun]:
-    """A live run that is gone when the block ends."""
+    """Start a live run and end all its processes with the block."""
     run = LiveRun(folder, setup)
     try:
         yield run
@@ -242,7 +242,7 @@ def live_run(folder: Path, setup: Setup) -> Iterator[LiveRun]:
 
 
 def comm(pid: int) -> str:
-    """The name of a process; empty when it is gone or only its remains are there."""
+    """Return the name of a process; empty when it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -252,7 +252,7 @@ def comm(pid: int) -> str:
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory of a process, what it shares with others in equal parts; 0 when it is gone."""
+    """Return the proportional memory (PSS) of a process in bytes; 0 when it has ended."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except OSError:
@@ -261,7 +261,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def pictures(lines: list[dict[str, Any]], *, from_s: float = 0.0, to_s: float = 1e18) -> list[dict[str, Any]]:
-    """Lines of pictures of the source, each once, shown in a span of time."""
+    """Return the lines of the source's frames, each once, that were shown in a span of time."""
     return [
         line
         for line in lines
@@ -270,19 +270,19 @@ def pictures(lines: list[dict[str, Any]], *, from_s: float = 0.0, to_s: float = 
 
 
 def longest_gap_ms(lines: list[dict[str, Any]], *, from_s: float = 0.0, to_s: float = 1e18) -> float:
-    """The longest time between two pictures of the source on the screen, in a span of time."""
+    """Compute the longest time between two frames of the source on the screen, in ms."""
     times = [line["shown_s"] for line in pictures(lines, from_s=from_s, to_s=to_s)]
     return max((late - early for early, late in zip(times, times[1:], strict=False)), default=0.0) * 1e3
 
 
 def skipped(lines: list[dict[str, Any]], *, from_s: float = 0.0, to_s: float = 1e18) -> int:
-    """Pictures of the source that were never shown, by the holes in the sequence of those that were."""
+    """Count the source's frames that were never shown, by the gaps in the sequence of those that were."""
     numbers = [line["sequence"] for line in pictures(lines, from_s=from_s, to_s=to_s)]
     return sum(late - early - 1 for early, late in zip(numbers, numbers[1:], strict=False))
 
 
 def off_spells(lines: list[dict[str, Any]]) -> list[tuple[float, float, str]]:
-    """From, to and first reason of each time without AI ON, after it was on for the first time."""
+    """Return start, end and first reason of each time without AI ON, after it was on for the first time."""
     spells: list[tuple[float, float, str]] = []
     begun: tuple[float, str] | None = None
     was_on = False

@@ -1,4 +1,4 @@
-"""What several tests of live mode share."""
+"""The check that all tests of live mode's faults share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.faults.figures import Figures
 
 
 def frame_held(figures: Figures) -> None:
-    """What holds whatever happens: the frame goes on, whole, in order, and is ended by a signal properly.
+    """Assert that the video went on, with whole frames in order, and ended properly by a signal.
 
     A busy machine may keep a frame from the screen; a frame path that waits for something loses many.
     """

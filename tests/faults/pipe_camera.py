@@ -1,4 +1,4 @@
-"""A camera made of a named pipe: MPEG-TS at its own speed, from somebody who can stop, go and spoil it."""
+"""A camera that writes MPEG-TS into a named pipe, and can be paused, resized, unplugged and corrupted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TICKS = 90_000  # MPEG-TS's clock, Hz
 
 
 class PipeCamera:
-    """Writes H.264 in MPEG-TS into a named pipe, picture by picture, from a thread of its own.
+    """Writes H.264 in MPEG-TS into a named pipe, frame by frame, from a thread of its own.
 
     Args:
         path: where the pipe is made.
@@ -49,44 +49,44 @@ class PipeCamera:
         self.set_size(96, 128)
 
     def start(self) -> PipeCamera:
-        """Begin to write, as soon as somebody reads."""
+        """Start to write as soon as there is a reader."""
         self._thread.start()
         return self
 
     def set_size(self, height: int, width: int, count: int = 30) -> float:
-        """Go on with pictures of another size, in the same stream. Gives the time."""
+        """Continue with frames of another size in the same stream; return the time."""
         pictures = [rgb for rgb, _ in render_clip(self._seed, height, width, count)]
         self._pictures = pictures
         self._size_hw = (height, width)
         return time.monotonic()
 
     def pause(self) -> float:
-        """Stop writing and keep the pipe open: a cable that is pulled. Gives the time."""
+        """Stop writing and keep the pipe open, as when a cable is pulled; return the time."""
         self._paused.set()
         return time.monotonic()
 
     def go_on(self) -> float:
-        """Write again. Gives the time."""
+        """Write again; return the time."""
         self._paused.clear()
         return time.monotonic()
 
     def hang_up(self) -> float:
-        """Close the pipe and stay away: a camera that is switched off. Gives the time."""
+        """Close the pipe, as when a camera is switched off; return the time."""
         self._hung_up.set()
         return time.monotonic()
 
     def come_back(self) -> float:
-        """Open the pipe again. Gives the time."""
+        """Open the pipe again; return the time."""
         self._hung_up.clear()
         return time.monotonic()
 
     def spoil(self, pictures: int) -> float:
-        """Overwrite bytes of as many of the next pictures. Gives the time."""
+        """Overwrite bytes in this number of the next frames; return the time."""
         self._spoil = pictures
         return time.monotonic()
 
     def close(self) -> None:
-        """Stop, and close the pipe."""
+        """Stop and close the pipe."""
         self._stop.set()
         self._thread.join(5)
 
@@ -116,7 +116,7 @@ class PipeCamera:
             return None
 
     def _stream(self) -> Iterator[bytes]:
-        """Pieces of the stream, each when it is due, until somebody hangs up."""
+        """Yield pieces of the stream, each when it is due, until the camera hangs up."""
         begun_s = time.monotonic()
         number = 0
         while not self._hung_up.is_set() and not self._stop.is_set():
@@ -143,7 +143,7 @@ class PipeCamera:
                     self.written += 1
 
     def _wait(self, due_s: float) -> float:
-        """Wait until a picture is due; gives how long the stream was paused meanwhile."""
+        """Wait until a frame is due; return the seconds that the stream was paused meanwhile."""
         paused_s = 0.0
         while self._paused.is_set() and not self._stop.is_set():
             time.sleep(_OPEN_RETRY_S)
@@ -164,7 +164,7 @@ class PipeCamera:
 
 
 def _write_all(descriptor: int, data: bytes, stop: threading.Event) -> None:
-    """Into a pipe that may be full, without waiting for its reader for ever."""
+    """Write to a pipe that may be full, until ``stop`` is set."""
     view = memoryview(data)
     while view and not stop.is_set():
         try:

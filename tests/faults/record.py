@@ -1,4 +1,4 @@
-"""What is left of a recording when the run, the machine or the disk ends: one function for each fault."""
+"""Measure what is left of a recording after the run, the machine or the disk ends: one function per fault."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOUNTED = 'mount -t tmpfs -o size="$0" none "$1" && shift && exec "$@"'
 
 
 def ended(folder: Path, setup: Setup, *, seconds: float = 4.0) -> Figures:
-    """SIGTERM while recording: what was shown last is in the recording."""
+    """End the run with SIGTERM while it records; the last shown frames must be in the recording."""
     figures = Figures("SIGTERM while recording")
     with live_run(folder, _recording(setup)) as run:
         _begin(run)
@@ -36,7 +36,7 @@ def ended(folder: Path, setup: Setup, *, seconds: float = 4.0) -> Figures:
 
 
 def cut_off(folder: Path, setup: Setup, *, seconds: float = 4.0) -> Figures:
-    """Every process is killed with -9 at once while recording."""
+    """Kill every process at once with SIGKILL while the run records."""
     figures = Figures("kill -9 of everything while recording")
     with live_run(folder, _recording(setup)) as run:
         _begin(run)
@@ -55,7 +55,7 @@ def cut_off(folder: Path, setup: Setup, *, seconds: float = 4.0) -> Figures:
 
 
 def disk_full(folder: Path, setup: Setup, *, free_mib: int = 1100) -> Figures:
-    """The disk of the run fills up: somebody else writes to it until nothing is left.
+    """Fill the disk of the run from outside until no space is left.
 
     The disk is one of memory, in a mount namespace of its own (``unshare``), a little larger than the space
     that recording keeps free.
@@ -81,7 +81,7 @@ def disk_full(folder: Path, setup: Setup, *, free_mib: int = 1100) -> Figures:
 
 
 def can_mount() -> bool:
-    """Whether this account may mount a disk of memory for a process of its own."""
+    """Tell whether this account may mount a tmpfs for a process of its own."""
     try:
         tried = subprocess.run(["unshare", "-rUm", "true"], capture_output=True, check=False)
     except OSError:
@@ -90,7 +90,7 @@ def can_mount() -> bool:
 
 
 def _fill(path: Path) -> int:
-    """Write until nothing fits; gives how much did."""
+    """Write until nothing fits; return the bytes that did."""
     written = 0
     block = bytes(_MIB)
     with path.open("wb", buffering=0) as file:
@@ -112,7 +112,7 @@ def _begin(run: LiveRun) -> None:
 
 
 def _judge_recording(figures: Figures, run: LiveRun, *, until_s: float) -> None:
-    """Count what can be played, and how much of what was shown is missing at its end."""
+    """Count the playable frames, and the shown frames that are missing at the end."""
     recording_from_s = next(line["shown_s"] for line in run.lines if line["recording"])
     shown = pictures(run.lines, from_s=recording_from_s, to_s=until_s)
     segment_s = 2.0
@@ -126,7 +126,7 @@ def _judge_recording(figures: Figures, run: LiveRun, *, until_s: float) -> None:
 
 
 def playable_frames(path: Path) -> int:
-    """Frames of a video that can be decoded, up to where it breaks off."""
+    """Count the frames of a video that can be decoded, up to where it breaks off."""
     frames = 0
     try:
         with av.open(str(path)) as container:

@@ -1,4 +1,4 @@
-"""Runners that fail on command, beside the real one, at module level: a spawned process finds them there."""
+"""The real runner, made to fail on command; at module level, where a spawned process finds it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Saboteur:
         return self._runner.spec
 
     def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """What the network says, unless ordered otherwise."""
+        """Return the network's output, spoilt as ordered."""
         try:
             order = self._order.read_text(encoding="utf-8").split()
         except OSError:
@@ -87,7 +87,7 @@ def _spoil(probability: npt.NDArray[np.float32], order: list[str]) -> npt.NDArra
 
 
 def _exhaust_memory() -> None:
-    """A limit just above what is in use, then more than that."""
+    """Limit the memory to a little more than is in use, then allocate beyond it."""
     in_use = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     limit = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (in_use + _EXTRA_MEMORY_BYTES, limit[1]))
@@ -103,7 +103,7 @@ def _load(model: str, threads: int | None, order: Path | None) -> Runner:
 
 
 def loader(model: str, *, threads: int | None, order: Path | None = None) -> Callable[[], Any]:
-    """What live mode is given to load the network with, in a process of its own.
+    """Return the function with which live mode loads the network in the worker process.
 
     Args:
         model: a shipped model's name, or a file.

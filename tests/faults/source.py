@@ -1,4 +1,4 @@
-"""What happens to the picture when something happens to the source: one function for each fault."""
+"""Measure the video when the source fails: one function per fault."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tests.faults.pipe_camera import PipeCamera
 
 
 def stalled(folder: Path, setup: Setup, *, seconds: float = 5.0) -> Figures:
-    """The source gives nothing for a while and stays open."""
+    """Pause the source for a while; it stays open."""
     return _gone(
         folder, setup, f"source stalls for {seconds:g} s", seconds, PipeCamera.pause, PipeCamera.go_on
     )
 
 
 def died(folder: Path, setup: Setup, *, seconds: float = 3.0) -> Figures:
-    """The source goes away, and comes back."""
+    """Close the source and open it again."""
     name = f"source gone for {seconds:g} s, and back"
     return _gone(folder, setup, name, seconds, PipeCamera.hang_up, PipeCamera.come_back)
 
 
 def resized(folder: Path, setup: Setup) -> Figures:
-    """Pictures of another size, in the same stream."""
+    """Change the size of the frames within the stream."""
     figures = Figures("picture size changes in flight")
     with _camera(folder) as camera, live_run(folder / "live", _of(setup, camera)) as run:
         _ready(run)
@@ -50,7 +50,7 @@ def resized(folder: Path, setup: Setup) -> Figures:
 
 
 def corrupted(folder: Path, setup: Setup, *, pictures: int = 15) -> Figures:
-    """Bytes of the stream are wrong for some pictures."""
+    """Corrupt bytes of some frames of the stream."""
     figures = Figures(f"{pictures} corrupted pictures in the stream")
     with _camera(folder) as camera, live_run(folder / "live", _of(setup, camera)) as run:
         _ready(run)
@@ -101,7 +101,7 @@ def _gone(
 
 @contextmanager
 def _camera(folder: Path) -> Iterator[PipeCamera]:
-    """A pipe that is a camera, gone when the block ends."""
+    """Make a camera on a pipe, and close it with the block."""
     folder.mkdir(parents=True, exist_ok=True)
     camera = PipeCamera(folder / "camera.ts").start()
     try:

@@ -1,4 +1,4 @@
-"""Kills a process in the middle of publishing, again and again, and looks at what readers make of it.
+"""Kill a process in the middle of publishing, again and again, and count what readers see.
 
 Run as a program of its own: it forks, which is quick only where little is loaded. Prints one JSON line.
 """
@@ -23,14 +23,18 @@ _HW = (300, 400)
 
 
 def _careless(slots: SharedSlots, number: int) -> Slot:
-    """What a reader would take for a frame if it checked nothing."""
+    """Read a slot as a reader without checks would."""
     content = slots._content(number)[: _HW[0] * _HW[1] * 3].copy()
     return Slot(number, b"", content)
 
 
 def hammer(kills: int, seed: int) -> dict[str, int]:
-    """Counts: ``whole`` and ``mixed`` frames that the reader gave, ``half`` slots that it refused, and
-    ``careless``, how many of those a reader without checks would have given as mixed frames."""
+    """Kill the writer again and again, and count what a reader sees.
+
+    Returns:
+        ``whole`` and ``mixed`` frames that the reader gave, ``half`` slots that it refused, and ``careless``,
+        how many of those a reader without checks would have given as mixed frames.
+    """
     ring = FrameRing(slots=3, slot_bytes=_HW[0] * _HW[1] * 3)
     reader = ring.subscribe()
     slots = reader._slots

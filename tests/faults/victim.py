@@ -1,4 +1,4 @@
-"""One live run in a process of its own, which the faults hurt: ``python tests/faults/victim.py SETTINGS``.
+"""Run live mode for the faults, in a process of its own: ``python tests/faults/victim.py SETTINGS``.
 
 It is what ``vmkla infer --live`` runs, with a screen that measures in place of a window, and with a network
 that fails on command where the settings name a file of orders.
@@ -30,13 +30,13 @@ from vmkla.video.media.decoding import VideoSource
 
 
 def known_pictures(path: Path) -> frozenset[int]:
-    """crc32 of every picture of a file, decoded by file mode's own reader."""
+    """Compute the crc32 of every frame of a file, decoded by file mode's reader."""
     frames = VideoSource(path, deinterlace="no").frames()  # what is shown keeps both fields
     return frozenset(zlib.crc32(np.ascontiguousarray(frame.rgb).data) for frame in frames)
 
 
 def main() -> int:
-    """Run as the settings say, and write what was measured beside the report."""
+    """Run live mode with the settings, and write what was measured beside the report."""
     settings: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     out_dir = Path(settings["out_dir"])
     known = known_pictures(Path(settings["source"])) if settings["known"] else None

@@ -1,4 +1,4 @@
-"""What happens to the picture when something happens to the network: one function for each fault.
+"""Measure the video when the network fails: one function per fault.
 
 Each starts a live run of its own, hurts it, and gives figures: ``benchmarks/live/faults.py`` prints them,
 and the tests hold them in a short form.
@@ -22,7 +22,7 @@ OF_LOAD = ("no result in time", "too slow", "catching up", "watchdog is late", "
 
 
 def killed(folder: Path, setup: Setup, *, times: int = 3) -> Figures:
-    """The worker is killed with -9 as soon as it is ready, again and again."""
+    """Kill the worker with SIGKILL as soon as it is ready, again and again."""
     figures = Figures(f"worker killed -9, {times} times")
     with live_run(folder, setup) as run:
         run.wait_ai("on")
@@ -36,7 +36,7 @@ def killed(folder: Path, setup: Setup, *, times: int = 3) -> Figures:
 
 
 def stopped(folder: Path, setup: Setup, *, seconds: float = 4.0) -> Figures:
-    """The worker is stopped with SIGSTOP; nobody continues it."""
+    """Stop the worker with SIGSTOP and do not continue it."""
     figures = Figures(f"worker stopped for {seconds:g} s")
     with live_run(folder, setup) as run:
         run.wait_ai("on")
@@ -57,12 +57,12 @@ def stopped(folder: Path, setup: Setup, *, seconds: float = 4.0) -> Figures:
 
 
 def _is_no_load(line: dict[str, Any]) -> bool:
-    """The AI is off for a reason that load alone does not give: a right result may follow on those."""
+    """Tell whether the AI is off for a reason that load does not cause."""
     return line["ai"] == "off" and line["reason"] not in OF_LOAD
 
 
 def spoilt(folder: Path, setup: Setup, order: str, *, seconds: float = 0.5) -> Figures:
-    """The network does as it is told for a while, in every worker that is started meanwhile; then it works.
+    """Spoil the network for a while, in every worker that is started meanwhile; then let it work again.
 
     Recovery is counted from when it works again.
     """
@@ -85,7 +85,7 @@ def spoilt(folder: Path, setup: Setup, order: str, *, seconds: float = 0.5) -> F
 
 
 def deleted(folder: Path, setup: Setup, *, seconds: float = 2.0) -> Figures:
-    """The model's file goes away, the worker is killed, the file comes back."""
+    """Delete the model's file, kill the worker, and restore the file."""
     figures = Figures("model file deleted, then the worker killed")
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.onnx"
@@ -113,7 +113,7 @@ def deleted(folder: Path, setup: Setup, *, seconds: float = 2.0) -> Figures:
 
 
 def slow(folder: Path, setup: Setup, *, seconds: float = 3.0, each_s: float = 1 / 3) -> Figures:
-    """Every picture takes the network ten times as long as there is between two of them."""
+    """Slow the network down to ten times the time between two frames."""
     figures = Figures(f"network slower by {each_s * 1e3:.0f} ms a picture")
     with live_run(folder, setup) as run:
         run.wait_ai("on")
