@@ -240,7 +240,9 @@ def take_step(args: argparse.Namespace) -> int:
     try:
         if args.command == "warm":
             number, count = map(int, args.share.split("/"))
-            importlib.import_module("benchmarks.gpu.scan").warm(context, number, count)
+            from benchmarks.gpu.scan import warm
+
+            warm(context, number, count)
         else:
             module, name = next(step.function for step in STEPS if step.name == args.name).split(":")
             out = Recorder(context.results / f"{args.name}.jsonl")
