@@ -1,4 +1,4 @@
-"""The tests, and what they share: helpers stand beside what they serve."""
+"""The tests and their helpers, each beside what it serves."""
 
 from __future__ import annotations
 

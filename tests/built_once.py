@@ -1,4 +1,4 @@
-"""Files that take seconds to make, made once in a test run, whichever of its processes asks first."""
+"""Make files that take seconds once per test run, for all of its processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = "VMKLA_TEST_BUILDS"
 
 
 def built_once(name: str, make: Callable[[Path], object]) -> Path:
-    """Path of what ``make`` writes. The first process to ask makes it, others wait for it.
+    """Return the path of what ``make`` writes; the first process to ask makes it, and others wait.
 
     Args:
         name: name of the file or folder, one for each content.

@@ -45,14 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove it in the process that made it."""
+    """Remove that folder in the process that made it."""
     if folder := config.stash.get(_builds, None):
         del os.environ[built_once.FOLDER]
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_sessionstart() -> None:
-    """Hear Ctrl-C, and refuse to run on a vmkla whose compiled library is missing: it was not installed."""
+    """Accept Ctrl-C, and stop the session when vmkla's compiled library is missing."""
     # A shell ignores SIGINT in what it runs in the background; tests that send it would wait for nothing.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -99,7 +99,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def tiny_onnx(tmp_path: Path) -> Path:
-    """A whole, verified ONNX file of a tiny network with random weights, to be spoilt at will."""
+    """A complete, verified ONNX file of a tiny network with random weights, which a test may change."""
     from tests.export.exported_models import exported
 
     path = tmp_path / "tiny.onnx"
@@ -120,7 +120,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def other_cpus_folder() -> Path:
-    """What ``other_cpus.run`` runs Python with as another CPU: built once, in about five seconds."""
+    """The patched libraries for ``other_cpus.run``, built once in about five seconds."""
     from tests import other_cpus
 
     if other_cpus.FOLDER in os.environ:  # the tests themselves run as another CPU

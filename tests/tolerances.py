@@ -1,4 +1,4 @@
-"""How far two computations of the same thing may lie apart: one table for every test.
+"""The tolerances of every test: how far two computations of the same value may differ.
 
 Each row names the pair and the type, and says where the figure comes from and which wrong result it
 would still catch.

@@ -1,4 +1,4 @@
-"""Products of the largest integers in ONNX Runtime against numpy: a program for ``other_cpus.run``.
+"""Compare ONNX Runtime's products of the largest integers with numpy's: a program for ``other_cpus.run``.
 
     python tests/calibration/extreme_products.py TARGET ...
 
@@ -31,7 +31,7 @@ SHAPES = ((64, 16), (67, 33), (768, 40), (6144, 16))
 
 
 def cases(summands: int, results: int, levels: int) -> Iterator[tuple[Integers, Integers]]:
-    """Activations (17, summands) and weights (summands, results) at their limits."""
+    """Make activations (17, summands) and weights (summands, results) at their limits."""
     rng = np.random.default_rng(summands)
     signs = rng.choice([-1, 1], (summands, results))
     spread = rng.integers(-levels, levels + 1, (summands, results))
@@ -43,7 +43,7 @@ def cases(summands: int, results: int, levels: int) -> Iterator[tuple[Integers, 
 
 
 def model(weights: Integers, target: Target) -> onnx.ModelProto:
-    """x -> QuantizeLinear, DequantizeLinear -> MatMul, as calibration writes it; a head that nobody reads."""
+    """Build x -> QuantizeLinear, DequantizeLinear -> MatMul as calibration writes it, and an unused head."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [
@@ -64,7 +64,7 @@ def model(weights: Integers, target: Target) -> onnx.ModelProto:
 
 
 def integer_products(made: onnx.ModelProto) -> int:
-    """Products that ONNX Runtime does in integers."""
+    """Count the products that ONNX Runtime computes in integers."""
     from vmkla.engines.runners import custom_ops
 
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def integer_products(made: onnx.ModelProto) -> int:
 
 
 def largest_difference(target: Target) -> tuple[float, int]:
-    """Over all cases, in integers; and how many of the shapes are multiplied in integers."""
+    """Return the largest difference over all cases, and how many shapes are multiplied in integers."""
     worst, found = 0.0, 0
     for summands, results in SHAPES:
         for activations, weights in cases(summands, results, WEIGHT_LEVELS[target]):

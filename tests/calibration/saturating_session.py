@@ -1,4 +1,4 @@
-"""An 8-bit file in a session that saturates, where it should be refused: a program for ``other_cpus.run``.
+"""Open an 8-bit file in a session that saturates: a program for ``other_cpus.run``.
 
     python tests/calibration/saturating_session.py FOLDER
 
@@ -25,7 +25,7 @@ from vmkla.segment.self_test import check_self_test, known_output, self_test_fra
 
 
 def quantized(path: Path) -> None:
-    """Shipped ``nano`` with 8-bit weights, and ranges of the self-test's pictures."""
+    """Quantize the shipped ``nano`` to 8-bit weights, with ranges of the self-test's frames."""
     from vmkla.calibration.ranges import measure
 
     source = open_artefact(weights.resolve("nano", ".onnx"), "cpu-vnni", "fp32")
@@ -36,7 +36,7 @@ def quantized(path: Path) -> None:
 
 
 def said(path: Path, known: dict[str, Any] | None) -> dict[str, Any] | str:
-    """The self-test's answer, or its message."""
+    """Return the self-test's result, or its error message."""
     runner = onnxruntime_runner.OnnxRuntimeRunner(path, threads=1, warn_unverified=False)
     try:
         return known_output(runner) if known is None else str(bool(check_self_test(runner, known)))
@@ -47,7 +47,7 @@ def said(path: Path, known: dict[str, Any] | None) -> dict[str, Any] | str:
 
 
 def main(folder: Path) -> dict[str, Any]:
-    """Make the file, and run the self-test on it."""
+    """Quantize the file and run the self-test on it."""
     path = folder / "eight.onnx"
     quantized(path)
     try:

@@ -113,7 +113,7 @@ def small_graph(weights: Weights, *, half_stored: str = "") -> onnx.ModelProto:
 
 
 def write_small(path: Path, weights: Weights, *, threshold: float = 0.5, half_stored: str = "") -> Path:
-    """The graph as a file of vmkla's."""
+    """Write the small graph as a file with vmkla's metadata."""
     model = small_graph(weights, half_stored=half_stored)
     metadata = ArtefactMetadata(
         model_config={"name": "small-test"},
@@ -129,7 +129,7 @@ def write_small(path: Path, weights: Weights, *, threshold: float = 0.5, half_st
 
 
 def write_images(folder: Path, count: int, *, seed: int = 0, suffix: str = ".png") -> Path:
-    """Images of blurred noise, each its own."""
+    """Write images of blurred noise, each different."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(frames(count, SIDE, SIDE, seed=seed)):
         (folder / f"{number:03d}{suffix}").write_bytes(cv2.imencode(suffix, frame[..., ::-1])[1].tobytes())

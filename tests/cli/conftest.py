@@ -30,7 +30,7 @@ class Done:
 
     @property
     def json(self) -> Any:
-        """stdout as the one JSON document that it must be."""
+        """Parse stdout, which must be one JSON document."""
         return json.loads(self.stdout)
 
 

@@ -1,4 +1,4 @@
-"""What a process and its children do to the network and to the file system, as strace sees it."""
+"""Trace with strace what a process and its children do to the network and the file system."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SPEAKS = ("connect", "sendto", "sendmsg", "sendmmsg", "bind")
 
 @dataclass(frozen=True)
 class Traced:
-    """What was seen of a finished process.
+    """The system calls of a finished process.
 
     Attributes:
         status: exit status.
@@ -50,7 +50,7 @@ class Traced:
     made: frozenset[Path]
 
     def outside(self, allowed: Sequence[Path | str]) -> list[Path]:
-        """What was made outside the allowed folders and patterns."""
+        """List the files and folders that were made outside the allowed places."""
         return sorted(
             path
             for path in self.made
@@ -131,7 +131,7 @@ def trace(
 
 
 def whole_calls(lines: Iterable[str]) -> Iterator[str]:
-    """Lines of strace's log with each call in one, also where another thread's came in between."""
+    """Join the lines of strace's log so that each call is on one line, even when threads interleave."""
     begun: dict[str, str] = {}
     for line in lines:
         pid = line.partition(" ")[0]
@@ -156,7 +156,7 @@ def _beyond_this_machine(arguments: str) -> bool:
 
 
 def _made(name: str, arguments: str, result: str, folder: Path) -> Path | None:
-    """The file or folder that a successful call made or opened for writing."""
+    """Return the file or folder that a successful call made or opened for writing."""
     if result.startswith("-") or result == "?":
         return None
     if name.startswith("open") and not re.search(r"O_CREAT|O_WRONLY|O_RDWR|O_TMPFILE", arguments):

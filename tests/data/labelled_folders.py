@@ -13,7 +13,7 @@ Image = npt.NDArray[np.uint8]
 
 
 def labelled_image(seed: int, height: int, width: int) -> tuple[Image, Image]:
-    """A noisy brown picture with one bright, bluish disc, which is class 1; every fifth has none."""
+    """Make a noisy brown image with one bright, bluish disc of class 1; every fifth has none."""
     rng = np.random.default_rng(seed)
     image = rng.normal((120, 70, 50), 12, (height, width, 3))
     mask: Image = np.zeros((height, width), np.uint8)
@@ -26,7 +26,7 @@ def labelled_image(seed: int, height: int, width: int) -> tuple[Image, Image]:
 
 
 def write_folder(folder: Path, count: int, *, height: int = 48, width: int = 64, first_seed: int = 0) -> Path:
-    """``images/`` and ``masks/`` with PNG files ``case-00`` and on."""
+    """Write ``images/`` and ``masks/`` with PNG files ``case-00``, ``case-01`` ..."""
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for number in range(count):
@@ -37,7 +37,7 @@ def write_folder(folder: Path, count: int, *, height: int = 48, width: int = 64,
 
 
 def write_stems(folder: Path, stems: Sequence[str], *, first_seed: int = 0, side: int = 40) -> Path:
-    """``images/`` and ``masks/`` with PNG files of these stems."""
+    """Write ``images/`` and ``masks/`` with PNG files of these stems."""
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for number, stem in enumerate(stems):
@@ -48,7 +48,7 @@ def write_stems(folder: Path, stems: Sequence[str], *, first_seed: int = 0, side
 
 
 def write_split_polyps(root: Path) -> Path:
-    """A miniature of ``kvasir-seg/``, ``cvc-clinicdb/`` and ``splits/``: 10 + 4 and 10 + 4 images."""
+    """Write a miniature of ``kvasir-seg/``, ``cvc-clinicdb/`` and ``splits/``: 10 + 4 and 10 + 4 images."""
     stems = {
         "Kvasir": [f"cju{number:02d}" for number in range(14)],
         "CVC-ClinicDB": [str(number) for number in (*range(22, 32), *range(100, 104))],
@@ -62,7 +62,7 @@ def write_split_polyps(root: Path) -> Path:
 
 
 def write_pranet(root: Path, *, train: str = "TrainDataset", tests: str = "TestDataset") -> Path:
-    """A miniature of PraNet's layout: 12 images of both sets together, two test sets of 2."""
+    """Write a miniature of PraNet's layout: 12 images of both sets together, two test sets of 2."""
     write_stems(root / train, [*(f"cju{n:02d}" for n in range(6)), *map(str, (1, 2, 3, 30, 31, 60))])
     for seed, name in enumerate(("Kvasir", "CVC-300")):
         write_stems(root / tests / name, ["a", "b"], first_seed=50 + 10 * seed)
@@ -70,7 +70,7 @@ def write_pranet(root: Path, *, train: str = "TrainDataset", tests: str = "TestD
 
 
 def synapse_slice(seed: int, side: int = 48) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """A slice with values in 0..1 and a label of three organs, floats as in the published files."""
+    """Make a slice with values in 0..1 and a label of three organs, floats as in the published files."""
     rng = np.random.default_rng(seed)
     image = rng.uniform(0, 0.4, (side, side)).astype(np.float32)
     label = np.zeros((side, side), np.float32)
@@ -82,7 +82,7 @@ def synapse_slice(seed: int, side: int = 48) -> tuple[npt.NDArray[np.float32], n
 
 
 def write_synapse(root: Path, *, patients: int = 3, slices: int = 4) -> Path:
-    """A miniature of TransUNet's prepared Synapse: training slices, two test volumes, and their lists."""
+    """Write a miniature of TransUNet's Synapse: training slices, two test volumes, and their lists."""
     import h5py
 
     for name in ("train_npz", "test_vol_h5", "lists/lists_Synapse"):

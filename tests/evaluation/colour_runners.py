@@ -1,4 +1,4 @@
-"""Networks whose answer is the red channel of what they see, and images made for them."""
+"""Networks whose output is the red channel of their input, and images made for them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ClassRunner(_Runner):
 
 
 def picture(red: npt.NDArray[np.generic]) -> Image:
-    """Red 255 where told (bool), or the red of a class (integers); the other channels say nothing."""
+    """Make an image with red 255 in a mask (bool), or the red of each class (integers)."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*red.shape, 3)).astype(np.uint8)
     image[..., 0] = np.where(red, 255, 0) if red.dtype == np.bool_ else red.astype(int) * RED_PER_CLASS

@@ -36,7 +36,7 @@ HEIGHT, WIDTH = 32, 64
 
 @functools.cache
 def network(config: ModelConfig = TINY) -> VMKLAUNet:
-    """A network whose every weight is random, so that none hides behind a zero or a one."""
+    """Build a network with random weights only, so that no weight is zero or one."""
     generator = torch.Generator().manual_seed(1)
     torch.manual_seed(1)
     model = build_model(config).eval()
@@ -57,13 +57,13 @@ def frames(count: int, height: int = HEIGHT, width: int = WIDTH, seed: int = 0) 
 
 
 def resealed(model: onnx.ModelProto) -> bytes:
-    """A model that a test changed, as its maker would have written it: with checksums that fit."""
+    """Return a changed model with matching checksums."""
     props = {entry.key: entry.value for entry in model.metadata_props}
     return with_metadata(model.SerializeToString(), props)
 
 
 def with_roots(model: onnx.ModelProto, weight: str) -> onnx.ModelProto:
-    """The same with the square roots of a weight in its place, which are NaN where it is negative."""
+    """Replace a weight by its square roots, which are NaN where it is negative."""
     for node in model.graph.node:
         node.input[:] = [f"{weight}.root" if name == weight else name for name in node.input]
     model.graph.node.insert(0, onnx.helper.make_node("Sqrt", [weight], [f"{weight}.root"]))
@@ -73,7 +73,7 @@ def with_roots(model: onnx.ModelProto, weight: str) -> onnx.ModelProto:
 def exported(
     precision: Precision = "fp32", input_type: InputType = "uint8", batch: Batch = "dynamic"
 ) -> bytes:
-    """The whole, verified file of the tiny network, with a dynamic batch unless another is given."""
+    """Return the complete, verified file of the tiny network, with a dynamic batch by default."""
 
     def export(path: Path) -> None:
         export_onnx(
@@ -103,5 +103,5 @@ def _traced(config: ModelConfig, form: GraphForm) -> bytes:
 
 
 def traced(config: ModelConfig = TINY, form: GraphForm | None = None) -> onnx.ModelProto:
-    """The exporter's graph, without bodies and metadata; a copy of one's own."""
+    """Return a copy of the exporter's graph, without bodies and metadata."""
     return onnx.load_model_from_string(_traced(config, form or GraphForm(HEIGHT, WIDTH)))

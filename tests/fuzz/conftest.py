@@ -1,4 +1,4 @@
-"""How long, and from which seed.
+"""Options of the fuzzers: duration and seed.
 
 ``pytest tests/fuzz`` knows the options; a run of all tests takes the defaults.
 """
@@ -11,7 +11,7 @@ SECONDS = 60.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--fuzz-seconds``, ``--fuzz-seed`` and ``--fuzz-input``."""
+    """Add ``--fuzz-seconds``, ``--fuzz-seed`` and ``--fuzz-input``."""
     group = parser.getgroup("fuzz")
     group.addoption("--fuzz-seconds", type=float, default=SECONDS, help="of all targets together")
     group.addoption("--fuzz-seed", type=int, default=0, help="other seeds give other inputs")

@@ -1,4 +1,4 @@
-"""Runs a worker for some time, and keeps the inputs on which it failed, hung or died."""
+"""Run a worker for some time and keep the inputs on which it failed, hung or died."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_FAULTS = 20
 
 @dataclass
 class Outcome:
-    """What came of a run.
+    """The results of a run.
 
     Attributes:
         counts: of each verdict: ``ok``, ``refused STATUS``, ``failed``.
@@ -38,11 +38,11 @@ class Outcome:
 
     @property
     def inputs(self) -> int:
-        """How many were read."""
+        """Count the inputs that were read."""
         return sum(self.counts.values())
 
     def add_fault(self, fault: str, seen: str, path: Path, kept: Path) -> None:
-        """Count a fault, and keep the first input that has it."""
+        """Count a fault and keep the first input that shows it."""
         self.counts["failed"] += 1
         self.faults[fault] += 1
         if fault not in self.first:
@@ -52,14 +52,14 @@ class Outcome:
         path.unlink()
 
     def __str__(self) -> str:
-        """The counts, and each fault once."""
+        """Format the counts and each fault once."""
         counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(self.counts.items()))
         faults = [f"{count} times {fault}: {self.first[fault]}" for fault, count in self.faults.most_common()]
         return "\n\n".join([f"{self.inputs} inputs: {counts}", *faults])
 
 
 def fuzz(target: str, folder: Path, kept: Path, *, seed: int, seconds: float) -> Outcome:
-    """Have spoilt files read for so many seconds.
+    """Let the worker read spoilt files for so many seconds.
 
     Args:
         target: a name in ``targets.TARGETS``.
@@ -81,7 +81,7 @@ def fuzz(target: str, folder: Path, kept: Path, *, seed: int, seconds: float) ->
 
 
 def read_again(target: str, folder: Path, path: Path) -> subprocess.CompletedProcess[str]:
-    """Have one kept input read."""
+    """Let the worker read one kept input."""
     return subprocess.run(
         [sys.executable, str(WORKER), target, str(folder), str(path.resolve())],
         env=_environment(), cwd=folder, capture_output=True, text=True, timeout=START_S,
@@ -93,7 +93,7 @@ def _environment() -> dict[str, str]:
 
 
 class _Run:
-    """One worker, until it ends or is ended."""
+    """One worker process until its end."""
 
     def __init__(self, target: str, folder: Path, kept: Path, outcome: Outcome, seed: int) -> None:
         self._target, self._folder, self._kept = target, folder, kept
@@ -103,7 +103,7 @@ class _Run:
         self.begun_s = time.monotonic()
 
     def go(self, first: int, seconds: float) -> bool:
-        """Whether another worker has to go on behind the last input: this one hung or died of it."""
+        """Run the worker; return whether another must continue because this one hung or died."""
         self.number = first - 1
         work = (self._target, self._folder, self._seed, first, seconds)
         with self._log.open("w") as errors:

@@ -1,4 +1,4 @@
-"""Small sound files, from which the spoilt ones are made."""
+"""Small valid files, from which the spoilt ones are made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def noise(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def videos() -> list[Seed]:
-    """One of five frames for each container; an interlaced one; two sizes, joined."""
+    """Make a video of five frames per container, an interlaced one, and one that changes its size."""
     joined = _video("ts", "libx264") + _video("ts", "libx264", height=64, width=96)
     odd = [(".mkv", _video("mkv", "libx264", woven=True)), (".ts", joined)]
     return [(f".{name}", _video(name, codec)) for name, codec in _CONTAINERS] + odd
@@ -61,13 +61,13 @@ def _video(
 
 
 def encoded(pixels: npt.NDArray[np.uint8]) -> list[Seed]:
-    """An image in each format."""
+    """Encode an image in each format."""
     suffixes = (".png", ".jpg", ".bmp", ".tif", ".webp")
     return [(suffix, cv2.imencode(suffix, pixels)[1].tobytes()) for suffix in suffixes]
 
 
 def images() -> list[Seed]:
-    """One for each kind that `infer` and `data check` take, with their odder forms."""
+    """Make an image of each kind that `infer` and `data check` accept."""
     import PIL.Image
 
     pixels = noise(40, 56)
@@ -95,7 +95,7 @@ def mask(height: int = 40, width: int = 56) -> npt.NDArray[np.uint8]:
 
 
 def labelled(folder: Path, count: int = 2) -> Path:
-    """A folder with images and masks."""
+    """Write a folder with images and masks."""
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     for number in range(count):

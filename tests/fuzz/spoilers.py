@@ -1,4 +1,4 @@
-"""Ways to spoil a file, each of them the same for the same seed."""
+"""Ways to spoil a file, deterministic for a seed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _DEPTHS = (50, 1_000, 100_000)
 
 
 def spoil_bytes(data: bytes, rng: Random) -> bytes:
-    """Change a file without knowing what it is: bits, bytes, integers, pieces, its end."""
+    """Change any file: bits, bytes, integers, pieces, or its end."""
     spoilt = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
         rng.choice(_BYTE_CHANGES)(spoilt, rng)
@@ -169,7 +169,7 @@ def spoil_json(data: bytes, rng: Random) -> bytes:
 
 
 def spoil_zip(data: bytes, rng: Random) -> bytes:
-    """Change a ZIP archive: its bytes, or a member behind a directory that is right."""
+    """Change a ZIP archive: its bytes, or a member under a valid directory."""
     if rng.random() < 0.4:
         return spoil_bytes(data, rng)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -204,7 +204,7 @@ def _spoil_entry(data: bytearray, rng: Random) -> None:
 
 
 def spoil_safetensors(data: bytes, rng: Random) -> bytes:
-    """Change a safetensors file: its bytes, or its header under a length that is right."""
+    """Change a safetensors file: its bytes, or its header under a valid length."""
     if rng.random() < 0.3:
         return spoil_bytes(data, rng)
     (length,) = struct.unpack("<Q", data[:8])
@@ -213,7 +213,7 @@ def spoil_safetensors(data: bytes, rng: Random) -> bytes:
 
 
 def spoil_onnx(data: bytes, rng: Random) -> bytes:
-    """Change an ONNX file: its bytes, or one field of a message that stays well formed."""
+    """Change an ONNX file: its bytes, or one field of a message that stays valid."""
     if rng.random() < 0.3:
         return spoil_bytes(data, rng)
     import onnx

@@ -1,4 +1,4 @@
-"""Files from elsewhere and what reads them: sound files, how they are spoilt, and the command's function.
+"""The kinds of file that vmkla reads: valid examples, how they are spoilt, and the function that reads them.
 
 A reading function returns, or raises a ``VmklaError`` with a status of 2 to 7. Heavy packages are imported
 where they are needed: each target runs in a process of its own.
@@ -110,7 +110,7 @@ def _check_pair(path: Path, out: Path, *, part: str) -> None:
 
 
 def _raise(report: Any) -> None:
-    """What the command does with a report."""
+    """Raise the errors of a report as the command does."""
     from vmkla.errors import BadInputError
 
     if report.problems:

@@ -1,4 +1,4 @@
-"""Reads spoilt files, one after another, in a process that may die of it.
+"""Read spoilt files one after another, in a process that may crash.
 
     python tests/fuzz/worker.py TARGET FOLDER SEED FIRST SECONDS
     python tests/fuzz/worker.py TARGET FOLDER FILE
@@ -33,7 +33,7 @@ WRITES_RESULTS, GOES_ON = ("videos", "images"), ("records",)
 
 
 def limit_memory() -> None:
-    """What the process has now, and so much more; what would take more gets a MemoryError or ends."""
+    """Limit the process to its present memory plus a margin; beyond it a MemoryError is raised."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MAX_MORE_MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -42,7 +42,7 @@ def limit_memory() -> None:
 
 
 def read_one(name: str, target: Target, path: Path, out: Path) -> str:
-    """What came of an input, in words."""
+    """Read one input and return the outcome as text."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     try:
@@ -60,7 +60,7 @@ def read_one(name: str, target: Target, path: Path, out: Path) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The kind of an exception and the line of vmkla that it went through last; equal for equal faults."""
+    """Return the exception's type and its last line in vmkla, which identify a fault."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if ".venv" not in frame.filename and "lib/python" not in frame.filename]
     last = (ours or frames)[-1]
@@ -68,7 +68,7 @@ def _place(error: BaseException) -> str:
 
 
 def read_sound(name: str, target: Target, sound: list[Seed], folder: Path) -> list[str]:
-    """What comes of the files before they are spoilt; some are refused, none fails."""
+    """Read the files before they are spoilt; some may be refused, none may fail."""
     verdicts = []
     for suffix, data in sound:
         path = folder / f"sound{suffix}"

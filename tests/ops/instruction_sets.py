@@ -1,4 +1,4 @@
-"""The instruction sets that this machine can run, for tests that hold the kernels on each."""
+"""The instruction sets that this machine can run, for tests of the kernels on each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vmkla.ops.backends import native
 
 @contextmanager
 def using(name: str) -> Iterator[bool]:
-    """Run the kernels on another instruction set; yields False where it cannot be had."""
+    """Run the kernels on another instruction set; yields False where it is missing."""
     before = native().instruction_set
     try:
         yield native().set_instruction_set(name)
@@ -19,7 +19,7 @@ def using(name: str) -> Iterator[bool]:
 
 
 def available() -> list[str]:
-    """Their names, at least one."""
+    """Return the names of the instruction sets, at least one."""
     found = []
     for name in ("avx512", "avx2", "neon", "baseline"):
         with using(name) as there:

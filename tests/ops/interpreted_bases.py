@@ -1,4 +1,4 @@
-"""The Triton spline bases under Triton's interpreter: what runs in the process of ``interpreted_scan``."""
+"""Run the Triton spline bases under Triton's interpreter, in the process of ``interpreted_scan``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vmkla.ops import UniformGrid, bspline_basis
 
 
 def bases(x: Tensor, knots: Tensor, grid: UniformGrid, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Bases and the gradient of x, through ``bspline_basis``."""
+    """Compute bases and the gradient of x through ``bspline_basis``."""
     leaf = x.detach().requires_grad_()
     found = bspline_basis(leaf, knots, 3, uniform=grid, backend="triton")
     assert found.is_contiguous()
@@ -17,12 +17,12 @@ def bases(x: Tensor, knots: Tensor, grid: UniformGrid, grad: Tensor) -> tuple[Te
 
 
 def any_bases(x: Tensor, knots: Tensor, order: int, grid: UniformGrid | None) -> Tensor:
-    """Bases of any knots."""
+    """Compute bases of any knots."""
     return bspline_basis(x, knots, order, uniform=grid, backend="triton")
 
 
 def deterministic_bases(x: Tensor, knots: Tensor, grid: UniformGrid, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """``bases`` where torch refuses whatever does not repeat."""
+    """Compute ``bases`` with torch's deterministic algorithms."""
     torch.use_deterministic_algorithms(True)
     try:
         return bases(x, knots, grid, grad)
@@ -31,7 +31,7 @@ def deterministic_bases(x: Tensor, knots: Tensor, grid: UniformGrid, grad: Tenso
 
 
 def compiled_bases(x: Tensor, knots: Tensor, grid: UniformGrid, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """``bases``, traced by torch.compile as one graph."""
+    """Compute ``bases`` with torch.compile, as one graph."""
     leaf = x.detach().requires_grad_()
     function = torch.compile(
         lambda v: bspline_basis(v, knots, 3, uniform=grid, backend="triton"),
@@ -43,13 +43,13 @@ def compiled_bases(x: Tensor, knots: Tensor, grid: UniformGrid, grad: Tensor) ->
 
 
 def bases_under_autocast(x: Tensor, knots: Tensor, grid: UniformGrid) -> Tensor:
-    """Bases under bfloat16 autocast."""
+    """Compute bases under bfloat16 autocast."""
     with torch.autocast("cpu", torch.bfloat16):
         return bspline_basis(x, knots, 3, uniform=grid, backend="triton")
 
 
 def second_derivative(x: Tensor, knots: Tensor, grid: UniformGrid) -> Tensor:
-    """Of the bases' sum of squares."""
+    """Compute the second derivative of the bases' sum of squares."""
     leaf = x.detach().requires_grad_()
     found = bspline_basis(leaf, knots, 3, uniform=grid, backend="triton")
     (gradient,) = torch.autograd.grad(found.square().sum(), leaf, create_graph=True)
@@ -57,7 +57,7 @@ def second_derivative(x: Tensor, knots: Tensor, grid: UniformGrid) -> Tensor:
 
 
 def check_ops(x: Tensor, knots: Tensor, grid: UniformGrid) -> None:
-    """torch's own checks of a custom op: schema, autograd, fake kernels; x and its transpose."""
+    """Run torch's checks of a custom op (schema, autograd, fake kernels) on x and its transpose."""
     for values in (x, x.T):
         arguments = (knots, 3, grid.grid_min, grid.step, "triton")
         leaf = values.detach().requires_grad_()

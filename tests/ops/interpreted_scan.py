@@ -1,4 +1,4 @@
-"""The Triton scan under Triton's interpreter, in a process of its own.
+"""Run the Triton scan under Triton's interpreter, in a process of its own.
 
 TRITON_INTERPRET must stand in the environment before triton is imported for the first time, and changes it
 for good: so a spawned process has it, and the tests' own process never does.
@@ -37,21 +37,21 @@ def interpreter() -> Iterator[Callable[..., T]]:
 
 
 def scan(inputs: list[Tensor], grad_y: Tensor, backend: str = "triton") -> list[Tensor]:
-    """y and the gradients of all inputs, through ``selective_scan2d``."""
+    """Compute y and the gradients of all inputs through ``selective_scan2d``."""
     leaves = [t.detach().requires_grad_() for t in inputs]
     y = selective_scan2d(*leaves, backend=backend)
     return [y.detach(), *torch.autograd.grad(y, leaves, grad_y)]
 
 
 def infer(inputs: list[Tensor], chunk: int) -> Tensor:
-    """y by the kernels alone, in chunks of any length."""
+    """Compute y by the kernels alone, in chunks of any length."""
     from vmkla.ops import triton_scan
 
     return triton_scan.forward(*inputs, chunk)[0]
 
 
 def gradients(inputs: list[Tensor], grad_y: Tensor, chunk: int, programs: int) -> list[Tensor]:
-    """Gradients by the kernels alone, with so many programs at once."""
+    """Compute gradients by the kernels alone, with a given number of programs at once."""
     from vmkla.ops import triton_scan
 
     before = triton_scan.BACKWARD_PROGRAMS
@@ -64,14 +64,14 @@ def gradients(inputs: list[Tensor], grad_y: Tensor, chunk: int, programs: int) -
 
 
 def direct_op(inputs: list[Tensor], grad_y: Tensor) -> list[Tensor]:
-    """y and gradients through the op of all backends, which keeps no states."""
+    """Compute y and gradients through the op of all backends, which keeps no states."""
     leaves = [t.detach().requires_grad_() for t in inputs]
     y = torch.ops.vmkla.selective_scan2d(*leaves, "triton")
     return [y.detach(), *torch.autograd.grad(y, leaves, grad_y)]
 
 
 def check_ops(inputs: list[Tensor]) -> None:
-    """torch's own checks of a custom op: schema, autograd, fake kernels."""
+    """Run torch's checks of a custom op: schema, autograd, fake kernels."""
     leaves = [t.detach().requires_grad_() for t in inputs]
     torch.library.opcheck(torch.ops.vmkla.selective_scan2d_triton.default, tuple(leaves))
     torch.library.opcheck(torch.ops.vmkla.selective_scan2d.default, (*leaves, "triton"))
@@ -83,7 +83,7 @@ def check_ops(inputs: list[Tensor]) -> None:
 
 
 def compiled(inputs: list[Tensor], grad_y: Tensor) -> list[Tensor]:
-    """Like ``scan``, traced by torch.compile as one graph."""
+    """Compute ``scan`` with torch.compile, as one graph."""
     leaves = [t.detach().requires_grad_() for t in inputs]
     function = torch.compile(
         lambda *t: selective_scan2d(*t, backend="triton"), backend="aot_eager", fullgraph=True
@@ -93,6 +93,6 @@ def compiled(inputs: list[Tensor], grad_y: Tensor) -> list[Tensor]:
 
 
 def under_autocast(inputs: list[Tensor]) -> Tensor:
-    """y under bfloat16 autocast."""
+    """Compute y under bfloat16 autocast."""
     with torch.autocast("cpu", torch.bfloat16):
         return selective_scan2d(*inputs, backend="triton")

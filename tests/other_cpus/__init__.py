@@ -66,7 +66,7 @@ class Profile:
         return f"{self.label}, the others hidden" if self.without & _flags() else self.label
 
     def runs_here(self) -> bool:
-        """This CPU has all that the profile leaves."""
+        """Tell whether this CPU has every instruction set of the profile."""
         return platform.machine() == "x86_64" and any(needed <= _flags() for needed in self.flags)
 
 
@@ -114,7 +114,7 @@ def available() -> list[Profile]:
 
 
 def build(folder: Path) -> Path:
-    """Make the copies; about five seconds.
+    """Make the patched copies of the libraries, in about five seconds.
 
     Args:
         folder: a new folder, which may be moved later.
@@ -141,7 +141,7 @@ def require(name: str) -> None:
 
 
 def environment(profile: str, folder: Path) -> dict[str, str]:
-    """Environment of a Python process that is to run as another CPU.
+    """Return the environment of a Python process that runs as another CPU.
 
     Args:
         profile: ``avx2`` (neither AVX-512 nor VNNI), ``avx512`` (AVX-512 without VNNI) or ``vnni`` (all that
@@ -175,7 +175,7 @@ def _flags() -> frozenset[str]:
 
 
 def ask_for_precise_mode() -> None:
-    """Let all later sessions of this process take ONNX Runtime's slower products, exact on every CPU."""
+    """Make all later sessions of this process use ONNX Runtime's slower products, exact on every CPU."""
     from vmkla.imports import require
 
     onnxruntime = require("onnxruntime", extra=None, purpose="an exact session")

@@ -14,7 +14,7 @@ CPUID, BREAKPOINT = b"\x0f\xa2", b"\xcc\x90"  # the breakpoint is one byte long;
 
 
 def copy_patched(source: Path, target: Path) -> int:
-    """Copy a library and replace its CPUID instructions; how many there were.
+    """Copy a library and replace its CPUID instructions; return their number.
 
     A disassembler finds them: the same two bytes also occur within other instructions.
     """
@@ -36,7 +36,7 @@ def copy_patched(source: Path, target: Path) -> int:
 
 
 def copy_onnxruntime(folder: Path) -> None:
-    """A package ``onnxruntime`` of links, of which the compiled module is a patched copy."""
+    """Link the package ``onnxruntime`` with a patched copy of its compiled module."""
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("onnxruntime")
@@ -50,7 +50,7 @@ def copy_onnxruntime(folder: Path) -> None:
 
 
 def _file_offset(content: bytes | bytearray, address: int) -> int:
-    """Where the byte at an address of a 64-bit ELF library is in its file."""
+    """Return the file offset of an address in a 64-bit ELF library."""
     (table,) = struct.unpack_from("<Q", content, 32)
     size, count = struct.unpack_from("<HH", content, 54)
     for index in range(count):

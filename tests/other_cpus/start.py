@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parent
 
 
 class _FirstFolder(importlib.abc.MetaPathFinder):
-    """Lets vmkla find the copy of its compiled library before the original."""
+    """Makes vmkla find the copy of its compiled library before the original."""
 
     _asked = False
 

@@ -1,4 +1,4 @@
-"""The CUDA kernels run on the CPU: their source, compiled by g++ over an emulation of CUDA."""
+"""Run the CUDA kernels on the CPU: their source, compiled by g++ over an emulation of CUDA."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def compile_emulation(sources: tuple[str, ...], output: Path, *options: str, roo
 
 
 def _object(source: Path, flags: tuple[str, ...]) -> Path:
-    """The object file of a source."""
+    """Compile one source into an object file."""
     text = _must("g++", *flags, "-E", "-P", "-x", "c++", str(source))
     key = hashlib.sha256("\0".join((text, *(flag for flag in flags if "/" not in flag))).encode()).hexdigest()
 
@@ -57,7 +57,7 @@ def _object(source: Path, flags: tuple[str, ...]) -> Path:
 
 
 def _must(*command: str) -> str:
-    """Output of a command that has to work."""
+    """Run a command that must succeed and return its output."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
     return done.stdout
@@ -82,11 +82,11 @@ class Guarded:
 
     @property
     def pointer(self) -> int:
-        """Address of the content."""
+        """The address of the content."""
         return int(self.bytes.ctypes.data)
 
     def check(self, what: str) -> None:
-        """Nothing was written around it."""
+        """Assert that nothing was written around the content."""
         outside = (self._all[: self._begin], self._all[self._begin + self.bytes.size :])
         assert all((zone == 0xFF).all() for zone in outside), f"written beside {what}"
 
@@ -103,7 +103,7 @@ class ScanInputs:
     delta_bias: Array
 
     def typed(self, dtype: type[np.floating]) -> list[Array]:
-        """In the kernel's types: u, p and dt_weight in ``dtype``, the others float32."""
+        """Convert to the kernel's types: u, p and dt_weight in ``dtype``, the others float32."""
         wide = [a.astype(np.float32) for a in (self.A, self.D, self.delta_bias)]
         return [a.astype(dtype) for a in (self.u, self.p, self.dt_weight)] + wide
 
@@ -129,7 +129,7 @@ def random_inputs(
 
 
 def recurrence(inputs: ScanInputs) -> Array:
-    """The definition in float64, pixel by pixel: (4, b, H, W, d), what each route adds to y."""
+    """Compute the definition in float64, pixel by pixel: (4, b, H, W, d), what each route adds to y."""
     u, p, weight, A = inputs.u, inputs.p, inputs.dt_weight, inputs.A
     b, H, W, d = u.shape
     n, R = A.shape[1], weight.shape[1]
@@ -158,17 +158,17 @@ class EmulatedKernels:
         self._c.emulated_error.restype = ctypes.c_char_p
 
     def settings(self, *, multiprocessors: int, order: int = FORWARD, seed: int = 0) -> None:
-        """Size of the GPU that the launchers see, and the order of threads and blocks."""
+        """Set the size of the GPU that the launchers see, and the order of threads and blocks."""
         self._c.emulated_settings(multiprocessors, order, seed)
 
     def plan(self, shape: Shape, multiprocessors: int) -> tuple[int, int, int]:
-        """States of a thread, lanes of a channel and chunks of a route on a GPU of that size."""
+        """Return states per thread, lanes per channel and chunks per route on a GPU of that size."""
         found = (ctypes.c_int64 * 3)()
         self._c.emulated_plan((ctypes.c_int64 * 6)(*shape), multiprocessors, found)
         return found[0], found[1], found[2]
 
     def workspace_bytes(self, shape: Shape) -> int:
-        """What ``scan2d_workspace_bytes`` answers."""
+        """Call ``scan2d_workspace_bytes``."""
         return int(self._c.emulated_workspace_bytes((ctypes.c_int64 * 6)(*shape)))
 
     def scan(
@@ -180,7 +180,7 @@ class EmulatedKernels:
         workspace_bytes: int | None = None,
         multiprocessors: int = 0,
     ) -> Array:
-        """y, with every tensor and the workspace guarded.
+        """Compute y with every tensor and the workspace guarded.
 
         Args:
             inputs: the op's.
@@ -211,7 +211,7 @@ class EmulatedKernels:
         return result
 
     def scan_status(self, shape: Shape, *, multiprocessors: int = 0) -> int:
-        """Status for a shape, with pointers that must not be read."""
+        """Return the status for a shape, with pointers that must not be read."""
         nowhere = (ctypes.c_void_p * 6)(*([16] * 6))
         return int(
             self._c.emulated_scan2d(
@@ -233,7 +233,7 @@ class EmulatedKernels:
         uniform: tuple[float, float] | None = None,
         offset: int = 0,
     ) -> Array:
-        """Bases of a vector of values, (values, knots - order - 1); ``uniform`` is grid_min and grid_step."""
+        """Compute bases of a vector, (values, knots - order - 1); ``uniform`` is grid_min and grid_step."""
         bases = knots.size - order - 1
         given, grid = Guarded(x, offset=offset), Guarded(knots.astype(np.float32))
         out = Guarded(None, x.size * bases * x.itemsize, offset)

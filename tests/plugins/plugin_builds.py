@@ -1,4 +1,4 @@
-"""The TensorRT plugin library, compiled in the ways that its tests need, and the headers for it."""
+"""Compile the TensorRT plugin library in the ways that its tests need, and find headers for it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ARCHITECTURE = "87"
 
 
 def roots() -> list[Path]:
-    """TensorRT's of this machine: the folders in TENSORRT_ROOTS (colons between them), or TENSORRT_ROOT."""
+    """List the TensorRT folders of this machine: TENSORRT_ROOTS (separated by colons), or TENSORRT_ROOT."""
     named = os.environ.get("TENSORRT_ROOTS") or os.environ.get("TENSORRT_ROOT") or ""
     return [Path(name) for name in named.split(":") if name]
 
 
 def version(root: Path) -> tuple[int, int, int]:
-    """(major, minor, patch) of the headers under ``root``."""
+    """Read (major, minor, patch) of the headers under ``root``."""
     text = (root / "include" / "NvInferVersion.h").read_text(encoding="utf-8")
 
     def part(name: str) -> int:
@@ -58,13 +58,13 @@ class Build:
     program: Path
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """The program's answer."""
+        """Run the program and return its output."""
         command = [str(self.program), str(self.library), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def emulated(root: Path, folder: Path) -> Build:
-    """Compiled by g++ alone: the kernels run on the CPU, and no CUDA is needed."""
+    """Compile with g++ alone: the kernels run on the CPU, and no CUDA is needed."""
     options = (f"-I{PLUGINS}", "-isystem", str(root / "include"), "-ldl")
     library = compile_emulation(
         (*SOURCES, *KERNELS, *EMULATION), folder / "libvmkla_tensorrt.so", "-shared", "-fPIC",
@@ -77,7 +77,7 @@ def emulated(root: Path, folder: Path) -> Build:
 
 
 def stand_in_tensorrt(root: Path, library: Path) -> None:
-    """A libnvinfer.so.N of nothing but a registry and its version."""
+    """Compile a libnvinfer.so.N that has only a registry and its version."""
     compile_emulation(
         (str(HOST / "standins.cpp"), *EMULATION), library, "-shared", "-fPIC", f"-Wl,-soname,{library.name}",
         f"-I{PLUGINS}", "-isystem", str(root / "include"), "-ldl",
@@ -85,7 +85,7 @@ def stand_in_tensorrt(root: Path, library: Path) -> None:
 
 
 def real(root: Path, folder: Path) -> Build:
-    """Compiled by CMake with nvcc, as the package is; skips the test when there is no nvcc."""
+    """Compile with CMake and nvcc as the package does; skips the test when there is no nvcc."""
     if shutil.which("nvcc") is None and not Path("/usr/local/cuda/bin/nvcc").exists():
         pytest.skip("no nvcc: install the CUDA toolkit")
     must(

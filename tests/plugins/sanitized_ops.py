@@ -1,4 +1,4 @@
-"""ONNX Runtime with vmkla's kernels on senseless nodes; a process of its own, whose library is sanitized.
+"""Run vmkla's sanitized kernels in ONNX Runtime on senseless nodes, in a process of its own.
 
     python sanitized_ops.py LIBRARY COUNT
 
@@ -46,7 +46,7 @@ def spoil(inputs: dict[str, Array], rng: np.random.Generator) -> None:
 
 
 def scan(rng: np.random.Generator, dtype: Any) -> tuple[bytes, dict[str, Array]]:
-    """A scan of any extents."""
+    """Make a scan of any extents."""
     extents = [int(rng.choice(EXTENTS)) for _ in range(6)]
     inputs = scan_inputs(rng, *extents[:5], max(1, extents[5]), dtype)
     spoil(inputs, rng)
@@ -54,7 +54,7 @@ def scan(rng: np.random.Generator, dtype: Any) -> tuple[bytes, dict[str, Array]]
 
 
 def basis(rng: np.random.Generator, dtype: Any) -> tuple[bytes, dict[str, Array]]:
-    """Bases of any order on any knots."""
+    """Make bases of any order on any knots."""
     order = int(rng.choice(NUMBERS)) if rng.random() < 0.3 else int(rng.integers(1, 6))
     knots, width = int(rng.integers(0, 40)), int(rng.choice(EXTENTS))
     grid = np.linspace(-2, 3, knots) if rng.random() < 0.7 else rng.standard_normal((width, knots))

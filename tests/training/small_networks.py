@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the network says of itself."""
+    """The network's configuration."""
 
     width: int = 6
     num_classes: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """For the weights' file."""
+        """Return plain values for the weights file."""
         return {"library": "somewhere-else", **dataclasses.asdict(self)}
 
 

@@ -31,7 +31,7 @@ def state_of(folder: Path) -> dict[str, Any]:
 
 
 def assert_same_state(first: Path, second: Path) -> None:
-    """Every weight, moment, average, random number and figure is equal to the last bit."""
+    """Assert that every weight, moment, average, random number and figure is equal to the last bit."""
     one, two = state_of(first), state_of(second)
     for name in ("model", "average"):
         assert one[name].keys() == two[name].keys()
@@ -53,7 +53,7 @@ def assert_same_state(first: Path, second: Path) -> None:
 
 
 def interrupt_at(epoch: int, step: int, number: int = signal.SIGTERM) -> Any:
-    """A callback that sends this process a signal at a step."""
+    """Return a callback that sends this process a signal at a step."""
 
     def on_step(report: StepReport) -> None:
         if (report.epoch, report.step) == (epoch, step):

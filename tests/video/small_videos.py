@@ -12,7 +12,7 @@ from av.stream import Disposition
 
 
 def write_video(path: Path, frames: int = 6, *, size_wh: tuple[int, int] = (96, 64), seed: int = 0) -> Path:
-    """A small H.264 video of moving noise, by PyAV alone."""
+    """Write a small H.264 video of moving noise with PyAV alone."""
     rng = np.random.default_rng(seed)
     width, height = size_wh
     texture = rng.integers(0, 256, (height, width + frames, 3), dtype=np.uint8)
@@ -27,7 +27,7 @@ def write_video(path: Path, frames: int = 6, *, size_wh: tuple[int, int] = (96, 
 
 
 def count_frames(path: Path) -> int:
-    """Frames that a player would show."""
+    """Count the frames that a player shows."""
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
 
@@ -42,7 +42,7 @@ def set_disposition(stream: Any, value: Disposition) -> None:
 def write_tracks(
     path: Path, sizes_wh: Sequence[tuple[int, int]], *, default: int | None = None, count: int = 5
 ) -> Path:
-    """A file with several H.264 tracks, each of one grey level: 50, 100, 150 ..."""
+    """Write a file with several H.264 tracks, each of one grey level: 50, 100, 150 ..."""
     with av.open(str(path), "w") as container:
         streams: list[Any] = []
         for width, height in sizes_wh:

@@ -33,7 +33,7 @@ def scan_inputs(
     R: int,
     dtype: npt.DTypeLike = np.float32,
 ) -> dict[str, Array]:
-    """Random inputs of one selective scan, of the magnitudes that a trained network has."""
+    """Make random inputs of one selective scan, with the magnitudes of a trained network."""
     inputs = {
         "u": rng.standard_normal((b, H, W, d)),
         "p": rng.standard_normal((b, H, W, 4 * (2 * n + R))),
@@ -53,7 +53,7 @@ def call_model(
     body: Sequence[onnx.NodeProto] | None = None,
     **attributes: Any,
 ) -> bytes:
-    """A model of one node that writes ``y``.
+    """Build a model of one node that writes ``y``.
 
     Ranks alone are declared: sizes that do not fit together reach the kernel.
 
@@ -84,7 +84,7 @@ def call_model(
 
 
 def open_session(model: bytes, *, kernels: bool = True, threads: int = 1) -> onnxruntime.InferenceSession:
-    """A CPU session with or without vmkla's kernels."""
+    """Open a CPU session with or without vmkla's kernels."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -95,7 +95,7 @@ def open_session(model: bytes, *, kernels: bool = True, threads: int = 1) -> onn
 
 
 def run(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array]) -> Array:
-    """The session's one output."""
+    """Run the session and return its one output."""
     (y,) = session.run(None, dict(inputs))
     result: Array = y
     return result

@@ -1,4 +1,4 @@
-"""Model files that are spoilt in one way each, with checksums that fit."""
+"""Model files that are each spoilt in one way, with matching checksums."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Change = Callable[[Model], object]
 
 
 def spoilt(path: Path, change: Change) -> Path:
-    """A file with one change."""
+    """Write a copy of a model with one change."""
     model = onnx.load(path)
     change(model)
     path.write_bytes(resealed(model))
@@ -24,7 +24,7 @@ def spoilt(path: Path, change: Change) -> Path:
 
 
 def external(name: str = "elsewhere") -> TensorProto:
-    """A float tensor whose values are in another file."""
+    """Make a float tensor whose values are in another file."""
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4])
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="/etc/hostname")
@@ -32,18 +32,18 @@ def external(name: str = "elsewhere") -> TensorProto:
 
 
 def with_external_data(model: Model) -> None:
-    """An initializer in another file."""
+    """Move an initializer to another file."""
     model.graph.initializer.append(external())
 
 
 def largest_weight(model: Model) -> TensorProto:
-    """The float weight with the most values."""
+    """Return the float weight with the most values."""
     floats = (t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
     return max(floats, key=lambda tensor: len(tensor.raw_data))
 
 
 def with_nan(model: Model) -> None:
-    """One NaN in the middle of the largest weight."""
+    """Put one NaN in the middle of the largest weight."""
     tensor = largest_weight(model)
     values = numpy_helper.to_array(tensor).copy()
     values.flat[values.size // 2] = np.nan
@@ -51,7 +51,7 @@ def with_nan(model: Model) -> None:
 
 
 def with_impossible_reshape(model: Model) -> None:
-    """A reshape whose shape no frame has, which a loader cannot know since the batch is dynamic."""
+    """Add a reshape that fails for every frame; a loader cannot know, since the batch is dynamic."""
     first = model.graph.node[0]
     assert first.op_type == "Cast" and first.input[0] == "frames"
     shape = numpy_helper.from_array(np.array([7, -1, 11, 13], np.int64), "impossible")
@@ -63,13 +63,13 @@ def with_impossible_reshape(model: Model) -> None:
 
 
 def flip_weight(path: Path) -> None:
-    """Flip one bit of the largest weight, and leave the checksum as it is."""
+    """Flip one bit of the largest weight without changing the checksum."""
     data = path.read_bytes()
     at = weight_byte(data)
     path.write_bytes(data[:at] + bytes([data[at] ^ 8]) + data[at + 1 :])
 
 
 def weight_byte(data: bytes) -> int:
-    """Place of a byte in the middle of the largest weight."""
+    """Return the offset of a byte in the middle of the largest weight."""
     raw = largest_weight(onnx.load_model_from_string(data)).raw_data
     return data.index(raw) + len(raw) // 2

@@ -1,4 +1,4 @@
-"""Builds PyCUDA into this Python without a CUDA toolkit and without a GPU, for the tests of device memory.
+"""Build PyCUDA into this Python without a CUDA toolkit or GPU, for the tests of device memory.
 
 PyCUDA comes as source alone. It needs the headers of CUDA's driver API, which are in two small packages, and
 a libcuda to link with: an empty one does, since the process that imports it brings a driver, or the tests'
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def build_empty_driver(folder: Path) -> None:
-    """A libcuda.so that has one function: enough for the linker to note that libcuda.so.1 is needed."""
+    """Build a libcuda.so with one function, so that the linker records a need for libcuda.so.1."""
     source = folder / "driver.cpp"
     source.write_text('extern "C" int cuInit(unsigned) { return 100; }\n', encoding="ascii")
     flags = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"]

@@ -29,7 +29,7 @@ _reports = pytest.StashKey[dict[Path, dict[str, list[dict[str, str]]]]]()
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """A command in this process: status, stdout, stderr."""
+    """Run a command in this process; return status, stdout and stderr."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         capfd.readouterr()

@@ -27,7 +27,7 @@ def small_model(
     metadata: dict[str, Any] | None = None,
     extra_nodes: Sequence[onnx.NodeProto] = (),
 ) -> onnx.ModelProto:
-    """A spline layer per pixel, and a selective scan where asked for; seeded random weights.
+    """Build a model of a spline layer per pixel and, on request, a selective scan, with seeded weights.
 
     Args:
         scan: add a scan of 4 channels and 2 states, with its 100 nodes of body.
@@ -103,7 +103,7 @@ def small_model(
 
 
 def properties(*, half: bool = False, **changed: Any) -> dict[str, str]:
-    """``metadata_props`` of a small file; keys with a dot replace the text itself."""
+    """Make ``metadata_props`` of a small file; keys with a dot replace the text itself."""
     fields = {key: value for key, value in changed.items() if "." not in key}
     made = ArtefactMetadata(
         **{

@@ -1,4 +1,4 @@
-"""Small shared libraries, compiled in the tests: plugin libraries of the stand-in, and what is none."""
+"""Small shared libraries compiled in tests: plugin libraries of the stand-in, and files that are not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def compile_library(path: Path, source: str, *flags: str, compiler: str = "g++")
 
 
 def write_plugin(path: Path, creators: tuple[str, ...] = CREATORS, *, note: bytes = b"") -> Path:
-    """A plugin library of the stand-in, whose registry reads these creators from it.
+    """Compile a plugin library of the stand-in, whose registry reads these creators from it.
 
     Args:
         path: of the library; one that is loaded is replaced, not overwritten.
@@ -41,7 +41,7 @@ def write_plugin(path: Path, creators: tuple[str, ...] = CREATORS, *, note: byte
 
 
 def creators_of(path: Path) -> list[str]:
-    """Names in a library of ``write_plugin``; none of another file."""
+    """Read the creators' names in a library of ``write_plugin``; empty for another file."""
     found = re.search(_MARK.encode() + rb"([\w ]*);", path.read_bytes())
     return found[1].decode().split() if found else []
 
@@ -73,7 +73,7 @@ class Unusable:
     needs: str | None = None
 
     def write(self, path: Path) -> Path:
-        """The file, at ``path``."""
+        """Write the file at ``path``."""
         if self.source is None:
             path.write_text("not a library " * 100, encoding="utf-8")
             return path

@@ -1,4 +1,4 @@
-"""Building on the stand-in GPU: TensorRT-RTX's real network and parser, and engines of ``stand_in_tensorrt``.
+"""Build on the stand-in GPU with TensorRT-RTX's real network and parser, and the stand-in's engines.
 
 TensorRT itself cannot be had here. Its builder needs a GPU and takes plugins, which TensorRT-RTX's does not,
 so two classes derive from TensorRT-RTX's: the parser puts the function bodies back where the plugins of a
@@ -152,7 +152,7 @@ class Runtime(stand_in_tensorrt.Runtime):
 
 
 def module() -> types.ModuleType:
-    """What ``import tensorrt`` is to give."""
+    """Return the module that ``import tensorrt`` finds."""
     made = stand_in_tensorrt.module("tensorrt")
     made.__dict__.update({name: getattr(tensorrt_rtx, name) for name in SHARED})
     made.__dict__.update(Builder=Builder, OnnxParser=OnnxParser, Runtime=Runtime)

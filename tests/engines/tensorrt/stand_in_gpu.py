@@ -1,4 +1,4 @@
-"""Builds the stand-in for NVIDIA's driver, and tells of what it saw. See ``stand_in_gpu.cpp``."""
+"""Build the stand-in for NVIDIA's driver and read what it recorded; see ``stand_in_gpu.cpp``."""
 
 from __future__ import annotations
 
@@ -66,27 +66,27 @@ def library() -> ctypes.CDLL:
 
 
 def calls(function: str) -> int:
-    """How often a function of the driver's API was called."""
+    """Count the calls of a function of the driver's API."""
     return int(library().stand_in_calls(function.encode()))
 
 
 def fail(function: str, status: int) -> None:
-    """Let the next call of a function return a status and do nothing."""
+    """Make the next call of a function return a status and do nothing."""
     library().stand_in_fail(function.encode(), status)
 
 
 def live() -> int:
-    """Allocations, streams, events, graphs and contexts that nobody has given back."""
+    """Count the allocations, streams, events, graphs and contexts that were not released."""
     return int(library().stand_in_live())
 
 
 def pending() -> int:
-    """Pieces of work that lie on a stream undone."""
+    """Count the pieces of work that wait on a stream."""
     return int(library().stand_in_pending())
 
 
 def current_device() -> int:
-    """The GPU whose context the calling thread has."""
+    """Return the GPU whose context the calling thread has."""
     device = ctypes.c_int(-1)
     assert library().cuCtxGetDevice(ctypes.byref(device)) == 0
     return device.value
@@ -100,5 +100,5 @@ def end_capture(stream: int) -> None:
 
 
 def forget() -> None:
-    """Count nothing of what is alive: after a failure of the GPU nothing can be given back."""
+    """Forget what is alive: after a failure of the GPU nothing can be released."""
     library().stand_in_forget()

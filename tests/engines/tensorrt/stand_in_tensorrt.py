@@ -44,7 +44,7 @@ GPU = GpuFacts("Stand-in GPU", "8.7", 16)
 
 @dataclass
 class Faults:
-    """What is to go wrong.
+    """The failures to inject.
 
     Attributes:
         execute: ``execute_async_v3`` fails from this call on, counted from 1.
@@ -410,7 +410,7 @@ def write_engine(
     plugin: Path | None = None,
     **changed: Any,
 ) -> EngineManifest:
-    """An engine of the stand-in with a true manifest, but for the fields in ``changed``."""
+    """Write an engine of the stand-in with a valid manifest, except for the fields in ``changed``."""
     plugins = [] if plugin is None else creators_of(plugin)
     head = json.dumps({"profile": profile, "plugins": plugins}).encode()
     path.write_bytes(head + b"\n" + onnx.read_bytes())

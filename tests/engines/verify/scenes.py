@@ -1,4 +1,4 @@
-"""Two networks that read their masks off the colours of a picture, and pictures made for them."""
+"""Two networks whose masks are the colours of a frame, and frames made for them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ChannelRunner(RedRunner):
 
 
 class SpoiltRunner(ChannelRunner):
-    """Its answer is changed before anybody sees it."""
+    """A runner whose output is changed before it is returned."""
 
     def __init__(self, spoil: Callable[[npt.NDArray[np.float32]], None]) -> None:
         super().__init__(RED, weights="9" * 64)
@@ -60,7 +60,7 @@ LESION = box(5, 5, 20, 20)
 
 
 def frame(name: str, reference: Bools, candidate: Bools, truth: Bools | None = None) -> VerifyFrame:
-    """A picture in which the red network marks one region and the green one another."""
+    """Make a frame in which the red network marks one region and the green one another."""
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
     image[..., RED] = np.where(reference, 255, 0)
     image[..., GREEN] = np.where(candidate, 255, 0)

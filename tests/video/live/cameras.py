@@ -27,7 +27,7 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 def next_frame(capture: Capture) -> LiveFrame:
-    """The next frame that comes."""
+    """Wait for the next frame and return it."""
     end_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < end_s:
         frame = capture.take(0.1)
@@ -37,7 +37,7 @@ def next_frame(capture: Capture) -> LiveFrame:
 
 
 def take_all(capture: Capture) -> list[LiveFrame]:
-    """Every frame until a file ends."""
+    """Read every frame until a file ends."""
     frames = []
     end_s = time.monotonic() + DEADLINE_S
     while not capture.ended:
@@ -87,5 +87,5 @@ class PipeCamera:
         os.write(self._descriptor, data)
 
     def hang_up(self) -> None:
-        """Go away."""
+        """Close the pipe."""
         os.close(self._descriptor)

@@ -41,7 +41,7 @@ class Camera:
         GLib.timeout_add(1000 // fps, self.push)
 
     def caps(self) -> str:
-        """GStreamer's words for the frames."""
+        """Return GStreamer's caps of the frames."""
         width, height = self.size_wh
         return f"video/x-raw,format=I420,width={width},height={height},framerate={self.fps}/1"
 

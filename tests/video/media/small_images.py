@@ -53,7 +53,7 @@ def shown_as(stored: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.
 
 
 def black_png(height: int, width: int) -> bytes:
-    """A black grey PNG of any size: about a thousandth of its pixels in bytes."""
+    """Make a black greyscale PNG of any size, in about one byte per thousand pixels."""
     packer = zlib.compressobj(1)
     rows = bytes(width + 1)  # filter 0, and the row
     body = b"".join(packer.compress(rows) for _ in range(height)) + packer.flush()
@@ -66,7 +66,7 @@ def black_png(height: int, width: int) -> bytes:
 
 
 def stating(height: int, width: int, kind: str) -> bytes:
-    """A file of a few bytes whose header states a size that its data do not hold."""
+    """Make a file of a few bytes whose header states a larger size than its data."""
     png, signed = b"\x89PNG\r\n\x1a\n", b"\0\0\0\x0cjP  \r\n\x87\n"
     tile = ((256, 9), (257, 9), (322, width), (323, height))
     return {

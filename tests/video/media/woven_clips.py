@@ -1,4 +1,4 @@
-"""Interlaced clips with known truth: frames woven from the procedural clip at two times."""
+"""Interlaced clips with exact masks: frames woven from the procedural clip at two times."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def woven_frames(
     apart: int = 3,
     bottom_first: bool = False,
 ) -> tuple[list[Image], list[Image], list[Image]]:
-    """Frames of two fields, the whole frames at the time of their first fields, and exact masks of these.
+    """Make frames of two fields, the whole frames at the time of their first fields, and their exact masks.
 
     Args:
         apart: frames of the procedural clip between two fields, for more or less motion.

@@ -71,7 +71,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 def wait_for(what: str, ready: Callable[[], Any], within_s: float = DEADLINE_S) -> Any:
-    """What ``ready`` gives once that is something."""
+    """Wait until ``ready`` returns something, and return it."""
     end_s = time.monotonic() + within_s
     while time.monotonic() < end_s:
         if found := ready():
@@ -163,7 +163,7 @@ class Client:
             return answer.status, received, answer.read()
 
     def raw(self, request: bytes) -> bytes:
-        """All that comes back for these bytes until the connection ends."""
+        """Send bytes and return the whole answer until the connection ends."""
         with socket.create_connection(self.address, timeout=DEADLINE_S) as connection:
             connection.sendall(request)
             answer = b""
@@ -181,7 +181,7 @@ class Client:
         return int(first.split()[1]), received, body
 
     def status(self, **headers: str) -> dict[str, Any]:
-        """The document that the page polls."""
+        """Return the document that the page polls."""
         document: dict[str, Any] = json.loads(self.ask("/status.json", **headers)[2])
         return document
 
