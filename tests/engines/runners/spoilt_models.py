@@ -16,7 +16,7 @@ Change = Callable[[Model], object]
 
 
 def spoilt(path: Path, change: Change) -> Path:
-    """Write a copy of a model with one change."""
+    """Rewrite a model file with one change and matching checksums."""
     model = onnx.load(path)
     change(model)
     path.write_bytes(resealed(model))
@@ -32,7 +32,7 @@ def external(name: str = "elsewhere") -> TensorProto:
 
 
 def with_external_data(model: Model) -> None:
-    """Move an initializer to another file."""
+    """Add an initializer whose values are in another file."""
     model.graph.initializer.append(external())
 
 
