@@ -4,8 +4,9 @@
     python benchmarks/live/faults.py --only worker source --short     # parts, with shorter waits
     python benchmarks/live/faults.py --only loop --video clip.mp4     # ten minutes of a clip of your own
 
-Each part takes some minutes and is kept as soon as it is done (``--state``), so a run that was cut off continues with ``--resume``, and parts measured at different times end in one file. The machine should do nothing
-else.
+Each part takes some minutes and is kept as soon as it is done (``--state``), so a run that was cut off
+continues with ``--resume``, and parts measured at different times end in one file. The machine should do
+nothing else.
 """
 
 from __future__ import annotations

@@ -167,8 +167,8 @@ def _table(rows: dict[str, Tally], every: int) -> Table:
             f"found when {100 * HIT_SHARE:g} % of it are covered; {first.empty_frames} frames with none. "
             "Delay: from a polyp's first frame of that size to the first frame that finds it, over the "
             f"{first.lesions} appearances; one that is never found counts as endless.",
-            "Rendered clips rank the choices; they are not evidence of accuracy, and nano finds much in their "
-            "folds that it does not find in real ones.",
+            "Rendered clips rank the choices; they are not evidence of accuracy, and nano finds much in "
+            "their folds that it does not find in real ones.",
         ],
     )
     for name, tally in rows.items():

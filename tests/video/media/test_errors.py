@@ -190,8 +190,8 @@ def test_videos_are_opened_at_one_door() -> None:
             if reads or "VideoCapture(" in text.replace("``cv2.VideoCapture``", ""):
                 doors.append(path.relative_to(ROOT).as_posix())
     assert sorted(doors) == [
-        "vmkla/video/media/images.py",
         "vmkla/video/live/sources/opencv_camera.py",
         "vmkla/video/live/sources/streaming.py",
+        "vmkla/video/media/images.py",
         "vmkla/video/media/streams.py",
     ]
