@@ -31,7 +31,7 @@ from vmkla.cli.train import train
 from vmkla.cli.usage import usage_hint
 from vmkla.cli.verify import verify
 from vmkla.cpus import cpu_budget, limit_libraries
-from vmkla.errors import VmklaError
+from vmkla.errors import ErrorReport, VmklaError
 from vmkla.imports import import_failure
 from vmkla.safe_text import log_printable
 
@@ -109,17 +109,6 @@ def main(arguments: Sequence[str]) -> int:
         return status if isinstance(status, int) else 0
     except typer.Exit as stop:
         return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        say("vmkla: interrupted")
-        return 128 + signal.SIGINT
-    except (VmklaError, ImportError) as caught:
-        error = caught if isinstance(caught, VmklaError) else _missing(caught, arguments)
-        if debug:
-            _print_traceback()
-        say(f"vmkla: {error.message}")
-        if error.hint:
-            say(f"  {error.hint}")
-        return error.exit_status
     except _CliError as error:
         text = io.StringIO()
         error.show(file=text)  # it quotes the arguments
@@ -128,20 +117,29 @@ def main(arguments: Sequence[str]) -> int:
         if hint := usage_hint(error, arguments):
             say(f"  {hint}")
         return int(error.exit_code)
-    except Exception as error:
-        if debug:
-            _print_traceback()
-        else:
-            say(f"vmkla: unexpected {type(error).__name__}: {_first_line(error)}")
-            say(f"  {_SEE_WHERE}")
-        return 1
+    except (KeyboardInterrupt, Exception) as error:
+        return _print_error(error, arguments, debug)
 
 
-def _missing(error: ImportError, arguments: Sequence[str]) -> VmklaError:
-    """Describe a package that cannot be imported; a failed import within vmkla is an unexpected error."""
-    if not error.name or error.name.partition(".")[0] == "vmkla":
-        return VmklaError(f"unexpected {type(error).__name__}: {_first_line(error)}", hint=_SEE_WHERE)
-    return import_failure(error, purpose=f"vmkla {next(iter(arguments), '')}".strip())
+def _print_error(error: BaseException, arguments: Sequence[str], debug: bool) -> int:
+    """Print an error on stderr and return its exit status."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        say("vmkla: interrupted")
+        return ErrorReport.of(KeyboardInterrupt()).exit_status
+    # An import that fails within vmkla is a fault of vmkla, not a missing package.
+    if isinstance(error, ImportError) and (error.name or "vmkla").partition(".")[0] != "vmkla":
+        error = import_failure(error, purpose=f"vmkla {next(iter(arguments), '')}".strip())
+    report = ErrorReport.of(error)
+    if debug:
+        _print_traceback()
+    if isinstance(error, VmklaError):
+        say(f"vmkla: {report.message}")
+        if report.hint:
+            say(f"  {report.hint}")
+    elif not debug:
+        say(f"vmkla: unexpected {report.message.splitlines()[0]}")
+        say(f"  {_SEE_WHERE}")
+    return report.exit_status
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
@@ -149,10 +147,6 @@ def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     before = [argument for argument in arguments[:end] if argument != "--debug"]
     return before + list(arguments[end:]), len(before) < end
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
 
 
 def _print_traceback() -> None:

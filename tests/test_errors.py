@@ -11,7 +11,7 @@ import pytest
 
 import vmkla
 from vmkla import errors
-from vmkla.errors import MissingDependencyError, StoppedError, VmklaError
+from vmkla.errors import ErrorReport, MissingDependencyError, StoppedError, VmklaError
 from vmkla.imports import require
 from vmkla.native import CPU_LIBRARY, find_library
 
@@ -34,6 +34,38 @@ def test_exit_statuses_are_those_of_the_design() -> None:
     }
     assert StoppedError(signal.SIGINT, "x").exit_status == 130
     assert StoppedError(signal.SIGTERM, "x").exit_status == 143
+
+
+@pytest.mark.parametrize(
+    ("error", "report"),
+    [
+        (errors.BadInputError("x", hint="Run y"), ("x", "Run y", 3, "failed")),
+        (errors.DegradedError("x"), ("x", None, 7, "degraded")),
+        (StoppedError(signal.SIGTERM, "x"), ("x", None, 143, "interrupted")),
+        (KeyboardInterrupt(), ("stopped by Ctrl-C", None, 130, "interrupted")),
+        (SystemExit(143), ("stopped before its end", None, 143, "interrupted")),
+        (SystemExit("x"), ("SystemExit: x", None, 1, "failed")),
+        (TypeError(" x\ny"), ("TypeError: x\ny", None, 1, "failed")),
+        (TypeError(), ("TypeError: no message", None, 1, "failed")),
+    ],
+)
+def test_every_error_has_one_status_and_one_outcome(
+    error: BaseException, report: tuple[str, str | None, int, str]
+) -> None:
+    assert ErrorReport.of(error) == report
+    assert ErrorReport.of_run(error, signum=signal.SIGTERM, stopped="stopped", missing="half") == report
+    made = ErrorReport.of(error).error("process 1 failed")
+    assert (made.message, made.hint, made.exit_status) == (f"process 1 failed: {report[0]}", *report[1:3])
+
+
+def test_a_run_without_an_error_is_stopped_or_degraded_or_done() -> None:
+    def of_run(signum: int | None, stopped: str, missing: str) -> ErrorReport:
+        return ErrorReport.of_run(None, signum=signum, stopped=stopped, missing=missing)
+
+    assert of_run(signal.SIGTERM, "stopped", "half") == ("stopped", None, 143, "interrupted")
+    assert of_run(None, "stopped", "half") == ("stopped", None, 130, "interrupted")
+    assert of_run(None, "", "half") == ("half", None, 7, "degraded")
+    assert of_run(None, "", "") == ("", None, 0, "done")
 
 
 def test_the_hint_is_a_line_of_its_own() -> None:

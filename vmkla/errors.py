@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import signal
+from typing import Literal, NamedTuple
+
+Outcome = Literal["done", "degraded", "interrupted", "failed"]
+"""How a run ended, as its report states it."""
 
 
 class VmklaError(Exception):
@@ -14,6 +18,7 @@ class VmklaError(Exception):
     """
 
     exit_status = 1
+    outcome: Outcome = "failed"
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -62,6 +67,7 @@ class DegradedError(VmklaError):
     """The work finished, but not whole: a cut-off video, frames lost."""
 
     exit_status = 7
+    outcome = "degraded"
 
 
 class StoppedError(VmklaError):
@@ -71,33 +77,66 @@ class StoppedError(VmklaError):
         signum: the signal's number; the exit status is 128 + signum.
     """
 
+    outcome = "interrupted"
+
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
         self.exit_status = 128 + signum
 
 
 class ErrorReport(NamedTuple):
-    """What an error reports, in a form that can go from one process to another.
+    """What an error, or a run that ended, reports; it can be sent to another process.
 
     Attributes:
-        message: what was seen and expected; of a foreign error its type as well.
-        hint: see ``VmklaError``.
-        exit_status: that the command line ends with.
+        message: what was seen and what was expected, after the type for an error that is not vmkla's; empty
+            when all went well.
+        hint: the command or change that fixes it, or None.
+        exit_status: exit status of the command line.
+        outcome: how a run with this error ended.
     """
 
     message: str
     hint: str | None
     exit_status: int
+    outcome: Outcome = "failed"
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorReport:
-        """The report of an error."""
+        """Describe an error: the one place that maps errors to exit statuses and outcomes."""
         if isinstance(error, VmklaError):
-            return cls(error.message, error.hint, error.exit_status)
-        return cls(f"{type(error).__name__}: {error}", None, VmklaError.exit_status)
+            return cls(error.message, error.hint, error.exit_status, error.outcome)
+        if isinstance(error, KeyboardInterrupt):
+            return cls("stopped by Ctrl-C", None, 128 + signal.SIGINT, StoppedError.outcome)
+        if isinstance(error, SystemExit) and isinstance(error.code, int):
+            return cls("stopped before its end", None, error.code, StoppedError.outcome)
+        return cls(
+            f"{type(error).__name__}: {str(error).strip() or 'no message'}", None, VmklaError.exit_status
+        )
 
-    def error(self, what: str) -> VmklaError:
-        """An error with the same hint and exit status, whose message begins with ``what``."""
-        found = VmklaError(f"{what}: {self.message}", hint=self.hint)
+    @classmethod
+    def of_run(
+        cls, error: BaseException | None, *, signum: int | None, stopped: str, missing: str
+    ) -> ErrorReport:
+        """Describe how a run ended; the first cause that holds is the one that counts.
+
+        Args:
+            error: what ended it, or None.
+            signum: number of the signal that stopped it, or None.
+            stopped: message of a run that was stopped in good order; empty when it was not.
+            missing: what the results lack; empty when they are whole.
+        """
+        if error is not None:
+            return cls.of(error)
+        if stopped:
+            return cls.of(StoppedError(signum or signal.SIGINT, stopped))
+        return cls.of(DegradedError(missing)) if missing else cls("", None, 0, "done")
+
+    def error(self, what: str = "") -> VmklaError:
+        """Make an error with the same hint and exit status.
+
+        Args:
+            what: put before the message.
+        """
+        found = VmklaError(f"{what}: {self.message}" if what else self.message, hint=self.hint)
         found.exit_status = self.exit_status
         return found

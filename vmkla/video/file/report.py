@@ -6,13 +6,13 @@ import hashlib
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vmkla import __version__
+from vmkla.errors import Outcome
 from vmkla.video.latency import LatencyStats
 from vmkla.video.media.frames import Problem
 
-Outcome = Literal["done", "degraded", "interrupted", "failed"]
 STAGES = ("decode", "preprocess", "inference", "postprocess", "overlay", "write", "total")
 _HASH_BLOCK_BYTES = 1 << 20
 

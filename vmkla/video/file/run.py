@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vmkla.errors import DegradedError, StoppedError, VmklaError
+from vmkla.errors import DegradedError, ErrorReport, StoppedError
 from vmkla.runner import Runner, describe_model, describe_runtime
 from vmkla.segment.preprocess import Rect
 from vmkla.segment.steps import check, infer, view
@@ -20,7 +19,7 @@ from vmkla.video.channel import Channel, ChannelClosedError
 from vmkla.video.file.options import Progress
 from vmkla.video.file.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, REPORT, ROWS, OutputFolder
 from vmkla.video.file.plan import Plan
-from vmkla.video.file.report import FileHash, Outcome, SegmentReport
+from vmkla.video.file.report import FileHash, SegmentReport
 from vmkla.video.file.writer import FrameWriter, Inferred, Kept
 from vmkla.video.latency import Stopwatch
 from vmkla.video.media.decoding import VideoSource, how_often
@@ -178,26 +177,17 @@ class Run:
 
         # Reports are passed on, so neither the source's folder nor its own is named.
         names = self._plan.named.names.also({str(out_dir): "the output folder"})
-        outcome: Outcome = "done"
-        message, exit_status = "", 0
-        if error is not None:
-            outcome, exit_status = "failed", error.exit_status if isinstance(error, VmklaError) else 1
-            message = error.message if isinstance(error, VmklaError) else f"{type(error).__name__}: {error}"
-            if isinstance(error, KeyboardInterrupt):
-                outcome, exit_status, message = "interrupted", 128 + signal.SIGINT, "stopped by Ctrl-C"
-            elif isinstance(error, SystemExit) and isinstance(error.code, int):
-                outcome, exit_status, message = "interrupted", error.code, "stopped before its end"
-        elif cancel.is_set():
-            signum = getattr(cancel, "signum", None)
-            outcome, exit_status = "interrupted", 128 + (signum or signal.SIGINT)
-            message = f"stopped after {counts.frames} frames; all outputs up to there are in {out_dir}"
-        elif problems or counts.damaged:
-            outcome, exit_status = "degraded", DegradedError.exit_status
-            message = _what_is_missing(source, writer)
+        stopped = f"stopped after {counts.frames} frames; all outputs up to there are in {out_dir}"
+        end = ErrorReport.of_run(
+            error,
+            signum=getattr(cancel, "signum", None),
+            stopped=stopped if cancel.is_set() else "",
+            missing=_what_is_missing(source, writer) if problems or counts.damaged else "",
+        )
         return SegmentReport(
-            outcome=outcome,
-            exit_status=exit_status,
-            message=names.hide(message),
+            outcome=end.outcome,
+            exit_status=end.exit_status,
+            message=names.hide(end.message),
             out_dir=out_dir,
             outputs=_existing_outputs(out_dir, source.kind, self._options.save_masks),
             counts=counts,

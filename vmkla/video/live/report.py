@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vmkla import __version__
-from vmkla.video.file.report import Outcome
+from vmkla.errors import Outcome
 from vmkla.video.latency import LatencyStats
 from vmkla.video.live.frame import AiState
 from vmkla.video.live.network.watch import TOO_SLOW

@@ -7,19 +7,17 @@ process of their own and get frames through shared memory after these were shown
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from vmkla.errors import DegradedError, StoppedError, UsageError, VmklaError
+from vmkla.errors import DegradedError, ErrorReport, StoppedError, UsageError, VmklaError
 from vmkla.folders import locked_folder
 from vmkla.names import Names
 from vmkla.runner import Runner
 from vmkla.video.cancellation import Cancellation
-from vmkla.video.file.report import Outcome
 from vmkla.video.live.events import EventLog
 from vmkla.video.live.folder import EVENTS, FRAMES, RECORDING, REPLACED, LiveFolder, open_folder
 from vmkla.video.live.loop import DisplayLoop
@@ -299,7 +297,7 @@ class LiveRun:
         options, counts = self._options, self.capture.counts
         about = self.supervisor.describe()
         worker_counts = self.supervisor.counts
-        outcome, exit_status, message = self._outcome(cancel)
+        end = self._how_it_ended(cancel)
         load_error = self.supervisor.load_error
         warnings = [str(warning) for warning in about.get("warnings", ())]
         if load_error is not None:
@@ -322,9 +320,9 @@ class LiveRun:
         if recorder is not None:
             recording = {**recorder.counts, "state": recorder.state[1]}
         return LiveReport(
-            outcome=outcome,
-            exit_status=exit_status,
-            message=self._plain(message),
+            outcome=end.outcome,
+            exit_status=end.exit_status,
+            message=self._plain(end.message),
             ended_by=ended_by,
             out_dir=options.out_dir,
             outputs={**self._folder.outputs(), "report": "report.json"},
@@ -359,32 +357,21 @@ class LiveRun:
         """Return a message for the report without passwords and names of folders: reports are passed on."""
         return Names({str(self._options.out_dir): "the output folder"}).hide(self._address.redact(message))
 
-    def _outcome(self, cancel: threading.Event) -> tuple[Outcome, int, str]:
-        error = self._error
-        if error is not None:
-            if isinstance(error, KeyboardInterrupt):
-                return "interrupted", 128 + signal.SIGINT, "stopped by Ctrl-C"
-            if isinstance(error, SystemExit) and isinstance(error.code, int):
-                return "interrupted", error.code, "stopped before its end"
-            if isinstance(error, VmklaError):
-                return "failed", error.exit_status, error.message
-            return "failed", 1, f"{type(error).__name__}: {error}"
-        if cancel.is_set():
-            signum = getattr(cancel, "signum", None)
-            return (
-                "interrupted",
-                128 + (signum or signal.SIGINT),
-                f"stopped after {self.tallies.shown} frames; the log and the report are in "
-                f"{self._options.out_dir}",
-            )
-        counts = self.capture.counts
-        stopped = ""
+    def _how_it_ended(self, cancel: threading.Event) -> ErrorReport:
+        out_dir, counts = self._options.out_dir, self.capture.counts
+        recording_stopped = ""
         if self.recorder is not None and self.recorder.state[1] not in ("", "ended"):
-            stopped = self.recorder.state[1]
+            recording_stopped = self.recorder.state[1]
         missing = what_is_missing(
-            self.tallies, counts.received, counts.dropped, self._options.drop_budget, stopped
+            self.tallies, counts.received, counts.dropped, self._options.drop_budget, recording_stopped
         )
-        return ("degraded", DegradedError.exit_status, missing) if missing else ("done", 0, "")
+        message = f"stopped after {self.tallies.shown} frames; the log and the report are in {out_dir}"
+        return ErrorReport.of_run(
+            self._error,
+            signum=getattr(cancel, "signum", None),
+            stopped=message if cancel.is_set() else "",
+            missing=missing,
+        )
 
 
 def _threads(name: str) -> list[threading.Thread]:

@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from vmkla.errors import ErrorReport
 from vmkla.video.live.shared_memory.board import Board
 
 PULSE_BYTES = 1 << 16
@@ -80,13 +81,14 @@ class PulseWriter:
 
     def fail(self, cause: str, error: BaseException) -> None:
         """Publish why the worker ends; the pulse does not change afterwards."""
+        report = ErrorReport.of(error)
         self.update(
             stage="failed",
             cause=cause,
             message=(getattr(error, "message", None) or str(error) or repr(error))[:_WORDS_MAX],
-            hint=getattr(error, "hint", None),
+            hint=report.hint,
             error=type(error).__name__,
-            exit_status=int(getattr(error, "exit_status", 1)),
+            exit_status=report.exit_status,
         )
 
     def _write(self) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from vmkla.errors import VmklaError
+from vmkla.errors import ErrorReport, VmklaError
 from vmkla.runner import Runner
 from vmkla.video.live.events import EventSink
 from vmkla.video.live.frame import AiState, LiveResult
@@ -201,8 +201,7 @@ class Supervisor:
         self._counts[f"fault: {fault.cause}"] += 1
         pulse = fault.pulse
         if fault.cause == LOAD_CAUSE and pulse is not None and not self._about:
-            self._load_error = VmklaError(pulse.message, hint=pulse.hint)
-            self._load_error.exit_status = pulse.exit_status
+            self._load_error = ErrorReport(pulse.message, pulse.hint, pulse.exit_status).error()
         pid = self._generation.pid if self._generation is not None else None
         self._events.add(
             "worker fault", fault.cause, error=fault.detail, pid=pid, restart_after_s=round(self._wait_s, 3)
