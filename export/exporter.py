@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +17,11 @@ from vmkla.engines.runners.onnx_file import with_metadata
 from vmkla.engines.verify.comparison import Comparison
 from vmkla.engines.verify.gate_frames import rendered_frames
 from vmkla.engines.verify.gates import GateReport
-from vmkla.errors import BadInputError, ShapeError, UsageError
+from vmkla.errors import ShapeError, UsageError
 from vmkla.export import checks, half, storage, tracing
 from vmkla.export.form import Batch, GraphForm, check_batch
 from vmkla.export.ranges import RangeReport
-from vmkla.files import file_sha256
+from vmkla.files import file_sha256, written_whole
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata, InputType, Precision
 from vmkla.segment.preprocess import PreprocessSpec
@@ -169,8 +167,9 @@ def export_onnx(
     if half_storage:
         storage.store_half(proto)
     checked: checks.Checked | None = None
-    with _temporary_beside(output) as partial:
-        _write(proto, metadata, partial)
+    with written_whole(output, private=False) as file:
+        partial = Path(file.name)
+        _write(proto, metadata, file)
         if not skip_gates:
             checked = checks.check_file(
                 partial, proto, model, form, metadata, shown, rendered=frames is None, say=say, begin=begin
@@ -178,12 +177,8 @@ def export_onnx(
             checks.refuse_failures(output, checked)
             answer = checks.self_test_answer(partial)
             metadata = dataclasses.replace(metadata, gates=checked.to_metadata(), self_test=answer)
-            _write(proto, metadata, partial)
-        sha256, size = file_sha256(partial), partial.stat().st_size
-        try:
-            os.replace(partial, output)
-        except OSError as error:
-            raise BadInputError(f"{output} cannot be written: {error.strerror}") from error
+            _write(proto, metadata, file)
+    sha256, size = file_sha256(output), output.stat().st_size
     if checked is None:
         return ExportReport(output, sha256, size, metadata, (), ())
     return ExportReport(output, sha256, size, metadata, checked.comparisons, checked.gates, checked.ranges)
@@ -211,29 +206,9 @@ def _check_arguments(
         )
 
 
-def _write(proto: onnx.ModelProto, metadata: ArtefactMetadata, path: Path) -> None:
-    data = with_metadata(proto.SerializeToString(), metadata.to_props())
-    try:
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be written: {error.strerror}") from error
-
-
-@contextmanager
-def _temporary_beside(output: Path) -> Iterator[Path]:
-    """A name in the same folder, removed at the end whatever happens."""
-    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInputError(f"the folder {output.parent} cannot be made: {error.strerror}") from error
-    if os.path.isdir(output):  # Path.is_dir raises for a name that is too long
-        raise BadInputError(f"{output} is a folder, expected the name of a file to write")
-    try:
-        yield partial
-    finally:
-        with suppress(OSError):  # already in its place, or a name that could not be written at all
-            partial.unlink()
+def _write(proto: onnx.ModelProto, metadata: ArtefactMetadata, file: BinaryIO) -> None:
+    """Replace what the file holds."""
+    file.seek(0)
+    file.truncate()
+    file.write(with_metadata(proto.SerializeToString(), metadata.to_props()))
+    file.flush()  # the checks read it by its name

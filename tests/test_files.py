@@ -18,7 +18,7 @@ from vmkla.files import (
     make_folder,
     read_regular,
     why_not_regular,
-    write_atomically,
+    write_whole,
     written_whole,
 )
 
@@ -89,7 +89,7 @@ def test_private_files_and_folders_are_the_owners_alone_whatever_the_umask(
         partial = next(first.parent.iterdir())
         assert mode(partial) == 0o600
         file.write(b"1")
-    write_atomically(second, b"2", durable=True)
+    write_whole(second, b"2")
     assert {mode(path) for path in (first, second)} == {0o600}
     assert {mode(path) for path in (tmp_path / "a", first.parent, second.parent)} == {0o700}
 
@@ -107,7 +107,7 @@ def test_an_artefact_follows_the_umask(tmp_path: Path) -> None:
 def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     make_folder(tmp_path)
-    write_atomically(tmp_path / "file", b"")
+    write_whole(tmp_path / "file", b"")
     assert mode(tmp_path) == 0o755
     (tmp_path / "link").symlink_to(tmp_path / "there", target_is_directory=True)
     (tmp_path / "there").mkdir()

@@ -17,13 +17,11 @@ from typing import Any
 import pytest
 
 from vmkla.errors import BadInputError, UsageError
-from vmkla.files import PARTIAL_NAME
 from vmkla.folders import LOCK, RESERVE, is_empty, latest_folder, locked_folder, new_folder
 
 HOLD = """
 import sys
 from pathlib import Path
-from vmkla.files import PARTIAL_NAME
 from vmkla.folders import locked_folder
 with locked_folder(Path(sys.argv[1])):
     print("locked", flush=True)
@@ -132,10 +130,10 @@ def test_without_locks_nothing_of_another_run_is_removed(
 def test_what_a_dead_run_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "overlay/deep").mkdir(parents=True)
     (tmp_path / "other").mkdir()
-    gone = [RESERVE, PARTIAL_NAME, ".report.json.77.part", ".report.json.part", ".overlay.partial.mp4",
-            f"overlay/{PARTIAL_NAME}", f"overlay/deep/{PARTIAL_NAME}"]  # fmt: skip
+    gone = [RESERVE, ".report.json.77.part", ".overlay.partial.mp4", "overlay/.a.png.77.part",
+            "overlay/deep/.a.png.77.part"]  # fmt: skip
     stay = [".frames.partial.jsonl", ".model.onnx.77.part", ".report.json.bak.part", "report.json",
-            f"other/{PARTIAL_NAME}", "overlay/a.png"]  # fmt: skip
+            "other/.a.png.77.part", "overlay/a.png"]  # fmt: skip
     for name in gone + stay:
         (tmp_path / name).write_bytes(b"x")
     with locked_folder(tmp_path, ("report.json", "overlay.mp4", "overlay")):

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import ArtefactMismatchError, UsageError
-from vmkla.files import output_errors
 from vmkla.folders import is_empty, locked_folder
 from vmkla.imports import require
 from vmkla.segment.findings import Findings, find
@@ -170,8 +169,7 @@ def explain(
         for frame in images.frames():
             views = [panel(frame.rgb) for panel in panels]
             picture = (out_dir / OVERLAY_FOLDER / frame.name).with_suffix(".png")
-            with output_errors(picture):
-                write_png(picture, side_by_side(frame.rgb, views))
+            write_png(picture, side_by_side(frame.rgb, views))
             facts = tuple({"block": view.title, "heat_in_mark": view.heat_in_mark} for view in views)
             done.append(Explained(frame.name, picture, facts))
             if on_image is not None:

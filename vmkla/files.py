@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 from vmkla.errors import BadInputError
 
-PARTIAL_NAME = ".vmkla.partial"
-"""What a file is called while it is being written; a folder has one writer at a time."""
+_NAME_BYTES = 100
+"""Bytes of a file's name that its temporary name keeps; some file systems allow 143 bytes in all."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says of a disk, or of a user's share of it, that is full."""
@@ -98,55 +98,67 @@ def create_file(path: Path, *, private: bool = True, replace: bool = True, appen
 
 
 @contextlib.contextmanager
-def written_whole(path: Path, *, private: bool = True) -> Iterator[BinaryIO]:
-    """A file to write to, which gets its name only when the block has ended without an error.
+def written_whole(path: Path, *, private: bool = True, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a file for writing that gets its name only when the block ends without an error.
 
-    Until then it lies beside ``path`` under another name, and a file that is there already stays. The folder
-    is made when missing.
+    Until then its bytes are in another file of the same folder, ``file.name``, and a file that already has
+    the name stays. A missing folder is made.
 
     Args:
         path: the final name.
-        private: file and folder are their owner's alone; see ``make_folder``.
+        private: file and folder are readable by their owner only; see ``make_folder``.
+        durable: the bytes are on the disk before the file gets its name, so that it survives a power failure.
     Raises:
-        BadInputError: it cannot be written.
+        BadInputError: the file cannot be written; nothing is left under either name.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = partial_path(path)
     try:
         with output_errors(path):
             make_folder(path.parent, private=private)
-            with open(create_file(partial, private=private), "wb") as file:
+            _check_name(path)
+            descriptor = create_file(partial, private=private)
+            with open(partial, "wb", opener=lambda *_: descriptor) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             partial.replace(path)
     finally:
-        with contextlib.suppress(OSError):  # nothing to remove, or the folder itself is no folder
+        with contextlib.suppress(OSError):  # there is nothing to remove, or the folder is not a folder
             partial.unlink()
 
 
-def write_atomically(path: Path, data: bytes, *, durable: bool = False) -> None:
-    """Write a private file under a temporary name in the same folder, then rename it.
+def write_whole(path: Path, data: bytes, *, private: bool = True, durable: bool = True) -> None:
+    """Write all bytes of a file, which gets its name when they are written; see ``written_whole``."""
+    with written_whole(path, private=private, durable=durable) as file:
+        file.write(data)
 
-    Args:
-        path: the final name; its folder is made.
-        data: all of it.
-        durable: it is on the disk afterwards, also when the power fails.
+
+def partial_path(path: Path) -> Path:
+    """Where ``written_whole`` writes; it fits however long the name is."""
+    name = os.fsencode(path.name)[:_NAME_BYTES].decode(errors="ignore")
+    return path.with_name(f".{name}.{os.getpid()}.part")
+
+
+def partial_pattern(name: str = "*") -> str:
+    """Glob pattern of what killed processes leave of ``written_whole`` for a name of usual length."""
+    return f".{name}.[0-9]*.part"
+
+
+def unfinished_path(path: Path) -> Path:
+    """Where a sink writes a file that grows frame by frame and is of use before its end."""
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
+
+
+def _check_name(path: Path) -> None:
+    """Find out before the work what would keep a file from getting its name after it.
+
     Raises:
-        OSError: it cannot be written; nothing is left under either name.
+        OSError: the name is too long or is that of a folder.
     """
-    make_folder(path.parent)
-    partial = path.with_name(PARTIAL_NAME)  # not longer than any other name, however long the file's is
-    try:
-        with open(create_file(partial), "wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):  # the first error counts
-            partial.unlink()
-        raise
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISDIR(path.lstat().st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
 def file_sha256(path: Path) -> str:

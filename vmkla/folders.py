@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from vmkla.errors import UsageError
-from vmkla.files import PARTIAL_NAME, make_folder, output_errors
+from vmkla.files import make_folder, output_errors, partial_pattern, unfinished_path
 
 logger = logging.getLogger(__name__)
 
@@ -192,12 +192,10 @@ def _holder(lock: int) -> str:
 
 
 def _remove_left_overs(path: Path, outputs: Collection[str]) -> None:
-    found = [path / RESERVE, path / PARTIAL_NAME]
+    found = [path / RESERVE]
     for name in outputs:
         if (path / name).is_dir():
-            found += (path / name).rglob(PARTIAL_NAME)
-        partial = Path(name)
-        found += [path / f".{name}.part", path / f".{partial.stem}.partial{partial.suffix}"]
-        found += path.glob(f".{name}.[0-9]*.part")  # of ``vmkla.files.written_whole``
+            found += (path / name).rglob(partial_pattern())
+        found += [unfinished_path(path / name), *path.glob(partial_pattern(name))]
     for file in found:
         file.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from vmkla.engines.verify.inputs import VerifyInputs
 from vmkla.engines.verify.locate import Divergence, locate
 from vmkla.engines.verify.page import verify_page
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError
-from vmkla.files import output_errors, write_atomically
+from vmkla.files import write_whole
 from vmkla.folders import check_free, locked_folder
 from vmkla.runner import Runner, RunnerSpec
 from vmkla.video.media.sinks import to_json
@@ -148,8 +148,7 @@ def _warnings(report: VerifyReport) -> list[str]:
 
 
 def _write(document: dict[str, Any], report: VerifyReport, options: VerifyOptions) -> None:
-    with output_errors(options.out_dir):
-        if options.html:
-            page = verify_page(document, report.shown)
-            write_atomically(options.out_dir / PAGE, page.encode("utf-8", "backslashreplace"))
-        write_atomically(options.out_dir / REPORT, to_json(document, indent=2))
+    if options.html:
+        page = verify_page(document, report.shown)
+        write_whole(options.out_dir / PAGE, page.encode("utf-8", "backslashreplace"))
+    write_whole(options.out_dir / REPORT, to_json(document, indent=2))

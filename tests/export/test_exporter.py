@@ -334,12 +334,12 @@ def test_arguments_that_make_no_sense(
 
 def test_output_that_cannot_be_written(tmp_path: Path, no_tracing: None) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BadInputError, match="cannot be made"):
+    with pytest.raises(BadInputError, match="cannot write .*: File exists"):
         export(tmp_path / "file" / "model.onnx")
     (tmp_path / "folder.onnx").mkdir()
-    with pytest.raises(BadInputError, match="is a folder"):
+    with pytest.raises(BadInputError, match="cannot write .*: Is a directory"):
         export(tmp_path / "folder.onnx")
-    with pytest.raises(BadInputError, match="cannot be written"):
+    with pytest.raises(BadInputError, match="cannot write .*: File name too long"):
         export(tmp_path / f"{'long' * 70}.onnx")
     with pytest.raises(UsageError, match=r"ends in \.onnx"):
         export(tmp_path / "model.plan")

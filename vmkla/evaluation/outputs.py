@@ -12,7 +12,7 @@ from typing import Any
 
 from vmkla.evaluation.judge import ImageResult
 from vmkla.evaluation.summary import size_of
-from vmkla.files import output_errors, write_atomically
+from vmkla.files import output_errors, write_whole
 from vmkla.folders import check_free, locked_folder
 from vmkla.metrics import MEASURES
 from vmkla.video.media.sinks import to_json
@@ -55,8 +55,7 @@ def write_outputs(
         for name in _FILES:  # an earlier evaluation's files must not stay beside new ones
             (path / name).unlink(missing_ok=True)
     for name, data in files.items():
-        with output_errors(path / name):
-            write_atomically(path / name, data)
+        write_whole(path / name, data)
 
 
 def per_image_csv(results: Sequence[ImageResult], class_names: Sequence[str]) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 from vmkla.bounded import MalformedError, parse_json, parse_names, read_file
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
-from vmkla.files import output_errors, write_atomically
+from vmkla.files import output_errors, unfinished_path, write_whole
 from vmkla.folders import RESERVE
 from vmkla.video.file.plan import Plan
-from vmkla.video.media.sinks import DiskReserve, JsonlSink, partial_rows, to_json
+from vmkla.video.media.sinks import DiskReserve, JsonlSink, to_json
 from vmkla.video.media.sources import ImageItem, ImageSource
 
 OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER = "overlay.mp4", "overlay", "masks"
@@ -73,9 +73,7 @@ class OutputFolder:
         Raises:
             BadInputError: the file cannot be written.
         """
-        path = self.path / REPORT
-        with output_errors(path):
-            write_atomically(path, to_json(report, indent=2) + b"\n")
+        write_whole(self.path / REPORT, to_json(report, indent=2) + b"\n")
 
 
 def search_exclusions(out_dir: Path) -> tuple[Path, Path]:
@@ -147,8 +145,7 @@ def open_outputs(plan: Plan) -> OutputFolder:
         with output_errors(out_dir / REPORT):
             (out_dir / REPORT).unlink(missing_ok=True)
         if images is not None:
-            with output_errors(out_dir / SETTINGS):
-                write_atomically(out_dir / SETTINGS, to_json(settings, indent=2) + b"\n")
+            write_whole(out_dir / SETTINGS, to_json(settings, indent=2) + b"\n")
         rows = JsonlSink(out_dir / ROWS)
         for row in kept.values():
             rows.write(row)
@@ -179,7 +176,7 @@ def _kept_rows(
             )
     wanted = {item.name: (index, item) for index, item in enumerate(images)}
     kept: dict[str, Row] = {}
-    for row in (*_read_rows(out_dir / ROWS), *_read_rows(partial_rows(out_dir / ROWS))):
+    for row in (*_read_rows(out_dir / ROWS), *_read_rows(unfinished_path(out_dir / ROWS))):
         if row["name"] not in wanted:
             continue
         index, item = wanted[row["name"]]
@@ -194,8 +191,7 @@ def _kept_rows(
 
 
 def _write_rows(path: Path, rows: Iterable[Row]) -> None:
-    with output_errors(path):
-        write_atomically(path, b"".join(to_json(row) + b"\n" for row in rows))
+    write_whole(path, b"".join(to_json(row) + b"\n" for row in rows))
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -218,7 +214,7 @@ def _read_rows(path: Path) -> list[Row]:
 def _remove_earlier(out_dir: Path) -> None:
     """Remove an earlier run's outputs and no other file; its rows name its images."""
     with output_errors(out_dir):
-        for row_file in (out_dir / ROWS, partial_rows(out_dir / ROWS)):
+        for row_file in (out_dir / ROWS, unfinished_path(out_dir / ROWS)):
             if not row_file.exists():
                 continue
             with open(row_file, "rb") as file:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.files import output_errors
 from vmkla.segment.findings import Findings, find
 from vmkla.segment.overlay import draw
 from vmkla.segment.preprocess import Rect
@@ -175,8 +174,7 @@ class FrameWriter:
             name = f"{frame.name}.png" if frame.traits else str(PurePosixPath(frame.name).with_suffix(".png"))
             paths["mask"] = f"{MASK_FOLDER}/{name}"
             mask = findings.mask if self._multi_class else findings.mask * np.uint8(255)
-            with output_errors(folder / paths["mask"]):
-                write_png(folder / paths["mask"], mask)
+            write_png(folder / paths["mask"], mask)
         if frame.traits is not None and frame.pts is not None:
             if self.video is None:
                 self.video = VideoSink(
@@ -191,8 +189,7 @@ class FrameWriter:
                 (".jpg", write_jpeg) if self._options.image_format == "jpg" else (".png", write_png)
             )
             paths["overlay"] = f"{OVERLAY_FOLDER}/{PurePosixPath(frame.name).with_suffix(suffix)}"
-            with output_errors(folder / paths["overlay"]):
-                write(folder / paths["overlay"], shown)
+            write(folder / paths["overlay"], shown)
         return paths
 
     def _fitted(self, shown: npt.NDArray[np.uint8], traits: VideoTraits) -> npt.NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vmkla.errors import UsageError
-from vmkla.files import output_errors, write_atomically
+from vmkla.files import output_errors, write_whole
 from vmkla.folders import RESERVE
 from vmkla.video.media.sinks import DiskReserve, to_json
 
@@ -41,9 +41,7 @@ class LiveFolder:
             BadInputError: it cannot be written.
         """
         self.release()
-        path = self.path / REPORT
-        with output_errors(path):
-            write_atomically(path, to_json(report, indent=2) + b"\n", durable=True)
+        write_whole(self.path / REPORT, to_json(report, indent=2) + b"\n")
 
     def release(self) -> None:
         """Free the space that is reserved for the report."""

@@ -322,9 +322,7 @@ def write_clip(
         for index, (rgb, mask) in enumerate(clip):
             sink.write(rgb, index)
             if masks_dir is not None:
-                name = Path(masks_dir) / f"{index:06d}.png"
-                with output_errors(name):
-                    write_png(name, mask)
+                write_png(Path(masks_dir) / f"{index:06d}.png", mask)
         sink.close()
         with output_errors(path):
             os.replace(partial, path)

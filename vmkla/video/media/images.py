@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vmkla.background import interruptible
 from vmkla.errors import BadInputError
-from vmkla.files import read_regular, write_atomically
+from vmkla.files import read_regular, write_whole
 from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.video.media.headers import JPEG, TIFF, Header, image_header, looks_like_image
 
@@ -143,8 +143,7 @@ def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
         path: the file; its folder is created.
         image: (H, W) grey or (H, W, 3) RGB, uint8.
     Raises:
-        BadInputError: the image is larger than a PNG can be.
-        OSError: the file cannot be written.
+        BadInputError: the image is larger than a PNG can be, or cannot be written.
     """
     _write(path, image, ".png", [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
 
@@ -153,8 +152,7 @@ def write_jpeg(path: Path, image: npt.NDArray[np.uint8]) -> None:
     """Write a private JPEG file of quality 95 completely or not at all; see ``write_png``.
 
     Raises:
-        BadInputError: the image is larger than a JPEG can be.
-        OSError: the file cannot be written.
+        BadInputError: the image is larger than a JPEG can be, or cannot be written.
     """
     if max(image.shape[:2]) > _JPEG_MAX_SIDE:
         raise BadInputError(
@@ -174,7 +172,7 @@ def _write(path: Path, image: npt.NDArray[np.uint8], suffix: str, options: list[
         raise BadInputError(
             f"{path} cannot be written: {image.shape[1]}x{image.shape[0]} pixels are too many"
         )
-    write_atomically(path, encoded.tobytes())
+    write_whole(path, encoded.tobytes(), durable=False)
 
 
 def _decoded(data: bytes, flags: int, header: Header, name: str) -> npt.NDArray[Any]:

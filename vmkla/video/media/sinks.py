@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.cpus import codec_threads
-from vmkla.files import FULL, create_file
+from vmkla.files import FULL, create_file, unfinished_path
 from vmkla.safe_text import printable_json
 from vmkla.video.media.errors import output_errors
 from vmkla.video.media.frames import VideoTraits
@@ -111,7 +111,7 @@ class VideoSink:
         self, path: Path, traits: VideoTraits, frame_hw: tuple[int, int], reserve: DiskReserve | None = None
     ) -> None:
         self.path = path
-        self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        self.partial = unfinished_path(path)
         self.written = 0
         self._closed = self._broken = False
         self.frame_hw, self.traits = frame_hw, traits
@@ -203,7 +203,7 @@ class JsonlSink:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.partial = partial_rows(path)
+        self.partial = unfinished_path(path)
         self.rows = 0
         with output_errors(path):
             self._file = open(create_file(self.partial), "wb", buffering=0)
@@ -241,8 +241,3 @@ class JsonlSink:
 def to_json(value: Any, *, indent: int | None = None) -> bytes:
     """Return JSON in UTF-8; invalid Unicode and control sequences of terminals are escaped."""
     return printable_json(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)).encode()
-
-
-def partial_rows(path: Path) -> Path:
-    """Return the temporary name of a ``JsonlSink``'s file."""
-    return path.with_name(f".{path.stem}.partial{path.suffix}")
