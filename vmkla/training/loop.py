@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
+from vmkla.allocator import keep_freed_memory
 from vmkla.cpus import torch_threads
 from vmkla.data.arrays import LabelledArrays, TrainLoader, loader_workers
 from vmkla.errors import StoppedError, VmklaError
 from vmkla.folders import locked_folder
-from vmkla.training.allocation import keep_freed_memory
 from vmkla.training.averaging import WeightAverage
 from vmkla.training.config import EpochReport, StepReport, TrainConfig, TrainResult
 from vmkla.training.determinism import deterministic, random_state, restore_random_state, seed_process

@@ -176,11 +176,11 @@ class TestWrite:
     def test_full_disk_leaves_nothing(
         self, tmp_path: Path, noise: Image, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def full(path: Path) -> int:
+        def full(path: Path, **_: bool) -> int:
             path.write_bytes(bytes(100))
             return os.open("/dev/full", os.O_WRONLY)
 
         monkeypatch.setattr(files, "create_file", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(BadInputError, match="No space left"):
             write_png(tmp_path / "a.png", noise)
         assert list(tmp_path.iterdir()) == []

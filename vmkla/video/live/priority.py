@@ -1,9 +1,8 @@
-"""Give the display priority on a busy machine: thread switches, memory, niceness, and signals of children."""
+"""Give the display priority on a busy machine: thread switches, niceness, and signals of children."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -16,9 +15,8 @@ import cv2
 _SWITCH_S = 0.0005
 """Longest time that another thread keeps the interpreter; Python's own 5 ms are most of the delay budget."""
 _NICE = -10
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGEST_BYTES = 32 << 20  # larger than a frame of 3840x2160; glibc's maximum
-_KEPT_BYTES = 512 << 20
+KEPT_BYTES = 512 << 20
+"""Freed memory that a process of live mode keeps for its next frames, see ``keep_freed_memory``."""
 
 
 @contextlib.contextmanager
@@ -36,22 +34,6 @@ def fast_thread_switches() -> Iterator[None]:
     finally:
         sys.setswitchinterval(switch_s)
         cv2.setNumThreads(threads)
-
-
-def keep_freed_memory() -> bool:
-    """Have the allocator reuse freed memory of frames in place of returning it to the system.
-
-    New memory costs a page fault for each page, and threads that allocate or free wait for each other. The
-    setting lasts until the process ends, since an allocator's settings cannot be read.
-
-    Returns:
-        Whether this system's allocator has these settings; glibc's has.
-    """
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return False
-    return bool(set_option(_M_MMAP_THRESHOLD, _LARGEST_BYTES) and set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from vmkla.allocator import keep_freed_memory
 from vmkla.errors import DegradedError, ErrorReport, StoppedError, UsageError, VmklaError
 from vmkla.folders import locked_folder
 from vmkla.names import Names
@@ -28,12 +29,7 @@ from vmkla.video.live.monitor.status import STATUS_CAPACITY_BYTES
 from vmkla.video.live.monitor.status_writer import StatusWriter
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
 from vmkla.video.live.options import LiveOptions
-from vmkla.video.live.priority import (
-    display_first,
-    fast_thread_switches,
-    interrupts_blocked,
-    keep_freed_memory,
-)
+from vmkla.video.live.priority import KEPT_BYTES, display_first, fast_thread_switches, interrupts_blocked
 from vmkla.video.live.recording.recorder import Recorder
 from vmkla.video.live.report import LiveReport, too_slow, what_is_missing
 from vmkla.video.live.screen import FileScreen, Screen
@@ -154,7 +150,7 @@ class LiveRun:
         """Run until the end, close everything, write the report, and raise the first error."""
         began_s = time.monotonic()
         ended_by = "error"
-        keep_freed_memory()
+        keep_freed_memory(KEPT_BYTES)
         try:
             with fast_thread_switches():
                 with interrupts_blocked():

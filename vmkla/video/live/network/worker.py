@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from vmkla.allocator import keep_freed_memory
 from vmkla.runner import Runner, check_one_by_one, describe_model, describe_runtime, model_warnings
 from vmkla.safe_text import log_printable
 from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, visible_field
@@ -29,7 +30,7 @@ from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.pulse import PulseWriter
 from vmkla.video.live.network.results import encode_result
 from vmkla.video.live.network.temporal import TemporalFilter
-from vmkla.video.live.priority import keep_freed_memory
+from vmkla.video.live.priority import KEPT_BYTES
 from vmkla.video.live.shared_memory.board import Board
 from vmkla.video.live.shared_memory.ring import RingReader
 
@@ -251,7 +252,7 @@ def _set_up_process(parent: int, niceness: int) -> None:
     set_up_child("vmkla-worker", niceness=niceness)
     if os.getppid() != parent:  # the parent ended before that
         os._exit(1)
-    keep_freed_memory()  # its page faults would delay the display
+    keep_freed_memory(KEPT_BYTES)  # its page faults would delay the display
     with contextlib.suppress(OSError):  # a container may forbid it; memory limits apply all the same
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("1000")  # when memory runs out, this process is killed first

@@ -1,4 +1,4 @@
-"""What live mode asks of the system for the frame's sake."""
+"""Freed memory is kept by the C library and used again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import sys
 import pytest
 
 _CHURN = """
-import json, resource
+import json, resource, sys
 import numpy as np
-from vmkla.video.live.priority import keep_freed_memory
+from vmkla.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -23,16 +23,18 @@ def faults():
 
 faults()
 given_back = faults()
-kept = keep_freed_memory()
+kept = keep_freed_memory(json.loads(sys.argv[1]))
 faults()
 print(json.dumps([given_back, kept, faults()]))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told")
-def test_memory_of_frames_is_taken_once() -> None:
+@pytest.mark.parametrize("limit_bytes", [None, 512 << 20])
+def test_memory_of_frames_is_taken_once(limit_bytes: int | None) -> None:
     # In a process of its own, since it cannot be undone.
-    done = subprocess.run([sys.executable, "-I", "-c", _CHURN], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-I", "-c", _CHURN, json.dumps(limit_bytes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     given_back, kept, taken_again = json.loads(done.stdout)
     assert kept
