@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json as json_format
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -181,6 +182,7 @@ def _options(
         loop=flags.loop,
         duration_s=flags.duration_s,
         exist_ok=exist_ok,
+        service_socket=os.environ.get("NOTIFY_SOCKET"),
     )
 
 

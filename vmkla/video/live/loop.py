@@ -17,6 +17,7 @@ from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
 from vmkla.video.live.network.watch import NO_RESULT
 from vmkla.video.live.screen import Screen, Shown
 from vmkla.video.live.shared_memory.ring import FrameRing
+from vmkla.video.live.service import service_reports
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.status_strip import no_signal_frame
 from vmkla.video.live.tallies import Tallies
@@ -69,6 +70,7 @@ class DisplayLoop:
         events: log of changes of the AI state.
         max_staleness_s: longest time between the capture of a result's frame and that of a frame it covers.
         recording: returns whether frames are being written; None when nothing is to be recorded.
+        service_socket: socket of the service manager, see ``service_reports``; None reports to nobody.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class DisplayLoop:
         *,
         max_staleness_s: float,
         recording: Callable[[], bool | None] = lambda: None,
+        service_socket: str | None = None,
     ) -> None:
         self._capture = capture
         self._screen = screen
@@ -97,6 +100,7 @@ class DisplayLoop:
         self._events = events
         self._max_staleness_s = max_staleness_s
         self._recording = recording
+        self._service_socket = service_socket
         self._last: Shown | None = None
         self._last_s = 0.0
         self._logged_s: dict[tuple[AiState, str], float] = {}
@@ -111,21 +115,23 @@ class DisplayLoop:
             Why the run ended: ``"stopped"``, ``"closed"`` (the window), ``"source ended"`` or ``"time is
                 over"``.
         """
-        while True:
-            frame = self._capture.take(TICK_S)
-            if frame is not None:
-                self._show(frame)
-            elif self._capture.ended:
-                return "source ended"
-            else:
-                self._tick()
-            self._tallies.looped_s = time.monotonic()
-            if stopped():
-                return "stopped"
-            if self._screen.closed:
-                return "closed"
-            if until_s is not None and time.monotonic() >= until_s:
-                return "time is over"
+        with service_reports(self._service_socket) as report_alive:
+            while True:
+                frame = self._capture.take(TICK_S)
+                if frame is not None:
+                    self._show(frame)
+                elif self._capture.ended:
+                    return "source ended"
+                else:
+                    self._tick()
+                self._tallies.looped_s = time.monotonic()
+                report_alive(self._tallies.status)
+                if stopped():
+                    return "stopped"
+                if self._screen.closed:
+                    return "closed"
+                if until_s is not None and time.monotonic() >= until_s:
+                    return "time is over"
 
     def _show(self, frame: LiveFrame) -> None:
         """Show one frame, then publish it, so that publishing adds nothing to its delay."""

@@ -36,6 +36,7 @@ class LiveOptions:
         duration_s: length of the run, seconds; None runs until the source ends or somebody stops it.
         drop_budget: fraction of the received frames, 0 to 1, beyond which dropped ones make the run degraded.
         exist_ok: replace the outputs of an earlier run in ``out_dir``.
+        service_socket: socket of the service manager, see ``service_reports``; None reports to nobody.
     Raises:
         UsageError: a value is out of range.
     """
@@ -52,6 +53,7 @@ class LiveOptions:
     duration_s: float | None = None
     drop_budget: float = 0.01
     exist_ok: bool = False
+    service_socket: str | None = None
 
     def __post_init__(self) -> None:
         check_drawing(self.overlay, self.alpha)

@@ -256,6 +256,7 @@ class LiveRun:
             self.events,
             max_staleness_s=self._options.max_staleness_s,
             recording=self.recording,
+            service_socket=self._options.service_socket,
         )
 
     def _stopper(self, cancel: threading.Event, notify: Callable[[str], None]) -> Callable[[], bool]:
