@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import ROOT
 
+from tests import ROOT
 from vmkla import errors
 from vmkla.cli.main import app
 from vmkla.video.live import priority, service
