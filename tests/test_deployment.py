@@ -27,6 +27,7 @@ READ_ONLY = r"""
 set -eu
 locked='^(nosuid|nodev|noexec|noatime|nodiratime|relatime)$'
 mount --bind "$1" "$1"
+cd "$1"
 while read -r _ place _ options _; do
   place=$(printf '%b' "$place")
   kept=$(printf '%s' "$options" | tr , '\n' | grep -E "$locked" | tr '\n' ,)
