@@ -16,8 +16,8 @@ from vmkla.video.live.frame import AiState, LiveFrame, LiveStatus, SignalState
 from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
 from vmkla.video.live.network.watch import NO_RESULT
 from vmkla.video.live.screen import Screen, Shown
-from vmkla.video.live.shared_memory.ring import FrameRing
 from vmkla.video.live.service import service_reports
+from vmkla.video.live.shared_memory.ring import FrameRing
 from vmkla.video.live.sources.capture import Capture
 from vmkla.video.live.status_strip import no_signal_frame
 from vmkla.video.live.tallies import Tallies
