@@ -150,7 +150,7 @@ def test_no_graph_where_the_engine_cannot_be_captured(
 def test_no_graph_where_none_is_asked_for(plan: Path, tiny_onnx: Path) -> None:
     runner = TensorRTRunner(plan, graph=False)
     np.testing.assert_array_equal(runner.infer(frames(1)), by_onnxruntime(tiny_onnx, frames(1), 1))
-    assert stand_in_gpu.calls("cuStreamBeginCapture") == 0 and "not asked for" in runner.spec.notes[1]
+    assert stand_in_gpu.calls("cuStreamBeginCapture") == 0 and "not requested" in runner.spec.notes[1]
     runner.close()
 
 
