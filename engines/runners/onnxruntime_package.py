@@ -33,7 +33,7 @@ class Installed:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the installation; None when one package is complete, or none is installed."""
+        """The problem of the installation; None where one package is complete, or none is installed."""
         if len(self.versions) > 1:
             return f"{self.text} are both installed, and each overwrites files of the other"
         if self.spoilt:

@@ -127,4 +127,4 @@ def _difference(engine: Any, manifest: EngineManifest, metadata: ArtefactMetadat
         return f"has inputs and outputs {seen} behind the batch, its manifest asks for {expected}"
     batches = tuple(tuple(shape)[0] for shape in engine.get_tensor_profile_shape(INPUT, 0))
     profile = (manifest.profile.min, manifest.profile.opt, manifest.profile.max)
-    return None if batches == profile else f"takes the batch sizes {batches}, its manifest says {profile}"
+    return None if batches == profile else f"takes the batch sizes {batches}, its manifest has {profile}"
