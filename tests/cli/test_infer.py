@@ -368,7 +368,7 @@ def test_a_time_stamp_that_no_mp4_can_hold(infer: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     write_flagged(path, woven_frames(6)[1], pts=[25 * 3600, *(25 * 3600 * 24 * 40 + n for n in range(5))])
     done = infer("--video", path, "--json")
-    assert done.status == 0 and "begin anew once" in done.stderr
+    assert done.status == 0 and "start again once" in done.stderr
     assert done.json["counts"]["timestamp_jumps"] == 1
     with av.open(str(tmp_path / "out" / "overlay.mp4")) as container:
         times = [frame.time for frame in container.decode(video=0)]
