@@ -15,7 +15,7 @@ from vmkla.cpu_features import VNNI
 from vmkla.engines.runners.model_file import open_model
 from vmkla.engines.runners.onnx_file import with_metadata
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
-from vmkla.files import written_whole
+from vmkla.files import write_whole
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata, Precision
 
@@ -87,8 +87,7 @@ class Artefact:
             calibration={**self.form, **(calibration or {})},
             self_test=None if self_test is None else dict(self_test),
         )
-        with written_whole(path, private=False) as file:
-            file.write(with_metadata(made.SerializeToString(), metadata.to_props()))
+        write_whole(path, with_metadata(made.SerializeToString(), metadata.to_props()), private=False)
 
 
 def open_artefact(path: Path, target: Target, precision: Precision) -> Artefact:

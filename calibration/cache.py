@@ -17,7 +17,7 @@ from vmkla import __version__
 from vmkla.bounded import DAMAGED, parse_names, read_file
 from vmkla.calibration.equalise import Divisors
 from vmkla.calibration.insertion import Range
-from vmkla.files import written_whole
+from vmkla.files import write_whole
 
 FORMAT = 2
 """Of the files; another one is left alone."""
@@ -73,10 +73,9 @@ class CalibrationCache:
         """Keep divisors."""
         data, arrays = io.BytesIO(), dict[str, Any](divisors)
         np.savez(data, **arrays)
-        with written_whole(self.divisors) as file:
-            file.write(data.getvalue())
+        write_whole(self.divisors, data.getvalue())
 
-    def load(self) -> dict[str, Range] | None:
+    def load_ranges(self) -> dict[str, Range] | None:
         """The ranges; None when they were never measured, or the file is damaged or of other facts."""
         try:
             kept = parse_names(read_file(self.ranges, _FILE_MAX_BYTES), _FILE_MAX_BYTES)
@@ -86,9 +85,8 @@ class CalibrationCache:
         except DAMAGED:
             return None
 
-    def save(self, ranges: Mapping[str, Range]) -> None:
+    def save_ranges(self, ranges: Mapping[str, Range]) -> None:
         """Keep ranges, and drop what was collected for them."""
         text = json.dumps({"facts": dict(self.facts), "ranges": ranges}, indent=1)
-        with written_whole(self.ranges) as file:
-            file.write(text.encode())
+        write_whole(self.ranges, text.encode())
         self.state.unlink(missing_ok=True)

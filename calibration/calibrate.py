@@ -5,37 +5,39 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vmkla import weights
-from vmkla.calibration import ranges as activation_ranges
 from vmkla.calibration import sensitivity
-from vmkla.calibration.artefact import open_artefact, open_half
+from vmkla.calibration.artefact import Artefact, open_artefact, open_half
 from vmkla.calibration.cache import CACHED, CalibrationCache
 from vmkla.calibration.channels import measure_channels
 from vmkla.calibration.equalise import Divisors, equalise, find_divisors
 from vmkla.calibration.insertion import Range
 from vmkla.calibration.layers import Layer, groups_of
-from vmkla.calibration.ranges import Progress
-from vmkla.calibration.reader import read_check, read_frames
+from vmkla.calibration.ranges import Progress, measure_ranges
+from vmkla.calibration.reader import CheckSet, FrameSet, read_check, read_frames
 from vmkla.calibration.request import CalibrateRequest, check_request, gates_of, half_beside
-from vmkla.calibration.search import Found, search
+from vmkla.calibration.search import Found, PutBack, search
+from vmkla.calibration.sensitivity import Sensitivity
 from vmkla.data.folder import read_sample
-from vmkla.data.sources import Pair
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.verify.clinical import VerifyReport, verify_runners
 from vmkla.engines.verify.comparison import gates_record
-from vmkla.errors import BadInputError, GateError, MissingDependencyError
-from vmkla.files import file_sha256, written_whole
+from vmkla.errors import BadInputError, GateError
+from vmkla.files import file_sha256, write_whole
 from vmkla.folders import locked_folder
 from vmkla.names import Names, given_names
 from vmkla.runner import Runner
+from vmkla.segment import steps
 from vmkla.segment.self_test import known_output
+from vmkla.segment.steps import infer
 
 SENSITIVITY_FRAMES = 16
 """Of the check frames, spread over them: each group is run on all of these."""
@@ -66,7 +68,7 @@ class CalibrateReport:
     source_bytes: int
     calibration: dict[str, Any]
     verified: dict[str, Any] | None
-    sensitivity: tuple[sensitivity.Sensitivity, ...]
+    sensitivity: tuple[Sensitivity, ...]
     milliseconds: dict[str, float] | None
     folder: Path
 
@@ -88,300 +90,302 @@ class CalibrateReport:
 def calibrate(
     request: CalibrateRequest, say: Callable[[str], None], progress: Progress | None = None
 ) -> CalibrateReport:
-    """Measure ranges, quantize, and put back what the gates do not allow.
+    """Measure ranges, quantize, and return to higher precision what the gates do not allow.
 
     Args:
         request: what to do.
         say: called with a line for each step.
-        progress: told while ranges and sensitivities are measured.
+        progress: called while ranges and sensitivities are measured.
     Raises:
-        GateError: no choice of layers passes; nothing is written.
+        GateError: no choice of layers passes the gates; nothing is written.
         UsageError: another run is active in the request's folder.
         VmklaError: a file or the data is not what it must be.
     """
     check_request(request)
+    names = given_names((*request.data, *request.check), "the data")
     with locked_folder(request.out, OUTPUTS):
-        run = _Run(request, say, progress)
-        if not request.anonymous:
-            return run.report()
-        run.names = given_names((*request.data, *request.check), "the data")
-        try:
-            return run.report()
-        except Exception:
-            with run.names.in_errors():  # by then it is known what the names stand for
-                raise
+        with _hidden(names, request):
+            source = open_artefact(weights.resolve(request.model, ".onnx"), request.target, "fp32")
+            goal = source
+            if request.target == "tensorrt":
+                goal = open_half(request.half or half_beside(source.path), source)
+            frames = _read_frames(request, source, say)
+        names = names.also(frames.shown)
+        with _hidden(names, request):
+            check = _read_check(request, source, frames, say)
+        names = names.also(check.shown)
+        with _hidden(names, request), closing(_open(source.path, request)) as reference:
+            return _calibrate(_Job(request, say, progress, source, goal, frames, check, reference))
 
 
-@dataclass
-class _Run:
-    """One calibration."""
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What all steps of one calibration share.
+
+    Attributes:
+        request, say, progress: see ``calibrate``.
+        source: the float32 file, on which ranges are measured.
+        goal: the file that is quantized: ``source``, or for TensorRT the half-precision file.
+        frames: what the ranges are measured on.
+        check: what each candidate is compared with ``reference`` on.
+        reference: a runner of ``source``.
+    """
 
     request: CalibrateRequest
     say: Callable[[str], None]
     progress: Progress | None
-    rows: tuple[sensitivity.Sensitivity, ...] = field(default=(), init=False)
-    names: Names = field(default=Names({}), init=False)
+    source: Artefact
+    goal: Artefact
+    frames: FrameSet
+    check: CheckSet
+    reference: Runner
 
-    def report(self) -> CalibrateReport:
-        request = self.request
-        self.source = open_artefact(weights.resolve(request.model, ".onnx"), request.target, "fp32")
-        self.goal = self.source
-        if request.target == "tensorrt":
-            self.goal = open_half(request.half or half_beside(self.source.path), self.source)
-        self.frames = read_frames(
-            request.data,
-            self.source.metadata.preprocess,
-            count=request.frames,
-            check_count=0 if request.check else request.check_frames,
-            allow_few=request.allow_few,
-            anonymous=request.anonymous,
-            reading=request.reading,
-            say=self.say,
-        )
-        self.names = self.names.also(self.frames.shown)
-        self._say_frames()
-        self.check_frames, self.check_pairs = self.frames.check_frames, self.frames.check_pairs
-        if request.check:
-            self.check_frames, self.check_pairs, shown = read_check(
-                request.check,
-                self.source.metadata.preprocess,
-                count=request.check_frames,
-                anonymous=request.anonymous,
-                calibrated=self.frames,
-                reading=request.reading,
-                say=self.say,
-            )
-            self.names = self.names.also(shown)
-        self.reference = self._open(self.source.path)
-        try:
-            if self.reference.spec.sha256 != self.source.sha256:
-                raise BadInputError(
-                    f"{self.source.path} was changed while it was calibrated",
-                    hint="Run the same command again.",
-                )
-            self._refuse_nan()
-            with tempfile.TemporaryDirectory(prefix="vmkla-calibrate-") as folder:
-                self.divisors, self.ranges = self._measured(Path(folder))
-                return self._quantized(Path(folder))
-        finally:
-            self.reference.close()
 
-    def _quantized(self, folder: Path) -> CalibrateReport:
-        request, candidate = self.request, folder / "candidate.onnx"
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Divisors of the activations' channels, and ranges of the divided activations, by ``Layer.key``."""
+
+    divisors: Divisors
+    ranges: dict[str, Range]
+
+
+def _hidden(names: Names, request: CalibrateRequest) -> AbstractContextManager[None]:
+    """In an anonymous calibration, keep names of the data out of the errors of a block."""
+    return names.in_errors() if request.anonymous else nullcontext()
+
+
+def _read_frames(request: CalibrateRequest, source: Artefact, say: Callable[[str], None]) -> FrameSet:
+    frames = read_frames(
+        request.data,
+        source.metadata.preprocess,
+        count=request.frames,
+        check_count=0 if request.check else request.check_frames,
+        allow_few=request.allow_few,
+        anonymous=request.anonymous,
+        reading=request.reading,
+        say=say,
+    )
+    say(
+        f"{len(frames.frames)} frames to calibrate with, sha256 {frames.sha256[:12]}; {frames.duplicates} of "
+        f"{frames.seen} were like another one, {len(frames.problems)} could not be read"
+    )
+    return frames
+
+
+def _read_check(
+    request: CalibrateRequest, source: Artefact, frames: FrameSet, say: Callable[[str], None]
+) -> CheckSet:
+    """The frames to check with: from data of their own, or those that were held out."""
+    if not request.check:
+        return CheckSet(frames.check_frames, frames.check_pairs, Names({}))
+    return read_check(
+        request.check,
+        source.metadata.preprocess,
+        count=request.check_frames,
+        anonymous=request.anonymous,
+        calibrated=frames,
+        reading=request.reading,
+        say=say,
+    )
+
+
+def _open(path: Path, request: CalibrateRequest) -> Runner:
+    return OnnxRuntimeRunner(path, threads=request.threads, warn_unverified=False)
+
+
+def _calibrate(job: _Job) -> CalibrateReport:
+    """Measure, search for the layers to quantize, and write the file and the reports."""
+    request = job.request
+    _check_reference(job)
+    with tempfile.TemporaryDirectory(prefix="vmkla-calibrate-") as name:
+        folder = Path(name)
+        measured, candidate = _measure(job, folder), folder / "candidate.onnx"
+        rows: list[Sensitivity] = []
+
+        def ranked() -> list[str]:
+            if not rows:
+                rows.extend(_measure_sensitivity(job, measured, folder))
+            return [row.group for row in rows]
+
         if request.measure_sensitivity:
-            self._sensitivity(folder)
+            ranked()
         found: Found[VerifyReport] | None = None
-        kept: tuple[str, ...] = ()
         if not request.skip_gates:
-            groups = len(groups_of(self.goal.layers))
-            found = search(lambda: self._ranked(folder), groups, lambda back: self._judge(back, candidate))
-            kept = tuple(back.group for back in found.put_back)
-        self._write_sensitivity(kept)
-        facts = self._facts(found)
+            groups = len(groups_of(job.goal.layers))
+            found = search(ranked, groups, lambda back: _judge(job, measured, back, candidate))
+        put_back = () if found is None else found.put_back
+        if rows:
+            sensitivity.write_results(rows, [back.group for back in put_back], request.out, job.say)
         if found is not None and not found.verdict.passed:
             raise GateError(
                 f"no choice of layers passes the gates, so {request.output} was not written; the last of "
                 f"{found.tried}: " + "; ".join(found.verdict.failures),
                 hint="Try --method min-max or entropy, or more data that is like what the model will see.",
             )
-        verified = None if found is None else _lasting(found.verdict)
-        layers = self._layers(frozenset(kept))
-        gates = verified or {"skipped": True}
-        self._write(layers, candidate, gates=gates, calibration=facts)
-        answer = self._self_test(candidate)
-        self._write(layers, candidate, gates=gates, calibration=facts, self_test=answer)
-        timed = self._timed(candidate) if request.target != "tensorrt" else None
-        with written_whole(request.output, private=False) as file:
-            file.write(candidate.read_bytes())
-        report = CalibrateReport(
-            path=request.output,
-            sha256=file_sha256(request.output),
-            size_bytes=request.output.stat().st_size,
-            source_bytes=self.source.path.stat().st_size,
-            calibration=facts,
-            verified=verified,
-            sensitivity=self.rows,
-            milliseconds=timed,
-            folder=request.out,
+        layers = _without(job.goal.layers, frozenset(back.group for back in put_back))
+        facts = _facts(job, measured, layers, put_back)
+        verified = None if found is None else _record(found.verdict)
+        _write_final(job, measured, layers, candidate, gates=verified or {"skipped": True}, calibration=facts)
+        timed = _time(job, candidate) if request.target != "tensorrt" else None
+        write_whole(request.output, candidate.read_bytes(), private=False)
+    report = CalibrateReport(
+        path=request.output,
+        sha256=file_sha256(request.output),
+        size_bytes=request.output.stat().st_size,
+        source_bytes=job.source.path.stat().st_size,
+        calibration=facts,
+        verified=verified,
+        sensitivity=tuple(rows),
+        milliseconds=timed,
+        folder=request.out,
+    )
+    write_whole(request.out / "report.json", json.dumps(report.to_dict(), indent=2).encode())
+    return report
+
+
+def _check_reference(job: _Job) -> None:
+    """Stop before anything is measured on another file or on values that are not finite."""
+    if job.reference.spec.sha256 != job.source.sha256:
+        raise BadInputError(
+            f"{job.source.path} was changed while it was calibrated", hint="Run the same command again."
         )
-        with written_whole(request.out / "report.json") as file:
-            file.write(json.dumps(report.to_dict(), indent=2).encode())
-        return report
-
-    def _say_frames(self) -> None:
-        seen = self.frames
-        self.say(
-            f"{len(seen.frames)} frames to calibrate with, sha256 {seen.sha256[:12]}; {seen.duplicates} of "
-            f"{seen.seen} were like another one, {len(seen.problems)} could not be read"
-        )
-
-    def _refuse_nan(self) -> None:
-        """Stop before anything is measured on numbers that are none."""
-        batch = self.source.batch or 1
-        for name, frame in zip(self.frames.names, self.frames.frames, strict=True):
-            if not np.isfinite(self.reference.infer(np.repeat(frame[None], batch, axis=0))).all():
-                raise GateError(
-                    f"{self.source.path} gives values that are not finite, first for {name}",
-                    hint="A model that does this in float32 is broken: look at its training.",
-                )
-
-    def _measured(self, folder: Path) -> tuple[Divisors, dict[str, Range]]:
-        """Divisors of the activations' channels, and ranges of what they leave."""
-        request, source = self.request, self.source
-        facts = {
-            "model": source.sha256,
-            "data": self.frames.sha256,
-            "method": request.method,
-            "percentile": request.percentile if request.method == "percentile" else None,
-            **source.form,
-        }
-        cache = CalibrationCache(request.out, facts)
-        given: dict[str, Any] = {
-            "input_type": source.metadata.input_type,
-            "batch": source.batch,
-            "threads": request.threads,
-            "progress": self.progress,
-        }
-        divisors = cache.load_divisors()
-        if divisors is None:
-            channels = measure_channels(source.model, source.layers, self.frames.frames, **given)
-            divisors = find_divisors(source.model, source.layers, channels)
-            cache.save_divisors(divisors)
-        if (kept := cache.load()) is not None:
-            self.say(f"ranges were measured before: {cache.ranges}")
-            return divisors, kept
-        if cache.state.is_file():
-            self.say(f"going on with {cache.state}")
-        model, layers = equalise(source.model, source.layers, divisors)
-        equalised = folder / "equalised.onnx"
-        equalised.write_bytes(model.SerializeToString())
-        measured = activation_ranges.measure(
-            equalised,
-            layers,
-            self.frames.frames,
-            request.method,
-            percentile=request.percentile,
-            state=cache.state,
-            **given,
-        )
-        cache.save(measured)
-        return divisors, measured
-
-    def _open(self, path: Path) -> Runner:
-        return OnnxRuntimeRunner(path, threads=self.request.threads, warn_unverified=False)
-
-    def _show_checked(self, done: int) -> None:
-        if self.progress is not None:
-            self.progress(done, len(self.check_pairs or self.check_frames), "checking")
-
-    def _samples(self) -> Iterable[Any]:
-        return self.check_frames if not self.check_pairs else _Samples(self.check_pairs)
-
-    def _layers(self, put_back: frozenset[str]) -> list[Layer]:
-        return [layer for layer in self.goal.layers if layer.group not in put_back]
-
-    def _write(self, layers: Sequence[Layer], path: Path, **facts: Any) -> None:
-        self.goal.quantized(layers, self.ranges, path, divisors=self.divisors, **facts)
-
-    def _self_test(self, path: Path) -> dict[str, Any]:
-        """The file's own answer to the self-test's pictures: the float32 file's would hide saturation."""
-        runner = self._open(path)
-        try:
-            return known_output(runner)
-        finally:
-            runner.close()
-
-    def _judge(self, put_back: frozenset[str], path: Path) -> VerifyReport:
-        self._write(self._layers(put_back), path)
-        candidate = self._open(path)
-        try:
-            verdict = verify_runners(
-                self.reference,
-                candidate,
-                self._samples(),
-                gates_of(self.request),
-                progress=self._show_checked,
+    for name, frame in zip(job.frames.names, job.frames.frames, strict=True):
+        if not np.isfinite(infer(job.reference, frame[np.newaxis])).all():
+            raise GateError(
+                f"{job.source.path} gives values that are not finite, first for {name}",
+                hint="A model that does this in float32 is broken: look at its training.",
             )
-        finally:
-            candidate.close()
-        outcome = "passed" if verdict.passed else "; ".join(verdict.failures)
-        self.say(f"with {len(put_back)} groups in higher precision: {outcome}")
-        return verdict
 
-    def _ranked(self, folder: Path) -> Sequence[str]:
-        if not self.rows:
-            self._sensitivity(folder)
-        return [row.group for row in self.rows]
 
-    def _sensitivity(self, folder: Path) -> None:
-        step = max(1, len(self.check_frames) // SENSITIVITY_FRAMES)
-        self.rows = sensitivity.measure_groups(
-            self.goal,
-            self.ranges,
-            self.check_frames[::step][:SENSITIVITY_FRAMES],
-            reference=self.reference,
-            open_runner=self._open,
-            folder=folder,
-            divisors=self.divisors,
-            progress=self.progress,
+def _measure(job: _Job, folder: Path) -> _Measured:
+    """Measure divisors and ranges, or load those of an earlier run on the same model, frames and method."""
+    request, source = job.request, job.source
+    percentile = request.percentile if request.method == "percentile" else None
+    facts = {
+        "model": source.sha256,
+        "data": job.frames.sha256,
+        "method": request.method,
+        "percentile": percentile,
+        **source.form,
+    }
+    cache = CalibrationCache(request.out, facts)
+    given: dict[str, Any] = {
+        "input_type": source.metadata.input_type,
+        "batch": source.batch,
+        "threads": request.threads,
+        "progress": job.progress,
+    }
+    divisors = cache.load_divisors()
+    if divisors is None:
+        channels = measure_channels(source.model, source.layers, job.frames.frames, **given)
+        divisors = find_divisors(source.model, source.layers, channels)
+        cache.save_divisors(divisors)
+    if (kept := cache.load_ranges()) is not None:
+        job.say(f"ranges were measured before: {cache.ranges}")
+        return _Measured(divisors, kept)
+    if cache.state.is_file():
+        job.say(f"continuing from {cache.state}")
+    model, layers = equalise(source.model, source.layers, divisors)
+    equalised = folder / "equalised.onnx"
+    equalised.write_bytes(model.SerializeToString())
+    ranges = measure_ranges(
+        equalised,
+        layers,
+        job.frames.frames,
+        request.method,
+        percentile=request.percentile,
+        state=cache.state,
+        **given,
+    )
+    cache.save_ranges(ranges)
+    return _Measured(divisors, ranges)
+
+
+def _measure_sensitivity(job: _Job, measured: _Measured, folder: Path) -> tuple[Sensitivity, ...]:
+    step = max(1, len(job.check.frames) // SENSITIVITY_FRAMES)
+    return sensitivity.measure_groups(
+        job.goal,
+        measured.ranges,
+        job.check.frames[::step][:SENSITIVITY_FRAMES],
+        reference=job.reference,
+        open_runner=lambda path: _open(path, job.request),
+        folder=folder,
+        divisors=measured.divisors,
+        progress=job.progress,
+    )
+
+
+def _judge(job: _Job, measured: _Measured, put_back: frozenset[str], path: Path) -> VerifyReport:
+    """Write a candidate without these groups and check it against the gates."""
+    layers, pairs = _without(job.goal.layers, put_back), job.check.pairs
+    job.goal.quantized(layers, measured.ranges, path, divisors=measured.divisors)
+
+    def show(done: int) -> None:
+        if job.progress is not None:
+            job.progress(done, len(job.check.frames), "checking")
+
+    with closing(_open(path, job.request)) as candidate:
+        verdict = verify_runners(
+            job.reference,
+            candidate,
+            map(read_sample, pairs) if pairs else job.check.frames,  # not all samples in memory at once
+            gates_of(job.request),
+            progress=show,
         )
-
-    def _write_sensitivity(self, kept: Sequence[str]) -> None:
-        if not self.rows:
-            return
-        with written_whole(self.request.out / "sensitivity.md") as file:
-            file.write(sensitivity.table(self.rows).encode())
-        try:
-            sensitivity.plot(self.rows, kept, self.request.out / "sensitivity.png")
-        except MissingDependencyError as error:
-            self.say(f"no plot: {error.message}")
-
-    def _facts(self, found: Found[VerifyReport] | None) -> dict[str, Any]:
-        """What the file's metadata say of how it was made."""
-        put_back = () if found is None else found.put_back
-        layers = self._layers(frozenset(back.group for back in put_back))
-        return {
-            **self.goal.form,
-            "method": self.request.method,
-            "percentile": self.request.percentile if self.request.method == "percentile" else None,
-            "data": {**self.frames.to_dict(), "checked_on": len(self.check_frames)},
-            "source_sha256": self.source.sha256,
-            "goal_sha256": self.goal.sha256,
-            "layers": len(layers),
-            "of_layers": len(self.goal.layers),
-            "equalised": sum(layer.key in self.divisors for layer in layers),
-            "put_back": [asdict(back) for back in put_back],
-        }
-
-    def _timed(self, path: Path) -> dict[str, float]:
-        """Median of one frame before and after, run in turns."""
-        candidate = self._open(path)
-        batch = self.source.batch or 1
-        seconds: dict[str, list[float]] = {"before": [], "after": []}
-        try:
-            for turn in range(TIMED + 2):
-                frame = self.check_frames[turn % len(self.check_frames)]
-                for name, runner in (("before", self.reference), ("after", candidate)):
-                    start = time.perf_counter()
-                    runner.infer(np.repeat(frame[None], batch, axis=0))
-                    seconds[name].append(time.perf_counter() - start)
-        finally:
-            candidate.close()
-        return {name: 1e3 * float(np.median(values[2:])) / batch for name, values in seconds.items()}
+    outcome = "passed" if verdict.passed else "; ".join(verdict.failures)
+    job.say(f"with {len(put_back)} groups in higher precision: {outcome}")
+    return verdict
 
 
-class _Samples:
-    """Labelled images that are read anew for each pass, so that they are never all in memory."""
-
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self._pairs = pairs
-
-    def __iter__(self) -> Any:
-        return (read_sample(pair) for pair in self._pairs)
+def _without(layers: Sequence[Layer], put_back: frozenset[str]) -> list[Layer]:
+    return [layer for layer in layers if layer.group not in put_back]
 
 
-def _lasting(verdict: VerifyReport) -> dict[str, Any]:
-    """What a file keeps of its check: nothing of where it was run, so equal runs give equal files."""
+def _facts(
+    job: _Job, measured: _Measured, layers: Sequence[Layer], put_back: Sequence[PutBack]
+) -> dict[str, Any]:
+    """How the file was made, for its metadata."""
+    request = job.request
+    return {
+        **job.goal.form,
+        "method": request.method,
+        "percentile": request.percentile if request.method == "percentile" else None,
+        "data": {**job.frames.to_dict(), "checked_on": len(job.check.frames)},
+        "source_sha256": job.source.sha256,
+        "goal_sha256": job.goal.sha256,
+        "layers": len(layers),
+        "of_layers": len(job.goal.layers),
+        "equalised": sum(layer.key in measured.divisors for layer in layers),
+        "put_back": [asdict(back) for back in put_back],
+    }
+
+
+def _record(verdict: VerifyReport) -> dict[str, Any]:
+    """What the metadata keep of the check; nothing about this machine, so equal runs give equal files."""
     kept = verdict.to_dict()
     del kept["reference"], kept["candidate"]
     return gates_record([kept], frames=verdict.figures["frames"], rendered=False)
+
+
+def _write_final(
+    job: _Job, measured: _Measured, layers: Sequence[Layer], path: Path, **facts: Mapping[str, Any]
+) -> None:
+    """Write the file with its own answer to the self-test: the float32 file's would hide saturation."""
+    job.goal.quantized(layers, measured.ranges, path, divisors=measured.divisors, **facts)
+    with closing(_open(path, job.request)) as runner:
+        answer = known_output(runner)
+    job.goal.quantized(layers, measured.ranges, path, divisors=measured.divisors, self_test=answer, **facts)
+
+
+def _time(job: _Job, path: Path) -> dict[str, float]:
+    """Median milliseconds of one frame before and after, run in turns."""
+    batch = job.source.batch or 1
+    seconds: dict[str, list[float]] = {"before": [], "after": []}
+    with closing(_open(path, job.request)) as candidate:
+        for turn in range(TIMED + 2):
+            frames = steps.batch(job.check.frames[turn % len(job.check.frames)][np.newaxis], batch)
+            for name, runner in (("before", job.reference), ("after", candidate)):
+                start = time.perf_counter()
+                runner.infer(frames)
+                seconds[name].append(time.perf_counter() - start)
+    return {name: 1e3 * float(np.median(values[2:])) / batch for name, values in seconds.items()}

@@ -16,6 +16,7 @@ from vmkla.engines.runners import custom_ops
 from vmkla.engines.runners.batches import network_input
 from vmkla.imports import require
 from vmkla.metadata import InputType
+from vmkla.segment import steps
 
 if TYPE_CHECKING:
     import onnx
@@ -53,7 +54,7 @@ def measure_channels(
     found = {name: np.zeros(count, np.float32) for name, count in channels.items()}
     outputs = [_NAME.format(name) for name in found]
     for done, frame in enumerate(frames, 1):
-        full = network_input(np.repeat(frame[None], batch or 1, axis=0), input_type)
+        full = network_input(steps.batch(frame[np.newaxis], batch), input_type)
         for seen, largest in zip(session.run(outputs, {feed: full}), found.values(), strict=True):
             np.maximum(largest, seen, out=largest)
         if progress is not None:

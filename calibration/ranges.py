@@ -28,6 +28,7 @@ from vmkla.files import written_whole
 from vmkla.imports import require
 from vmkla.metadata import InputType
 from vmkla.plain_values import from_plain
+from vmkla.segment import steps
 
 Method = Literal["min-max", "percentile", "entropy"]
 METHODS: tuple[Method, ...] = ("min-max", "percentile", "entropy")
@@ -45,7 +46,7 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int | None, note: str = "") -> None: ...
 
 
-def measure(
+def measure_ranges(
     model: Path,
     layers: Sequence[Layer],
     frames: npt.NDArray[np.uint8],
@@ -81,7 +82,7 @@ def measure(
         while done < len(frames):
             shard = frames[done : done + SHARD_FRAMES]
             feeds = (
-                {feed_name: network_input(np.repeat(frame[None], batch or 1, axis=0), input_type)}
+                {feed_name: network_input(steps.batch(frame[np.newaxis], batch), input_type)}
                 for frame in shard
             )
             calibrator.collect_data(_Feeds(feeds))

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,20 @@ class FrameSet:
             "checked_on": len(self.check_frames),
             "held_out": len(self.check_frames) > 0,
         }
+
+
+class CheckSet(NamedTuple):
+    """Frames to check a quantized network with.
+
+    Attributes:
+        frames: (m, height, width, 3) uint8 RGB, preprocessed.
+        pairs: image and mask of each frame; empty when there are no masks.
+        shown: names of the data for messages.
+    """
+
+    frames: npt.NDArray[np.uint8]
+    pairs: tuple[Pair, ...]
+    shown: Names
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +177,7 @@ def read_check(
     anonymous: bool = False,
     reading: ReadRules = ReadRules(),  # noqa: B008 (frozen)
     say: Callable[[str], None] = lambda _: None,
-) -> tuple[npt.NDArray[np.uint8], tuple[Pair, ...], Names]:
+) -> CheckSet:
     """Frames to check with, from data of their own; those like a frame that gave ranges are left out.
 
     Args:
@@ -171,15 +185,13 @@ def read_check(
         count: frames at most.
         anonymous, say: as of ``read_frames``.
         calibrated: the frames that gave the ranges.
-    Returns:
-        As ``FrameSet.check_frames``, ``FrameSet.check_pairs`` and ``FrameSet.shown``.
     Raises:
         BadInputError: there is none, or too many cannot be read.
     """
     reader = _read(data, spec, count, reading, say, calibrated, anonymous=anonymous)
     shots = reader.sorted_shots
     shots = [shots[index] for index in _spread(len(shots), min(count, len(shots)))]
-    return _stacked(shots, spec), _pairs(shots), reader.shown
+    return CheckSet(_stacked(shots, spec), _pairs(shots), reader.shown)
 
 
 def _read(

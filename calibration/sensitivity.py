@@ -17,7 +17,8 @@ from vmkla.calibration.insertion import Range
 from vmkla.calibration.layers import groups_of
 from vmkla.calibration.ranges import Progress
 from vmkla.engines.verify.comparison import compare
-from vmkla.files import written_whole
+from vmkla.errors import MissingDependencyError
+from vmkla.files import write_whole
 from vmkla.imports import require
 from vmkla.runner import Runner
 
@@ -95,6 +96,24 @@ def measure_groups(
     return tuple(sorted(found, key=lambda row: row.rank, reverse=True))
 
 
+def write_results(
+    rows: Sequence[Sensitivity], put_back: Sequence[str], folder: Path, say: Callable[[str], None]
+) -> None:
+    """Write ``sensitivity.md``, and ``sensitivity.png`` where matplotlib is installed.
+
+    Args:
+        rows: most sensitive first.
+        put_back: groups that stay in higher precision.
+        folder: where.
+        say: called with a line when there is no plot.
+    """
+    write_whole(folder / "sensitivity.md", table(rows).encode())
+    try:
+        plot(rows, put_back, folder / "sensitivity.png")
+    except MissingDependencyError as error:
+        say(f"no plot: {error.message}")
+
+
 def to_dicts(rows: Sequence[Sensitivity]) -> list[dict[str, Any]]:
     """Plain values, for JSON."""
     return [asdict(row) for row in rows]
@@ -136,5 +155,4 @@ def plot(rows: Sequence[Sensitivity], kept: Sequence[str], path: Path) -> None:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
     pyplot.close(figure)
-    with written_whole(path) as file:
-        file.write(data.getvalue())
+    write_whole(path, data.getvalue())

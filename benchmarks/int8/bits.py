@@ -25,7 +25,7 @@ from vmkla.calibration.artefact import open_artefact
 from vmkla.calibration.channels import measure_channels
 from vmkla.calibration.equalise import equalise, find_divisors
 from vmkla.calibration.layers import Target
-from vmkla.calibration.ranges import measure
+from vmkla.calibration.ranges import measure_ranges
 from vmkla.calibration.reader import FrameSet, read_frames
 
 TITLE = "Bits of a weight"
@@ -49,7 +49,7 @@ def quantized(target: Target, frames: FrameSet, folder: Path) -> Path:
     model, layers = equalise(source.model, source.layers, divisors)
     equalised, path = folder / "equalised.onnx", folder / f"{target}.onnx"
     equalised.write_bytes(model.SerializeToString())
-    ranges = measure(equalised, layers, frames.frames, "percentile", **given)
+    ranges = measure_ranges(equalised, layers, frames.frames, "percentile", **given)
     source.quantized(source.layers, ranges, path, divisors=divisors)
     return path
 

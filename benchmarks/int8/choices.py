@@ -31,7 +31,7 @@ from vmkla.calibration.channels import measure_channels
 from vmkla.calibration.equalise import Divisors, equalise, find_divisors
 from vmkla.calibration.insertion import LEVELS, Range
 from vmkla.calibration.layers import Layer, groups_of, weight_rows
-from vmkla.calibration.ranges import METHODS, Method, measure
+from vmkla.calibration.ranges import METHODS, Method, measure_ranges
 from vmkla.calibration.reader import FrameSet, read_frames
 from vmkla.calibration.search import search
 from vmkla.calibration.sensitivity import measure_groups
@@ -103,7 +103,7 @@ class Bench:
         model, layers = equalise(self.source.model, self.source.layers, divisors)
         path = self.folder / "equalised.onnx"
         path.write_bytes(model.SerializeToString())
-        return measure(
+        return measure_ranges(
             path, layers, self.frames.frames, method, input_type="uint8", batch=None, threads=THREADS
         )
 

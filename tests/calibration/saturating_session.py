@@ -26,12 +26,12 @@ from vmkla.segment.self_test import check_self_test, known_output, self_test_fra
 
 def quantized(path: Path) -> None:
     """Quantize the shipped ``nano`` to 8-bit weights, with ranges of the self-test's frames."""
-    from vmkla.calibration.ranges import measure
+    from vmkla.calibration.ranges import measure_ranges
 
     source = open_artefact(weights.resolve("nano", ".onnx"), "cpu-vnni", "fp32")
     preprocess = source.metadata.preprocess
     pictures = self_test_frames(preprocess.height, preprocess.width)
-    ranges = measure(source.path, source.layers, pictures, "min-max", input_type="uint8", batch=None)
+    ranges = measure_ranges(source.path, source.layers, pictures, "min-max", input_type="uint8", batch=None)
     source.quantized(source.layers, ranges, path)
 
 

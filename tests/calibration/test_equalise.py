@@ -19,7 +19,7 @@ from vmkla.calibration.cache import CalibrationCache
 from vmkla.calibration.channels import measure_channels
 from vmkla.calibration.equalise import equalise, find_divisors
 from vmkla.calibration.layers import Layer, find_layers, weight_rows
-from vmkla.calibration.ranges import measure
+from vmkla.calibration.ranges import measure_ranges
 from vmkla.engines.runners import custom_ops
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 
@@ -196,7 +196,9 @@ def test_a_large_channel_costs_nothing_any_more(tmp_path: Path) -> None:
     for chosen in ({}, divisors):
         model, changed = equalise(artefact.model, layers, chosen)
         (tmp_path / "e.onnx").write_bytes(model.SerializeToString())
-        ranges = measure(tmp_path / "e.onnx", changed, shown, "min-max", input_type="uint8", batch=None)
+        ranges = measure_ranges(
+            tmp_path / "e.onnx", changed, shown, "min-max", input_type="uint8", batch=None
+        )
         artefact.quantized(layers, ranges, tmp_path / "q.onnx", divisors=chosen)
         after = OnnxRuntimeRunner(tmp_path / "q.onnx", threads=1, warn_unverified=False).infer(shown)
         errors.append(float(np.abs(after - before).mean()))

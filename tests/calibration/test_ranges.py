@@ -13,7 +13,7 @@ from tests.export.exported_models import frames
 from vmkla.calibration.artefact import Artefact, open_artefact
 from vmkla.calibration.cache import CalibrationCache
 from vmkla.calibration.insertion import Range
-from vmkla.calibration.ranges import METHODS, SHARD_FRAMES, Method, measure
+from vmkla.calibration.ranges import METHODS, SHARD_FRAMES, Method, measure_ranges
 from vmkla.errors import BadInputError
 
 FRAMES = 2 * SHARD_FRAMES + 3
@@ -26,7 +26,7 @@ def artefact(small: Path) -> Artefact:
 
 def ranges(artefact: Artefact, method: Method, count: int = FRAMES, **options: object) -> dict[str, Range]:
     shown = frames(FRAMES, SIDE, SIDE)[:count]
-    return measure(
+    return measure_ranges(
         artefact.path,
         artefact.layers,
         shown,
@@ -101,7 +101,7 @@ def test_nothing_is_printed(artefact: Artefact, capfd: pytest.CaptureFixture[str
 def test_a_fixed_batch_is_filled(artefact: Artefact) -> None:
     shown = frames(4, SIDE, SIDE)
     one, many = (
-        measure(artefact.path, artefact.layers, shown, "min-max", input_type="uint8", batch=batch)
+        measure_ranges(artefact.path, artefact.layers, shown, "min-max", input_type="uint8", batch=batch)
         for batch in (None, 3)
     )
     assert one["two.w"] == pytest.approx(many["two.w"], rel=1e-5)
@@ -110,10 +110,10 @@ def test_a_fixed_batch_is_filled(artefact: Artefact) -> None:
 def test_the_cache_belongs_to_what_it_follows_from(tmp_path: Path) -> None:
     facts = {"model": "a", "data": "b", "method": "min-max", "percentile": None}
     cache = CalibrationCache(tmp_path, facts)
-    assert cache.load() is None
-    cache.save({"one.w": (-1.5, 2.0)})
-    assert CalibrationCache(tmp_path, dict(facts)).load() == {"one.w": (-1.5, 2.0)}
+    assert cache.load_ranges() is None
+    cache.save_ranges({"one.w": (-1.5, 2.0)})
+    assert CalibrationCache(tmp_path, dict(facts)).load_ranges() == {"one.w": (-1.5, 2.0)}
     for name in facts:
-        assert CalibrationCache(tmp_path, {**facts, name: "other"}).load() is None
+        assert CalibrationCache(tmp_path, {**facts, name: "other"}).load_ranges() is None
     cache.ranges.write_text("{", encoding="utf-8")
-    assert cache.load() is None
+    assert cache.load_ranges() is None

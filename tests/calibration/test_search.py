@@ -10,7 +10,7 @@ import pytest
 from tests.calibration.small_graphs import SIDE, small_weights, write_small
 from tests.export.exported_models import frames
 from vmkla.calibration.artefact import open_artefact
-from vmkla.calibration.ranges import measure
+from vmkla.calibration.ranges import measure_ranges
 from vmkla.calibration.search import search
 from vmkla.calibration.sensitivity import Sensitivity, measure_groups, plot, table
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
@@ -33,7 +33,7 @@ def test_a_planted_outlier_layer_is_found(tmp_path: Path, outlier: str) -> None:
     """The one product whose activation has a huge channel comes first, far from the others."""
     artefact = open_artefact(write_small(tmp_path / "m.onnx", small_weights(outlier=outlier)), "cpu", "fp32")
     shown = frames(12, SIDE, SIDE)
-    ranges = measure(artefact.path, artefact.layers, shown, "min-max", input_type="uint8", batch=None)
+    ranges = measure_ranges(artefact.path, artefact.layers, shown, "min-max", input_type="uint8", batch=None)
     reference = open_quietly(artefact.path)
     steps: list[str] = []
     rows = measure_groups(

@@ -14,7 +14,7 @@ from tests.export.exported_models import HEIGHT, WIDTH, exported, frames
 from vmkla.calibration.artefact import open_artefact, open_half
 from vmkla.calibration.channels import measure_channels
 from vmkla.calibration.equalise import equalise, find_divisors
-from vmkla.calibration.ranges import measure
+from vmkla.calibration.ranges import measure_ranges
 from vmkla.engines.runners.onnxruntime_runner import OnnxRuntimeRunner
 from vmkla.engines.tensorrt.build.builder import BuildRequest, build_engine
 
@@ -36,7 +36,9 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model, layers = equalise(single.model, single.layers, divisors)
     assert 0 < len(divisors) < len(layers)
     (folder / "equalised.onnx").write_bytes(model.SerializeToString())
-    ranges = measure(folder / "equalised.onnx", layers, shown, "min-max", input_type="uint8", batch=None)
+    ranges = measure_ranges(
+        folder / "equalised.onnx", layers, shown, "min-max", input_type="uint8", batch=None
+    )
     half.quantized(half.layers, ranges, folder / "m.int8.onnx", divisors=divisors)
     return single.path, folder / "m.int8.onnx"
 
