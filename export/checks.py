@@ -17,10 +17,10 @@ from vmkla.engines.runners.torch_runner import TorchRunner
 from vmkla.engines.verify.comparison import Comparison, check, compare, gates_record
 from vmkla.engines.verify.gates import FP16_EXPORT, FP32_EXPORT, HALF_ARITHMETIC, GateReport, Gates
 from vmkla.errors import BadInputError, GateError
-from vmkla.export import ranges
+from vmkla.export import half_range
 from vmkla.export.form import DYNAMIC_BATCH, GraphForm
 from vmkla.export.half import HalfTorchRunner
-from vmkla.export.ranges import RangeReport
+from vmkla.export.half_range import HalfRangeReport
 from vmkla.metadata import ArtefactMetadata
 from vmkla.runner import Runner
 from vmkla.segment.self_test import known_output
@@ -69,14 +69,14 @@ class Checked:
     Attributes:
         comparisons: one for each way to run the network.
         gates: verdicts, in the same order.
-        ranges: magnitudes in a half-precision graph; None for a float32 one.
+        half_range: magnitudes in a half-precision graph; None for a float32 one.
         frames: how many were run.
         rendered: they were rendered, not given.
     """
 
     comparisons: tuple[Comparison, ...]
     gates: tuple[GateReport, ...]
-    ranges: RangeReport | None
+    half_range: HalfRangeReport | None
     frames: int
     rendered: bool
 
@@ -92,7 +92,7 @@ class Checked:
     @property
     def beyond_half(self) -> tuple[str, ...]:
         """One line for each tensor that comes too near the end of half's range."""
-        return () if self.ranges is None else self.ranges.failures()
+        return () if self.half_range is None else self.half_range.failures()
 
     def to_metadata(self) -> dict[str, Any]:
         """Plain values, as the file keeps them."""
@@ -100,7 +100,7 @@ class Checked:
             [report.to_dict() for report in self.gates],
             frames=self.frames,
             rendered=self.rendered,
-            more=None if self.ranges is None else {"range": self.ranges.to_dict()},
+            more=None if self.half_range is None else {"range": self.half_range.to_dict()},
         )
 
 
@@ -122,7 +122,7 @@ def check_file(
     half-precision file has more to show, since rounding would hide an exchanged route, and since ONNX
     Runtime computes most of it in float32 on a CPU, where nothing overflows:
 
-    - range: no half tensor comes near the end of half's range (``ranges``);
+    - range: no half tensor comes near the end of half's range (``half_range``);
     - arithmetic: widened to float32 it computes what the half weights compute in PyTorch in float32, within
       the gates of a float32 file;
     - rounding: PyTorch in half and ONNX Runtime stay near the float32 network.
@@ -142,7 +142,7 @@ def check_file(
     measured = None
     if half:
         begin("measuring ranges")
-        measured = ranges.measure(
+        measured = half_range.measure_half_range(
             proto,
             frames,
             input_type=form.input_type,
@@ -214,7 +214,7 @@ def _widened_beside(path: Path, proto: onnx.ModelProto, metadata: ArtefactMetada
     """A widened copy of a half-precision file, there for the while."""
     wide = path.with_name(f"{path.name}.wide")
     try:
-        wide.write_bytes(with_metadata(ranges.widened(proto)[0].SerializeToString(), metadata.to_props()))
+        wide.write_bytes(with_metadata(half_range.widened(proto)[0].SerializeToString(), metadata.to_props()))
         yield wide
     except OSError as error:
         raise BadInputError(f"{wide} cannot be written: {error.strerror}") from error
@@ -257,7 +257,7 @@ def _line(comparison: Comparison, report: GateReport, pixels: int) -> str:
     )
 
 
-def _range_line(measured: RangeReport) -> str:
+def _range_line(measured: HalfRangeReport) -> str:
     name, value = measured.largest[0]
     return (
         f"largest of {measured.tensors} half tensors: {value:.4g} of {name}, allowed {measured.limit:.4g}: "

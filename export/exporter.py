@@ -20,7 +20,7 @@ from vmkla.engines.verify.gates import GateReport
 from vmkla.errors import ShapeError, UsageError
 from vmkla.export import checks, half, storage, tracing
 from vmkla.export.form import Batch, GraphForm, check_batch
-from vmkla.export.ranges import RangeReport
+from vmkla.export.half_range import HalfRangeReport
 from vmkla.files import file_sha256, written_whole
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata, InputType, Precision
@@ -45,7 +45,8 @@ class ExportReport:
         metadata: what it says of itself.
         comparisons: one for each way to run the network; empty when the gates were skipped.
         gates: verdicts, in the same order.
-        ranges: largest magnitudes in a half-precision graph; None for another, and when gates were skipped.
+        half_range: largest magnitudes in a half-precision graph; None for another, and when gates were
+            skipped.
     """
 
     path: Path
@@ -54,7 +55,7 @@ class ExportReport:
     metadata: ArtefactMetadata
     comparisons: tuple[Comparison, ...]
     gates: tuple[GateReport, ...]
-    ranges: RangeReport | None = None
+    half_range: HalfRangeReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -181,7 +182,9 @@ def export_onnx(
     sha256, size = file_sha256(output), output.stat().st_size
     if checked is None:
         return ExportReport(output, sha256, size, metadata, (), ())
-    return ExportReport(output, sha256, size, metadata, checked.comparisons, checked.gates, checked.ranges)
+    return ExportReport(
+        output, sha256, size, metadata, checked.comparisons, checked.gates, checked.half_range
+    )
 
 
 def _check_arguments(

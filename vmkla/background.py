@@ -1,4 +1,4 @@
-"""Slow calls on daemon threads, so that the main thread hears signals while a large image decodes.
+"""Run slow calls on daemon threads, so that the main thread handles signals while a large image decodes.
 
 Python runs a signal's handler in the main thread between two steps of its own. A call into a library that
 takes a minute delays it by a minute; a thread pool is no help, since it waits for its workers before it ends.
@@ -20,9 +20,9 @@ _POLL_S = 0.2
 
 
 def interruptible(call: Callable[[], R]) -> R:
-    """The result of a call; in the main thread a signal's handler runs while it works.
+    """Call a function and return its result; in the main thread, signal handlers run meanwhile.
 
-    A handler that raises abandons the call: it goes on in the background until it or the process ends.
+    A handler that raises abandons the call, which continues in the background until it or the process ends.
 
     Raises:
         BaseException: whatever the call raises.
@@ -30,20 +30,21 @@ def interruptible(call: Callable[[], R]) -> R:
     if threading.current_thread() is not threading.main_thread():
         return call()
     future: Future[R] = Future()
-    threading.Thread(target=_fulfil, args=(future, call), name=THREAD_NAME, daemon=True).start()
+    threading.Thread(target=_run_call, args=(future, call), name=THREAD_NAME, daemon=True).start()
     return _result(future)
 
 
 def mapped(function: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int) -> Iterator[R]:
-    """Results of a function in the order of its items, a few calls ahead of the reader.
+    """Yield a function's results in the order of its items; threads compute a few of them ahead.
 
-    Closing the iterator, as an exception in the reader does, waits for none of the calls.
+    Closing the iterator, as an exception in the reader does, does not wait for any call.
 
     Args:
         function: what to call; an error that it raises is raised at its item's place.
-        items: its arguments; taken in the reader's thread.
-        threads: calls at a time.
-        ahead: calls that are begun or wait before the reader takes the first result, at least ``threads``.
+        items: arguments of the function; iterated in the reader's thread.
+        threads: number of calls at a time.
+        ahead: number of calls that are running, waiting or done before the reader takes the first result;
+            at least ``threads``.
     """
     calls: deque[tuple[Future[R], T] | None] = deque()
     changed = threading.Condition()
@@ -55,7 +56,7 @@ def mapped(function: Callable[[T], R], items: Iterable[T], *, threads: int, ahea
                 call = calls.popleft()
             if call is None:
                 return
-            _fulfil(call[0], lambda item=call[1]: function(item))  # type: ignore[misc]
+            _run_call(call[0], lambda item=call[1]: function(item))  # type: ignore[misc]
 
     workers = [threading.Thread(target=work, name=THREAD_NAME, daemon=True) for _ in range(threads)]
     for worker in workers:
@@ -80,13 +81,13 @@ def mapped(function: Callable[[T], R], items: Iterable[T], *, threads: int, ahea
 
 
 def _result(future: Future[R]) -> R:
-    """A call's result. The wait has a limit: a signal that comes just before it is heard after it."""
+    """Wait for a call's result, in short waits: a signal that came just before one is handled after it."""
     while not wait([future], timeout=_POLL_S).done:
         pass
     return future.result()
 
 
-def _fulfil(future: Future[R], call: Callable[[], R]) -> None:
+def _run_call(future: Future[R], call: Callable[[], R]) -> None:
     try:
         future.set_result(call())
     except BaseException as error:

@@ -1,6 +1,6 @@
-"""Files that anybody may have made, read within limits: JSON, TOML and ZIP archives. Standard library only.
+"""Read untrusted JSON, TOML and ZIP files within limits. It imports the standard library only.
 
-Whatever is wrong with the content is one error, ``MalformedError``; the caller says what it means.
+Every fault of the content is a ``MalformedError``; the caller states what it means.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from vmkla.files import NotRegularError, open_regular, read_whole
 from vmkla.imports import require
 
 DEPTH_MAX = 32
-"""Levels of lists and names; vmkla's own files have at most eight."""
+"""Largest depth of nested lists and objects; vmkla's own files have at most eight levels."""
 INTEGER_MAX = (1 << 63) - 1
 """Largest magnitude of an integer: what numpy, SQLite and other languages can hold."""
 ENTRIES_MAX = 400_000
-"""Members of an archive: a packed set has two for each image."""
+"""Largest number of members of an archive: a packed set has two for each image."""
 
 _DIRECTORY_MAX_BYTES = 32 << 20
 _BLOCK_BYTES = 1 << 20
@@ -37,16 +37,16 @@ DAMAGED = (
     MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
     SyntaxError, tokenize.TokenError,
 )  # fmt: skip
-"""What readers of ZIP archives, of NumPy's files (whose headers are Python) and of HDF5 raise for damage.
+"""What readers of ZIP archives, NumPy files (whose headers are Python) and HDF5 raise for a damaged file.
 RecursionError and NotImplementedError are kinds of RuntimeError."""
 
 
 class MalformedError(ValueError):
-    """Content that is damaged, too large, too deep or of another kind than expected."""
+    """Content is damaged, too large, nested too deep, or of another kind than expected."""
 
 
 def read_file(path: Path, size_max_bytes: int) -> bytes:
-    """Read a regular file that is not larger than it can be.
+    """Read a regular file of at most a given size.
 
     Raises:
         OSError: it cannot be read.
@@ -59,14 +59,14 @@ def read_file(path: Path, size_max_bytes: int) -> bytes:
 
 
 def parse_json(text: str | bytes, size_max_bytes: int) -> Any:
-    """The values of a JSON document.
+    """Parse a JSON document.
 
     Args:
         text: the document; bytes are UTF-8.
-        size_max_bytes: length that a document of its kind has at most.
+        size_max_bytes: largest length of a document of this kind.
     Raises:
-        MalformedError: it is not JSON, too large or too deep, or has a number that is not finite or beyond 64
-            bits, or a name twice.
+        MalformedError: it is not JSON, is too large or nested too deep, holds a number that is not finite or
+            does not fit in 64 bits, or has the same name twice in one object.
     """
     if len(text) > size_max_bytes:
         raise MalformedError(f"it is larger than {size_max_bytes:,} bytes")
@@ -84,7 +84,7 @@ def parse_json(text: str | bytes, size_max_bytes: int) -> Any:
 
 
 def parse_toml(text: bytes, size_max_bytes: int) -> dict[str, Any]:
-    """The values of a TOML document; limits and errors as of ``parse_json``."""
+    """Parse a TOML document, with the limits and errors of ``parse_json``."""
     tomllib = require("tomllib", extra=None, purpose="reading TOML (Python 3.11)")
     if len(text) > size_max_bytes:
         raise MalformedError(f"it is larger than {size_max_bytes:,} bytes")
@@ -99,7 +99,7 @@ def parse_toml(text: bytes, size_max_bytes: int) -> dict[str, Any]:
 
 
 def parse_names(text: str | bytes, size_max_bytes: int) -> dict[str, Any]:
-    """The same as ``parse_json``, of a document that holds names and values."""
+    """Parse a JSON document that is an object, with the limits and errors of ``parse_json``."""
     values = parse_json(text, size_max_bytes)
     if not isinstance(values, dict):
         raise MalformedError(f"it holds a {type(values).__name__}, expected names and values")
@@ -107,10 +107,10 @@ def parse_names(text: str | bytes, size_max_bytes: int) -> dict[str, Any]:
 
 
 def check_plain(values: Any) -> None:
-    """Refuse plain values that are nested too deep, or have a number that is not finite or beyond 64 bits.
+    """Reject plain values that are nested too deep or hold a number that is not finite or exceeds 64 bits.
 
     Raises:
-        MalformedError: they have.
+        MalformedError: the values are rejected.
     """
     level, depth = [values], 0
     while level:
@@ -128,7 +128,7 @@ def check_plain(values: Any) -> None:
 
 
 class Archive:
-    """A ZIP archive whose members are read within limits, from several threads if need be.
+    """A ZIP archive whose members are read within limits; several threads may use it.
 
     Args:
         path: the archive.
@@ -157,10 +157,10 @@ class Archive:
         return frozenset(self._members)
 
     def read(self, name: str, size_max_bytes: int) -> bytes:
-        """A member's bytes; their CRC-32 is checked.
+        """Read a member's bytes and check their CRC-32.
 
         Raises:
-            MalformedError: there is no such member, it is damaged, or it is larger.
+            MalformedError: there is no such member, or it is damaged or larger.
         """
         member = self._members.get(name)
         if member is None:
@@ -173,7 +173,7 @@ class Archive:
         """Compare every member with its CRC-32.
 
         Raises:
-            MalformedError: one is damaged.
+            MalformedError: a member is damaged.
         """
         for member in self._members.values():
             for _ in self._blocks(member):
@@ -195,14 +195,14 @@ class Archive:
         self.close()
 
     def _blocks(self, member: zipfile.ZipInfo) -> Iterator[bytes]:
-        """In blocks, since a whole read would decompress all that there is, whatever its declared size."""
+        """Yield a member in blocks: one read would decompress all of it, whatever its declared size."""
         with self._lock, _malformed(), self._zip.open(member) as file:
             while block := file.read(_BLOCK_BYTES):
                 yield block
 
 
 class _LimitedFile(io.BufferedReader):
-    """A file that refuses to read much at once while an archive's directory is looked for."""
+    """A file that limits how much is read at once while an archive's directory is found."""
 
     size_max_bytes: int | None = _DIRECTORY_MAX_BYTES
 

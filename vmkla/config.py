@@ -1,4 +1,4 @@
-"""The network's configuration and its named presets. No torch here."""
+"""The network's configuration and its named presets, without torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 LARGEST = 4096
-"""Of each count and width: a file that asks for more is damaged, and would take all memory."""
+"""Largest value of each count and width: a file with a larger one is damaged, and would take all memory."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class ModelConfig:
     """Everything that fixes the network's parameters and arithmetic.
 
     Attributes:
-        name: preset it began as, or a name of the user's own.
+        name: name of the preset that it is based on, or one that the user chose.
         dim: channels of the first stage; they double at each of the four stages.
         encoder_depths: VSS blocks per stage, shallow to deep.
         decoder_depths: decoder blocks per stage, deep to shallow.
-        decoder_block: which block the decoder is made of (the paper's Tables 9 and 10).
+        decoder_block: kind of the decoder's blocks (the paper's Tables 9 and 10).
         num_classes: output channels; 1 means a sigmoid, more a softmax with class 0 the background.
         d_state: states n of the selective scan, per channel.
         expand: width d of the scan over the block's width.
@@ -40,7 +40,7 @@ class ModelConfig:
         kan_hidden: hidden width of the two-layer KAN that makes Q and K.
         grid_size, spline_order: G and k of the KAN's B-splines.
         mlp_ratio: hidden width of the decoder's MLP over the block's width.
-        drop_path: largest rate of stochastic depth, grows linearly over the encoder's blocks.
+        drop_path: largest rate of stochastic depth, 0 to 1; it grows linearly over the encoder's blocks.
     """
 
     name: str = "custom"
@@ -88,7 +88,7 @@ class ModelConfig:
         return self.patch * 8
 
     def check_input(self, height: int, width: int) -> None:
-        """Refuse a size that the network cannot take, naming the padded size.
+        """Reject an input size that the network does not take; the message names the padded size.
 
         Raises:
             ShapeError: height or width is not a positive multiple of ``multiple_px``.
@@ -137,7 +137,7 @@ PRESETS: dict[str, ModelConfig] = {
 
 
 def get_preset(name: str, **changes: Any) -> ModelConfig:
-    """A named preset, with fields replaced.
+    """Return a named preset, with some fields replaced.
 
     Raises:
         UsageError: there is no preset of that name.

@@ -1,8 +1,8 @@
-"""How many CPUs this process may use, by its affinity and by the quotas of its control groups.
+"""Find how many CPUs this process may use, from its affinity and the quotas of its control groups.
 
-Every thread count that nobody asked for follows from ``cpu_budget``. A container with ``--cpus=1`` on a large
-machine has a quota and sees all cores: a thread for each would use the quota up in the first part of each
-period, and the whole process, the display included, would then be stopped until the next one.
+Every default number of threads follows from ``cpu_budget``. A container with ``--cpus=1`` on a large machine
+has a quota and sees all cores. One thread for each core would use up the quota in the first part of each
+period, and the kernel would stop the whole process, the display included, until the next one.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from pathlib import Path
 _PROC = Path("/proc/self")
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
-"""Variables by which OpenMP (torch), OpenBLAS (NumPy), MKL and OpenCV take a number of threads."""
+"""Environment variables that set the threads of OpenMP (torch), OpenBLAS (NumPy), MKL and OpenCV."""
 
 
 @dataclass(frozen=True)
 class CpuBudget:
-    """What this process may use.
+    """CPUs that this process may use.
 
     Attributes:
-        cpus: logical CPUs that it may run on at one time, at least 1: those of its affinity, and no more than
-            its quota. A quota is rounded down, since one thread more would have all stopped in each period.
-        threads: for arithmetic, at least 1: physical cores of the affinity, and no more than the quota.
-        quota: CPU seconds a second, the lowest of all its control groups; None without one.
-        limited: it is fewer than the machine has.
+        cpus: number of logical CPUs that it may run on at one time, at least 1: those of its affinity, at
+            most its quota. A quota is rounded down, since one more thread would stop all of them in each
+            period.
+        threads: number of threads for arithmetic, at least 1: physical cores of the affinity, at most the
+            quota.
+        quota: CPU seconds per second, the lowest of all its control groups; None without a quota.
+        limited: the process may use fewer CPUs than the machine has.
     """
 
     cpus: int
@@ -41,20 +43,21 @@ class CpuBudget:
 
 @functools.cache
 def cpu_budget() -> CpuBudget:
-    """The budget of this process, read once."""
+    """Return the budget of this process, which is read once."""
     return read_budget(os.sched_getaffinity(0), os.cpu_count() or 1)
 
 
 def read_budget(
     affinity: set[int], present: int, *, proc: Path = _PROC, topology: Path = _TOPOLOGY
 ) -> CpuBudget:
-    """Read a budget.
+    """Read a budget from the kernel's files.
 
     Args:
-        affinity: numbers of the CPUs that the process may run on.
-        present: how many the machine has.
-        proc: its folder in ``/proc``: ``cgroup`` names its control groups, ``mountinfo`` where they are.
-        topology: has a folder for each CPU.
+        affinity: indices of the CPUs that the process may run on.
+        present: number of CPUs of the machine.
+        proc: folder of the process in ``/proc``: ``cgroup`` names its control groups, ``mountinfo`` their
+            places.
+        topology: folder that holds one folder for each CPU.
     """
     quota = _quota(proc)
     most = math.inf if quota is None else max(1, math.floor(quota + 1e-6))
@@ -64,7 +67,7 @@ def read_budget(
 
 
 def runtime_threads(asked: int | None) -> int:
-    """What ONNX Runtime is to be told: threads that were asked for, else 0 for its own choice.
+    """Return the number of threads for ONNX Runtime: the requested one, or 0 for its own choice.
 
     Its own choice, one thread bound to each physical core of the machine, is right where nothing is limited.
     """
@@ -73,20 +76,20 @@ def runtime_threads(asked: int | None) -> int:
 
 
 def torch_threads(asked: int | None, own: int) -> int:
-    """Threads for torch: as asked for, else its own choice, within the affinity and the quota."""
+    """Return the number of threads for torch: the requested one, or its own choice within the budget."""
     budget = cpu_budget()
     return asked or (min(own, budget.threads) if budget.limited else own)
 
 
 def codec_threads(most: int) -> int:
-    """Threads for a decoder or an encoder that is worth ``most``; FFmpeg's own choice is one per CPU."""
+    """Return the number of threads for a decoder or encoder; FFmpeg itself would take one per CPU."""
     return min(most, cpu_budget().cpus)
 
 
 def limit_libraries(environment: MutableMapping[str, str], budget: CpuBudget) -> None:
-    """Have libraries that are loaded later, and those of child processes, keep to a quota.
+    """Limit the threads of libraries that this process or its children load later to a quota.
 
-    They know the affinity themselves; a variable that is set already stays.
+    They read the affinity themselves; a variable that is already set stays.
     """
     if budget.quota is not None and budget.limited:
         for name in _LIBRARIES:
@@ -94,7 +97,7 @@ def limit_libraries(environment: MutableMapping[str, str], budget: CpuBudget) ->
 
 
 def _physical_cores(affinity: set[int], topology: Path) -> int:
-    """Cores of these CPUs; hyperthreads of one core count once, as ONNX Runtime counts."""
+    """Count the physical cores of these CPUs, as ONNX Runtime does."""
     cores = set()
     for cpu in affinity:
         folder = topology / f"cpu{cpu}" / "topology"
@@ -103,7 +106,7 @@ def _physical_cores(affinity: set[int], topology: Path) -> int:
 
 
 def _quota(proc: Path) -> float | None:
-    """CPUs of the tightest quota, of this process's groups and all above them; None without one."""
+    """Return the lowest quota of this process's groups and their parents, in CPUs; None without a quota."""
     quotas = []
     mounts = list(_mounts(proc))
     for line in _text(proc / "cgroup").splitlines():
@@ -120,13 +123,13 @@ def _quota(proc: Path) -> float | None:
 
 @dataclass(frozen=True)
 class _Mount:
-    """A hierarchy of control groups.
+    """A mounted hierarchy of control groups.
 
     Attributes:
         kind: ``cgroup2`` or ``cgroup`` (version 1).
-        root: group that ``point`` shows; a container sees its own under a path of the host.
-        point: folder.
-        options: of version 1 the controllers.
+        root: group that is mounted at ``point``; in a container it may be a path of the host.
+        point: folder of the mount.
+        options: mount options; those of version 1 name the controllers.
     """
 
     kind: str
@@ -135,7 +138,7 @@ class _Mount:
     options: frozenset[str]
 
     def folders(self, group: str) -> Iterator[Path]:
-        """Of the group and those above it, up to the mount point."""
+        """Yield the folders of a group and its parents, up to the mount point."""
         inside = Path(group)
         if inside.is_relative_to(self.root):
             inside = inside.relative_to(self.root)
@@ -150,7 +153,7 @@ class _Mount:
 
 
 def _mounts(proc: Path) -> Iterator[_Mount]:
-    """From lines such as ``36 25 0:31 /root /point rw,noexec shared:9 - cgroup cgroup rw,cpu,cpuacct``."""
+    """Parse lines such as ``36 25 0:31 /root /point rw,noexec shared:9 - cgroup cgroup rw,cpu,cpuacct``."""
     for line in _text(proc / "mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         before, after = left.split(), right.split()
@@ -170,7 +173,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def _ratio(quota: str, period: str) -> float | None:
-    """Quota by period, both microseconds; None for ``max``, -1 and what is not a number."""
+    """Divide a quota by its period, both in microseconds; None for ``max``, -1 and other text."""
     if quota.isdecimal() and period.isdecimal() and int(quota) > 0 and int(period) > 0:
         return int(quota) / int(period)
     return None

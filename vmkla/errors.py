@@ -1,4 +1,4 @@
-"""The one exception family. Each class carries the exit status that the command line ends with."""
+"""Errors of vmkla, each with the exit status of the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class VmklaError(Exception):
 
     Args:
         message: what was seen and what was expected.
-        hint: the command or change that mends it, shown on a line of its own.
+        hint: the command or change that fixes it, printed on its own line.
     """
 
     exit_status = 1
@@ -36,42 +36,42 @@ class UsageError(VmklaError):
 
 
 class BadInputError(VmklaError):
-    """Input data is missing, unreadable, or not what was asked for."""
+    """Input data is missing, unreadable, or not of the requested kind."""
 
     exit_status = 3
 
 
 class ShapeError(BadInputError, ValueError):
-    """Tensor shapes do not fit together, or do not fit the network."""
+    """Shapes of arrays do not fit each other or the network."""
 
 
 class MissingDependencyError(VmklaError):
-    """A package or a piece of hardware that this step needs is absent."""
+    """A package or a device that this step needs is missing."""
 
     exit_status = 4
 
 
 class GateError(VmklaError):
-    """An artefact was made and measured, and falls short of a gate."""
+    """A check of an artefact fails."""
 
     exit_status = 5
 
 
 class ArtefactMismatchError(VmklaError):
-    """An artefact does not belong to this machine, this version, or to vmkla at all."""
+    """An artefact was not made for this machine or this version, or not by vmkla."""
 
     exit_status = 6
 
 
 class DegradedError(VmklaError):
-    """The work finished, but not whole: a cut-off video, frames lost."""
+    """The work finished, but its results are incomplete: a cut-off video, lost frames."""
 
     exit_status = 7
     outcome = "degraded"
 
 
 class StoppedError(VmklaError):
-    """A signal ended the run; outputs were closed properly.
+    """A signal stopped the run; its outputs were closed properly.
 
     Args:
         signum: the signal's number; the exit status is 128 + signum.

@@ -1,4 +1,4 @@
-"""Heat maps of decoder blocks beside each other, as pictures. Torch is imported when a panel is made."""
+"""Draw heat maps of decoder blocks side by side. Torch is imported when a panel is made."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ _GAP_PX = 6
 
 @dataclass(frozen=True)
 class BlockName:
-    """A decoder block: its stage, 0 the deepest to 3, and its number there; None is the stage's last."""
+    """A decoder block.
+
+    Attributes:
+        stage: stage of the decoder, 0 (the deepest) to 3.
+        block: index of the block in its stage; None is the last one.
+    """
 
     stage: int
     block: int | None = None
@@ -42,7 +47,7 @@ class BlockName:
         """Read ``STAGE`` or ``STAGE.BLOCK``.
 
         Raises:
-            UsageError: it is neither.
+            UsageError: the text is neither.
         """
         match = re.fullmatch(r"(\d+)(?:\.(\d+))?", text.strip())
         if match is None:
@@ -55,12 +60,12 @@ class BlockName:
 
 @dataclass(frozen=True)
 class PanelHeat:
-    """One panel's view of one image.
+    """Heat map and findings of one panel for one image.
 
     Attributes:
-        title: of the panel.
-        heat: (H, W) float32 on the image's own pixels, 0 to 1: scaled by its own largest value.
-        findings: what the panel's network marks in the image.
+        title: name of the decoder block.
+        heat: (H, W) float32 at the image's own size, 0 to 1; divided by its largest value.
+        findings: what the panel's network finds in the image.
     """
 
     title: str
@@ -69,7 +74,7 @@ class PanelHeat:
 
     @property
     def heat_in_mark(self) -> float | None:
-        """Share of the heat that lies inside the mark; None without heat or mark."""
+        """Share of the heat inside the findings, 0 to 1; None without heat or findings."""
         total = float(self.heat.sum())
         if not self.findings.any or total <= 0:
             return None
@@ -77,12 +82,12 @@ class PanelHeat:
 
 
 class Panel:
-    """A decoder block of a trained network, ready to explain images.
+    """A decoder block of a trained network that explains images.
 
     Args:
         weights: a ``.safetensors`` file that ``vmkla train`` wrote.
-        block: which block.
-        device: where the network runs.
+        block: the block to explain.
+        device: ``"cpu"`` or ``"cuda:0"``.
     Raises:
         ArtefactMismatchError: the file does not say what size it was trained at.
         UsageError: there is no such block.
@@ -131,9 +136,9 @@ class Explained:
     """One image that was explained.
 
     Attributes:
-        image: its name, relative to the source.
+        image: name of the image, relative to the source.
         picture: the file that was written.
-        panels: what each panel saw, without its map.
+        panels: block and ``heat_in_mark`` of each panel.
     """
 
     image: str
@@ -149,14 +154,14 @@ def explain(
     *,
     exist_ok: bool = False,
 ) -> list[Explained]:
-    """Write a picture for every image that can be read; ``images.problems`` then names the others.
+    """Write a picture for every readable image; ``images.problems`` then names the others.
 
     Args:
-        panels: one or more blocks.
+        panels: at least one block.
         images: what to explain.
-        out_dir: gets ``overlay/`` with the pictures, which keep the images' relative names.
-        exist_ok: write into a folder that holds something.
-        on_image: called with images done, images in all, and the image's name.
+        out_dir: folder for ``overlay/`` with the pictures, which keep the images' relative names.
+        exist_ok: write into a folder that is not empty.
+        on_image: called with the number of images done, the number of all images, and the image's name.
     Raises:
         UsageError: another run is active in ``out_dir``, or it is not empty and ``exist_ok`` is not set.
         BadInputError: no image can be read, two would share a picture, or a picture cannot be written.
@@ -178,11 +183,11 @@ def explain(
 
 
 def side_by_side(image_rgb: npt.NDArray[np.uint8], panels: Sequence[PanelHeat]) -> npt.NDArray[np.uint8]:
-    """The image, and each panel's heat over it with the outline of what its network marks.
+    """Draw an image and, beside it, each panel's heat map and findings over the image.
 
     Args:
         image_rgb: (H, W, 3) uint8.
-        panels: one or more views of it.
+        panels: at least one result for this image.
     Returns:
         (H + title, W (1 + panels) + gaps, 3) uint8.
     """

@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, closed to others, read when regular, known by their hash."""
+"""Write files whole or not at all, keep them private, read regular files only, and hash them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NAME_BYTES = 100
 """Bytes of a file's name that its temporary name keeps; some file systems allow 143 bytes in all."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system says of a disk, or of a user's share of it, that is full."""
+"""Error numbers of a disk, or a user's quota of it, that is full."""
 
 
 @contextlib.contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turn a failure to write ``path`` into a message.
+    """Turn a failure to write ``path`` into a BadInputError.
 
     Raises:
         BadInputError: the disk is full, or the place cannot be written to.
@@ -47,14 +47,14 @@ _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 
 
 def make_folder(path: Path, *, private: bool = True) -> None:
-    """Make a folder and its missing parents. One that is there already keeps its mode.
+    """Make a folder and its missing parents; an existing folder keeps its mode.
 
     Args:
         path: the folder.
-        private: the owner's alone whatever the umask, since patients' frames or names will lie in it. False
+        private: accessible by the owner only, whatever the umask, for frames and names of patients. False
             leaves the mode to the umask, for models and weights.
     Raises:
-        OSError: it cannot be made, or is no folder.
+        OSError: it cannot be made, or is not a folder.
     """
     missing = []
     for each in (path, *path.parents):
@@ -75,13 +75,13 @@ def create_file(path: Path, *, private: bool = True, replace: bool = True, appen
 
     Args:
         path: the file; a link in its place is not followed.
-        private: readable by its owner alone whatever the umask; see ``make_folder``.
-        replace: remove a file of that name first, whose mode would stay otherwise.
-        append: every write goes to the end.
+        private: readable by its owner only, whatever the umask; see ``make_folder``.
+        replace: remove an existing file first, since its mode would stay.
+        append: every write goes to the end of the file.
     Returns:
         The file descriptor.
     Raises:
-        OSError: it cannot be made; FileExistsError when it is there and ``replace`` is not set.
+        OSError: it cannot be made; FileExistsError when it exists and ``replace`` is not set.
     """
     if replace:
         path.unlink(missing_ok=True)
@@ -135,18 +135,22 @@ def write_whole(path: Path, data: bytes, *, private: bool = True, durable: bool 
 
 
 def partial_path(path: Path) -> Path:
-    """Where ``written_whole`` writes; it fits however long the name is."""
+    """Return the temporary path of ``written_whole``, which is valid however long the name is."""
     name = os.fsencode(path.name)[:_NAME_BYTES].decode(errors="ignore")
     return path.with_name(f".{name}.{os.getpid()}.part")
 
 
 def partial_pattern(name: str = "*") -> str:
-    """Glob pattern of what killed processes leave of ``written_whole`` for a name of usual length."""
+    """Return the glob pattern of the files that killed processes leave of ``written_whole``.
+
+    Args:
+        name: final name of the file, of at most 100 bytes; a pattern is allowed.
+    """
     return f".{name}.[0-9]*.part"
 
 
 def unfinished_path(path: Path) -> Path:
-    """Where a sink writes a file that grows frame by frame and is of use before its end."""
+    """Return the temporary path of a sink's file, which grows frame by frame."""
     return path.with_name(f".{path.stem}.partial{path.suffix}")
 
 
@@ -162,7 +166,7 @@ def _check_name(path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes, read in pieces.
+    """Compute the sha256 of a file's bytes, as a hex digest.
 
     Raises:
         BadInputError: the file cannot be read.
@@ -187,7 +191,7 @@ _KINDS = (
 
 
 def why_not_regular(path: Path) -> str:
-    """Reason why a path is not a regular file or a link to one; empty when it is.
+    """Return why a path is not a regular file or a link to one; empty when it is.
 
     Reading another kind may wait for ever (a named pipe) or never end (``/dev/zero``).
     """
@@ -207,7 +211,7 @@ def read_regular(path: Path, *, limit_bytes: int) -> bytes:
 
     Args:
         path: the file, or a link to one.
-        limit_bytes: largest size that is read.
+        limit_bytes: largest accepted size.
     Raises:
         BadInputError: it cannot be read, is not a regular file, or is larger.
     """
@@ -225,14 +229,14 @@ def read_regular(path: Path, *, limit_bytes: int) -> bytes:
 
 
 class NotRegularError(OSError):
-    """What was to be opened is a named pipe, a socket or a device."""
+    """The path is a named pipe, a socket or a device."""
 
 
 def open_regular(path: Path) -> io.FileIO:
-    """Open a regular file, or a link to one, to read.
+    """Open a regular file, or a link to one, for reading.
 
     Raises:
-        NotRegularError: it is another kind, also when it became so just now.
+        NotRegularError: it is of another kind, even if it was replaced just now.
         OSError: it cannot be opened; a folder is an ``IsADirectoryError``.
     """
     _check_regular(path.stat().st_mode)
@@ -247,10 +251,10 @@ def open_regular(path: Path) -> io.FileIO:
 
 
 def read_whole(file: io.FileIO) -> bytes:
-    """All bytes of a regular file.
+    """Read all bytes of a regular file.
 
     Raises:
-        OSError: it cannot be read, or has other bytes than its size says: it changed, or has no fixed size.
+        OSError: it cannot be read, or its length differs from its size: it changed, or has no fixed size.
     """
     size = os.fstat(file.fileno()).st_size
     parts, left = [], size + 1  # a read takes memory for all that it may return

@@ -1,7 +1,4 @@
-"""Folders of runs: a new one is made by one run only, and a run writes where no other run is active.
-
-No torch here.
-"""
+"""Make and lock the folders of runs, so that one run at a time writes into a folder."""
 
 from __future__ import annotations
 
@@ -22,15 +19,15 @@ logger = logging.getLogger(__name__)
 
 LOCK = ".vmkla.lock"
 RESERVE = ".reserve.partial"
-"""Disk space that a run holds back for closing its files."""
+"""File that reserves disk space for closing the files of a run."""
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOSPC, errno.EDQUOT)
-"""The file system has no locks (some network disks), or no room for the lock's file."""
+"""Error numbers of a file system without locks (some network disks) or without space for the lock's file."""
 _READ_S = 0.2
 
 
 def latest_folder(folder: Path) -> Path:
-    """The last of ``<name>``, ``<name>-2``, ``<name>-3``, ... that exists; ``<name>`` when none does."""
+    """Return the last existing one of ``<name>``, ``<name>-2``, ``<name>-3``, ..., or ``<name>``."""
     number, found = 2, folder
     while (candidate := folder.with_name(f"{folder.name}-{number}")).exists():
         number, found = number + 1, candidate
@@ -58,16 +55,16 @@ def new_folder(folder: Path, *, private: bool = True) -> Path:
 
 @contextlib.contextmanager
 def locked_folder(path: Path, outputs: Collection[str] = (), *, private: bool = True) -> Iterator[None]:
-    """Make a folder where it is missing, and keep every other run out of it while the block runs.
+    """Make a folder if it is missing, and keep all other runs out of it during the block.
 
-    The lock is the kernel's (``flock`` on the file ``LOCK``), so that of a killed process is gone with it. A
-    file system without locks gets a warning. A folder that was made here is removed when the block leaves it
+    The lock is the kernel's (``flock`` on the file ``LOCK``), so a killed process leaves no lock behind. A
+    file system without locks causes a warning. A folder that was made here is removed if the block leaves it
     empty.
 
     Args:
         path: the folder.
-        outputs: files (patterns) and folders that the run writes there; what a killed run left of them under
-            temporary names is removed, where the lock is held.
+        outputs: files (patterns) and folders that the run writes there; temporary files that a killed run
+            left of them are removed, if the folder could be locked.
         private: see ``make_folder``.
     Raises:
         UsageError: another run is active there.
@@ -97,7 +94,7 @@ def locked_folder(path: Path, outputs: Collection[str] = (), *, private: bool = 
 
 
 def check_free(path: Path, names: Collection[str], *, exist_ok: bool) -> None:
-    """Refuse a folder that holds outputs of an earlier run; for a run that holds the folder's lock.
+    """Reject a folder that holds outputs of an earlier run; the caller holds the folder's lock.
 
     Raises:
         UsageError: one of the names exists, and ``exist_ok`` is not set.
@@ -111,12 +108,12 @@ def check_free(path: Path, names: Collection[str], *, exist_ok: bool) -> None:
 
 
 def is_empty(path: Path) -> bool:
-    """The folder does not exist, or holds nothing but the lock of a run."""
+    """Whether a folder is missing, or holds only the lock of a run."""
     return not path.is_dir() or all(entry.name == LOCK for entry in path.iterdir())
 
 
 def _make(path: Path, private: bool) -> bool:
-    """Make a folder and its missing parents, unless something has its name; gives whether it was made."""
+    """Make a folder and its missing parents; False when the name is taken."""
     if os.path.lexists(path):
         return False
     make_folder(path.parent, private=private)
@@ -130,7 +127,7 @@ def _make(path: Path, private: bool) -> bool:
 
 
 def _acquire(path: Path) -> int | None:
-    """Descriptor that holds the lock; None where there are no locks.
+    """Lock a folder; return the lock's descriptor, or None where there are no locks.
 
     Raises:
         UsageError: another run holds it.
@@ -181,7 +178,7 @@ def _is_named(descriptor: int, path: Path) -> bool:
 
 
 def _holder(lock: int) -> str:
-    """Who holds the lock; it may be about to write that down."""
+    """Name the process that holds the lock; it may still be writing its number."""
     until_s = time.monotonic() + _READ_S
     while not (words := os.pread(lock, 512, 0).decode(errors="replace").split()):
         if time.monotonic() > until_s:

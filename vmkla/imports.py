@@ -1,4 +1,4 @@
-"""Late imports of heavy or optional packages, with an error that says how to get them."""
+"""Import heavy or optional packages late, with an error that states how to install them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 from vmkla.errors import MissingDependencyError
 
 OPENCV_PACKAGES = "libgl1 libglib2.0-0"
-"""Of Debian and Ubuntu: what opencv-python needs, and opencv-python-headless does not."""
+"""Packages of Debian and Ubuntu that opencv-python needs, and opencv-python-headless does not."""
 
 _LIBRARY = re.compile(r"([^\s/]+\.so[.\d]*): cannot open shared object file")
 
 _SWITCH = "ORT_DISABLE_TELEMETRY"
-_BRING_ONNXRUNTIME = frozenset(("onnxruntime", "onnx", "onnxscript", "onnx_ir", "torch"))
-"""onnxruntime, and the packages that import it themselves, for instance in an export."""
+_IMPORT_ONNXRUNTIME = frozenset(("onnxruntime", "onnx", "onnxscript", "onnx_ir", "torch"))
+"""Packages that import onnxruntime, for instance in an export, and itself."""
 
 MODULE_OWNERS = ("onnxruntime", "onnxruntime-gpu")
-"""Packages that own the module ``onnxruntime``. Installing or removing one spoils the files of the other."""
+"""Packages that install the module ``onnxruntime``. Installing or removing one damages the other."""
 REINSTALL_ONNXRUNTIME = (
     f"pip uninstall -y {' '.join(MODULE_OWNERS)}, then pip install onnxruntime   (for an NVIDIA GPU: "
     "pip install 'onnxruntime-gpu[cuda,cudnn]')"
@@ -31,20 +31,19 @@ _warned = False
 
 
 def require(module: str, *, extra: str | None, purpose: str) -> Any:
-    """Import ``module`` or say which extra brings it.
+    """Import a module, or report how to install it.
 
     Args:
         module: dotted name, for instance ``"onnx"``.
-        extra: the optional-dependency group of vmkla that installs it; None for what every
-            installation has.
+        extra: extra of vmkla that installs it; None for a package of every installation.
         purpose: what needs it, for the message, for instance ``"vmkla export"``.
     Returns:
         The imported module.
     Raises:
         MissingDependencyError: the module is not installed, or fails to import.
     """
-    if module.split(".")[0] in _BRING_ONNXRUNTIME:
-        _keep_onnxruntime_quiet()
+    if module.split(".")[0] in _IMPORT_ONNXRUNTIME:
+        _disable_onnxruntime_telemetry()
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:
@@ -62,7 +61,7 @@ def require(module: str, *, extra: str | None, purpose: str) -> Any:
 def import_failure(
     error: ImportError, *, purpose: str, module: str | None = None, extra: str | None = None
 ) -> MissingDependencyError:
-    """What a failed import means to a user.
+    """Turn a failed import into an error that names the command that fixes it.
 
     Args:
         error: what the import raised; a package that ``module`` imports may be the cause.
@@ -87,11 +86,11 @@ def import_failure(
     )
 
 
-def _keep_onnxruntime_quiet() -> None:
-    """Switch off onnxruntime's telemetry: DNS queries, connections and a database in the user's cache folder.
+def _disable_onnxruntime_telemetry() -> None:
+    """Disable onnxruntime's telemetry: DNS queries, connections and a database in the user's cache folder.
 
-    It reads the variable while it is being imported, and no later call undoes what it began then. This is the
-    only place below ``cli`` that touches the environment (docs/adr/0009).
+    onnxruntime reads the variable while it is imported, and no later call stops what it began then. This is
+    the only place below ``cli`` that changes the environment (docs/adr/0009).
     """
     global _warned
     too_late = "onnxruntime" in sys.modules and os.environ.get(_SWITCH) != "1"

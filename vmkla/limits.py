@@ -1,4 +1,4 @@
-"""Limits on what is decoded. No import beyond the errors: commands and data sources state them too."""
+"""Limits on what is decoded. It imports the errors only, since commands and data sources use it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from vmkla.errors import BadInputError, UsageError
 
 MAX_MEGAPIXELS = 150.0
-"""Largest image or frame that is decoded, unless the user allows more: it takes about 1 GB. The largest
-cameras give 150; a PNG of 400 kB can hold 400."""
+"""Largest image or frame that is decoded unless the user allows more, in megapixels. Decoding it takes about
+1 GB. The largest cameras give 150; a PNG of 400 kB can hold 400."""
 
 
 MAX_UNREADABLE = 0.05
-"""Share of a set's images that may be unreadable: what is left would no longer be the set that was named."""
+"""Largest share of a set's images that may be unreadable: with more, it would no longer be the named set."""
 _SHOWN = 20
 
 
 def check_unreadable(problems: Sequence[str], of: int, images: str, *, hint: str) -> None:
-    """Refuse a set of which too many images cannot be read.
+    """Reject a set with too many unreadable images.
 
     Args:
-        problems: one for each such image.
-        of: how many images were tried, or are in the set.
-        images: what the message calls them.
-        hint: what to do.
+        problems: one line for each unreadable image.
+        of: number of images that were tried or are in the set.
+        images: name of the images in the message.
+        hint: the command or change that fixes it.
     Raises:
-        BadInputError: they are more than ``MAX_UNREADABLE`` allows.
+        BadInputError: there are more than ``MAX_UNREADABLE`` allows.
     """
     if len(problems) > MAX_UNREADABLE * of:
         listed = "\n".join(f"  {problem}" for problem in problems[:_SHOWN])
@@ -37,10 +37,10 @@ def check_unreadable(problems: Sequence[str], of: int, images: str, *, hint: str
 
 
 def check_max_megapixels(value: float) -> None:
-    """Refuse a limit that makes no sense.
+    """Reject a limit that OpenCV does not support.
 
     Raises:
-        UsageError: it is not above 0, or beyond what OpenCV decodes.
+        UsageError: it is not above 0, or above what OpenCV decodes.
     """
     if not 0 < value <= 1000:  # OpenCV's own limit is 2**30 pixels
         raise UsageError(

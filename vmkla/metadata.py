@@ -1,4 +1,4 @@
-"""What travels inside an ONNX file's ``metadata_props``: one definition for export, runners and inspect."""
+"""The metadata in an ONNX file's ``metadata_props``: one definition for export, runners and inspect."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from vmkla.plain_values import from_plain
 from vmkla.segment.preprocess import PreprocessSpec
 
 FORMAT = "1"
-"""Version of this layout, raised when a reader of the old one would go wrong."""
+"""Version of this layout; it rises when a reader of the old layout would misread the new one."""
 
 _TEXT_MAX_BYTES = 4 << 20
-"""Of one entry; the largest, the result of a check, has some ten thousand bytes."""
+"""Largest size of one entry; the largest in use, the result of a check, has about ten thousand bytes."""
 
 Precision = Literal["fp32", "fp16", "int8"]
-"""Of the arithmetic that an exported file asks for."""
+"""Precision of the arithmetic in an exported file."""
 InputType = Literal["uint8", "float32"]
-"""Of the input ``frames``: uint8 (n, H, W, 3), or float32 (n, 3, H, W); RGB of 0 to 255 in both."""
+"""Type of the input ``frames``: uint8 (n, H, W, 3), or float32 (n, 3, H, W); RGB, 0 to 255 in both."""
 
 
 @dataclass(frozen=True)
 class ArtefactMetadata:
-    """Facts about an exported network, kept inside its file.
+    """Facts about an exported network, stored in its file.
 
     Attributes:
         model_config: ``ModelConfig.to_dict()`` of the network.
-        class_names: one per output channel.
-        threshold: probability at and above which a pixel belongs to the mask, between 0 and 1.
+        class_names: name of each output channel.
+        threshold: lowest probability of a pixel that belongs to the mask, between 0 and 1.
         preprocess: how a frame becomes the network's input.
         training: summary of the training data and run; empty when unknown.
-        weights_sha256: hash of the weights' bytes, in the order of their names.
+        weights_sha256: hex digest of the weights' bytes, in the order of their names.
         random_weights: the weights were never trained.
-        gates: result of the check that the file's maker ran (``verify``); empty when it never was.
+        gates: result of the check when the file was made; empty when there was none.
         precision: ``fp32``, ``fp16`` or ``int8``.
-        input_type: type and layout of the input ``frames``; ``uint8`` in files of before there was a choice.
-        profile: smallest, usual and largest batch that an engine is built for, of a file with a dynamic
-            batch; None when nobody said, or when the batch is fixed.
-        calibration: of an ``int8`` file, how it was made, and the instruction set that it ``requires``; empty
-            for others.
-        self_test: the network's answer to the picture of ``vmkla.self_test``; None when nobody wrote it down.
-        vmkla_version: version that wrote the file.
+        input_type: type and layout of the input ``frames``; ``uint8`` in older files, which do not state it.
+        profile: smallest, usual and largest batch that an engine is built for; None when it was not given, or
+            when the batch is fixed.
+        calibration: how an ``int8`` file was made, and the instruction set that it ``requires``; empty for
+            other files.
+        self_test: the network's output for the frame of ``vmkla.segment.self_test``; None when it is unknown.
+        vmkla_version: version of vmkla that wrote the file.
     """
 
     model_config: dict[str, Any]
@@ -67,10 +67,10 @@ class ArtefactMetadata:
 
     @property
     def requires(self) -> str | None:
-        """Instruction set that a CPU must have for the file's 8-bit products, such as ``vnni``; or None.
+        """Instruction set that the file's 8-bit products need, such as ``vnni``, or None.
 
-        An INT8 file for a CPU without this fact is of before there was a choice: its weights have 8 bits.
-        What is made for TensorRT multiplies in float32 on a CPU.
+        An older INT8 file for CPUs does not state it; its weights have 8 bits. A file for TensorRT multiplies
+        in float32 on a CPU.
         """
         if self.precision != "int8" or self.calibration.get("target") == "tensorrt":
             return None
@@ -79,11 +79,11 @@ class ArtefactMetadata:
 
     @property
     def verified(self) -> bool:
-        """The file's own check was run and passed."""
+        """Whether the check when the file was made was run and passed."""
         return self.gates.get("passed") is True
 
     def to_props(self) -> dict[str, str]:
-        """Key to text, as ONNX stores it."""
+        """Return key and text of each entry, as ONNX stores them."""
         return {
             "vmkla.format": FORMAT,
             "vmkla.version": self.vmkla_version,
@@ -104,7 +104,7 @@ class ArtefactMetadata:
 
     @classmethod
     def from_props(cls, props: Mapping[str, str], *, path: str) -> ArtefactMetadata:
-        """Inverse of ``to_props``.
+        """Parse the entries of ``to_props``.
 
         Args:
             props: the file's metadata.

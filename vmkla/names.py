@@ -1,4 +1,4 @@
-"""What sources are called in rows, reports and messages: without their folders, or by their content."""
+"""Names of sources in rows, reports and messages: without their folders, or made of their content."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vmkla.errors import BadInputError, VmklaError
 from vmkla.files import file_sha256
 
 DIGITS = 12
-"""Of a sha256 in hexadecimal: what ``--anonymous`` puts in place of a name."""
+"""Hex digits of a sha256 that ``--anonymous`` shows in place of a name."""
 
 
 class Names:
-    """Real names and what is shown in their place.
+    """Real names, and the names that are shown in their place.
 
     Args:
-        shown: real name or path to the one that is shown.
+        shown: maps a real name or path to the one that is shown.
     """
 
     def __init__(self, shown: Mapping[str, str]) -> None:
@@ -31,18 +31,18 @@ class Names:
         self._shown = dict(sorted(both.items(), key=lambda pair: -len(pair[0])))
 
     def also(self, more: Mapping[str, str] | Names) -> Names:
-        """The same names and some more."""
+        """Return these names and some more."""
         return Names({**self._shown, **(more._shown if isinstance(more, Names) else more)})
 
     def hide(self, text: str) -> str:
-        """Put the shown names in place of the real ones where they are whole words, the longest first."""
+        """Replace the real names in a text where they are whole words, the longest first."""
         for real, name in self._shown.items():
             if real in text:
                 text = re.sub(_word(real), name.replace("\\", r"\\"), text)
         return text
 
     def hide_in(self, value: Any) -> Any:
-        """The same in all texts of plain values."""
+        """Replace the real names in all texts of plain values."""
         if isinstance(value, str | Path):
             return self.hide(str(value))
         if isinstance(value, Mapping):
@@ -53,7 +53,7 @@ class Names:
 
     @contextlib.contextmanager
     def in_errors(self) -> Iterator[None]:
-        """Within it, what an error says has the shown names, and so have the errors that caused it."""
+        """Replace the real names in the messages of errors of the block, and in those of their causes."""
         try:
             yield
         except VmklaError as error:
@@ -67,13 +67,13 @@ class Names:
 
 
 def pseudonyms(digests: Sequence[str | None]) -> list[str]:
-    """What files are called by their content: the first digits of the sha256.
+    """Name files after their content: the first digits of the sha256.
 
-    Equal files, and images of one file, are told apart by ``-2``, ``-3`` in their order; what cannot be read
-    is ``unreadable``.
+    Equal files, and images of one file, get ``-2``, ``-3`` in their order; an unreadable file is
+    ``unreadable``.
 
     Args:
-        digests: sha256 of each file in hexadecimal; None for one that cannot be read.
+        digests: hex digest of each file; None for one that cannot be read.
     """
     seen: Counter[str] = Counter()
     names = []
@@ -85,7 +85,7 @@ def pseudonyms(digests: Sequence[str | None]) -> list[str]:
 
 
 def digest_or_none(path: Path) -> str | None:
-    """The sha256 of a file in hexadecimal, None when it cannot be read."""
+    """Compute the sha256 of a file as a hex digest; None when it cannot be read."""
     try:
         return file_sha256(path)
     except BadInputError:
@@ -93,19 +93,19 @@ def digest_or_none(path: Path) -> str | None:
 
 
 def joint_digest(digests: Iterable[str | None]) -> str:
-    """The sha256 of a folder or set: of its files' sha256s, in any order."""
+    """Compute the sha256 of a folder or set from those of its files, in any order."""
     return hashlib.sha256("\n".join(sorted(digest or "" for digest in digests)).encode()).hexdigest()
 
 
 def without_folder(path: Path) -> Names:
-    """A file or folder by its own name, and what lies in a folder relative to it."""
+    """Show a file or folder by its own name, and the files in a folder relative to it."""
     name = path.name or path.resolve().name
     roots = {str(path), str(path.resolve())} - {".", "/"}
     return Names({**{f"{root}/": "" for root in roots if path.is_dir()}, **dict.fromkeys(roots, name)})
 
 
 def given_names(specs: Iterable[str], shown: str = "the source") -> Names:
-    """What a user named on the command line, as far as it is not known what it is."""
+    """Show one text in place of all that a user named on the command line, before it is known what it is."""
     texts = {
         text for spec in specs for text in (spec, str(Path(spec)), os.path.abspath(spec), Path(spec).name)
     }
@@ -113,7 +113,7 @@ def given_names(specs: Iterable[str], shown: str = "the source") -> Names:
 
 
 def _word(text: str) -> str:
-    """A pattern for a text where neither end is inside a longer word."""
+    """Return a pattern that matches a text where neither end is inside a longer word."""
     before, after = (r"(?<!\w)" if text[0].isalnum() else ""), (r"(?!\w)" if text[-1].isalnum() else "")
     return before + re.escape(text) + after
 

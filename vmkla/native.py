@@ -1,4 +1,4 @@
-"""Where the compiled libraries are. The only place that knows."""
+"""Find the compiled libraries."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ CPU_LIBRARY = "libvmkla_cpu.so"
 
 
 def find_library(name: str = CPU_LIBRARY) -> Path:
-    """Path of a compiled library that the wheel installed under ``vmkla/lib``.
+    """Find a compiled library that the wheel installed under ``vmkla/lib``.
 
     Raises:
-        MissingDependencyError: the library is not there.
+        MissingDependencyError: the library is missing.
     """
     # An editable install has the Python sources and the compiled files in two folders.
     folders = [Path(folder) / "lib" for folder in vmkla.__path__]

@@ -1,4 +1,4 @@
-"""From JSON's plain values to dataclasses, with the type of every field checked."""
+"""Convert JSON's plain values to dataclasses, and check the type of every field."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 def from_plain(kind: Any, value: Any, name: str) -> Any:
-    """A plain value as what an annotation asks for.
+    """Convert a plain value to an annotated type.
 
     Args:
         kind: a dataclass of such kinds, ``str``, ``int``, ``float``, ``bool``, ``Any``, ``X | None``,
             ``Literal``, ``tuple[X, ...]``, ``tuple[X, X]`` or ``dict[str, X]``. An integer is a float too.
-        value: as ``json.loads`` gives it.
-        name: of the value, for messages.
+        value: a value that ``json.loads`` returned.
+        name: name of the value, for messages.
     Raises:
-        TypeError: it is of another type, or a field is unknown.
+        TypeError: the value is of another type, or a field is unknown.
         KeyError: a field without a default is missing.
     """
     if kind is Any:

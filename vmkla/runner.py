@@ -1,4 +1,4 @@
-"""The interface of every runner. ``vmkla.engines`` implements it; ``vmkla.video`` is handed one."""
+"""The interface of every runner. ``vmkla.engines`` implements it; ``vmkla.segment`` and ``vmkla.video`` use it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Runner(Protocol):
         """Input, output and identity of the model."""
 
     def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Segment a batch.
+        """Compute the probabilities of a batch.
 
         Args:
             frames_rgb: (n, height, width, 3) uint8, RGB, already preprocessed.

@@ -1,4 +1,4 @@
-"""Text that is safe to print: without passwords of addresses, and without what a terminal would obey."""
+"""Make text safe to print: without passwords of addresses, and without control sequences."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _ASSIGNED = re.compile(
     r"(\"[^\"\n]*\"|'[^'\n]*'|[^\s&;,]+)"
 )
 _LINE_MAX = 20_000
-"""Characters of a line that are printed; no message of vmkla's own comes near."""
+"""Largest number of printed characters of a line; vmkla's own messages are far shorter."""
 _BREAK = re.compile(r"\n(?!  )")
 _NOT_ASCII = re.compile(r"[^\x20-\x7e\n]")
 
 
 def redact(text: str) -> str:
-    """Take user names, passwords and queries of addresses out of a text.
+    """Remove user names, passwords and queries of addresses from a text.
 
-    It is for texts that others wrote and that may quote an address; what is known to be an address is read by
-    ``parse_address``. Where it is not clear what belongs to a password, too much goes rather than too little.
+    It is for texts of other programs, which may quote an address; ``parse_address`` reads known addresses.
+    Where the end of a password is not clear, it removes too much rather than too little.
     """
     text = "\n".join(map(_without_user, text.split("\n")))
     for pattern, instead in (
@@ -42,16 +42,16 @@ def redact(text: str) -> str:
 
 
 def _without_user(line: str) -> str:
-    """Up to the last @ of the line: a password may hold an @, a space or a quote itself."""
+    """Remove all up to the last @ of a line: a password may contain an @, a space or a quote."""
     at = line.rfind("@")
     found = _USER.search(line, 0, at) if at > 0 else None
     return line if found is None else f"{line[: found.end()]}***{line[at:]}"
 
 
 def escape(text: str) -> str:
-    """Write what moves a cursor, starts a terminal's sequence or turns the direction of text as ``\\x1b``.
+    """Write characters that control a terminal or change the direction of text as escapes such as ``\\x1b``.
 
-    A byte of a file name that is not valid Unicode is written alike, so that the result can be encoded.
+    A byte of a file name that is not valid Unicode is escaped too, so that the result can be encoded.
     """
     if text.isprintable():
         return text
@@ -59,10 +59,10 @@ def escape(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A message as it may be printed: redacted, and escaped but for line breaks; very long lines are cut.
+    """Make a message safe to print: redact it, escape all but its line breaks, and cut very long lines.
 
-    A break stays where two spaces follow it, as in lists of a message: a name with a break in it cannot
-    put a line of its own at the margin.
+    A line break stays where two spaces follow it, as in a message's lists, so that a name with a line break
+    cannot look like a message of its own.
     """
     text = _BREAK.sub(r"\\n", redact("\n".join(map(_shortened, text.split("\n")))))
     return "\n".join(map(escape, text.split("\n")))
@@ -74,7 +74,7 @@ def _shortened(line: str) -> str:
 
 
 def printable_json(document: str) -> str:
-    """The same JSON with such characters escaped; the module ``json`` escapes them up to ``\\x1f`` only."""
+    """Escape such characters in a JSON document; the module ``json`` escapes them up to ``\\x1f`` only."""
     return _NOT_ASCII.sub(
         lambda found: found[0] if _is_plain(found[0]) else json.dumps(found[0])[1:-1], document
     )
@@ -91,21 +91,21 @@ def _escaped(letter: str) -> str:
 
 
 class _PlainStderr(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes messages to what is stderr at that moment, printable."""
+    """Print messages on the current stderr, made safe to print."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self, logging.WARNING)
 
     @property
     def stream(self) -> object:
-        """The stream, read anew each time: tests and parents replace it."""
+        """The current stderr, which tests and parents replace."""
         return sys.stderr
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message, and a traceback below it, printable."""
+        """Return the message, with a traceback below it, made safe to print."""
         return printable(super().format(record))
 
 
 def log_printable() -> None:
-    """Print warnings and errors of the log that nobody else handles on stderr, as ``printable`` text."""
+    """Print warnings and errors of the log that no other handler takes on stderr, as ``printable`` text."""
     logging.lastResort = _PlainStderr()

@@ -74,7 +74,7 @@ def test_a_tensor_beyond_half_is_status_5(
     vmkla: Any, tiny_weights: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A limit below the largest pixel: the range is really measured, and its verdict counts."""
-    monkeypatch.setattr("vmkla.export.ranges.RANGE_LIMIT", 100.0)
+    monkeypatch.setattr("vmkla.export.half_range.RANGE_LIMIT", 100.0)
     done = vmkla("export", "--model", tiny_weights, "--output", output, "--precision", "fp16")
     assert done.status == 5 and "allowed is 100" in done.stderr and "reaches" in done.stderr
     assert done.stdout == "" and files(output.parent) == []

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vmkla.errors import VmklaError
 from vmkla.export.half import RANGE_LIMIT
-from vmkla.export.ranges import RangeReport, measure, widened
+from vmkla.export.half_range import HalfRangeReport, measure_half_range, widened
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 
@@ -54,14 +54,14 @@ def frames(*largest: int) -> np.ndarray:
     return made
 
 
-def magnitudes(report: RangeReport) -> dict[str, float]:
+def magnitudes(report: HalfRangeReport) -> dict[str, float]:
     return dict(report.largest)
 
 
 @pytest.mark.parametrize("batch", ["n", 2])
 def test_every_half_tensor_and_no_other(batch: int | str) -> None:
     """The largest of all frames counts, float32 values are not limited, and signs do not matter."""
-    report = measure(
+    report = measure_half_range(
         graph(-100.0, batch=batch),
         frames(50, 120, 70),
         input_type="uint8",
@@ -74,13 +74,13 @@ def test_every_half_tensor_and_no_other(batch: int | str) -> None:
 
 def test_beyond_half_is_measured_and_refused() -> None:
     """The product would be infinite in half; its true size is told."""
-    report = measure(graph(1000.0), frames(200), input_type="uint8", batch=None)
+    report = measure_half_range(graph(1000.0), frames(200), input_type="uint8", batch=None)
     assert not report.passed and report.beyond == 1
     assert report.failures() == ("product reaches 2e+05, allowed is 1.638e+04",)
 
 
 def test_a_weight_beyond_half_is_named() -> None:
-    report = measure(graph(1e6), frames(200), input_type="uint8", batch=None)
+    report = measure_half_range(graph(1e6), frames(200), input_type="uint8", batch=None)
     assert report.largest[0] == ("w", math.inf) and "w reaches inf" in report.failures()[0]
     facts = report.to_dict()
     assert facts["passed"] is False and facts["largest"]["w"] is None
@@ -88,9 +88,9 @@ def test_a_weight_beyond_half_is_named() -> None:
 
 
 def test_the_limit_itself_is_allowed() -> None:
-    report = RangeReport(RANGE_LIMIT, 1, 1, (("x", RANGE_LIMIT),), beyond=0)
+    report = HalfRangeReport(RANGE_LIMIT, 1, 1, (("x", RANGE_LIMIT),), beyond=0)
     assert report.passed and report.failures() == ()
-    many = RangeReport(RANGE_LIMIT, 5, 1, (("x", 2e4),), beyond=3)
+    many = HalfRangeReport(RANGE_LIMIT, 5, 1, (("x", 2e4),), beyond=3)
     assert many.failures() == ("x reaches 2e+04, allowed is 1.638e+04", "and 2 tensors more")
 
 

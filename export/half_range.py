@@ -22,6 +22,7 @@ from vmkla.errors import VmklaError
 from vmkla.export.half import HALF_MAX, RANGE_LIMIT
 from vmkla.imports import require
 from vmkla.metadata import InputType
+from vmkla.segment import steps
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +32,7 @@ REPORTED = 10
 
 
 @dataclass(frozen=True)
-class RangeReport:
+class HalfRangeReport:
     """Largest magnitudes of a graph's half tensors over some frames.
 
     Attributes:
@@ -78,14 +79,14 @@ class RangeReport:
         }
 
 
-def measure(
+def measure_half_range(
     proto: onnx.ModelProto,
     frames: npt.NDArray[np.uint8],
     *,
     input_type: InputType,
     batch: int | None,
     float32_scans: Sequence[str] = (),
-) -> RangeReport:
+) -> HalfRangeReport:
     """Largest magnitude of every half tensor, weights included.
 
     Args:
@@ -108,12 +109,12 @@ def measure(
     results = [_result(i) for i in range(len(watched))]
     largest = np.zeros(len(watched))
     for frame in frames:
-        feed = network_input(np.repeat(frame[None], batch or 1, axis=0), input_type)
+        feed = network_input(steps.batch(frame[np.newaxis], batch), input_type)
         seen = np.array(session.run(results, {session.get_inputs()[0].name: feed}), np.float64)
         largest = np.maximum(largest, np.where(np.isfinite(seen), seen, np.inf))
     magnitudes.update(zip(watched, largest.tolist(), strict=True))
     ranked = sorted(magnitudes.items(), key=lambda item: -item[1])
-    return RangeReport(
+    return HalfRangeReport(
         limit=RANGE_LIMIT,
         tensors=len(ranked),
         frames=len(frames),
@@ -126,7 +127,7 @@ def measure(
 def widened(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """A copy of a graph with float32 for half, and the names of the values and weights that were half.
 
-    Function bodies are left: they are float32 inside, and ``measure`` runs the kernels.
+    Function bodies are left: they are float32 inside, and ``measure_half_range`` runs the kernels.
 
     Raises:
         VmklaError: the type of a value is not stated, so it might escape.
