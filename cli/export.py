@@ -127,12 +127,12 @@ def _print_report(report: ExportReport) -> None:
     from vmkla.export.checks import figures
 
     print_line(f"model: {report.path} ({report.size_bytes / 1e6:.1f} MB)")
-    if report.ranges is not None:
-        name, value = report.ranges.largest[0]
-        wide = len(report.ranges.float32_scans)
+    if report.half_range is not None:
+        name, value = report.half_range.largest[0]
+        wide = len(report.half_range.float32_scans)
         print_line(
-            f"range: at most {value:.4g} in {report.ranges.tensors} half tensors ({name}), "
-            f"allowed {report.ranges.limit:.4g}; scans in float32: {wide}"
+            f"range: at most {value:.4g} in {report.half_range.tensors} half tensors ({name}), "
+            f"allowed {report.half_range.limit:.4g}; scans in float32: {wide}"
         )
     size = report.metadata.preprocess
     for comparison, gate in zip(report.comparisons, report.gates, strict=True):

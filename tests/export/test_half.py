@@ -247,7 +247,7 @@ def test_a_scan_beyond_half_is_exported_in_float32(tmp_path: Path) -> None:
     narrow = half.HalfTorchRunner(model, FORM, metadata_of(model))
     assert not np.isfinite(narrow.infer(frames(2))).all()
     report = export(tmp_path / "model.onnx", model)
-    assert report.ranges is not None and report.ranges.float32_scans == (SCAN,)
+    assert report.half_range is not None and report.half_range.float32_scans == (SCAN,)
     assert report.metadata.gates["range"]["float32_scans"] == [SCAN]
     check_types(onnx.load(report.path), wide=(SCAN,))
     assert all(gate.passed for gate in report.gates)

@@ -18,7 +18,7 @@ from vmkla.engines import load_runner
 from vmkla.errors import ArtefactMismatchError, BadInputError, VmklaError
 from vmkla.models import VMKLAUNet
 from vmkla.models.checkpoints import load_weights, save_weights
-from vmkla.models.weights_file import CONTENT_SHA256, UNSEALED, encode, read_weights
+from vmkla.models.weights_file import CONTENT_SHA256, NO_CHECKSUM, encode, read_weights
 
 CONFIG = ModelConfig(
     name="micro", dim=8, encoder_depths=(1,) * 4, decoder_depths=(1,) * 4, head_dim=8, d_state=2, kan_hidden=6
@@ -94,8 +94,8 @@ def test_a_file_of_before_there_were_checksums(micro: Path) -> None:
         header, tensors = dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}
     del header[CONTENT_SHA256]
     safetensors.torch.save_file(tensors, micro, metadata=header)
-    assert load_weights(micro).notes == (UNSEALED,)
-    assert load_runner(micro).spec.notes == (UNSEALED,)
+    assert load_weights(micro).notes == (NO_CHECKSUM,)
+    assert load_runner(micro).spec.notes == (NO_CHECKSUM,)
     assert load_weights(resealed_again(micro)).notes == ()
 
 

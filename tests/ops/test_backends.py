@@ -46,7 +46,7 @@ def test_auto_takes_the_first_on_cuda(
     def why(backend: str) -> str:
         return f"no {backend}" if backend in absent else ""
 
-    monkeypatch.setattr(backends, "_absent", why)
+    monkeypatch.setattr(backends, "_why_missing", why)
     backends._report.cache_clear()
     with FakeTensorMode(), caplog.at_level(logging.INFO, logger="vmkla.ops.backends"):
         x = torch.empty(1, device="cuda")
@@ -89,7 +89,7 @@ def test_mamba_without_its_kernel_is_absent(caplog: pytest.LogCaptureFixture) ->
     # The package without a kernel must go first, and must not come back out of pip's cache.
     assert caught.value.hint is not None and "--no-cache-dir" in caught.value.hint
     assert caught.value.hint.startswith("Run: pip uninstall --yes mamba-ssm && ")
-    backends._absent.cache_clear()
+    backends._why_missing.cache_clear()
     backends._report.cache_clear()
     with FakeTensorMode(), caplog.at_level(logging.INFO, logger="vmkla.ops.backends"):
         assert backends.choose("auto", torch.empty(1, device="cuda")) == "triton"
@@ -122,7 +122,9 @@ def test_the_bases_on_cuda_take_triton_where_the_knots_are_uniform_and_cubic(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     absent: list[str] = []
-    monkeypatch.setattr(backends, "_absent", lambda backend: f"no {backend}" if backend in absent else "")
+    monkeypatch.setattr(
+        backends, "_why_missing", lambda backend: f"no {backend}" if backend in absent else ""
+    )
     backends._report.cache_clear()
     with FakeTensorMode(), caplog.at_level(logging.INFO, logger="vmkla.ops.backends"):
         x = torch.empty(1, device="cuda")

@@ -29,7 +29,7 @@ COLONOSCOPY_FRAMES = 1347
 
 def test_what_ships_has_checksums() -> None:
     onnx_file, weights_file = (open_model(resolve("nano")), read_weights(resolve("nano", ".safetensors")))
-    assert onnx_file.notes == () and weights_file.sealed
+    assert onnx_file.notes == () and weights_file.has_checksum
     assert onnx_file.metadata.weights_sha256 == weights_sha256(
         load_weights(resolve("nano", ".safetensors")).model
     )

@@ -1,4 +1,4 @@
-"""The network. Importing this imports torch."""
+"""The network. Importing this package imports torch."""
 
 from vmkla.models.vmamba import LoadReport, load_vmamba_encoder
 from vmkla.models.vmkla_unet import VMKLAUNet, build_model, parameter_count

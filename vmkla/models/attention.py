@@ -20,9 +20,9 @@ CBAM_MIN_HIDDEN = 4
 
 
 class ChannelAttention(nn.Module):
-    """A weight in 0..1 for every channel, from its mean and its maximum over the image.
+    """Weight every channel by 0 to 1, from its mean and maximum over the image.
 
-    The mean is a sum over thousands of pixels: it is taken in float32 when the weights are half.
+    The mean sums thousands of pixels, so it is computed in float32 when the weights are half.
 
     Source: paper, eq. of channel attention; Woo et al., CBAM, 2018, eq. 2.
     """
@@ -41,7 +41,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """A weight in 0..1 for every pixel, from the mean and the maximum over its channels.
+    """Weight every pixel by 0 to 1, from the mean and maximum over its channels.
 
     Source: paper, eq. of spatial attention; Woo et al., CBAM, 2018, eq. 3.
     """
@@ -60,7 +60,7 @@ class SpatialAttention(nn.Module):
 
 
 class ChannelSpatialAttention(nn.Module):
-    """Channel attention, then spatial attention of the result.
+    """Channel attention followed by spatial attention of the result.
 
     Source: paper, fig. 1 (b), right branch; Woo et al., CBAM, 2018, eq. 1.
     """
@@ -78,7 +78,7 @@ class ChannelSpatialAttention(nn.Module):
 
 
 class SiluGate(nn.Module):
-    """SiLU of a linear layer: the side branch without channel-spatial attention."""
+    """Linear layer and SiLU: the side branch of blocks without channel-spatial attention."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -123,16 +123,16 @@ class KANQueryKey(nn.Module):
 def rotary_tables(
     height: int, width: int, heads: int, pairs: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cosine and sine by which 2-D rotary embedding turns the channel pairs of every token.
+    """Compute the cosines and sines by which 2-D rotary embedding rotates the channel pairs of every token.
 
-    Of a head's pairs the first half turns with the row, the second with the column, pair j of a
-    half by ``position 10000^(-j / half)`` radians.
+    The first half of a head's pairs rotates with the row, the second half with the column; pair j of a half
+    rotates by ``position 10000^(-j / half)`` radians.
 
     Args:
         height, width: tokens per column and row.
-        heads: heads; each gets the same angles.
+        heads: number of heads, which all get the same angles.
         pairs: channel pairs of a head, an even number.
-        device: where the tables are made.
+        device: device of the tables.
     Returns:
         Two (height width, heads pairs) float32 tensors.
     Source: Su et al., RoFormer, 2021, sec. 3.2; its 2-D form as in Han et al., MLLA, 2024.
@@ -157,25 +157,24 @@ def _cached_rotary_tables(
 
 
 class LinearAttention(Float32Island):
-    """Attention in O(L): ``phi(Q) (phi(K)^T V)``, with rotary and local position encoding.
+    """Linear attention, ``phi(Q) (phi(K)^T V)``, with rotary and local position encoding, in O(L).
 
-    Queries and keys come as two halves each, the first (``re``) and second (``im``) channel of every
+    Queries and keys consist of two halves each, the first (``re``) and second (``im``) channel of every
     rotated pair, so that the rotation needs no complex numbers. V is the input.
     With ``phi = ELU + 1``, L tokens and R_i the rotation of token i::
 
         out_i = (R_i q_i) . sum_j (R_j k_j) v_j^T / L  /  (q_i . mean_j k_j + 1e-6)  +  LePE(v)_i
 
-    Numerator and denominator are both divided by the channels of a head, so that what is half in a half
-    network stays small: the numerator is about a mean over tokens and channels, not a sum. Keys are divided
-    by the power of two at or above L, which half holds without rounding; what is left of L is in the
-    denominator.
+    Numerator and denominator are both divided by the channels of a head, so that half tensors stay small: the
+    numerator is about a mean over tokens and channels, not a sum. Keys are divided by the lowest power of two
+    that is at least L, which half represents without rounding; the denominator holds the rest of L.
 
     Args:
         dim: channels C.
-        heads: heads; C / heads is a multiple of 4.
+        heads: number of heads; C / heads is a multiple of 4.
         query_key: (b, L, C) -> (b, L, 2C), in the order [q re | q im | k re | k im].
     Raises:
-        UsageError: C cannot be divided that way.
+        UsageError: C / heads is not a multiple of 4.
     Source: paper, eq. of KAN linear attention; Han et al., MLLA, 2024, eq. 4 (normaliser);
         Katharopoulos et al., 2020, eq. 5; Dong et al., CSWin, 2021 (LePE).
     """
@@ -183,7 +182,7 @@ class LinearAttention(Float32Island):
     float32_names = ("head_of_pair",)
     head_of_pair: Tensor
     table_type: torch.dtype | None = None
-    """Type to which the tables of the rotation are rounded; None takes that of the input."""
+    """Type to which the rotation's tables are rounded; None takes the type of the input."""
 
     def __init__(self, dim: int, heads: int, query_key: nn.Module) -> None:
         super().__init__()
@@ -217,28 +216,31 @@ class LinearAttention(Float32Island):
         scale = 1.0 / ((weight + NORMALISER_EPS) * (share * L * down))
 
         k_re, k_im = k_re * down, k_im * down  # before the product: safe in half
-        values = self._heads(v)  # (b, heads, L, C/heads)
-        kv_re = self._heads(k_re * cos - k_im * sin).transpose(2, 3) @ values * share
-        kv_im = self._heads(k_re * sin + k_im * cos).transpose(2, 3) @ values * share
-        out = self._heads(q_re * cos - q_im * sin) @ kv_re + self._heads(q_re * sin + q_im * cos) @ kv_im
-        out = at_least_float32(self._side_by_side(out)) * scale.unsqueeze(-1)  # (b, L, heads, C/heads)
+        values = self._split_heads(v)  # (b, heads, L, C/heads)
+        kv_re = self._split_heads(k_re * cos - k_im * sin).transpose(2, 3) @ values * share
+        kv_im = self._split_heads(k_re * sin + k_im * cos).transpose(2, 3) @ values * share
+        out = (
+            self._split_heads(q_re * cos - q_im * sin) @ kv_re
+            + self._split_heads(q_re * sin + q_im * cos) @ kv_im
+        )
+        out = at_least_float32(self._merge_heads(out)) * scale.unsqueeze(-1)  # (b, L, heads, C/heads)
         local: Tensor = self.lepe(x)
         return out.to(x.dtype).reshape(-1, H, W, C) + local
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def _split_heads(self, x: Tensor) -> Tensor:
         """(b, L, width) -> (b, heads, L, width / heads)."""
         _, L, width = x.shape
         if self.heads == 1:
-            return x.unsqueeze(1)  # nothing to move, and no transpose in the exported graph
+            return x.unsqueeze(1)  # no transpose in the exported graph
         return x.reshape(-1, L, self.heads, width // self.heads).transpose(1, 2)
 
-    def _side_by_side(self, x: Tensor) -> Tensor:
+    def _merge_heads(self, x: Tensor) -> Tensor:
         """(b, heads, L, width) -> (b, L, heads, width)."""
         return x.reshape(-1, x.shape[2], 1, x.shape[3]) if self.heads == 1 else x.transpose(1, 2)
 
     def _rotations(self, height: int, width: int, x: Tensor) -> tuple[Tensor, Tensor]:
         pairs = self.dim // 2 // self.heads
-        # A tracer must see the tables being made; it would put its own stand-ins into the cache.
+        # A tracer must see how the tables are computed; it would put its own tensors into the cache.
         make = rotary_tables if torch.compiler.is_compiling() else _cached_rotary_tables
         cos, sin = make(height, width, self.heads, pairs, x.device)
         kept = self.table_type or x.dtype
@@ -250,5 +252,5 @@ class LinearAttention(Float32Island):
 
 
 def heads_of(dim: int, config: ModelConfig) -> int:
-    """Heads of linear attention over ``dim`` channels: at least one."""
+    """Return the number of heads of linear attention over ``dim`` channels, at least 1."""
     return max(1, dim // config.head_dim)

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with the configuration inside, written whole or not at all."""
+"""Save and load weights: safetensors files with the configuration inside, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError, Vmkla
 from vmkla.files import written_whole
 from vmkla.models.layers import Float32Island
 from vmkla.models.vmkla_unet import VMKLAUNet
-from vmkla.models.weights_file import HEADER_MAX_BYTES, UNSEALED, encode, read_weights
+from vmkla.models.weights_file import HEADER_MAX_BYTES, NO_CHECKSUM, encode, read_weights
 from vmkla.plain_values import from_plain
 from vmkla.segment.preprocess import PreprocessSpec
 
 FORMAT = "1"
-"""Version of the header's layout, raised when a reader of the old one would go wrong."""
+"""Version of the header's layout; it rises when a reader of the old layout would misread the new one."""
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A network from a file, and what the file says of it.
+    """A network from a file, with the facts that the file states.
 
     Attributes:
         model: the network in evaluation mode, float32, on the CPU.
         config: its configuration.
-        class_names: one per output channel.
-        threshold: probability at and above which a pixel belongs to the mask, 0 to 1.
+        class_names: name of each output channel.
+        threshold: lowest probability of a pixel that belongs to the mask, 0 to 1.
         training: summary of the training data and run; empty when unknown.
         preprocess: how frames were prepared for the training; None when unknown.
         sha256: hex digest of the file's bytes; empty when there is no file.
@@ -52,7 +52,7 @@ class LoadedWeights:
 
 
 class Description(Protocol):
-    """What a network says of itself: ``vmkla.config.ModelConfig``, or another library's."""
+    """Configuration of a network: ``vmkla.config.ModelConfig``, or that of another library."""
 
     @property
     def num_classes(self) -> int:
@@ -71,15 +71,15 @@ def save_weights(
     threshold: float = 0.5,
     half: bool = False,
 ) -> None:
-    """Write a network's weights and configuration. The file gets its name only when it is whole.
+    """Write a network's weights and configuration into one file, whole or not at all.
 
     Args:
         model: a network whose ``config`` is a ``Description``; ``load_weights`` reads vmkla's own only.
         path: the file to write; a file of that name is replaced.
         training: summary of the training data and run; anything that JSON can hold.
-        class_names: one per output channel.
-        threshold: probability at and above which a pixel belongs to the mask, 0 to 1.
-        half: store float16, but for what ``model.half()`` keeps in float32.
+        class_names: name of each output channel.
+        threshold: lowest probability of a pixel that belongs to the mask, 0 to 1.
+        half: store float16, except for tensors that ``model.half()`` keeps in float32.
     Raises:
         UsageError: the class names or the threshold do not fit.
         BadInputError: the file cannot be written.
@@ -101,7 +101,7 @@ def save_weights(
         "vmkla.threshold": json.dumps(threshold),
         "vmkla.training": json.dumps(dict(training)),
     }
-    wide = _kept_wide(model)
+    wide = _float32_names(model)
     tensors = {
         name: (value.half() if half and name not in wide else value).cpu().contiguous()
         for name, value in model.state_dict().items()
@@ -111,10 +111,10 @@ def save_weights(
 
 
 def description_of(model: nn.Module) -> Description:
-    """What a network says of itself.
+    """Return the configuration of a network.
 
     Raises:
-        UsageError: it says nothing.
+        UsageError: it has none.
     """
     config: Any = getattr(model, "config", None)
     if not hasattr(config, "num_classes") or not hasattr(config, "to_dict"):
@@ -132,7 +132,7 @@ def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
         path: a ``.safetensors`` file.
         backend: implementation of the two ops, see ``vmkla.ops``.
     Returns:
-        The network and what the file says of it.
+        The network and the facts that the file states.
     Raises:
         BadInputError: the file is missing, cut off or not safetensors.
         ArtefactMismatchError: the file is not one of vmkla's, has another version's layout, is damaged, or
@@ -177,7 +177,7 @@ def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
         model = VMKLAUNet(config, backend=backend)
     model.load_state_dict(tensors)
-    notes = () if file.sealed else (UNSEALED,)
+    notes = () if file.has_checksum else (NO_CHECKSUM,)
     return LoadedWeights(
         model.eval(), config, class_names, threshold, training, preprocess, file.sha256, notes
     )
@@ -210,7 +210,7 @@ def _checked_name(path: Path) -> Path:
 
 
 def _check_fit(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Compare the tensors with the network that the header describes, before memory is taken for it."""
+    """Compare the tensors with the network that the header describes, before memory is allocated for it."""
     blocks = sum((*config.encoder_depths, *config.decoder_depths))
     expected: Mapping[str, Tensor] = {}
     if blocks <= len(tensors):
@@ -239,8 +239,8 @@ def _check_fit(config: ModelConfig, tensors: Mapping[str, Tensor], path: Path) -
         )
 
 
-def _kept_wide(model: nn.Module) -> set[str]:
-    """Names of the tensors that stay float32 in a half-precision model."""
+def _float32_names(model: nn.Module) -> set[str]:
+    """Return the names of the tensors that stay float32 in a half-precision model."""
     return {
         f"{prefix}.{name}"
         for prefix, module in model.named_modules()

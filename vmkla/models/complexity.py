@@ -1,4 +1,4 @@
-"""What a network costs: parameters and floating-point operations, block by block, without running it."""
+"""Count a network's parameters and floating-point operations, block by block, without running it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ CONVENTION = (
 
 @dataclass(frozen=True)
 class Cost:
-    """One part of a network.
+    """Parameters and operations of one part of a network.
 
     Attributes:
-        name: where it is, for instance ``encoder.stages.0.blocks.1``.
-        kind: its class.
-        parameters: learned values.
-        flops: floating-point operations of one image.
+        name: dotted name of the part, for instance ``encoder.stages.0.blocks.1``.
+        kind: class of the part.
+        parameters: number of learned values.
+        flops: floating-point operations for one image.
     """
 
     name: str
@@ -47,13 +47,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class MixerComparison:
-    """KAN linear attention beside SS2D where both mix the tokens of one decoder stage.
+    """Operations of KAN linear attention and of SS2D as token mixers of one decoder stage.
 
     Attributes:
         dim: channels of the block.
-        height, width: tokens.
+        height, width: tokens per column and row.
         attention: ``LinearAttention`` with Q and K from KAN layers.
-        scan: ``SS2D`` at the width that a VSS block gives it.
+        scan: ``SS2D`` at its width in a VSS block.
     """
 
     dim: int
@@ -65,12 +65,12 @@ class MixerComparison:
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a whole network costs for one image.
+    """Parameters and operations of a whole network for one image.
 
     Attributes:
-        height, width: of the image, px.
-        parameters, flops: of the network.
-        blocks: its parts, in the order in which they run; together they are the whole.
+        height, width: size of the image, px.
+        parameters, flops: sums over the network.
+        blocks: all parts of the network, in the order in which they run.
         mixers: the two token mixers, stage by stage, deep to shallow (the paper's Table 1).
         convention: how operations are counted.
     """
@@ -89,13 +89,13 @@ class Complexity:
 
 
 def scan_flops(u: Shape, p: Shape, dt_weight: Shape, A: Shape, *_: Any, **__: Any) -> int:
-    """Operations of ``selective_scan2d``.
+    """Count the operations of ``selective_scan2d``.
 
-    Nine a state, channel, pixel and route; the low-rank projection of delta, which is part of the op; and
-    one product with D a channel and pixel.
+    They are nine per state, channel, pixel and route, the low-rank projection of delta, and one product with
+    D per channel and pixel.
 
     Args:
-        u, p, dt_weight, A: shapes, as the op takes them.
+        u, p, dt_weight, A: shapes of the op's inputs.
     Source: https://github.com/state-spaces/mamba/issues/110, as VMamba's ``flops_selective_scan_fn`` has it.
     """
     b, H, W, d = u
@@ -105,29 +105,30 @@ def scan_flops(u: Shape, p: Shape, dt_weight: Shape, A: Shape, *_: Any, **__: An
 
 
 def basis_flops(x: Shape, grid: Shape, order: int, *_: Any, **__: Any) -> int:
-    """Operations of ``bspline_basis``: 9 k (G + 1.5 k - 0.5) a value.
+    """Count the operations of ``bspline_basis``: 9 k (G + 1.5 k - 0.5) per value.
 
     Order p of the recursion makes G + 2k - p bases, each of four differences, two quotients, two products
     and a sum. Yu et al. count 9 k (G + 1.5 k) + 2 G - 2.5 k - 1 for a spline, of which the sum of its G + k
     weighted bases takes 2 (G + k) - 1; here that sum is a matrix product, which torch counts.
 
     Args:
-        x, grid: shapes, as the op takes them.
-        order: k.
-    Source: Yu et al., KAN or MLP: A Fairer Comparison, 2024, and its code, https://github.com/yu-rp/KANbeFair.
+        x, grid: shapes of the op's inputs.
+        order: order k of the splines.
+    Source: Yu et al., KAN or MLP: A Fairer Comparison, 2024, and its code,
+        https://github.com/yu-rp/KANbeFair.
     """
     cells = grid[-1] - 1 - 2 * order
     return torch.Size(x).numel() * sum(9 * (cells + 2 * order - p) for p in range(1, order + 1))
 
 
 def measure(config: ModelConfig, height: int, width: int) -> Complexity:
-    """Count a network's parameters and operations without running it: its tensors hold no values.
+    """Count a network's parameters and operations; its tensors hold no values.
 
     Args:
-        config: of the network.
-        height, width: of the image, px.
+        config: configuration of the network.
+        height, width: size of the image, px.
     Raises:
-        ShapeError: the network cannot take that size.
+        ShapeError: the network does not take that size.
     """
     config.check_input(height, width)
     with torch.device("meta"):
@@ -152,7 +153,7 @@ def measure(config: ModelConfig, height: int, width: int) -> Complexity:
 
 
 def _parts(model: VMKLAUNet) -> dict[str, nn.Module]:
-    """The blocks and what lies between them, in the order in which they run."""
+    """Return the blocks and the layers between them, in the order in which they run."""
     parts: dict[str, nn.Module] = {"encoder.patch_embed": model.encoder.patch_embed}
     for side, stages in (("encoder", model.encoder.stages), ("decoder", model.decoder.stages)):
         for number, stage in enumerate(stages):
@@ -184,7 +185,7 @@ def _cost(name: str, module: nn.Module, shape: Shape) -> Cost:
 
 
 def _flops_per_module(module: nn.Module, shape: Shape) -> Mapping[str, int]:
-    """Operations of every submodule by name, of the whole under ``""``."""
+    """Count the operations of every submodule by name, and of the whole network under ``""``."""
     _register()
     x = torch.empty(shape, device="meta")
     counter = FlopCounterMode(display=False)
@@ -199,7 +200,7 @@ def _flops_per_module(module: nn.Module, shape: Shape) -> Mapping[str, int]:
 
 
 def _register() -> None:
-    """Tell torch's counter about the two ops, once a process."""
+    """Register the two ops with torch's counter, once per process."""
     ops = torch.ops.vmkla
     if ops.selective_scan2d not in flop_registry:
         register_flop_formula(ops.selective_scan2d)(scan_flops)

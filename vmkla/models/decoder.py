@@ -1,4 +1,4 @@
-"""The decoder: patch expanding, skip connections, and the six kinds of block it can be made of."""
+"""The decoder: patch expanding, skip connections, and six kinds of blocks."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from vmkla.models.ss2d import SS2D, VSSBlock, dt_rank_of
 
 
 class MainBranch(nn.Module):
-    """Linear, 3x3 depth-wise convolution, SiLU, then the mixer: what looks beyond the neighbourhood.
+    """Main branch of a block: linear layer, 3x3 depth-wise convolution, SiLU, and a mixer of all tokens.
 
     Args:
-        dim, width: channels in, and of the mixer.
+        dim, width: channels of the input and of the mixer.
         mixer: linear attention or scan, (b, H, W, width) -> (b, H, W, width).
     Source: paper, fig. 1 (b), left branch.
     """
@@ -43,16 +43,16 @@ class MainBranch(nn.Module):
 
 
 class MixerBlock(nn.Module):
-    """The MKCSA block's frame: product of a main and a side branch, then an MLP, both residual.
+    """Decoder block: product of a main and a side branch, then an MLP, both residual.
 
-    Two depth-wise convolutions encode position by what surrounds a token.
+    Two depth-wise convolutions encode the position of a token from its neighbours.
 
     Args:
         dim: channels C.
-        width: channels of both branches.
+        width: output channels of both branches.
         main, side: (b, H, W, C) -> (b, H, W, width).
         mlp_ratio: hidden width of the MLP over C.
-        drop_path: rate of stochastic depth.
+        drop_path: rate of stochastic depth, 0 to 1.
     Source: paper, fig. 1 (b); position encodings and the norm after the main branch as in the
         published code, after Han et al., MLLA, 2024.
     """
@@ -110,28 +110,28 @@ def _frame(
 
 
 def mkcsa(dim: int, config: ModelConfig, drop_path: float, backend: str) -> nn.Module:
-    """The paper's block: KAN linear attention times channel-spatial attention."""
+    """Make the paper's block: KAN linear attention times channel-spatial attention."""
     main, side = _kan_attention(dim, config, backend), ChannelSpatialAttention(dim)
     return _frame(dim, main, side, config, drop_path)
 
 
 def mkla(dim: int, config: ModelConfig, drop_path: float, backend: str) -> nn.Module:
-    """KAN linear attention times a SiLU gate."""
+    """Make a block of KAN linear attention times a SiLU gate."""
     return _frame(dim, _kan_attention(dim, config, backend), SiluGate(dim), config, drop_path)
 
 
 def mlcsa(dim: int, config: ModelConfig, drop_path: float, backend: str) -> nn.Module:
-    """Plain linear attention times channel-spatial attention."""
+    """Make a block of plain linear attention times channel-spatial attention."""
     return _frame(dim, _linear_attention(dim, config), ChannelSpatialAttention(dim), config, drop_path)
 
 
 def mlla(dim: int, config: ModelConfig, drop_path: float, backend: str) -> nn.Module:
-    """Plain linear attention times a SiLU gate."""
+    """Make a block of plain linear attention times a SiLU gate."""
     return _frame(dim, _linear_attention(dim, config), SiluGate(dim), config, drop_path)
 
 
 def csa(dim: int, config: ModelConfig, drop_path: float, backend: str) -> nn.Module:
-    """The 2-D selective scan times channel-spatial attention, both at the scan's width."""
+    """Make a block of the 2-D selective scan times channel-spatial attention, both at the scan's width."""
     d = config.expand * dim
     main = MainBranch(dim, d, SS2D(d, config.d_state, dt_rank_of(dim), backend=backend))
     side = nn.Sequential(nn.Linear(dim, d), ChannelSpatialAttention(d))
@@ -139,7 +139,7 @@ def csa(dim: int, config: ModelConfig, drop_path: float, backend: str) -> nn.Mod
 
 
 def ss2d(dim: int, config: ModelConfig, drop_path: float, backend: str) -> nn.Module:
-    """The VSS block of the encoder: VM-UNet's decoder."""
+    """Make a VSS block as in the encoder, which is VM-UNet's decoder."""
     return VSSBlock(dim, d_state=config.d_state, expand=config.expand, drop_path=drop_path, backend=backend)
 
 
@@ -151,13 +151,13 @@ BLOCKS: dict[DecoderBlock, Callable[[int, ModelConfig, float, str], nn.Module]] 
     "mlcsa": mlcsa,
     "ss2d": ss2d,
 }
-"""Decoder blocks by name: (dim, configuration, drop_path, backend) -> (b, H, W, C) -> (b, H, W, C)."""
+"""Makers of decoder blocks by name: (dim, configuration, drop_path, backend) -> block."""
 
 
 class PatchExpand(nn.Module):
-    """Doubles height and width: linear to 2C, whose four quarters become 2x2 tokens of C / 2.
+    """Double height and width: a linear layer gives 2C channels, whose quarters become 2x2 tokens of C / 2.
 
-    The norm runs before the tokens are moved apart; it sees the same C / 2 channels either way.
+    The norm runs before the tokens are moved; it sees the same C / 2 channels either way.
 
     Source: paper, fig. 1 (a); Cao et al., Swin-Unet, 2021, sec. 3.4.
     """
@@ -175,17 +175,17 @@ class PatchExpand(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """Final expanding and projection to classes.
+    """Expand the tokens to pixels and project them to classes.
 
-    Each token becomes a square of pixels of C / scale channels, which are normed and projected. Norm and
-    projection look at one pixel alone, so they run before the pixels are moved to their places, and only
-    ``num_classes`` values a pixel move: the same result as the usual order with less copying. (The
-    exporter folds the norm into the products as well.)
+    Each token becomes a square of pixels with C / scale channels, which are normed and projected. Norm and
+    projection work on single pixels, so they run before the pixels are moved to their places, and only
+    ``num_classes`` values per pixel move: the result is the same, with less copying. (The exporter also folds
+    the norm into the products.)
 
     Args:
         dim: channels C of a token.
         num_classes: channels of the output.
-        scale: side s of the square, px: the side of the encoder's patches.
+        scale: side s of the square, px; equal to the side of the encoder's patches.
     Source: paper, fig. 1 (a), final expanding and linear projection; widths as in the published code.
     """
 
@@ -208,7 +208,7 @@ class SegmentationHead(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """Patch expanding (but in the deepest stage), sum with the skip, blocks."""
+    """One stage of the decoder: patch expanding and sum with the skip (not in the deepest stage), blocks."""
 
     def __init__(
         self, dim: int, config: ModelConfig, drop_path: list[float], *, upsample: bool, backend: str
@@ -230,7 +230,7 @@ class DecoderStage(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Four stages, deep to shallow, each but the first summing in the encoder's output of its size.
+    """Decoder of four stages, deep to shallow; all but the first add the encoder's output of their size.
 
     Source: paper, fig. 1 (a), right half.
     """

@@ -11,10 +11,10 @@ from vmkla.models.ss2d import VSSBlock
 
 
 class PatchEmbed(nn.Module):
-    """Each patch of pixels becomes one token: a strided convolution and a norm.
+    """Make one token of each patch of pixels, by a strided convolution and a norm.
 
     Args:
-        patch: side of the patch, px.
+        patch: side of a patch, px.
         dim: channels of a token.
     Source: paper, fig. 1 (a), patch partition and embedding.
     """
@@ -31,7 +31,7 @@ class PatchEmbed(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Halves height and width: 2x2 tokens side by side in the channels, norm, linear to 2C.
+    """Halve height and width: concatenate the channels of 2x2 tokens, norm, linear layer to 2C.
 
     The four tokens follow each other as (row, column) offsets (0, 0), (1, 0), (0, 1), (1, 1), the
     order in which Swin and VMamba concatenate them.
@@ -54,13 +54,13 @@ class PatchMerging(nn.Module):
 
 
 class EncoderStage(nn.Module):
-    """VSS blocks of one width.
+    """One stage of the encoder: VSS blocks of one width.
 
     Args:
         dim: width C.
         config: the network's configuration.
         drop_path: rate of stochastic depth of each block; its length is the depth.
-        downsample: patch merging leads to this stage's successor.
+        downsample: the stage ends with patch merging, for the next one.
         backend: implementation of the scan.
     """
 
@@ -85,7 +85,7 @@ class EncoderStage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Four stages; what each one ends with is a skip connection of the decoder.
+    """Encoder of four stages, whose outputs are the decoder's skip connections.
 
     Source: paper, fig. 1 (a), left half.
     """

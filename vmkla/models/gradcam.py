@@ -1,4 +1,4 @@
-"""Where a decoder block looks: Grad-CAM of a segmentation network, by captum."""
+"""Compute Grad-CAM maps of a segmentation network's decoder blocks with captum."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vmkla.models.vmkla_unet import VMKLAUNet
 
 @dataclass(frozen=True)
 class Heat:
-    """What Grad-CAM says of one block and a batch.
+    """Grad-CAM maps of one block for a batch.
 
     Attributes:
-        heat: (b, H, W) float32, at least 0, stretched to the input's size; scaled by nothing.
-        logits: (b, classes, H, W) of the same pass.
+        heat: (b, H, W) float32, at least 0, not scaled; interpolated to the input's size.
+        logits: (b, classes, H, W), from the same pass.
     """
 
     heat: Tensor
@@ -29,17 +29,17 @@ class Heat:
 class DecoderGradCam:
     """Grad-CAM at one decoder block.
 
-    The block's channels are weighed by the mean gradient of one score over the image and summed; what
-    speaks against the class is cut off. The score is the mean logit of the pixels that the network marks,
-    so that the map explains the mark; where it marks nothing, the largest logit.
+    The map is the sum of the block's channels, weighted by the mean gradient of one score; negative values
+    become 0. The score is the mean logit of the pixels in the mask, so that the map explains the mask, or the
+    largest logit when the mask is empty.
 
     Args:
         model: the network; it is put into evaluation mode, and the block is wrapped.
-        stage: of the decoder, 0 the deepest to 3.
-        block: in the stage, from 0.
+        stage: stage of the decoder, 0 (the deepest) to 3.
+        block: index of the block in its stage, from 0.
     Raises:
         UsageError: there is no such block.
-        MissingDependencyError: captum is absent.
+        MissingDependencyError: captum is missing.
     Source: Selvaraju et al., Grad-CAM, 2017; Vinogradova et al., Seg-Grad-CAM, 2020 (the score).
     """
 
@@ -54,9 +54,9 @@ class DecoderGradCam:
         self.model = model.eval().requires_grad_(False)
         blocks = _stage(model, stage).blocks
         inner = blocks[block]
-        tapped = inner if isinstance(inner, _Tapped) else _Tapped(inner)
-        blocks[block] = tapped
-        self._cam = captum.LayerGradCam(self._score, tapped.tap)
+        readable = inner if isinstance(inner, _ReadableBlock) else _ReadableBlock(inner)
+        blocks[block] = readable
+        self._cam = captum.LayerGradCam(self._score, readable.tap)
         self._interpolate = captum.LayerAttribution.interpolate
         self._logits: Tensor | None = None
 
@@ -75,11 +75,11 @@ class DecoderGradCam:
         """(b, 3, H, W) -> (b,)."""
         logits: Tensor = self.model(x)
         self._logits = logits.detach()
-        return torch.stack([_mark_score(image) for image in logits])
+        return torch.stack([_finding_score(image) for image in logits])
 
 
-class _Tapped(nn.Module):
-    """A decoder block whose output captum can read: it takes the second axis for the channels."""
+class _ReadableBlock(nn.Module):
+    """A decoder block whose output captum can read, with the channels on the second axis."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -92,20 +92,20 @@ class _Tapped(nn.Module):
         return y.permute(0, 2, 3, 1)
 
 
-def _mark_score(logits: Tensor) -> Tensor:
-    """Mean logit of the marked pixels of one image; with several classes, of the one marked most.
+def _finding_score(logits: Tensor) -> Tensor:
+    """Compute the mean logit of the mask's pixels; of several classes, the one with the largest mask counts.
 
     Args:
-        logits: (classes, H, W).
+        logits: (classes, H, W), of one image.
     """
     if len(logits) == 1:
-        finding, marked = logits[0], logits[0] >= 0
+        finding, mask = logits[0], logits[0] >= 0
     else:
         winner = logits.argmax(0)
         counts = torch.bincount(winner.flatten(), minlength=len(logits))[1:]
         chosen = 1 + int(counts.argmax()) if counts.any() else 1 + int(logits[1:].amax((1, 2)).argmax())
-        finding, marked = logits[chosen], winner == chosen
-    return finding[marked].mean() if marked.any() else finding.max()
+        finding, mask = logits[chosen], winner == chosen
+    return finding[mask].mean() if mask.any() else finding.max()
 
 
 def _stage(model: VMKLAUNet, number: int) -> DecoderStage:

@@ -1,4 +1,4 @@
-"""KAN layers: sums of learned one-dimensional functions, as two plain matrix products."""
+"""KAN layers: sums of learned one-dimensional functions, computed as two matrix products."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from vmkla.models.layers import Float32Island
 from vmkla.ops import UniformGrid, bspline_basis
 
 SPLINE_NOISE = 0.1
-"""Width of the uniform noise that spline weights start from, times the number of bases G + k."""
+"""Width of the uniform noise of initial spline weights, times the number of bases G + k."""
 
 
 class KANLinear(Float32Island):
     """One KAN layer: ``base(silu(x)) + spline(bases(x))``.
 
     The knots are uniform: G cells over [-1, 1] and k more on both sides. Outside that support
-    ([-2.2, 2.2] for G = 5, k = 3) the bases are 0, and the SiLU alone carries the value. Two products
-    rather than one over concatenated features, so that int8 can give each its own scale.
+    ([-2.2, 2.2] for G = 5, k = 3) the bases are 0, and only the SiLU remains. There are two products rather
+    than one over concatenated features, so that each can have its own int8 scale.
 
     Args:
         inputs, outputs: features in and out.

@@ -1,4 +1,4 @@
-"""Small modules that the encoder and the decoder share. Tensors are channels-last, (b, H, W, C)."""
+"""Small modules of both the encoder and the decoder. Tensors are channels-last, (b, H, W, C)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vmkla.ops.backends import float32_under_autocast
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32, or as it is when wider: for sums and quotients that 16 bits cannot hold."""
+    """Convert x to float32, unless it is wider, for sums and quotients that 16 bits cannot represent."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 class Float32Island(nn.Module):
-    """A module some of whose own tensors stay float32 when the model is cast to 16 bits.
+    """A module with tensors that stay float32 when the model is cast to 16 bits.
 
-    Moves between devices and casts to float64 reach them as usual.
+    Moves between devices and casts to float64 apply to them as usual.
 
     Attributes:
-        float32_names: the module's parameters and buffers that are kept.
+        float32_names: names of the parameters and buffers that stay float32.
     """
 
     float32_names: ClassVar[tuple[str, ...]] = ()
@@ -43,10 +43,10 @@ class Float32Island(nn.Module):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation that takes and gives float32 under autocast, on the CPU as CUDA does by itself.
+    """Layer normalisation in float32 under autocast, on the CPU as on CUDA.
 
-    Torch's CPU kernel adds up the gradients of weight and bias in the type of its input. In bfloat16 such a
-    sum stands still at some thousand pixels: of the gradient over a batch's 590 000 a hundredth was left
+    Torch's CPU kernel sums the gradients of weight and bias in the type of its input. In bfloat16 such a sum
+    stops growing at some thousand pixels: of the gradient over a batch's 590 000 a hundredth was left
     (torch 2.13).
     """
 
@@ -57,7 +57,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class DepthwiseConv(nn.Conv2d):
-    """3x3 convolution of every channel by itself, same size out, on a channels-last tensor."""
+    """3x3 depth-wise convolution of a channels-last tensor, with the same size out."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, kernel_size=3, padding=1, groups=channels)
@@ -68,10 +68,9 @@ class DepthwiseConv(nn.Conv2d):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, a whole sample's branch is zeroed with probability ``rate``.
+    """Stochastic depth: in training, set a sample's branch to zero with probability ``rate``.
 
-    What is kept is scaled by 1 / (1 - rate), so that the expectation stays. In evaluation it does
-    nothing.
+    Other branches are divided by 1 - rate, so that the expectation stays. In evaluation it does nothing.
 
     Source: Huang et al., Deep Networks with Stochastic Depth, 2016.
     """
@@ -94,7 +93,7 @@ class DropPath(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, linear, on the last axis."""
+    """MLP on the last axis: linear layer, GELU, linear layer."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Reading PyTorch's pickled files without running what they may contain."""
+"""Read PyTorch's pickled files without running code in them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _STAND_INS: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
 
 
 def read_pickle(path: Path) -> Any:
-    """Contents of a ``.pt`` or ``.pth`` file: tensors and plain containers only.
+    """Read the tensors and plain containers of a ``.pt`` or ``.pth`` file.
 
     Args:
         path: the file.
     Returns:
-        What was saved, its tensors on the CPU.
+        The saved object, with its tensors on the CPU.
     Raises:
-        BadInputError: the file is missing, damaged, not PyTorch's, or holds anything that would
-            have to run code to be loaded.
+        BadInputError: the file is missing, damaged, not PyTorch's, or holds an object that only running
+            code can load.
     """
     if not path.is_file():
         raise BadInputError(f"there is no checkpoint {path}")

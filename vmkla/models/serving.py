@@ -1,4 +1,4 @@
-"""The network as it is served: uint8 frames in, probability out. Export and the PyTorch runner share it."""
+"""The network from uint8 frames to probabilities, for the export and the PyTorch runner."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FramesToProbability(nn.Module):
 
     Args:
         model: (n, 3, H, W) normalised image -> (n, classes, H, W) logits, float32 or float16.
-        num_classes: 1 ends in a sigmoid, more in a softmax over the classes.
+        num_classes: output channels; 1 means a sigmoid, more a softmax over the classes.
     """
 
     scale: Tensor
@@ -37,18 +37,18 @@ class FramesToProbability(nn.Module):
         return self.probability(self.model(self.normalised(frames)))
 
     def normalised(self, frames: Tensor) -> Tensor:
-        """(n, H, W, 3) uint8 RGB -> (n, 3, H, W), in the type of the network."""
+        """Normalise frames: (n, H, W, 3) uint8 RGB -> (n, 3, H, W), in the type of the network."""
         x = frames.to(torch.float32) * self.scale.float() + self.shift.float()
         return x.permute(0, 3, 1, 2).to(self.scale.dtype)
 
     def probability(self, logits: Tensor) -> Tensor:
-        """(n, classes, H, W) logits -> as many float32 probabilities."""
+        """Convert (n, classes, H, W) logits to float32 probabilities of the same shape."""
         logits = logits.float()
         return torch.sigmoid(logits) if self.num_classes == 1 else torch.softmax(logits, dim=1)
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that torch does not have here, before anything is moved to it.
+    """Reject a device that torch does not have here, before anything is moved to it.
 
     Raises:
         UsageError: it is neither ``"cpu"`` nor a GPU's name.
@@ -66,7 +66,7 @@ def check_device(device: str) -> None:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Hash of the weights' bytes in float32, in the order of their names; however stored."""
+    """Hash the weights' bytes in float32, in the order of their names, whatever type they have."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -17,11 +17,11 @@ DT_MIN, DT_MAX = 1e-3, 1e-1
 
 
 class SS2D(Float32Island):
-    """Input-dependent state-space recurrence along four routes over the image.
+    """2-D selective scan: an input-dependent recurrence along four routes over the image.
 
     One linear layer gives B, C and the low-rank delta of every pixel for all four routes;
     ``selective_scan2d`` does the rest. ``A_log``, ``D`` and ``delta_bias`` stay float32 when the
-    model is cast to half: the recurrence multiplies them thousands of times over.
+    model is cast to half, since the recurrence multiplies by them thousands of times.
 
     Args:
         d: width of the scan.
@@ -45,7 +45,7 @@ class SS2D(Float32Island):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """VMamba's initialisation: A = -1..-n, delta log-uniform in [DT_MIN, DT_MAX], D = 1 a route."""
+        """Initialise as VMamba does: A = -1..-n, delta log-uniform in [DT_MIN, DT_MAX], D = 1 per route."""
         with torch.no_grad():
             nn.init.uniform_(self.dt_weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
             states = torch.arange(1, self.d_state + 1, dtype=torch.float32)
@@ -75,14 +75,14 @@ class SS2D(Float32Island):
 
 
 def dt_rank_of(dim: int) -> int:
-    """Rank of delta's projection for a block of width ``dim``."""
+    """Return the rank of delta's projection for a block of width ``dim``."""
     return math.ceil(dim / 16)
 
 
 class VSSBlock(nn.Module):
-    """Residual block: norm, two linear streams, one scanned, the other its gate.
+    """Residual block: norm and two linear streams, of which one is scanned and the other is its gate.
 
-    VMamba's one input projection is kept as two layers, so that nothing has to be split.
+    VMamba's single input projection is two layers here, which saves a split.
 
     Args:
         dim: width C of the block.

@@ -1,4 +1,4 @@
-"""Initialising the encoder from a public VMamba checkpoint (its first version, v0)."""
+"""Initialise the encoder from a public VMamba checkpoint (its first version, v0)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MIN_FILLED_FRACTION = 0.95
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What came of a checkpoint.
+    """Result of loading a checkpoint.
 
     Attributes:
         loaded: keys of the checkpoint that were used.
-        missing: keys that the encoder looked for and did not find.
-        unused: keys of the checkpoint that have no place in the encoder.
+        missing: keys that the encoder needs and the checkpoint does not have.
+        unused: keys of the checkpoint that the encoder does not have.
         filled_fraction: share of the encoder's values that were set, 0 to 1.
     """
 
@@ -38,7 +38,7 @@ class LoadReport:
     filled_fraction: float
 
     def __str__(self) -> str:
-        """One line for a log."""
+        """Describe the result in one line."""
         parts = [f"{len(self.loaded)} tensors fill {self.filled_fraction:.1%} of the encoder"]
         parts += [
             f"{len(keys)} {name} ({_some(keys)})"
@@ -53,10 +53,10 @@ class _Entry:
     """One tensor of the checkpoint and the parameters that it fills.
 
     Attributes:
-        key: its name in the checkpoint.
-        shape: the shape it must have.
-        targets: this network's parameters.
-        convert: the tensor -> one tensor for each target.
+        key: name in the checkpoint.
+        shape: required shape.
+        targets: names of this network's parameters.
+        convert: function from the tensor to one tensor for each target.
     """
 
     key: str
@@ -68,8 +68,8 @@ class _Entry:
 def load_vmamba_encoder(model: VMKLAUNet, path: Path | str) -> LoadReport:
     """Fill the encoder from a VMamba v0 checkpoint; the decoder keeps its weights.
 
-    The weights may lie under ``model``, under ``model_ema``, or at the top of the file. Of a stage
-    with more blocks than the encoder's the first ones are taken. Nothing is changed on an error.
+    The weights may be under ``model``, under ``model_ema``, or at the top of the file. Of a stage with more
+    blocks than the encoder's, the first ones are used. An error leaves the network unchanged.
 
     Args:
         model: the network; its encoder is changed in place.
@@ -118,7 +118,7 @@ def load_vmamba_encoder(model: VMKLAUNet, path: Path | str) -> LoadReport:
 
 
 def _find_weights(content: object, path: Path) -> Mapping[str, Tensor]:
-    """The state dict inside a checkpoint."""
+    """Find the state dict in a checkpoint."""
     candidates = [content]
     if isinstance(content, Mapping):
         candidates = [content.get("model"), content.get("model_ema"), content]
@@ -141,7 +141,7 @@ def _as_is(key: str, target: Tensor) -> _Entry:
 
 
 def _entries(model: VMKLAUNet) -> list[_Entry]:
-    """Every tensor that a checkpoint must hold to fill the whole encoder."""
+    """Return an entry for every tensor of a checkpoint that fills the whole encoder."""
     embed = model.encoder.patch_embed
     entries = [_as_is(f"patch_embed.{name}", parameter) for name, parameter in embed.named_parameters()]
     for i, stage in enumerate(cast(Iterable[EncoderStage], model.encoder.stages)):

@@ -11,14 +11,14 @@ from vmkla.models.encoder import Encoder
 
 
 class VMKLAUNet(nn.Module):
-    """The network.
+    """VMKLA-UNet.
 
-    Inside, tensors are channels-last. Input is an RGB image normalised by ImageNet's mean and
+    Inside, tensors are channels-last. The input is an RGB image, normalised by ImageNet's mean and
     deviation (``vmkla.config.IMAGENET_MEAN`` and ``IMAGENET_STD``, on values of 0 to 1).
 
     Args:
-        config: fixes parameters and arithmetic.
-        backend: implementation of the two ops, see ``vmkla.ops``; no part of the weights.
+        config: configuration of the network.
+        backend: implementation of the two ops, see ``vmkla.ops``; it is not stored with the weights.
     Source: Su et al., VMKLA-UNet, Scientific Reports 15:13258, 2025; see ``docs/paper.md``.
     """
 
@@ -30,7 +30,7 @@ class VMKLAUNet(nn.Module):
         self.head = SegmentationHead(config.dim, config.num_classes, config.patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Segment a batch.
+        """Compute the logits of a batch.
 
         Args:
             x: (b, 3, H, W), H and W multiples of ``config.multiple_px``.
@@ -47,7 +47,7 @@ class VMKLAUNet(nn.Module):
 
 
 def build_model(config: ModelConfig, backend: str = "auto") -> VMKLAUNet:
-    """A network with fresh random weights, in training mode."""
+    """Make a network with new random weights, in training mode."""
     return VMKLAUNet(config, backend=backend)
 
 

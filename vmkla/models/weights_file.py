@@ -1,4 +1,4 @@
-"""The safetensors format, read whole and within limits, with a checksum of its own.
+"""Read and write safetensors files within limits, with a checksum.
 
 A file is the length of its header (8 bytes), the header in JSON, and the tensors' bytes.
 Source: the format's description in the safetensors repository.
@@ -22,9 +22,9 @@ from vmkla.imports import require
 from vmkla.plain_values import from_plain
 
 CONTENT_SHA256 = "vmkla.content_sha256"
-"""Entry of the header that holds the hash of all else in the file."""
-UNSEALED = "the file has no checksum, so damage to its weights would not be noticed"
-"""Note on a file that an older version of vmkla wrote."""
+"""Entry of the header with the hash of everything else in the file."""
+NO_CHECKSUM = "the file has no checksum, so damage to its weights would not be noticed"
+"""Note on a file of an older version of vmkla."""
 
 FILE_MAX_BYTES = 8 << 30
 HEADER_MAX_BYTES = 16 << 20
@@ -35,26 +35,26 @@ _ABOUT = "__metadata__"
 
 @dataclass(frozen=True, eq=False)
 class WeightsFile:
-    """What a safetensors file holds.
+    """Content of a safetensors file.
 
     Attributes:
-        header: entries that describe it, text by name.
-        tensors: by name, on the CPU.
+        header: text of each entry by name.
+        tensors: tensors by name, on the CPU.
         sha256: hex digest of the file's bytes.
-        sealed: the file has a checksum, and it is that of its content.
+        has_checksum: the file states a checksum, which is that of its content.
     """
 
     header: dict[str, str]
     tensors: dict[str, Tensor]
     sha256: str
-    sealed: bool
+    has_checksum: bool
 
 
 def encode(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:
-    """The bytes of a file, with a checksum.
+    """Encode a file with a checksum.
 
     Args:
-        tensors: contiguous, on the CPU.
+        tensors: tensors by name, contiguous, on the CPU.
         header: entries that describe them.
     """
     safetensors = require("safetensors.torch", extra="train", purpose="saving weights")
@@ -71,7 +71,7 @@ def read_weights(path: Path) -> WeightsFile:
 
     Raises:
         BadInputError: it cannot be read, or is not a whole safetensors file.
-        ArtefactMismatchError: its content is not what its maker wrote.
+        ArtefactMismatchError: its content does not match its checksum.
     """
     safetensors = require("safetensors.torch", extra="train", purpose="loading weights")
     try:
@@ -81,7 +81,7 @@ def read_weights(path: Path) -> WeightsFile:
         tensors: dict[str, Tensor] = safetensors.load(data)
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # of safetensors, whose kinds differ by the fault and the version
+    except Exception as error:  # safetensors' errors differ by fault and version
         raise BadInputError(
             f"{path} cannot be read as safetensors: {error}",
             hint="The file is cut off or of another kind; fetch it anew.",
@@ -97,7 +97,7 @@ def read_weights(path: Path) -> WeightsFile:
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Header and tensors' bytes.
+    """Split a file into its header and the tensors' bytes.
 
     Raises:
         MalformedError: there is no such header.
@@ -112,7 +112,7 @@ def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
 
 
 def _digest(fields: Mapping[str, Any], content: memoryview) -> str:
-    """Hash of the header but for the checksum itself, in one order of names, and of the tensors' bytes."""
+    """Hash the header without the checksum, sorted by name, and the tensors' bytes."""
     about = {name: text for name, text in fields.get(_ABOUT, {}).items() if name != CONTENT_SHA256}
     header = json.dumps({**fields, _ABOUT: about}, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(header.encode("ascii"))

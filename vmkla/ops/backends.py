@@ -1,4 +1,4 @@
-"""Which implementation of the ops runs: one dispatcher, no silent fall-back from what was asked for."""
+"""Choose the implementation of the ops: one dispatcher, and no silent fallback from a requested backend."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ from vmkla.ops.native import NativeKernels
 logger = logging.getLogger(__name__)
 
 GPU_BACKENDS = ("mamba_ssm", "triton")
-"""They run on a GPU; ``auto`` tries them for the scan in this order. Only triton has the spline bases."""
+"""Backends that run on a GPU, in the order in which ``auto`` tries them for the scan. Only triton has the
+spline bases."""
 BACKENDS = ("auto", "native", "reference", *GPU_BACKENDS)
 SCAN, BASES = "the scan", "the spline bases"
 MAMBA_INSTALLATION = (
     "pip uninstall --yes mamba-ssm && pip install setuptools wheel packaging ninja && "
     "pip install --no-build-isolation --no-cache-dir 'vmkla[cuda]'"
 )
-"""Works as well where a kernel-less mamba-ssm is installed, or lies in pip's cache as a wheel."""
+"""Commands that also replace a mamba-ssm without its kernel, installed or as a wheel in pip's cache."""
 OLDEST_CAPABILITY = (8, 0)
-"""Of a GPU that Triton compiles for."""
+"""Oldest compute capability of a GPU that Triton compiles for."""
 
 
 @functools.cache
 def native() -> NativeKernels:
-    """The C++ kernels, loaded once.
+    """Load the C++ kernels, once.
 
     Raises:
-        MissingDependencyError: the compiled library is absent or of another version.
+        MissingDependencyError: the compiled library is missing or of another version.
     """
     return NativeKernels()
 
 
 def triton_scan() -> ModuleType:
-    """``vmkla.ops.triton_scan``.
+    """Import ``vmkla.ops.triton_scan``.
 
     Raises:
-        MissingDependencyError: triton is absent; PyTorch's CUDA build brings it.
+        MissingDependencyError: triton is missing; PyTorch's CUDA build installs it.
     """
     _require_triton()
     from vmkla.ops import triton_scan as module
@@ -54,7 +55,7 @@ def triton_scan() -> ModuleType:
 
 
 def triton_bspline() -> ModuleType:
-    """``vmkla.ops.triton_bspline``. Errors as ``triton_scan``."""
+    """Import ``vmkla.ops.triton_bspline``, with the errors of ``triton_scan``."""
     _require_triton()
     from vmkla.ops import triton_bspline as module
 
@@ -67,14 +68,14 @@ def _require_triton() -> None:
 
 @functools.cache
 def mamba_interface() -> ModuleType:
-    """The module of mamba-ssm that has ``selective_scan_fn``, imported once.
+    """Import the module of mamba-ssm that has ``selective_scan_fn``, once.
 
     Raises:
-        MissingDependencyError: mamba-ssm or its compiled kernel is absent.
+        MissingDependencyError: mamba-ssm or its compiled kernel is missing.
     """
     try:
         return importlib.import_module("mamba_ssm.ops.selective_scan_interface")
-    except Exception as error:  # it imports language models, and a broken package may raise anything
+    except Exception as error:  # it imports language models, and a broken package may raise any error
         installed = importlib.util.find_spec("mamba_ssm") is not None
         seen = "the one that is installed cannot be imported" if installed else "it is not installed"
         raise MissingDependencyError(
@@ -87,7 +88,7 @@ def _load(backend: str) -> None:
     """Import or load a backend.
 
     Raises:
-        MissingDependencyError: it is absent.
+        MissingDependencyError: it is missing.
     """
     loaders: dict[str, Callable[[], object]] = {
         "native": native,
@@ -98,8 +99,8 @@ def _load(backend: str) -> None:
 
 
 @functools.cache
-def _absent(backend: str) -> str:
-    """Why a backend is not here at all, empty when it is."""
+def _why_missing(backend: str) -> str:
+    """Return why a backend is missing; empty when it is installed."""
     try:
         _load(backend)
     except MissingDependencyError as error:
@@ -109,7 +110,7 @@ def _absent(backend: str) -> str:
 
 @functools.cache
 def _report(op: str, backend: str, device: str, dtype: torch.dtype, reason: str) -> None:
-    """Say once what ``auto`` took for a device and type; as a warning where that costs hours."""
+    """Log once what ``auto`` chose for a device and type; as a warning where that costs hours."""
     slow = op == SCAN and backend == "reference" and device.startswith("cuda")
     level = logging.WARNING if slow else logging.INFO
     logger.log(
@@ -118,28 +119,28 @@ def _report(op: str, backend: str, device: str, dtype: torch.dtype, reason: str)
 
 
 def choose(backend: str, x: Tensor, *others: Tensor) -> str:
-    """Name of the backend that will run the scan on x.
+    """Return the name of the backend that will run the scan on x.
 
     Args:
-        backend: what was asked for. ``auto`` takes ``native`` on the CPU, the first of ``GPU_BACKENDS`` that
-            is here on CUDA, and the reference where these cannot run; it says in the log what it took.
-        x: the op's first tensor, whose type and device decide.
-        others: its other tensors that may want a gradient.
+        backend: requested backend. ``auto`` takes ``native`` on the CPU, the first installed one of
+            ``GPU_BACKENDS`` on CUDA, and the reference where these cannot run; it logs its choice.
+        x: the op's first tensor, whose type and device count.
+        others: the op's other tensors that may need a gradient.
     Raises:
         UsageError: there is no such backend, or it cannot run these tensors.
-        MissingDependencyError: it was asked for by name and is absent.
+        MissingDependencyError: it was requested by name and is missing.
     """
     return _choose(backend, str(x.device), x.dtype, gradient_wanted(x, *others))
 
 
 def _choose(backend: str, device: str, dtype: torch.dtype, gradient: bool) -> str:
-    """See ``choose``: the same by what matters of the tensors."""
+    """Choose as ``choose`` does, from the properties of the tensors."""
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", hint=f"Choose one of: {', '.join(BACKENDS)}")
     if backend == "reference":
         return backend
     if backend != "auto":
-        obstacle = _obstacle(backend, device, dtype, gradient)
+        obstacle = _why_unsupported(backend, device, dtype, gradient)
         if obstacle:
             hint = "Use backend='auto'"
             if backend in GPU_BACKENDS and not device.startswith("cuda"):
@@ -154,11 +155,11 @@ def _choose(backend: str, device: str, dtype: torch.dtype, gradient: bool) -> st
 def _first_that_runs(
     op: str, candidates: tuple[str, ...], device: str, dtype: torch.dtype, gradient: bool
 ) -> str:
-    """The first backend that can run the op, else the reference; the log says which and why."""
+    """Return the first backend that can run the op, or the reference, and log which and why."""
     reasons: list[str] = []
     chosen = "reference"
     for candidate in candidates:
-        reason = _obstacle(candidate, device, dtype, gradient) or _absent(candidate)
+        reason = _why_unsupported(candidate, device, dtype, gradient) or _why_missing(candidate)
         if not reason:
             chosen = candidate
             break
@@ -168,18 +169,18 @@ def _first_that_runs(
 
 
 def choose_basis(backend: str, x: Tensor, *, uniform_cubic: bool) -> str:
-    """Name of the backend that will run ``bspline_basis`` on x: ``native``, ``triton`` or ``reference``.
+    """Return the name of the backend that runs ``bspline_basis``: ``native``, ``triton`` or ``reference``.
 
-    A network has one backend for both ops. ``triton`` has a kernel for uniform cubic knots and means the
-    reference for others; ``mamba_ssm`` has none and means what ``auto`` takes.
+    A network has one backend for both ops. ``triton`` has a kernel for uniform cubic knots only, and stands
+    for the reference with others; ``mamba_ssm`` has none, and stands for what ``auto`` takes.
 
     Args:
-        backend: what was asked for, see ``choose``.
+        backend: requested backend, see ``choose``.
         x: the values.
         uniform_cubic: whether the knots are uniform and the order is 3.
     Raises:
         UsageError: there is no such backend, or it cannot run these tensors.
-        MissingDependencyError: it was asked for by name and is absent.
+        MissingDependencyError: it was requested by name and is missing.
     """
     if backend in GPU_BACKENDS or (backend == "auto" and x.device.type == "cuda"):
         return _choose_gpu_basis(backend, str(x.device), x.dtype, gradient_wanted(x), uniform_cubic)
@@ -189,7 +190,7 @@ def choose_basis(backend: str, x: Tensor, *, uniform_cubic: bool) -> str:
 def _choose_gpu_basis(
     backend: str, device: str, dtype: torch.dtype, gradient: bool, uniform_cubic: bool
 ) -> str:
-    """See ``choose_basis``: the same by what matters of the tensors."""
+    """Choose as ``choose_basis`` does, from the properties of the tensors."""
     if not uniform_cubic:
         _report(BASES, "reference", device, dtype, "triton has a kernel for uniform cubic knots only")
         return "reference"
@@ -198,17 +199,17 @@ def _choose_gpu_basis(
     return _first_that_runs(BASES, ("triton",), device, dtype, gradient)
 
 
-# torch.compile takes these answers as they stand, and does not trace into imports and the log. This is what
-# torch.compiler.assume_constant_result does, which would import the whole compiler (seconds) here.
+# torch.compile takes these results as constants, and does not trace into imports and the log.
+# torch.compiler.assume_constant_result does the same, and would import the whole compiler (seconds) here.
 _choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _choose_gpu_basis._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def float32_under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors, in float32 where autocast is on.
+    """Convert tensors to float32 where autocast is on.
 
-    Autocast makes the matrix products half; the ops between them stay float32 (a scan's state would
-    drown in rounding otherwise), and a half tensor of autocast's making is no choice of the caller's.
+    Autocast computes matrix products in half. The ops between them stay float32, since rounding errors would
+    dominate the state of a scan, and the caller did not choose a half tensor that autocast made.
     """
     device = tensors[0].device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
@@ -217,12 +218,12 @@ def float32_under_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def gradient_wanted(*tensors: Tensor) -> bool:
-    """Whether autograd will ask for the gradient of an op on these tensors."""
+    """Whether autograd will compute the gradient of an op on these tensors."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def _obstacle(backend: str, device: str, dtype: torch.dtype, gradient: bool) -> str:
-    """Why a backend cannot take tensors of a type on a device, empty when it can."""
+def _why_unsupported(backend: str, device: str, dtype: torch.dtype, gradient: bool) -> str:
+    """Return why a backend does not support tensors of a type on a device; empty when it does."""
     kind = device.split(":")[0]
     if backend == "native":
         if kind not in ("cpu", "meta"):
@@ -233,7 +234,9 @@ def _obstacle(backend: str, device: str, dtype: torch.dtype, gradient: bool) -> 
             return "a float16 op wants a gradient, the kernels have one for float32 only"
         return ""
     # Triton's interpreter, for tests, runs on the CPU.
-    interpreted = backend == "triton" and kind == "cpu" and not _absent(backend) and triton_scan().INTERPRETED
+    interpreted = (
+        backend == "triton" and kind == "cpu" and not _why_missing(backend) and triton_scan().INTERPRETED
+    )
     if kind != "cuda" and not interpreted:
         return f"the tensor is on {kind}, {backend} runs on an NVIDIA GPU"
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):

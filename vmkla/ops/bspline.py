@@ -1,4 +1,4 @@
-"""``bspline_basis``: the B-spline bases that a KAN layer is made of."""
+"""``bspline_basis``: the B-spline bases of a KAN layer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vmkla.ops import backends
 class UniformGrid:
     """Evenly spaced knots: ``grid_min + i * step`` for i = 0 .. G + 2k.
 
-    A layer that knows its knots are uniform says so, which opens the fast path (and becomes
-    the attributes of the ONNX node).
+    A layer with uniform knots states them, which selects the fast path and becomes the attributes of the
+    ONNX node.
 
     Attributes:
         grid_min: first knot, k steps left of the interval that the G cells cover.
@@ -29,12 +29,12 @@ class UniformGrid:
 
     @classmethod
     def over(cls, low: float, high: float, grid_size: int, order: int) -> UniformGrid:
-        """Knots of ``grid_size`` cells over [low, high], extended by ``order`` on both sides."""
+        """Return knots of ``grid_size`` cells over [low, high], extended by ``order`` on both sides."""
         step = (high - low) / grid_size
         return cls(low - order * step, step)
 
     def knots(self, grid_size: int, order: int) -> Tensor:
-        """(G + 2k + 1,) float32."""
+        """Return the knots, (G + 2k + 1,) float32."""
         return self.grid_min + self.step * torch.arange(grid_size + 2 * order + 1)
 
 
@@ -46,25 +46,26 @@ def bspline_basis(
     uniform: UniformGrid | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """B-spline bases of every value, by the Cox-de Boor recursion.
+    """Compute the B-spline bases of every value by the Cox-de Boor recursion.
 
-    x is clamped to the support [first knot, last knot] before the recursion, where every basis
-    is 0: outside it both the bases and their gradient are 0, in half precision as well.
+    x is clamped to the support [first knot, last knot] before the recursion; every basis is 0 at its ends.
+    Outside the support both the bases and their gradient are 0, in half precision too.
 
     Args:
         x: (..., in) float32, float16 or float64.
         grid: knots in rising order, (G + 2k + 1,) for all features or (in, G + 2k + 1) for each
             its own; float32 (float64 with float64 x). No gradient is taken with respect to it.
         order: k, at least 1; 3 is cubic.
-        uniform: the knots' exact spacing when they are uniform; grid must then hold the same.
-        backend: ``auto``, ``native``, ``reference``, or ``triton``, which has uniform cubic knots and means
-            the reference for others; ``mamba_ssm`` means what ``auto`` takes on a GPU.
+        uniform: exact spacing of uniform knots; ``grid`` must hold the same knots.
+        backend: ``auto``, ``native``, ``reference``, or ``triton``, which has a kernel for uniform cubic
+            knots and stands for the reference with others; ``mamba_ssm`` stands for what ``auto`` takes on a
+            GPU.
     Returns:
         (..., in, G + k), dtype of x.
     Raises:
         ShapeError: grid does not fit x, or has too few knots.
-        UsageError: the backend that runs cannot take these types or devices.
-        MissingDependencyError: the backend that was asked for is absent.
+        UsageError: the backend does not support these types or devices.
+        MissingDependencyError: the requested backend is missing.
     Source: de Boor, A Practical Guide to Splines, 1978, ch. IX; Liu et al., KAN, 2024, sec. 2.
     """
     if order < 1:
@@ -87,7 +88,7 @@ def bspline_basis(
 
 
 def bspline_basis_reference(x: Tensor, grid: Tensor, order: int) -> Tensor:
-    """The definition, in plain torch on any device. Arguments as ``bspline_basis``."""
+    """Compute ``bspline_basis`` in plain torch, as it is defined, on any device."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     t = grid.to(wide)  # (knots,) or (in, knots)
     v = x.to(wide).clamp(t[..., 0], t[..., -1]).unsqueeze(-1)  # (..., in, 1)
@@ -104,7 +105,7 @@ def _out_shape(x: Tensor, grid: Tensor, order: int) -> tuple[int, ...]:
 
 
 def _check_triton(grid: Tensor, order: int, grid_step: float, x: Tensor) -> None:
-    """The kernels take the knots from their spacing alone: refuse those that they would misread.
+    """Reject knots that the kernels would misread, since they only read their spacing.
 
     Raises:
         UsageError: the knots are not uniform and cubic, or of another type or device than the kernels take.
@@ -144,7 +145,7 @@ def _(x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, ba
 def _backward_op(
     grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, backend: str
 ) -> Tensor:
-    """Gradient of x by the kernels. It has no gradient of its own: torch refuses a second derivative."""
+    """Compute the gradient of x with the kernels; torch rejects a second derivative."""
     if backend == "triton":
         _check_triton(grid, order, grid_step, x)
         grad = grad_out.to(x.dtype).contiguous()

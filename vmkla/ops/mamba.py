@@ -1,8 +1,8 @@
-"""``selective_scan2d`` in the terms of the package mamba-ssm, whose CUDA kernel scans sequences.
+"""``selective_scan2d`` by the package mamba-ssm, whose CUDA kernel scans sequences.
 
 The four routes become four groups of channels of one sequence: channel k d + c of its u, delta, A and y is
-channel c of route k, and B and C have one row per group. Unlike our own kernels it needs u, p and delta
-copied, in each route's order.
+channel c of route k, and B and C have one row per group. Unlike vmkla's kernels it needs copies of
+u, p and delta in the order of each route.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ ROUTES = 4
 def sequence_arguments(
     u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, delta_bias: Tensor, orders: Tensor
 ) -> dict[str, Any]:
-    """What ``selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus)`` is to be called with.
+    """Return the arguments of ``selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus)``.
 
     Args:
-        u, p, dt_weight, A, delta_bias: see ``selective_scan2d``; D u is left to the caller.
+        u, p, dt_weight, A, delta_bias: see ``selective_scan2d``; the caller adds D u.
         orders: (4, L) pixel numbers, see ``route_orders``.
     Returns:
         u and delta (b, 4 d, L), A (4 d, n), B and C (b, 4, n, L), D None, delta_bias (4 d,), all float32.
@@ -61,7 +61,7 @@ def selective_scan2d_mamba(
     orders: Tensor,
     scan: Callable[..., Tensor],
 ) -> Tensor:
-    """The sum of the four routes, each scanned by ``scan`` (mamba-ssm's ``selective_scan_fn``).
+    """Sum four selective scans, each computed by ``scan`` (mamba-ssm's ``selective_scan_fn``).
 
     Other arguments and result as ``selective_scan2d``; orders as in ``sequence_arguments``.
     """

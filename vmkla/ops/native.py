@@ -1,4 +1,4 @@
-"""The C++ kernels of ``libvmkla_cpu.so`` on torch tensors, called through ctypes (no torch ABI involved)."""
+"""Call the C++ kernels of ``libvmkla_cpu.so`` on torch tensors through ctypes, without torch's ABI."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ API_VERSION = 3
 class NativeKernels:
     """Forward and backward of both ops on the CPU.
 
-    Tensors may be non-contiguous. Forward takes float32 or float16, backward float32. The number of
-    threads is torch's (``torch.get_num_threads()``). A tensor of another type or device than the kernels
-    would read it as is refused with ``UsageError``: they see bare addresses.
+    Tensors may be non-contiguous. Forward takes float32 or float16, backward float32. The number of threads
+    is torch's (``torch.get_num_threads()``). The kernels see bare addresses, so a tensor of another type or
+    device is a ``UsageError``.
 
     Raises:
-        MissingDependencyError: the library is absent or of another version.
+        MissingDependencyError: the library is missing or of another version.
     """
 
     def __init__(self) -> None:
@@ -49,20 +49,20 @@ class NativeKernels:
         return name.decode()
 
     def set_instruction_set(self, name: str) -> bool:
-        """Use another instruction set that this machine can run; False when it cannot."""
+        """Use another instruction set; False when this machine does not support it."""
         return bool(self._library.vmkla_cpu_set_instruction_set(name.encode()))
 
     def exp2_loop(self, x: Tensor, repeats: int) -> float:
-        """Sum of 2^x over the float32 values of x, ``repeats`` times, on one thread.
+        """Sum 2^x over the float32 values of x, ``repeats`` times, on one thread.
 
-        A bare vector loop: what exponentials alone cost, as the yardstick for the scan.
+        Its time is that of exponentials only, with which the scan's time is compared.
         """
         return float(self._library.vmkla_cpu_exp2_loop(_pointer(x), _int(x.numel()), _int(repeats)))
 
     def recurrence_loop(self, x: Tensor, repeats: int) -> float:
-        """The exponentials of ``exp2_loop`` with a scan's multiply-adds around them, on one thread.
+        """Compute the exponentials of ``exp2_loop`` and a scan's multiply-adds, on one thread.
 
-        Decay, state and output with everything in registers: the least that a scan computes.
+        It computes decay, state and output in registers, the least work of a scan.
         """
         return float(self._library.vmkla_cpu_recurrence_loop(_pointer(x), _int(x.numel()), _int(repeats)))
 
@@ -73,7 +73,7 @@ class NativeKernels:
     def scan2d_forward(
         self, u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor
     ) -> Tensor:
-        """See ``selective_scan2d``."""
+        """Compute ``selective_scan2d``."""
         _expect(_element(u), u=u, p=p, dt_weight=dt_weight)
         _expect(torch.float32, A=A, D=D, delta_bias=delta_bias)
         tensors = [t.contiguous() for t in (u, p, dt_weight, A, D, delta_bias)]
@@ -97,7 +97,7 @@ class NativeKernels:
         D: Tensor,
         delta_bias: Tensor,
     ) -> list[Tensor]:
-        """Gradients of u, p, dt_weight, A, D and delta_bias, in this order. All tensors float32."""
+        """Compute the gradients of u, p, dt_weight, A, D and delta_bias, in this order; all float32."""
         _expect(torch.float32, grad_y=grad_y, u=u, p=p, dt_weight=dt_weight, A=A, D=D, delta_bias=delta_bias)
         tensors = [t.contiguous() for t in (grad_y, u, p, dt_weight, A, D, delta_bias)]
         gradients = [torch.empty_like(t) for t in tensors[1:]]
@@ -112,7 +112,7 @@ class NativeKernels:
     def bspline_forward(
         self, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float
     ) -> Tensor:
-        """See ``bspline_basis``; grid_step > 0 says that the knots are uniform."""
+        """Compute ``bspline_basis``; grid_step > 0 means uniform knots."""
         _expect(_element(x), x=x)
         _expect(torch.float32, grid=grid)
         x, grid = x.contiguous(), grid.contiguous()
@@ -131,7 +131,7 @@ class NativeKernels:
     def bspline_backward(
         self, grad_out: Tensor, x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float
     ) -> Tensor:
-        """Gradient of x. All tensors float32."""
+        """Compute the gradient of x; all tensors are float32."""
         _expect(torch.float32, grad_out=grad_out, x=x, grid=grid)
         grad_out, x, grid = grad_out.contiguous(), x.contiguous(), grid.contiguous()
         grad_x = torch.empty_like(x)
@@ -147,15 +147,15 @@ class NativeKernels:
 
 
 def _element(tensor: Tensor) -> torch.dtype:
-    """The type that a forward kernel reads: the tensor's own where it can."""
+    """Return the type that a forward kernel reads: the tensor's own if it is supported."""
     return torch.float16 if tensor.dtype == torch.float16 else torch.float32
 
 
 def _expect(dtype: torch.dtype, **tensors: Tensor) -> None:
-    """Refuse tensors that lie elsewhere or hold another type than the kernels would read.
+    """Reject tensors of another device or type than the kernels read.
 
     Raises:
-        UsageError: names the tensor.
+        UsageError: a tensor is rejected; the message names it.
     """
     for name, tensor in tensors.items():
         if tensor.dtype != dtype or tensor.device.type != "cpu":
@@ -179,11 +179,11 @@ def _threads() -> ctypes.c_int:
 
 
 def _scan_extents(u: Tensor, A: Tensor, dt_weight: Tensor) -> list[ctypes.c_int64]:
-    """b, H, W, d, n, R."""
+    """Return b, H, W, d, n and R."""
     return [_int(v) for v in (*u.shape, A.shape[1], dt_weight.shape[1])]
 
 
 def _spline_extents(x: Tensor, grid: Tensor, order: int) -> list[ctypes.c_int64]:
-    """count, rows, knots, order."""
+    """Return count, rows, knots and order."""
     rows = grid.shape[0] if grid.ndim == 2 else 1
     return [_int(v) for v in (x.numel(), rows, grid.shape[-1], order)]

@@ -13,7 +13,7 @@ from vmkla.ops import backends, triton_op
 from vmkla.ops.mamba import selective_scan2d_mamba
 
 ROUTES = 4
-"""Row-major, column-major, and both reversed: VMamba's order, so that its checkpoints load."""
+"""Number of routes: row-major, column-major, and both reversed, in VMamba's order for its checkpoints."""
 
 
 def selective_scan2d(
@@ -48,8 +48,8 @@ def selective_scan2d(
         (b, H, W, d), dtype of u.
     Raises:
         ShapeError: the shapes do not fit together.
-        UsageError: the backend that runs cannot take these types or devices.
-        MissingDependencyError: the backend that was asked for is absent.
+        UsageError: the backend does not support these types or devices.
+        MissingDependencyError: the requested backend is missing.
     Source: Liu et al., VMamba, 2024, sec. 4; Gu & Dao, Mamba, 2023, alg. 2.
     """
     check_shapes(u, p, dt_weight, A, D, delta_bias)
@@ -65,7 +65,7 @@ def selective_scan2d(
 
 
 def check_shapes(u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor) -> None:
-    """Refuse shapes that do not belong together; see ``selective_scan2d``."""
+    """Reject shapes that do not fit each other; see ``selective_scan2d``."""
     if u.ndim != 4:
         raise ShapeError(f"u must be (b, H, W, d), got {tuple(u.shape)}")
     if A.ndim != 3 or dt_weight.ndim != 3:
@@ -92,7 +92,7 @@ def check_shapes(u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, 
 def selective_scan2d_reference(
     u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor
 ) -> Tensor:
-    """The definition, in plain torch on any device: one step per pixel, the four routes side by side.
+    """Compute ``selective_scan2d`` in plain torch, as it is defined: one step per pixel, four routes at once.
 
     Arguments, result and source as ``selective_scan2d``.
     """
@@ -130,14 +130,14 @@ def selective_scan2d_reference(
 
 
 def route_orders(H: int, W: int, device: torch.device | None = None) -> Tensor:
-    """(4, H W) int64: pixel numbers (row-major) in the order in which each route visits them."""
+    """Return the (row-major) pixel numbers in the order of each route, (4, H W) int64."""
     rows = torch.arange(H * W, device=device)
     columns = rows.reshape(H, W).T.reshape(-1)
     return torch.stack([rows, columns, rows.flip(0), columns.flip(0)])
 
 
 def _mamba(u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor) -> Tensor:
-    """By mamba-ssm's CUDA kernel; arguments and result as ``selective_scan2d``."""
+    """Compute ``selective_scan2d`` with mamba-ssm's CUDA kernel."""
     orders = route_orders(u.shape[1], u.shape[2], u.device)
     scan = backends.mamba_interface().selective_scan_fn
     return selective_scan2d_mamba(u, p, dt_weight, A, D, delta_bias, orders=orders, scan=scan)
