@@ -1,4 +1,4 @@
-"""PyTorch to ONNX: one file for every runtime, checked before it gets its name."""
+"""Export a PyTorch network as one ONNX file for every runtime, checked before it gets its name."""
 
 from vmkla.export.exporter import ExportReport, export_onnx
 

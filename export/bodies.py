@@ -1,7 +1,7 @@
-"""Model-local function bodies: the two custom ops once more, in standard ONNX ops.
+"""Model-local function bodies: the two custom ops in standard ONNX ops.
 
-A runtime with vmkla's kernels never looks at them. One without (TensorRT-RTX, a plain ONNX Runtime)
-runs them, so they are written to be fast there, and the exporter uses them as a second opinion.
+A runtime with vmkla's kernels does not use them. One without (TensorRT-RTX, a plain ONNX Runtime) runs
+them, so they are fast there, and the exporter also checks a file with them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 DOMAIN = "vmkla"
 OPSET = 20
-"""TensorRT 10.3 reads up to 20; GELU as one op needs it."""
+"""Version of ONNX's standard ops: TensorRT 10.3 reads up to 20, and GELU as one op needs it."""
 
 # The chunked selective scan. The H W pixels of a route, in its visiting order, are H chunks of W, whatever
-# the route. All four routes advance side by side, so a frame takes W + H + W sequential steps, not H W:
+# the route. All four routes advance together, so a frame takes W + H + W sequential steps, not H W:
 #   1. every chunk from a zero state            -> its end state e          (W steps, all chunks at once)
 #   2. carry over the chunks, c <- exp(A sum(delta)) c + e  -> its true start state   (H steps)
 #   3. every chunk from its true start state    -> y                        (W steps, all chunks at once)
@@ -178,9 +178,9 @@ SelectiveScan2d (u, p, dt_weight, A, D, delta_bias) => (y) {
 """
 
 
-# Cardinal cubic spline, knots at grid_min + i step. Basis j at x depends on the distance from its middle
-# alone, a = |(x - grid_min) / step - j - 2|, and is (relu(2 - a)^3 - 4 relu(1 - a)^3) / 6. That is 0 outside
-# the support as well: no recursion, no clamp.
+# Cardinal cubic spline, knots at grid_min + i step. Basis j at x depends only on the distance from its middle,
+# a = |(x - grid_min) / step - j - 2|, and is (relu(2 - a)^3 - 4 relu(1 - a)^3) / 6. That is 0 outside the
+# support too, so it needs neither recursion nor clamp.
 _BSPLINE_UNIFORM_CUBIC = """
 <domain: "vmkla", opset_import: ["" : 20]>
 BSplineBasis <order, uniform, grid_min, grid_step> (x, grid) => (bases) {
@@ -222,7 +222,7 @@ BSplineBasis <order, uniform, grid_min, grid_step> (x, grid) => (bases) {
 }
 """
 
-# Any rising knots, one vector for all features or one for each: the recursion, written out.
+# The unrolled recursion, for any rising knots: one vector for all features or one for each.
 _BSPLINE_HEAD = """
 <domain: "vmkla", opset_import: ["" : 20]>
 BSplineBasis <order, uniform, grid_min, grid_step> (x, grid) => (bases) {
@@ -268,18 +268,18 @@ _BSPLINE_STEP = """
 
 
 def scan_body() -> onnx.FunctionProto:
-    """Body of ``SelectiveScan2d (u, p, dt_weight, A, D, delta_bias) -> y``, for any b, H, W, d, n and R."""
+    """Make the body of ``SelectiveScan2d (u, p, dt_weight, A, D, delta_bias) -> y``, for all sizes."""
     return _parse(_SCAN)
 
 
 def bspline_body(order: int, *, uniform: bool) -> onnx.FunctionProto:
-    """Body of ``BSplineBasis (x, grid) -> bases``, for any x and number of knots.
+    """Make the body of ``BSplineBasis (x, grid) -> bases``, for any x and number of knots.
 
-    A model has one body for all its nodes, so the recursion is written out for the one order.
+    A model has one body for all its nodes, so the recursion is unrolled for one order.
 
     Args:
-        order: k, at least 1; every node of the model must have the same.
-        uniform: every node of the model says that its knots are uniform; opens the short form for order 3.
+        order: order k of the splines of every node, at least 1.
+        uniform: every node states uniform knots, which selects the short form for order 3.
     """
     if order < 1:
         raise ShapeError(f"spline order must be at least 1, got {order}")
@@ -288,7 +288,7 @@ def bspline_body(order: int, *, uniform: bool) -> onnx.FunctionProto:
     lines = [_BSPLINE_HEAD]
     for k in range(1, order + 1):
         step = _BSPLINE_STEP.format(k=k, k0=k - 1, k1=k + 1)
-        # A constant that an earlier step already wrote is not written again.
+        # A constant of an earlier step is reused.
         known = {line.split("=")[0].strip() for line in "".join(lines).splitlines() if "= Constant" in line}
         lines.append(
             "\n".join(

@@ -1,4 +1,4 @@
-"""What a written file is held against before it gets its name."""
+"""Check an exported file before it gets its name."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ KERNELS: tuple[Kernels, ...] = ("native", "bodies")
 
 
 OnStep = Callable[[int, int | None, str], None]
-"""Called with the number of finished steps, how many there are, and the name of the one that begins."""
+"""Called with the number of finished steps, the number of all steps, and the name of the one that begins."""
 
 
 class Steps:
-    """Counts the steps of an export, which take about the same time each.
+    """Count and report the steps of an export, which take about the same time each.
 
     Args:
-        total: how many there are.
-        tell: see ``OnStep``; None for nobody.
+        total: number of steps.
+        on_step: see ``OnStep``; None reports nothing.
     """
 
-    def __init__(self, total: int, tell: OnStep | None) -> None:
-        self._total, self._tell, self._begun = total, tell, 0
+    def __init__(self, total: int, on_step: OnStep | None) -> None:
+        self._total, self._on_step, self._begun = total, on_step, 0
 
     def begin(self, name: str) -> None:
-        """The next step begins, and the one before it has ended."""
-        if self._tell is not None:
-            self._tell(self._begun, self._total, name)
+        """Report that a step begins and the one before it has ended."""
+        if self._on_step is not None:
+            self._on_step(self._begun, self._total, name)
         self._begun += 1
 
 
 def step_count(precision: str, *, checked: bool) -> int:
-    """Steps of an export: tracing, and each check."""
+    """Return the number of steps of an export: tracing and each check."""
     if precision != "fp16":
         return 1 + len(KERNELS) * checked
     return 2 + (2 + 2 * len(KERNELS)) * checked  # range; arithmetic, rounding and file, see ``check_file``
@@ -64,14 +64,14 @@ def step_count(precision: str, *, checked: bool) -> int:
 
 @dataclass(frozen=True)
 class Checked:
-    """Outcome of all checks of a file.
+    """Results of all checks of a file.
 
     Attributes:
         comparisons: one for each way to run the network.
-        gates: verdicts, in the same order.
-        half_range: magnitudes in a half-precision graph; None for a float32 one.
-        frames: how many were run.
-        rendered: they were rendered, not given.
+        gates: verdict on each comparison, in the same order.
+        half_range: magnitudes in a half-precision graph; None for a float32 graph.
+        frames: number of frames that were run.
+        rendered: the frames were rendered, not given.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -82,7 +82,7 @@ class Checked:
 
     @property
     def differences(self) -> tuple[str, ...]:
-        """One line for each figure of a comparison that falls short."""
+        """One line for each figure of a comparison that fails its gate."""
         return tuple(
             f"with {report.measured['candidate']}: {failure}"
             for report in self.gates
@@ -91,11 +91,11 @@ class Checked:
 
     @property
     def beyond_half(self) -> tuple[str, ...]:
-        """One line for each tensor that comes too near the end of half's range."""
+        """One line for each tensor beyond the limit in half precision."""
         return () if self.half_range is None else self.half_range.failures()
 
     def to_metadata(self) -> dict[str, Any]:
-        """Plain values, as the file keeps them."""
+        """Plain values, for the file's metadata."""
         return gates_record(
             [report.to_dict() for report in self.gates],
             frames=self.frames,
@@ -116,25 +116,25 @@ def check_file(
     say: Callable[[str], None],
     begin: Callable[[str], None],
 ) -> Checked:
-    """Hold a file against the network in PyTorch in float32.
+    """Compare a file with the network in PyTorch in float32.
 
     ONNX Runtime runs the file twice, its custom nodes by vmkla's kernels and by the bodies inside it. A
-    half-precision file has more to show, since rounding would hide an exchanged route, and since ONNX
-    Runtime computes most of it in float32 on a CPU, where nothing overflows:
+    half-precision file has more checks, since rounding would hide an exchanged route, and since ONNX Runtime
+    computes most of it in float32 on a CPU, where nothing overflows:
 
     - range: no half tensor comes near the end of half's range (``half_range``);
-    - arithmetic: widened to float32 it computes what the half weights compute in PyTorch in float32, within
-      the gates of a float32 file;
+    - arithmetic: widened to float32, the file computes what the half weights compute in PyTorch in float32,
+      within the gates of a float32 file;
     - rounding: PyTorch in half and ONNX Runtime stay near the float32 network.
 
     Args:
         path: the file.
-        proto: what is in it.
-        model: float32, in evaluation mode, on the CPU.
-        form: of the graph.
-        metadata: of the file.
+        proto: content of the file.
+        model: the network, float32, in evaluation mode, on the CPU.
+        form: form of the graph.
+        metadata: metadata of the file.
         frames: (n, height, width, 3) uint8 RGB, preprocessed.
-        rendered: for the record, whether they were.
+        rendered: whether the frames were rendered, for the record.
         say: called with a line for each check.
         begin: called with the name of each check.
     """
@@ -153,7 +153,7 @@ def check_file(
     reference = TorchRunner(model, metadata)
     pairs: list[tuple[Comparison, Gates]] = []
 
-    def hold(reference: Runner, candidate: Runner, gates: Gates) -> None:
+    def check_pair(reference: Runner, candidate: Runner, gates: Gates) -> None:
         begin(f"checking {candidate.name}")
         gates = gates.without_masks() if metadata.random_weights else gates
         comparison = _compare(reference, candidate, frames, gates)
@@ -164,19 +164,21 @@ def check_file(
         exact = HalfTorchRunner(model, form, metadata, widened=True)
         with _widened_beside(path, proto, metadata) as wide:
             for kernels in KERNELS:
-                hold(exact, _WidenedRunner(wide, kernels=kernels, warn_unverified=False), HALF_ARITHMETIC)
-        hold(reference, HalfTorchRunner(model, form, metadata), FP16_EXPORT)
+                check_pair(
+                    exact, _WidenedRunner(wide, kernels=kernels, warn_unverified=False), HALF_ARITHMETIC
+                )
+        check_pair(reference, HalfTorchRunner(model, form, metadata), FP16_EXPORT)
     for kernels in KERNELS:
-        # The file is not verified yet, which is what its runner would warn of.
+        # The runner would warn that the file is not verified yet.
         candidate = OnnxRuntimeRunner(path, kernels=kernels, warn_unverified=False)
-        hold(reference, candidate, FP16_EXPORT if half else FP32_EXPORT)
+        check_pair(reference, candidate, FP16_EXPORT if half else FP32_EXPORT)
     comparisons = tuple(comparison for comparison, _ in pairs)
     reports = tuple(check(comparison, gates) for comparison, gates in pairs)
     return Checked(comparisons, reports, measured, len(frames), rendered)
 
 
 def self_test_answer(path: Path) -> dict[str, Any]:
-    """What a verified file says of the self-test's pictures, to be kept in it."""
+    """Return a verified file's output for the self-test, for its metadata."""
     runner = OnnxRuntimeRunner(path, warn_unverified=False)
     try:
         return known_output(runner)
@@ -184,11 +186,11 @@ def self_test_answer(path: Path) -> dict[str, Any]:
         runner.close()
 
 
-def refuse_failures(output: Path, checked: Checked) -> None:
-    """Raise when a check failed.
+def raise_failures(output: Path, checked: Checked) -> None:
+    """Raise an error if a check failed.
 
     Raises:
-        GateError: with every failure.
+        GateError: a check failed; the message lists all failures.
     """
     reasons = []
     hint = "Look at the figures; --skip-gates writes the file nevertheless, marked unverified."
@@ -204,14 +206,14 @@ def refuse_failures(output: Path, checked: Checked) -> None:
 
 
 class _WidenedRunner(OnnxRuntimeRunner):
-    """Of a file that was widened: its name says so in the report."""
+    """Runner of a widened file, which has its own name in the report."""
 
     name = "widened onnxruntime"
 
 
 @contextmanager
 def _widened_beside(path: Path, proto: onnx.ModelProto, metadata: ArtefactMetadata) -> Iterator[Path]:
-    """A widened copy of a half-precision file, there for the while."""
+    """Write a widened copy of a half-precision file, and remove it after the block."""
     wide = path.with_name(f"{path.name}.wide")
     try:
         wide.write_bytes(with_metadata(half_range.widened(proto)[0].SerializeToString(), metadata.to_props()))
@@ -230,12 +232,12 @@ def _compare(reference: Runner, candidate: Runner, frames: npt.NDArray[np.uint8]
 
 
 def figures(comparison: Comparison, gates: Gates, pixels: int) -> str:
-    """The figures of a comparison as they are judged, in one line.
+    """Format the judged figures of a comparison in one line.
 
     Args:
-        comparison: what was measured.
-        gates: what it is held against; without limits on masks their Dice is left out.
-        pixels: of a frame.
+        comparison: the measured figures.
+        gates: the gates; without limits on masks, their Dice is left out.
+        pixels: number of pixels of a frame.
     """
     errors = (
         f"probability error max {comparison.max_error:.2e} mean {comparison.mean_error:.2e} "

@@ -1,8 +1,8 @@
-"""The decoder's blocks in a form that costs ONNX Runtime less, in float32: see ``rewrites``.
+"""Rewrite the decoder's blocks as fewer kernels for ONNX Runtime in float32: see ``rewrites``.
 
-At the sizes of a decoder most kernels take the few microseconds that starting them costs, so what counts is
-how many there are. All classes together take 0.7 ms of 15.4 from ``nano`` and 1.7 ms of 78 from ``small``.
-Products with weights keep their names and shapes: ``vmkla calibrate`` finds them by these, in half as here.
+At the sizes of a decoder, starting a kernel takes most of its few microseconds, so their number counts.
+Together the classes save 0.7 ms of 15.4 ms for ``nano`` and 1.7 ms of 78 ms for ``small``. Products with
+weights keep their names and shapes, by which ``vmkla calibrate`` finds them, in half too.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from vmkla.models.decoder import MixerBlock
 
 
 class HeadwiseAttention(nn.Module):
-    """Linear attention whose heads are split once, before the rotation, and whose constants cancel.
+    """Linear attention that splits its heads once, before the rotation, and whose constants cancel.
 
-    The last layer of the queries and keys has its outputs in another order: head by head, each the first
-    and then the second channel of its pairs, q = [re | im]. With c and s the cosine and sine of every
+    The last layer of the queries and keys has its outputs in another order: head by head, in each the first
+    and then the second channels of its pairs, q = [re | im]. With c and s the cosine and sine of every
     channel's angle, t = [[0, -1], [1, 0]] a quarter turn of the pairs, and sums over tokens::
 
         P = (c k)^T v    R = (s k)^T v
         out = ((c q) (P + t R) + (s q) (R - t P)) / (q . sum(k) + L eps) + LePE(v)
 
-    Sums need no division by L or by channels here: float32 holds them. Saves 0.4 ms in ``nano``.
+    Float32 holds the sums without a division by L or by channels. It saves 0.4 ms in ``nano``.
 
     Args:
-        attention: the module that it stands for.
+        attention: the module that it replaces.
     """
 
     turn: Tensor
@@ -58,7 +58,7 @@ class HeadwiseAttention(nn.Module):
         """(b, H, W, C) -> (b, H, W, C)."""
         _, H, W, C = x.shape
         L = H * W
-        # With one head its axis is there from the start, and nothing has to be moved or reshaped later.
+        # With one head its axis exists from the start, and nothing has to be moved or reshaped later.
         v = x.reshape(-1, 1, L, C) if self.heads == 1 else x
         q, k = self._queries_and_keys(elu(self.query_key(v)) + 1.0)  # (b, heads, L, width)
         cos, sin = rotary_tables(H, W, 1, self.width // 2, x.device)
@@ -69,8 +69,8 @@ class HeadwiseAttention(nn.Module):
         turned = (k * sin).transpose(2, 3) @ values
         out = (q * cos) @ (plain + self.turn @ turned) + (q * sin) @ (turned - self.turn @ plain)
 
-        # A product with ones is a sum, in a quarter of ReduceSum's time. Tokens lie on the last axis until
-        # the constant is in: with an axis of length 1 behind them that addition takes 28 us, not 4.
+        # A product with ones is a sum, in a quarter of ReduceSum's time. Tokens stay on the last axis until
+        # the constant is added: with an axis of length 1 behind them the addition takes 28 us, not 4.
         total = torch.ones(1, L) @ k  # (b, heads, 1, width)
         weight = (total @ q.transpose(2, 3) + L * NORMALISER_EPS).reshape(-1, self.heads, L, 1)
         out = out / weight
@@ -91,7 +91,7 @@ class HeadwiseAttention(nn.Module):
 
 
 def _reorder(query_key: nn.Module, heads: int) -> None:
-    """Outputs [q re | q im | k re | k im] -> [q | k], head by head [re | im] in each, in place."""
+    """Reorder outputs [q re | q im | k re | k im] to [q | k], in place, with [re | im] of head by head in each."""
     layers: list[nn.Linear] = []
     if isinstance(query_key, LinearQueryKey):
         layers = [query_key.qk]
@@ -106,10 +106,12 @@ def _reorder(query_key: nn.Module, heads: int) -> None:
 
 
 class SummedChannelAttention(nn.Module):
-    """Channel attention with one second layer for both paths, which is linear, and the mean as a product.
+    """Channel attention that applies its linear second layer once, to the sum of both paths.
+
+    The mean is a matrix product.
 
     Args:
-        attention: the module that it stands for.
+        attention: the module that it replaces.
     """
 
     def __init__(self, attention: ChannelAttention) -> None:
@@ -125,10 +127,10 @@ class SummedChannelAttention(nn.Module):
 
 
 class StackedSpatialAttention(nn.Module):
-    """Spatial attention whose two maps are laid end to end: one reshape in the place of two.
+    """Spatial attention that concatenates its two maps before one reshape.
 
     Args:
-        attention: the module that it stands for.
+        attention: the module that it replaces.
     """
 
     def __init__(self, attention: SpatialAttention) -> None:
@@ -143,12 +145,13 @@ class StackedSpatialAttention(nn.Module):
 
 
 class FoldedMixerBlock(nn.Module):
-    """A decoder block whose position encodings have their residual sum in the middle of their kernels.
+    """Decoder block whose position encodings include their residual sum.
 
-    ``x + conv(x)`` is a convolution with 1 added to every channel's middle tap. Saves 0.08 ms in ``nano``.
+    ``x + conv(x)`` is a convolution with 1 added to the middle tap of every channel. It saves 0.08 ms in
+    ``nano``.
 
     Args:
-        block: the module that it stands for.
+        block: the module that it replaces.
     """
 
     def __init__(self, block: MixerBlock) -> None:
@@ -169,7 +172,7 @@ class FoldedMixerBlock(nn.Module):
         return out
 
 
-_REWRITTEN: tuple[tuple[type[nn.Module], Callable[[Any], nn.Module]], ...] = (
+_REPLACEMENTS: tuple[tuple[type[nn.Module], Callable[[Any], nn.Module]], ...] = (
     (LinearAttention, HeadwiseAttention),
     (ChannelAttention, SummedChannelAttention),
     (SpatialAttention, StackedSpatialAttention),
@@ -178,12 +181,12 @@ _REWRITTEN: tuple[tuple[type[nn.Module], Callable[[Any], nn.Module]], ...] = (
 
 
 def rewrite_decoder(model: nn.Module) -> None:
-    """Put the classes above in the place of those that they stand for, in place; names stay.
+    """Replace modules of the decoder by the classes above, in place, under the same names.
 
     Args:
-        model: a copy, float32; its weights are changed.
+        model: a copy of the network, float32; its weights are changed.
     """
-    for kind, stand_in in _REWRITTEN:
+    for kind, replacement in _REPLACEMENTS:
         for name, module in list(model.named_modules()):
             if isinstance(module, kind):
-                model.set_submodule(name, stand_in(module))
+                model.set_submodule(name, replacement(module))

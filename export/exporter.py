@@ -1,4 +1,4 @@
-"""PyTorch to one verified ONNX file."""
+"""Export a network as one verified ONNX file."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how it was checked.
+    """The exported file and the results of its checks.
 
     Attributes:
         path: the file.
-        sha256: of its bytes.
-        size_bytes: its length.
-        metadata: what it says of itself.
+        sha256: hex digest of the file's bytes.
+        size_bytes: size of the file.
+        metadata: metadata of the file.
         comparisons: one for each way to run the network; empty when the gates were skipped.
-        gates: verdicts, in the same order.
-        half_range: largest magnitudes in a half-precision graph; None for another, and when gates were
-            skipped.
+        gates: verdict on each comparison, in the same order.
+        half_range: largest magnitudes in a half-precision graph; None for a float32 graph, and when the gates
+            were skipped.
     """
 
     path: Path
@@ -91,37 +91,37 @@ def export_onnx(
 ) -> ExportReport:
     """Write a network as one ONNX file, and check the file before it gets its name.
 
-    The network in PyTorch in float32 is held against the file in ONNX Runtime twice: its custom nodes run
-    by vmkla's kernels, and by the function bodies inside it. A half-precision file must show as well that
-    no tensor in it comes near the end of half's range, and that the network survives in half in PyTorch.
+    The network in PyTorch in float32 is compared with the file in ONNX Runtime twice: its custom nodes run by
+    vmkla's kernels, and by the function bodies inside it. In a half-precision file, all tensors must also be
+    far from the end of half's range, and the network in half in PyTorch is compared too.
 
     Args:
         model: the network; it is not changed.
-        spec: preprocessing, which fixes the input's height and width.
+        spec: preprocessing, with the input's height and width.
         output: the file to write; its folder is made when missing.
         batch: ``"dynamic"``, a fixed number of frames, or (min, opt, max): dynamic, and engines are built
             for these.
         precision: ``"fp32"``, or ``"fp16"`` for a strongly typed half-precision graph.
         input_type: ``"uint8"`` frames (n, H, W, 3), or ``"float32"`` (n, 3, H, W) of 0 to 255 for
             pipelines that feed floats.
-        class_names: one per output channel.
-        threshold: probability at and above which a pixel belongs to the mask, 0 to 1.
+        class_names: name of each output channel.
+        threshold: lowest probability of a pixel that belongs to the mask, 0 to 1.
         training: summary of the training data and run.
-        random_weights: the weights were never trained: probability errors alone decide.
+        random_weights: the weights were never trained, so only probability errors are judged.
         frames: (n, height, width, 3) uint8 RGB, preprocessed, to check with; None renders some.
-        skip_gates: do not check; the file says that it is unverified.
+        skip_gates: do not check; the file is marked unverified.
         half_storage: store the weights of a float32 graph as float16 (see ``storage``), rounded first.
         progress: called with a line at each step.
-        on_step: called as each step begins with the number of finished ones, how many there are, and a name.
+        on_step: called when a step begins; see ``checks.OnStep``.
     Returns:
-        What was written.
+        The file and the results of its checks.
     Raises:
         GateError: a check failed; nothing is left under the file's name.
-        ShapeError: height or width do not suit the network, or the frames do not fit them.
-        UsageError: batch, class names, threshold or the file's suffix make no sense, or half storage meets
-            half precision.
+        ShapeError: the network does not take that height or width, or the frames have another size.
+        UsageError: batch, class names, threshold or the file's suffix make no sense, or half storage is
+            combined with half precision.
         BadInputError: the file cannot be written.
-        MissingDependencyError: a package that export needs is absent.
+        MissingDependencyError: a package that export needs is missing.
     """
     say = progress or logger.info
     begin = checks.Steps(checks.step_count(precision, checked=not skip_gates), on_step).begin
@@ -175,7 +175,7 @@ def export_onnx(
             checked = checks.check_file(
                 partial, proto, model, form, metadata, shown, rendered=frames is None, say=say, begin=begin
             )
-            checks.refuse_failures(output, checked)
+            checks.raise_failures(output, checked)
             answer = checks.self_test_answer(partial)
             metadata = dataclasses.replace(metadata, gates=checked.to_metadata(), self_test=answer)
             _write(proto, metadata, file)
@@ -210,7 +210,7 @@ def _check_arguments(
 
 
 def _write(proto: onnx.ModelProto, metadata: ArtefactMetadata, file: BinaryIO) -> None:
-    """Replace what the file holds."""
+    """Write the graph with its metadata, in place of what the file holds."""
     file.seek(0)
     file.truncate()
     file.write(with_metadata(proto.SerializeToString(), metadata.to_props()))

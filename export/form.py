@@ -1,4 +1,4 @@
-"""What an exported graph looks like from outside, and in which arithmetic it is written."""
+"""Inputs, batch and precision of an exported graph."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from vmkla.errors import UsageError
 from vmkla.metadata import InputType, Precision
 
 Batch = Literal["dynamic"] | int | tuple[int, int, int]
-"""Any number of frames, a fixed one, or any with the (min, opt, max) that an engine is to be built for."""
+"""Any number of frames, a fixed one, or any with the (min, opt, max) for which an engine is built."""
 
 DYNAMIC_BATCH = 2
-"""Frames at once when a file with a dynamic batch is traced and checked: a mixed-up batch is seen."""
+"""Frames in a batch when a file with a dynamic batch is traced and checked, so that mixed frames are seen."""
 
 
 @dataclass(frozen=True)
 class GraphForm:
-    """Form of a graph.
+    """Inputs, batch and precision of a graph.
 
     Attributes:
-        height, width: of the input, px.
+        height, width: size of the input, px.
         batch: see ``Batch``.
         precision: ``fp32``, or ``fp16`` for a strongly typed half-precision graph.
         input_type: ``uint8`` frames (n, H, W, 3), or ``float32`` frames (n, 3, H, W).
-        wide_scans: with ``fp16``, names of the scans that run in float32 together with their norm.
+        wide_scans: names of the scans that run in float32 with their norm, in an ``fp16`` graph.
     """
 
     height: int
@@ -37,20 +37,20 @@ class GraphForm:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The number of frames, where it is fixed."""
+        """The fixed number of frames, or None."""
         return self.batch if isinstance(self.batch, int) else None
 
     @property
     def profile(self) -> tuple[int, int, int] | None:
-        """(min, opt, max) of the batch, where they were given."""
+        """(min, opt, max) of the batch, or None."""
         return self.batch if isinstance(self.batch, tuple) else None
 
 
 def check_batch(batch: Batch) -> None:
-    """Refuse a batch that makes no sense, or that ``vmkla build`` would refuse.
+    """Reject a batch that makes no sense or that ``vmkla build`` would refuse.
 
     Raises:
-        UsageError: not ``"dynamic"``, nor a number from 1 to 256, nor three rising ones of these.
+        UsageError: it is not ``"dynamic"``, a number from 1 to 256, or three rising ones.
     """
     numbers = f"a number from 1 to {LARGEST_BATCH}"
     expected = f"expected 'dynamic', {numbers}, or three of them as min, opt, max"

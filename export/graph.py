@@ -1,4 +1,4 @@
-"""Tidying of an exported graph: constants folded, names readable, no traces of where it was made."""
+"""Tidy an exported graph: fold constants, give readable names, and remove traces of the exporter."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _ROLES = {
     "SelectiveScan2d": ("u", "p", "dt_weight", "A", "D", "delta_bias"),
     "BSplineBasis": ("x", "grid"),
 }
-"""What the inputs of a node are, for naming weights that were computed from others."""
+"""Names of the inputs of nodes, for weights that were computed from others."""
 
 
 def fold_constants(model: Any) -> None:
-    """Compute what depends on weights alone (transposed weights, A = -exp(A_log), rotary tables), in place.
+    """Compute what depends on weights only (transposed weights, A = -exp(A_log), rotary tables), in place.
 
     Args:
         model: ``onnx_ir.Model``.
@@ -37,13 +37,13 @@ def fold_constants(model: Any) -> None:
     passes.DeduplicateInitializersPass(size_limit=_UNLIMITED)(model)
 
 
-def open_elu(model: onnx.ModelProto) -> int:
-    """Write ELU(x) + 1 as r + exp(x - r) with r = relu(x), in place: the same values, in a third of the time.
+def expand_elu(model: onnx.ModelProto) -> int:
+    """Replace ELU(x) + 1 by r + exp(x - r) with r = relu(x), in place: equal values in a third of the time.
 
-    ONNX Runtime's Elu takes one value at a time; its Exp is vectorised.
+    ONNX Runtime's Elu computes one value at a time; its Exp is vectorised.
 
     Returns:
-        Places that were changed.
+        Number of replaced nodes.
     """
     onnx = require("onnx", extra="export", purpose="vmkla export")
     graph = model.graph
@@ -76,7 +76,7 @@ def open_elu(model: onnx.ModelProto) -> int:
         for part in parts:
             part.metadata_props.extend(elu.metadata_props)
         nodes.extend(parts)
-        for part in parts[:-1]:  # of the type and shape of y, and said so like those of any other value
+        for part in parts[:-1]:  # state their type and shape, which are those of y
             if y in values:
                 stated = graph.value_info.add()
                 stated.CopyFrom(values[y])
@@ -87,10 +87,10 @@ def open_elu(model: onnx.ModelProto) -> int:
     return changed
 
 
-def give_names(model: onnx.ModelProto) -> None:
-    """Name nodes, values and weights after the modules that they belong to, and drop the exporter's notes.
+def name_after_modules(model: onnx.ModelProto) -> None:
+    """Name nodes, values and weights after their modules, and remove the exporter's notes, in place.
 
-    A node is called ``encoder.stages.0.blocks.1.scan/SelectiveScan2d``, its output likewise.
+    A node and its output have a name such as ``encoder.stages.0.blocks.1.scan/SelectiveScan2d``.
     """
     graph = model.graph
     fixed = {value.name for value in (*graph.input, *graph.output)}
@@ -111,7 +111,7 @@ def give_names(model: onnx.ModelProto) -> None:
         for i, output in enumerate(node.output):
             if output and output not in fixed:
                 renamed[output] = node.name if i == 0 else f"{node.name}:{i}"
-        # A folded weight has lost its name; its first user says what it is.
+        # A folded weight has lost its name; it is named after its first use.
         for i, name in enumerate(node.input):
             if name in folded:
                 folded.remove(name)
@@ -127,7 +127,7 @@ def give_names(model: onnx.ModelProto) -> None:
         tensor.name = renamed.get(tensor.name, tensor.name)
         del tensor.metadata_props[:]
         tensor.doc_string = ""
-    # ONNX Runtime cannot infer shapes behind a custom node, and fuses less without them: they stay.
+    # Shapes stay: ONNX Runtime cannot infer them behind a custom node, and fuses less without them.
     for value in graph.value_info:
         value.name = renamed.get(value.name, value.name)
     for value in (*graph.input, *graph.output, *graph.value_info):
@@ -139,7 +139,7 @@ def give_names(model: onnx.ModelProto) -> None:
 
 
 def _scope(node: onnx.NodeProto) -> str:
-    """Dotted name of the innermost module that a node comes from."""
+    """Return the dotted name of the innermost module that a node comes from."""
     for entry in node.metadata_props:
         if entry.key == _SCOPES:
             *modules, _ = ast.literal_eval(entry.value)

@@ -1,4 +1,4 @@
-"""What half precision needs to know of a network before it is written, and the network run in it."""
+"""Run a network in half precision, and find the scans that half precision cannot represent."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ if TYPE_CHECKING:
     from vmkla.models.vmkla_unet import VMKLAUNet
 
 HALF_MAX = 65504.0
-"""The largest number that half precision has."""
+"""Largest number in half precision."""
 RANGE_LIMIT = HALF_MAX / 4
-"""For every half tensor: other frames give other magnitudes, and partial sums may pass the whole."""
+"""Largest allowed magnitude of a half tensor: other frames give larger ones, and partial sums may exceed the
+result."""
 WIDE_FROM = RANGE_LIMIT / 16
-"""A scan whose result passes this runs in float32: the norm behind it hides such sizes from the rest of the
-network, so training does not hold them back, and they grow with the picture."""
+"""A scan whose result exceeds this runs in float32. The norm behind it hides the magnitude from the rest of
+the network, so training does not limit it, and it grows with the image."""
 
 
 def scans_beyond_half(model: VMKLAUNet, frames: npt.NDArray[np.uint8]) -> dict[str, float]:
-    """Scans whose results come near the end of half's range, with their largest magnitude.
+    """Find the scans whose results come near the end of half's range, with their largest magnitude.
 
     Args:
-        model: float32, in evaluation mode, on the CPU.
+        model: the network, float32, in evaluation mode, on the CPU.
         frames: (n, height, width, 3) uint8 RGB, preprocessed.
     """
     torch = require("torch", extra="export", purpose="vmkla export")
@@ -64,15 +65,15 @@ def scans_beyond_half(model: VMKLAUNet, frames: npt.NDArray[np.uint8]) -> dict[s
 
 
 class HalfTorchRunner(ClosedOnExit):
-    """The very module that is traced, in PyTorch on the CPU.
+    """Runner of the traced module, in PyTorch on the CPU.
 
-    Every tensor between two operations is rounded to half there, and what leaves its range becomes
-    infinite, as on a GPU. (ONNX Runtime has few half kernels on a CPU and runs the rest in float32.)
+    Every tensor between two operations is rounded to half, and values beyond its range become infinite, as on
+    a GPU. (ONNX Runtime has few half kernels on a CPU and runs the rest in float32.)
 
     Args:
         model: the network, float32; it is not changed.
-        form: of the half-precision graph.
-        metadata: what its file says of itself.
+        form: form of the half-precision graph.
+        metadata: metadata of its file.
         widened: compute in float32 with the half weights.
     """
 
@@ -101,11 +102,11 @@ class HalfTorchRunner(ClosedOnExit):
 
     @property
     def spec(self) -> RunnerSpec:
-        """What it takes and gives."""
+        """Inputs, outputs and identity of the model."""
         return self._spec
 
     def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(n, height, width, 3) uint8 RGB -> (n, classes, height, width) float32 probability.
+        """Compute float32 probabilities (n, classes, height, width) of uint8 frames (n, height, width, 3).
 
         Raises:
             ShapeError: the batch has another shape or type.
@@ -117,10 +118,10 @@ class HalfTorchRunner(ClosedOnExit):
         return probability
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 def describe_wide(scans: Mapping[str, float]) -> str:
-    """One line on the scans that stay float32."""
+    """Describe the scans that stay float32 in one line."""
     listed = ", ".join(f"{name} ({value:.3g})" for name, value in scans.items())
     return f"scans whose results pass {WIDE_FROM:g} and run in float32: {listed or 'none'}"

@@ -1,7 +1,7 @@
-"""Proof that a half-precision graph stays inside half's range: the largest magnitude of each of its tensors.
+"""Check that a half-precision graph stays in half's range, by the largest magnitude of each of its tensors.
 
-The graph is widened: the same nodes and names with float32 wherever half stood, so that nothing can overflow
-and every figure is the true one. ONNX Runtime computes it, kernels and all.
+The graph is widened: it gets float32 in place of half under the same names, so that nothing overflows and
+every magnitude is exact. ONNX Runtime computes it with vmkla's kernels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import onnx
 
 REPORTED = 10
-"""Tensors that a report names."""
+"""Number of tensors that a report names."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class HalfRangeReport:
     """Largest magnitudes of a graph's half tensors over some frames.
 
     Attributes:
-        limit: what none may pass.
-        tensors: how many were watched, weights included.
-        frames: how many were run.
-        largest: name and magnitude of the largest ones, largest first; among equals as the graph has them.
-        beyond: tensors past the limit.
-        float32_scans: scans that run in float32, and are not among the tensors.
+        limit: largest allowed magnitude.
+        tensors: number of measured tensors, weights included.
+        frames: number of frames that were run.
+        largest: name and magnitude of the largest tensors, largest first; equal ones in the graph's order.
+        beyond: number of tensors beyond the limit.
+        float32_scans: names of the scans that run in float32 and are not among the tensors.
     """
 
     limit: float
@@ -53,11 +53,11 @@ class HalfRangeReport:
 
     @property
     def passed(self) -> bool:
-        """No tensor passes the limit."""
+        """Whether all tensors are within the limit."""
         return self.beyond == 0
 
     def failures(self) -> tuple[str, ...]:
-        """One line for each of the largest tensors that passes the limit, and one for the rest."""
+        """Return one line for each of the largest tensors beyond the limit, and one for the rest."""
         lines = [
             f"{name} reaches {value:.4g}, allowed is {self.limit:.4g}"
             for name, value in self.largest
@@ -87,20 +87,20 @@ def measure_half_range(
     batch: int | None,
     float32_scans: Sequence[str] = (),
 ) -> HalfRangeReport:
-    """Largest magnitude of every half tensor, weights included.
+    """Measure the largest magnitude of every half tensor, weights included.
 
     Args:
         proto: a half-precision graph; it is not changed.
         frames: (n, height, width, 3) uint8 RGB, preprocessed.
-        input_type: of the graph.
-        batch: its fixed batch, or None.
-        float32_scans: for the report.
+        input_type: input type of the graph.
+        batch: fixed batch of the graph, or None.
+        float32_scans: names of the scans that run in float32, for the report.
     """
     ort = require("onnxruntime", extra=None, purpose="measuring magnitudes")
     wide, names = widened(proto)
     magnitudes = {name: _magnitude(array) for name, array in _half_weights(proto).items()}
     watched = [name for name in names if name not in magnitudes]
-    _watch(wide, watched)
+    _add_magnitude_outputs(wide, watched)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = runtime_threads(None)
@@ -125,12 +125,12 @@ def measure_half_range(
 
 
 def widened(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """A copy of a graph with float32 for half, and the names of the values and weights that were half.
+    """Copy a graph with float32 in place of half; return it with the names of the values that were half.
 
-    Function bodies are left: they are float32 inside, and ``measure_half_range`` runs the kernels.
+    Function bodies stay: they are float32 inside, and ``measure_half_range`` runs the kernels.
 
     Raises:
-        VmklaError: the type of a value is not stated, so it might escape.
+        VmklaError: the type of a value is not stated.
     """
     onnx = require("onnx", extra="export", purpose="vmkla export")
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
@@ -167,7 +167,7 @@ def _half_weights(proto: onnx.ModelProto) -> dict[str, npt.NDArray[np.float16]]:
 
 
 def _magnitude(values: npt.NDArray[np.float16]) -> float:
-    """Largest magnitude; infinite when a value has left half's range."""
+    """Return the largest magnitude; infinite when a value is beyond half's range."""
     largest = float(np.abs(values.astype(np.float64)).max(initial=0.0))
     return largest if largest <= HALF_MAX else math.inf
 
@@ -176,7 +176,7 @@ def _result(index: int) -> str:
     return f"vmkla.magnitude.{index}"
 
 
-def _watch(model: onnx.ModelProto, names: Sequence[str]) -> None:
+def _add_magnitude_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
     """Add an output with the largest magnitude of each value, in place."""
     onnx = require("onnx", extra="export", purpose="vmkla export")
     make = onnx.helper.make_node

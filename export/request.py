@@ -1,4 +1,4 @@
-"""What a user asks to export, turned into a network and frames to check it with."""
+"""Export what a user requests: find the network and the frames to check it with."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export.
+    """Options of an export.
 
     Attributes:
         model: name of shipped weights, a weights file, or a preset.
         output: the ONNX file to write.
-        size_hw: input size, px; None takes the size of the training, and 256x256 where that is unknown.
+        size_hw: height and width of the input, px; None takes those of the training, or 256x256 where these
+            are unknown.
         weights: weights file of a preset.
-        random_weights: draw the weights of a preset; for benchmarks.
+        random_weights: draw random weights for a preset, for benchmarks.
         batch: ``"dynamic"``, a fixed number of frames, or (min, opt, max) of a dynamic one.
         precision: ``fp32``, or ``fp16`` for a strongly typed half-precision graph.
         input_type: ``uint8`` frames (n, H, W, 3), or ``float32`` (n, 3, H, W).
         roi: field of view; None takes that of the training.
-        threshold: None takes that of the weights.
+        threshold: threshold, 0 to 1; None takes that of the weights.
         frames: a video, image, folder or pattern to check with; None renders some.
-        max_megapixels: larger images and frames of these are not decoded.
+        max_megapixels: largest image or frame of these that is decoded.
         skip_gates: do not check.
         half_storage: store the weights of a float32 graph as float16.
-        seed: of random weights.
+        seed: seed of random weights.
     """
 
     model: str
@@ -67,7 +68,7 @@ def export_request(
     progress: Callable[[str], None] | None = None,
     on_step: OnStep | None = None,
 ) -> ExportReport:
-    """Find the weights, make the frames, export.
+    """Find the weights, read the frames, and export.
 
     Raises:
         UsageError: a preset without weights, or weights named twice.
@@ -104,7 +105,7 @@ def export_request(
 
 
 def _load(request: ExportRequest) -> LoadedWeights:
-    """The network that is meant, and never another one."""
+    """Load the requested network, and never another one."""
     require("torch", extra="export", purpose="vmkla export")
     from vmkla.models.checkpoints import load_weights
 

@@ -1,9 +1,8 @@
-"""Parts of the network in a form that costs a runtime less: the same function of the same weights.
+"""Rewrite parts of the network as fewer kernels that compute the same function of the same weights.
 
-The network's own modules are written to be read and trained. What stands here is arithmetic on their
-weights, done once at export, so that fewer and larger kernels remain. Each class says what it saves;
-milliseconds are of ONNX Runtime on two AVX-512 threads at 256x256. The exporter compares the result with
-the untouched network, so a slip here does not leave the house.
+The network's own modules are written to be read and trained. These compute with their weights once, at
+export, so that fewer and larger kernels remain. Each class states what it saves; milliseconds are those of
+ONNX Runtime on two AVX-512 threads at 256x256. The exporter compares the result with the original network.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from vmkla.ops import selective_scan2d
 
 
 class FoldedPatchEmbed(nn.Module):
-    """Patch embedding of raw frames: normalisation is folded into its weights.
+    """Patch embedding of raw frames, with the normalisation folded into its weights.
 
     A broadcast over three interleaved channels is slow (0.5 ms each for scale and shift). Patches do not
     overlap, so the convolution is one matrix product over their pixels. Pixels of 0 to 255 are exact in
-    half precision, and what the folded weights lose there is less than a rounding of the result.
+    half precision, and the folded weights lose less there than a rounding of the result.
 
     Args:
-        embed: the module that it stands for.
-        channels_first: frames come as (n, 3, H, W).
+        embed: the module that it replaces.
+        channels_first: frames are (n, 3, H, W).
     """
 
     def __init__(self, embed: PatchEmbed, *, channels_first: bool = False) -> None:
@@ -48,7 +47,7 @@ class FoldedPatchEmbed(nn.Module):
         bias = torch.zeros(()) if embed.proj.bias is None else embed.proj.bias.double()
         weight = weight / (255.0 * std)[:, None, None]
         self.patch = embed.proj.kernel_size[0]
-        # In the order in which the pixels of a patch lie in a frame: row, column, colour, or colour first.
+        # In the order of a patch's pixels in a frame: row, column, colour, or colour first.
         weight = weight if channels_first else weight.permute(0, 2, 3, 1)
         self.weight = nn.Parameter(weight.flatten(1).float())  # (C, patch patch 3)
         self.bias = nn.Parameter((bias - shift).float())
@@ -68,10 +67,10 @@ class FoldedPatchEmbed(nn.Module):
 
 
 class FoldedHead(nn.Module):
-    """The segmentation head without its norm over a handful of channels, 65536 rows of them.
+    """Segmentation head without its norm, which has 65536 rows of a few channels.
 
-    ONNX Runtime's LayerNormalization costs 30 ns a row whatever its length: 2 ms. With the mean taken out
-    of the weights, the norm is a division by the root of the mean square, and both sums over the
+    ONNX Runtime's LayerNormalization takes 30 ns per row whatever its length: 2 ms. With the mean subtracted
+    from the weights, the norm is a division by the root of the mean square, and both sums over the
     channels of a pixel are products with block-diagonal matrices (0.3 ms)::
 
         y = expand(x) - mean(expand(x))                       by centred weights
@@ -89,7 +88,7 @@ class FoldedHead(nn.Module):
         folded = project * head.norm.weight.double()
         eye = torch.eye(pixels, dtype=torch.float64)
         self.expand = nn.Parameter(centred.flatten(0, 1).float())  # (pixels channels, C)
-        # Class by class, so that a class's pixels lie together: (classes pixels, pixels channels).
+        # Class by class, so that a class's pixels are contiguous: (classes pixels, pixels channels).
         self.project = nn.Parameter(torch.cat([torch.kron(eye, row[None]) for row in folded]).float())
         self.square = nn.Parameter(
             torch.kron(eye, torch.full((1, channels), 1.0 / channels, dtype=torch.float64)).float()
@@ -115,12 +114,12 @@ class FoldedHead(nn.Module):
 
 
 class Float32Scan(Float32Island):
-    """A scan in float32 inside a half-precision network, for results beyond half's range.
+    """Scan in float32 in a half-precision network, for results beyond half's range.
 
-    Only the arithmetic of the node changes: u and p are rounded to half where they are made.
+    Only the arithmetic of the node changes; u and p are rounded to half before.
 
     Args:
-        scan: the module that it stands for.
+        scan: the module that it replaces.
     """
 
     float32_names = (*SS2D.float32_names, "dt_weight")
@@ -149,10 +148,10 @@ class Float32Scan(Float32Island):
 
 
 class Float32Norm(Float32Island, LayerNorm):
-    """The norm behind a ``Float32Scan``: float32 in and inside, half out.
+    """Norm behind a ``Float32Scan``, from float32 to half.
 
     Args:
-        norm: the module that it stands for.
+        norm: the module that it replaces.
     """
 
     float32_names = ("weight", "bias")
@@ -170,16 +169,16 @@ class Float32Norm(Float32Island, LayerNorm):
 def rewrite(
     model: VMKLAUNet, *, half: bool = False, channels_first: bool = False, wide_scans: Sequence[str] = ()
 ) -> VMKLAUNet:
-    """A copy of the network with the classes above in place; its input is raw frames, 0 to 255.
+    """Copy the network with the classes above; the input of the copy is raw frames, 0 to 255.
 
-    Its own ``forward`` does not serve any more: see ``wrapper``.
+    The copy's own ``forward`` does not work: see ``wrapper``.
 
     Args:
         model: the network, float32.
-        half: the copy is cast to half precision; ``Float32Island``s keep their own tensors. The head then
-            keeps its norm: the squares of ``FoldedHead`` leave half's range at 256.
-        channels_first: frames come as (n, 3, H, W), else as (n, H, W, 3).
-        wide_scans: names of scans that stay float32 with their norms, where the rest is half.
+        half: cast the copy to half precision, except for tensors of ``Float32Island``s. The head then keeps
+            its norm, since the squares of ``FoldedHead`` exceed half's range from 256 on.
+        channels_first: frames are (n, 3, H, W), else (n, H, W, 3).
+        wide_scans: names of scans that stay float32 with their norms in a half-precision copy.
     """
     with torch.no_grad():
         model = copy.deepcopy(model).eval()
@@ -195,7 +194,7 @@ def rewrite(
 
 
 def _keep_float32(model: VMKLAUNet, name: str) -> None:
-    """Put a scan and the norm behind it into float32, in place."""
+    """Convert a scan and the norm behind it to float32, in place."""
     holder, _, attribute = name.rpartition(".")
     # A block has its scan at `scan`, or at `main.mixer`, and its norm at `out_norm`.
     block = model.get_submodule(holder.removesuffix(".main"))

@@ -1,4 +1,4 @@
-"""Weights stored as float16 and computed with in float32: a file of half the size, and the same graph."""
+"""Store weights as float16 for float32 arithmetic: half the file size, and the same graph."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 SMALLEST = 256
-"""Values; a shorter initializer is not worth a Cast."""
+"""Fewest values of an initializer that is stored as float16: a shorter one is not worth a Cast."""
 
 
 def round_to_half(model: nn.Module) -> None:
-    """Round weights to what float16 can hold, in place; they stay float32 tensors.
+    """Round weights to values that float16 can represent, in place; they stay float32 tensors.
 
-    What ``model.half()`` would keep in float32 (A_log, D and delta_bias of the scan, which the recurrence
-    multiplies thousands of times) is left as it is.
+    Tensors that ``model.half()`` keeps in float32 (A_log, D and delta_bias of the scan, by which the
+    recurrence multiplies thousands of times) do not change.
     """
     torch = require("torch", extra="export", purpose="vmkla export")
     from vmkla.models.layers import Float32Island
@@ -38,15 +38,15 @@ def round_to_half(model: nn.Module) -> None:
 
 
 def store_half(model: onnx.ModelProto) -> int:
-    """Store every float32 initializer that float16 holds exactly as float16 with a Cast behind it.
+    """Store float32 initializers as float16 with a Cast behind each, where float16 represents them exactly.
 
-    Nothing is rounded here: a value that float16 cannot hold keeps its whole tensor in float32. ONNX
-    Runtime folds the Casts when it loads the file.
+    Nothing is rounded: a tensor with a value that float16 cannot represent stays float32. ONNX Runtime folds
+    the Casts when it loads the file.
 
     Args:
-        model: changed in place.
+        model: the graph, which is changed in place.
     Returns:
-        Initializers that were stored so.
+        Number of initializers that were stored as float16.
     """
     onnx = require("onnx", extra="export", purpose="vmkla export")
     casts = []

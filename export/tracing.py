@@ -1,4 +1,4 @@
-"""From the network to an ONNX graph: traced, tidied, and with the bodies of its custom nodes."""
+"""Trace a network to an ONNX graph, tidy it, and add the bodies of its custom nodes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def build_onnx(model: VMKLAUNet, form: GraphForm) -> onnx.ModelProto:
-    """The graph that goes into the file with its function bodies, metadata apart.
+    """Build the graph of the file with its function bodies, without metadata.
 
     Args:
-        model: in evaluation mode, float32, on the CPU.
-        form: what the graph is to look like.
+        model: the network in evaluation mode, float32, on the CPU.
+        form: form of the graph.
     """
     proto = trace(model, form)
     append_functions(proto)
@@ -34,14 +34,14 @@ def build_onnx(model: VMKLAUNet, form: GraphForm) -> onnx.ModelProto:
 
 
 def trace(model: VMKLAUNet, form: GraphForm) -> onnx.ModelProto:
-    """The tidied graph of ``ExportModule``, its custom nodes without bodies. Arguments as ``build_onnx``."""
+    """Trace ``ExportModule`` and tidy the graph, without bodies of its custom nodes; see ``build_onnx``."""
     torch = require("torch", extra="export", purpose="vmkla export")
     require("onnxscript", extra="export", purpose="vmkla export")
     from vmkla.export import wrapper
 
     batch = form.fixed_batch
     example = wrapper.example_frames(batch or DYNAMIC_BATCH, form.height, form.width, form.input_type)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _without_notes():
         program = torch.onnx.export(
             wrapper.ExportModule(model, form),
             (example,),
@@ -56,15 +56,15 @@ def trace(model: VMKLAUNet, form: GraphForm) -> onnx.ModelProto:
         )
     graph.fold_constants(program.model)
     proto: onnx.ModelProto = program.model_proto
-    graph.open_elu(proto)
-    graph.give_names(proto)
+    graph.expand_elu(proto)
+    graph.name_after_modules(proto)
     proto.producer_name = "vmkla"
     proto.producer_version = __version__
     return proto
 
 
 def append_functions(proto: onnx.ModelProto) -> None:
-    """Add the bodies of the custom nodes that the graph has."""
+    """Add the bodies of the graph's custom nodes."""
     onnx = require("onnx", extra="export", purpose="vmkla export")
     used = {node.op_type for node in proto.graph.node if node.domain == bodies.DOMAIN}
     if SCAN in used:
@@ -83,8 +83,8 @@ def append_functions(proto: onnx.ModelProto) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes to developers (absent torchvision, deprecations of its own) off stderr."""
+def _without_notes() -> Iterator[None]:
+    """Keep the exporter's notes to developers (missing torchvision, own deprecations) off stderr."""
     noisy = logging.getLogger("torch.onnx._internal.exporter")
     before = noisy.level
     noisy.setLevel(logging.ERROR)

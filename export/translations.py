@@ -1,4 +1,4 @@
-"""The two custom ops as ONNX nodes of domain ``vmkla``: schemas, and the exporter's translation table."""
+"""Translate the two custom ops to ONNX nodes of domain ``vmkla``, with their schemas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FLOAT = ["tensor(float)"]
 
 @functools.cache
 def register_schemas() -> tuple[Any, Any]:
-    """Tell the onnx package of both ops, once a process; the exporter refuses nodes without a schema.
+    """Register both ops with the onnx package, once per process: the exporter rejects nodes without a schema.
 
     Returns:
         Schemas of ``SelectiveScan2d`` and ``BSplineBasis``.
@@ -65,7 +65,7 @@ def register_schemas() -> tuple[Any, Any]:
 
 
 def translation_table() -> dict[Any, Callable[..., Any]]:
-    """Torch op -> function that writes its node, for ``torch.onnx.export(custom_translation_table=...)``."""
+    """Return the function that writes the node of each torch op, for ``custom_translation_table``."""
     torch = require("torch", extra="export", purpose="vmkla export")
     values = require("onnxscript.values", extra="export", purpose="vmkla export")
     import vmkla.ops  # noqa: F401   it registers the ops with torch

@@ -1,4 +1,4 @@
-"""The module that is traced: frames to probability, in the form that suits a runtime."""
+"""The traced module: from frames to probabilities, rewritten for runtimes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ OUTPUT = "probability"
 
 
 class ExportModule(nn.Module):
-    """What the ONNX graph computes; the names of its modules become the graph's.
+    """The function of the ONNX graph, which takes the names of its modules.
 
-    It computes what ``FramesToProbability`` does. The first thing done to uint8 frames is a Cast, as
-    TensorRT asks of such an input. In half precision every type is written into the graph: products,
-    convolutions and norms are half; means, the normaliser of linear attention and the sigmoid or softmax at
-    the end are float32, like the parameters of the scan and the knots of the splines.
+    It computes what ``FramesToProbability`` does. The first op on uint8 frames is a Cast, as TensorRT
+    requires. In half precision the graph states every type: products, convolutions and norms are half; means,
+    the normaliser of linear attention and the sigmoid or softmax at the end are float32, and so are the
+    parameters of the scan and the knots of the splines.
 
     Args:
         model: the network, float32; it is not changed.
-        form: what the graph is to look like.
+        form: form of the graph.
     """
 
     def __init__(self, model: VMKLAUNet, form: GraphForm) -> None:
@@ -44,7 +44,7 @@ class ExportModule(nn.Module):
         return torch.sigmoid(logits) if self.num_classes == 1 else torch.softmax(logits, dim=1)
 
     def widened(self) -> ExportModule:
-        """Itself, computing in float32 with half weights and tables: the arithmetic without the rounding."""
+        """Convert the module to float32 arithmetic with half weights and tables, and return it."""
         self.float()
         self.element = torch.float32
         for module in self.modules():
@@ -56,7 +56,7 @@ class ExportModule(nn.Module):
 
 
 def example_frames(batch: int, height: int, width: int, input_type: InputType = "uint8") -> Tensor:
-    """Noise to trace with, shaped and typed as ``ExportModule`` takes it."""
+    """Make random frames to trace with, of the shape and type of ``ExportModule``'s input."""
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (batch, height, width, 3), generator=generator, dtype=torch.uint8)
     return frames if input_type == "uint8" else frames.permute(0, 3, 1, 2).float().contiguous()

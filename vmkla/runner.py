@@ -1,4 +1,4 @@
-"""The interface of every runner. ``vmkla.engines`` implements it; ``vmkla.segment`` and ``vmkla.video`` use it."""
+"""The interface of runners. ``vmkla.engines`` implements it; ``vmkla.segment`` and ``vmkla.video`` use it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.engines.runners.custom_op_models import open_session
-from vmkla.export.graph import give_names, open_elu
+from vmkla.export.graph import expand_elu, name_after_modules
 
 
 def scoped(node: onnx.NodeProto, *modules: str) -> onnx.NodeProto:
@@ -41,7 +41,7 @@ def test_names_follow_the_modules() -> None:
         value_info=[value("linear", TensorProto.FLOAT, [2, 2])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
-    give_names(model)
+    name_after_modules(model)
     onnx.checker.check_model(model, full_check=True)
     assert [node.name for node in model.graph.node] == ["a.fc/MatMul", "a/Add", "a/Add_2", "Sigmoid"]
     assert [list(node.input) for node in model.graph.node] == [
@@ -72,7 +72,7 @@ def test_elu_plus_one_is_opened_and_nothing_else(constant: float, changed: int) 
     """Values near 0, far below (exp underflows) and far above agree."""
     model = elu_plus(constant)
     before = model.SerializeToString()
-    assert open_elu(model) == changed
+    assert expand_elu(model) == changed
     onnx.checker.check_model(model, full_check=True)
     assert ("Elu" in {node.op_type for node in model.graph.node}) is (changed == 0)
     x = np.concatenate([np.random.default_rng(0).normal(0, 3, 500), [0, -0.0, -200, 200, 1e-6, -1e-6]])
