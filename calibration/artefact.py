@@ -1,4 +1,4 @@
-"""The files that a calibration reads and writes."""
+"""Read the files that a calibration starts from, and write quantized ones."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Artefact:
     """An exported file.
 
     Attributes:
-        path: where it is.
-        target: what will run a file that is made of it.
-        sha256: of its bytes.
-        metadata: what it says of itself.
+        path: path of the file.
+        target: what will run the quantized file.
+        sha256: hex digest of the file's bytes.
+        metadata: metadata of the file.
         model: the graph.
-        layers: what can be quantized in it.
+        layers: layers of the graph that can be quantized.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Artefact:
 
     @property
     def form(self) -> dict[str, Any]:
-        """What the metadata of a file made of it state of its integers, and of the CPUs that may run it."""
+        """Integers of a file that is made of this one, and the CPUs that may run it, for its metadata."""
         return {
             "target": self.target,
             "weight_levels": WEIGHT_LEVELS[self.target],
@@ -58,7 +58,7 @@ class Artefact:
         first = self.model.graph.input[0].type.tensor_type.shape.dim[0]
         return int(first.dim_value) or None
 
-    def quantized(
+    def write_quantized(
         self,
         layers: Sequence[Layer],
         ranges: Mapping[str, Range],
@@ -69,14 +69,14 @@ class Artefact:
         calibration: Mapping[str, Any] | None = None,
         self_test: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write a file in which some of the layers multiply integers.
+        """Write a file in which some layers multiply integers.
 
         Args:
-            layers: of ``self.layers``.
-            ranges: by ``Layer.key``; of activations that are divided already.
-            path: the file; it appears whole or not at all.
-            divisors: of the layers that have any.
-            gates, calibration, self_test: for its metadata; ``form`` is added to ``calibration``.
+            layers: layers to quantize, from ``self.layers``.
+            ranges: range of each divided activation, by ``Layer.key``.
+            path: the file, which is written whole or not at all.
+            divisors: divisors of activations, by ``Layer.key``.
+            gates, calibration, self_test: entries of its metadata; ``form`` is added to ``calibration``.
         """
         model, layers = equalise(self.model, layers, divisors or {})
         made = insert(model, layers, ranges)
@@ -95,10 +95,10 @@ def open_artefact(path: Path, target: Target, precision: Precision) -> Artefact:
 
     Args:
         path: the file.
-        target: what the result is for; decides which layers can be quantized.
-        precision: that it must have.
+        target: what will run the result, which decides which layers can be quantized.
+        precision: required precision.
     Raises:
-        BadInputError: it is missing, damaged, or no ONNX file.
+        BadInputError: it is missing, damaged, or not an ONNX file.
         ArtefactMismatchError: it is not one of vmkla's, is damaged, or is of another precision.
         UsageError: nothing in it can be quantized.
     """
@@ -115,7 +115,7 @@ def open_artefact(path: Path, target: Target, precision: Precision) -> Artefact:
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's DecodeError and onnx's ValidationError have no base of their own
         raise BadInputError(
-            f"{path} is no valid ONNX file: {str(error).strip().splitlines()[0]}",
+            f"{path} is not a valid ONNX file: {str(error).strip().splitlines()[0]}",
             hint="Fetch or export it again.",
         ) from error
     layers = find_layers(model, target)

@@ -1,4 +1,4 @@
-"""What a calibration remembers between runs, keyed to everything that it depends on."""
+"""Cache the results of a calibration between runs, keyed by everything that they depend on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vmkla.calibration.insertion import Range
 from vmkla.files import write_whole
 
 FORMAT = 2
-"""Of the files; another one is left alone."""
+"""Version of the files' format; files of another version are not read."""
 _FILE_MAX_BYTES = 64 << 20
 
 CACHED = ("collected-*.npz", "ranges-*.json", "divisors-*.npz")
@@ -29,12 +29,11 @@ CACHED = ("collected-*.npz", "ranges-*.json", "divisors-*.npz")
 
 @dataclass(frozen=True)
 class CalibrationCache:
-    """Files in a folder, each named after the hash of what its content follows from.
+    """Files in a folder, named after the hash of the facts that their content depends on.
 
     Attributes:
-        folder: where they are.
-        facts: the model's sha256, the frames' sha256, the method with its settings: whatever else would make
-            the content another one.
+        folder: folder of the files.
+        facts: the model's sha256, the frames' sha256, the method and its settings.
     """
 
     folder: Path
@@ -48,21 +47,21 @@ class CalibrationCache:
 
     @property
     def state(self) -> Path:
-        """File of what an unfinished measurement has collected."""
+        """File with what an unfinished measurement has collected."""
         return self.folder / f"collected-{self.key}.npz"
 
     @property
     def ranges(self) -> Path:
-        """File of finished ranges."""
+        """File with finished ranges."""
         return self.folder / f"ranges-{self.key}.json"
 
     @property
     def divisors(self) -> Path:
-        """File of the divisors that make channels alike."""
+        """File with the divisors of activations' channels."""
         return self.folder / f"divisors-{self.key}.npz"
 
     def load_divisors(self) -> dict[str, npt.NDArray[np.float32]] | None:
-        """The divisors; None when they were never found, or the file is damaged."""
+        """Load the divisors; None when the file is missing or damaged."""
         try:
             with np.load(self.divisors, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
@@ -70,13 +69,13 @@ class CalibrationCache:
             return None
 
     def save_divisors(self, divisors: Divisors) -> None:
-        """Keep divisors."""
+        """Save the divisors."""
         data, arrays = io.BytesIO(), dict[str, Any](divisors)
         np.savez(data, **arrays)
         write_whole(self.divisors, data.getvalue())
 
     def load_ranges(self) -> dict[str, Range] | None:
-        """The ranges; None when they were never measured, or the file is damaged or of other facts."""
+        """Load the ranges; None when the file is missing, damaged, or has other facts."""
         try:
             kept = parse_names(read_file(self.ranges, _FILE_MAX_BYTES), _FILE_MAX_BYTES)
             if kept["facts"] != json.loads(json.dumps(dict(self.facts))):
@@ -86,7 +85,7 @@ class CalibrationCache:
             return None
 
     def save_ranges(self, ranges: Mapping[str, Range]) -> None:
-        """Keep ranges, and drop what was collected for them."""
+        """Save the ranges, and remove what was collected for them."""
         text = json.dumps({"facts": dict(self.facts), "ranges": ranges}, indent=1)
         write_whole(self.ranges, text.encode())
         self.state.unlink(missing_ok=True)

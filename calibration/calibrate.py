@@ -1,4 +1,4 @@
-"""From a float32 file and frames to a verified INT8 file: the one entry point."""
+"""Make a verified INT8 file from a float32 file and frames."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ from vmkla.segment.self_test import known_output
 from vmkla.segment.steps import infer
 
 SENSITIVITY_FRAMES = 16
-"""Of the check frames, spread over them: each group is run on all of these."""
+"""Number of check frames on which each group is run alone."""
 TIMED = 15
-"""Frames by which both files are timed, in turns."""
+"""Number of frames on which both files are timed in turns."""
 OUTPUTS = ("report.json", "sensitivity.md", "sensitivity.png", *CACHED)
-"""What a calibration writes into its folder."""
+"""Files that a calibration writes into its folder."""
 
 
 @dataclass(frozen=True)
 class CalibrateReport:
-    """What came of it.
+    """The quantized file and how it was made and checked.
 
     Attributes:
         path: the file.
-        sha256: of its bytes.
-        size_bytes, source_bytes: of the file, and of the float32 file that it was made of.
-        calibration: how it was made, as its metadata keep it.
-        verified: the check against the float32 file; None when it was skipped.
+        sha256: hex digest of the file's bytes.
+        size_bytes, source_bytes: sizes of the file and of the float32 file.
+        calibration: how the file was made, as in its metadata.
+        verified: result of the comparison with the float32 file; None when it was skipped.
         sensitivity: most sensitive group first; empty when it was not measured.
-        milliseconds: median of one frame, ``before`` and ``after``, of a file for a CPU.
-        folder: where the table, the plot and the report are.
+        milliseconds: median time of one frame, ``before`` and ``after``; None for TensorRT.
+        folder: folder of the table, the plot and the report.
     """
 
     path: Path
@@ -93,7 +93,7 @@ def calibrate(
     """Measure ranges, quantize, and return to higher precision what the gates do not allow.
 
     Args:
-        request: what to do.
+        request: options of the calibration.
         say: called with a line for each step.
         progress: called while ranges and sensitivities are measured.
     Raises:
@@ -175,7 +175,7 @@ def _read_frames(request: CalibrateRequest, source: Artefact, say: Callable[[str
 def _read_check(
     request: CalibrateRequest, source: Artefact, frames: FrameSet, say: Callable[[str], None]
 ) -> CheckSet:
-    """The frames to check with: from data of their own, or those that were held out."""
+    """Read the frames to check with from their own data, or take those that were held out."""
     if not request.check:
         return CheckSet(frames.check_frames, frames.check_pairs, Names({}))
     return read_check(
@@ -318,7 +318,7 @@ def _measure_sensitivity(job: _Job, measured: _Measured, folder: Path) -> tuple[
 def _judge(job: _Job, measured: _Measured, put_back: frozenset[str], path: Path) -> VerifyReport:
     """Write a candidate without these groups and check it against the gates."""
     layers, pairs = _without(job.goal.layers, put_back), job.check.pairs
-    job.goal.quantized(layers, measured.ranges, path, divisors=measured.divisors)
+    job.goal.write_quantized(layers, measured.ranges, path, divisors=measured.divisors)
 
     def show(done: int) -> None:
         if job.progress is not None:
@@ -371,10 +371,12 @@ def _write_final(
     job: _Job, measured: _Measured, layers: Sequence[Layer], path: Path, **facts: Mapping[str, Any]
 ) -> None:
     """Write the file with its own answer to the self-test: the float32 file's would hide saturation."""
-    job.goal.quantized(layers, measured.ranges, path, divisors=measured.divisors, **facts)
+    job.goal.write_quantized(layers, measured.ranges, path, divisors=measured.divisors, **facts)
     with closing(_open(path, job.request)) as runner:
         answer = known_output(runner)
-    job.goal.quantized(layers, measured.ranges, path, divisors=measured.divisors, self_test=answer, **facts)
+    job.goal.write_quantized(
+        layers, measured.ranges, path, divisors=measured.divisors, self_test=answer, **facts
+    )
 
 
 def _time(job: _Job, path: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How large each channel of an activation gets: by it they are made alike (``equalise``)."""
+"""Measure the largest magnitude of each channel of an activation, for ``equalise``."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def measure_channels(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Largest magnitude of each channel of what matrix products multiply, by the activation's name.
+    """Measure the largest magnitude of each channel of matrix products' activations, by activation.
 
     Args:
         model: a float32 graph; it is not changed.
-        layers: of its graph; convolutions are passed over.
+        layers: layers of the graph; convolutions are left out.
         frames: (n, height, width, 3) uint8 RGB, preprocessed.
-        input_type, batch: of the file.
+        input_type, batch: input type and fixed batch of the file.
         threads: CPU threads; None is ONNX Runtime's own choice.
-        progress: told after each frame.
+        progress: called after each frame.
     """
     watched = copy.deepcopy(model)
     channels = {
         layer.activation: len(weight_rows(watched, layer)) for layer in layers if layer.kind != "Conv"
     }
-    _watch(watched, channels)
+    _add_outputs(watched, channels)
     session = _session(watched, threads)
     feed = session.get_inputs()[0].name
     found = {name: np.zeros(count, np.float32) for name, count in channels.items()}
@@ -62,8 +62,8 @@ def measure_channels(
     return found
 
 
-def _watch(model: onnx.ModelProto, channels: Mapping[str, int]) -> None:
-    """Give a graph an output for each value: the largest magnitudes along its last axis."""
+def _add_outputs(model: onnx.ModelProto, channels: Mapping[str, int]) -> None:
+    """Add an output for each value: the largest magnitudes along its last axis."""
     onnx = require("onnx", extra="calibrate", purpose="vmkla calibrate")
     graph, axis = model.graph, "axis of channels"
     graph.initializer.append(onnx.numpy_helper.from_array(np.array([0], np.int64), axis))

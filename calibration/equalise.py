@@ -1,7 +1,7 @@
-"""Channels of an activation made alike before they are rounded: what the activation loses, its weight takes.
+"""Equalise the channels of an activation before quantization: divide them, and multiply the weight.
 
-One scale serves all channels. Where one of them is ten times as large as the others, these are left with a
-tenth of the levels. With a divisor s for each channel ``x W = (x / s) (s W)``: the product is the same.
+All channels have one scale. Where one of them is ten times as large as the others, these have a tenth of the
+levels. With a divisor s for each channel ``x W = (x / s) (s W)``: the product is the same.
 
 Source: Xiao et al., SmoothQuant, 2023, sec. 4.
 """
@@ -25,29 +25,32 @@ if TYPE_CHECKING:
     import onnx
 
 Divisors = Mapping[str, npt.NDArray[np.float32]]
-"""Of each channel of an activation, (channels,), by ``Layer.key``."""
+"""Divisor of each channel of an activation, (channels,), by ``Layer.key``."""
 
 SHARE = 0.75
-"""Of the differences between channels that moves from the activation into the weight. That has a scale for
-each result, so it bears more than half. Mean relative error of ``nano``'s products: 1.31 % without, 1.10 %
+"""Share of the differences between channels that moves from the activation into the weight. The weight has a
+scale for each result, so it tolerates more than half. Mean relative error of ``nano``'s products: 1.31 %
+without, 1.10 %
 with 0.25, 0.83 % with 0.5, 0.71 % with 0.75, 0.75 % with 1. With 7-bit weights 0.75 is the best, too."""
 WORTH = 0.75
-"""Of the predicted error before. What gains less is left alone: dividing takes time."""
+"""Largest predicted error after the division, relative to the one before. Dividing takes time, so a layer
+that gains less is not divided."""
 SMALLEST = 1e-3
-"""Of the largest channel. Smaller ones count as this large, or idle channels would get huge divisors."""
+"""Smallest magnitude of a channel relative to the largest one; smaller channels, such as unused ones, would
+get huge divisors."""
 MEAN_SQUARE = 0.04
-"""Of a channel, as a share of its largest value's square: the median of ``nano``'s activations."""
+"""Mean square of a channel relative to its largest value's square: the median of ``nano``'s activations."""
 
 
 def find_divisors(
     model: onnx.ModelProto, layers: Sequence[Layer], channels: Mapping[str, npt.NDArray[np.float32]]
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Divisors of the layers that gain by them.
+    """Find the divisors of the layers that gain by them.
 
     Args:
-        model: float32.
-        layers: of its graph.
-        channels: what ``measure_channels`` returns.
+        model: a float32 graph.
+        layers: layers of the graph.
+        channels: result of ``measure_channels``.
     """
     found = {}
     for layer in layers:
@@ -65,12 +68,12 @@ def find_divisors(
 def predicted_error(
     largest: npt.NDArray[np.float32], weight: npt.NDArray[np.float32], levels: int = LEVELS
 ) -> float:
-    """Root of the summed squares that rounding adds to a product's results, up to a constant.
+    """Predict the root of the summed squares of a product's rounding errors, up to a constant.
 
     Args:
-        largest: (channels,) magnitudes of an activation, which is rounded by the step of the largest.
-        weight: (channels, results), of which each column is rounded by the step of its largest.
-        levels: steps from 0 to that; an activation has ``LEVELS``.
+        largest: (channels,) magnitudes of an activation, whose step follows from the largest one.
+        weight: (channels, results); the step of each column follows from its largest value.
+        levels: largest integer of the weight; that of an activation is ``LEVELS``.
     """
     of_activation = float(largest.max()) ** 2 * float((weight**2).sum())
     of_weight = MEAN_SQUARE * float((largest**2).sum()) * float((np.abs(weight).max(axis=0) ** 2).sum())
@@ -80,15 +83,15 @@ def predicted_error(
 def equalise(
     model: onnx.ModelProto, layers: Sequence[Layer], divisors: Divisors
 ) -> tuple[onnx.ModelProto, tuple[Layer, ...]]:
-    """A copy of a graph with the same products, of activations whose channels are more alike.
+    """Copy a graph with the same products of activations whose channels have more similar magnitudes.
 
-    The norm that an activation comes from is divided where nothing else reads it, which costs nothing; else
-    there is one Mul more.
+    The norm before an activation is divided where nothing else reads it, which costs no time; otherwise the
+    copy has one more Mul.
 
     Args:
-        model: float32 or half.
-        layers: of this graph.
-        divisors: of layers of it; one without any stays as it is.
+        model: a float32 or half graph.
+        layers: layers of the graph.
+        divisors: divisors by ``Layer.key``; a layer without divisors does not change.
     Returns:
         The copy, and the layers in it.
     """
@@ -101,7 +104,7 @@ def equalise(
 
 
 class _Editor:
-    """Divides activations and multiplies weights; nodes keep their indices until ``finish``."""
+    """Divide activations and multiply weights; nodes keep their indices until ``finish``."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._onnx: Any = require("onnx", extra="calibrate", purpose="vmkla calibrate")
@@ -114,7 +117,7 @@ class _Editor:
         self._replaced: set[str] = set()
 
     def divide(self, layer: Layer, divisors: npt.NDArray[np.float32]) -> Layer:
-        """Divide a layer's activation; the layer with its new inputs."""
+        """Divide a layer's activation, and return the layer with its new inputs."""
         factors = (1.0 / divisors).astype(self._dtype(layer.weight))
         activation = layer.activation
         if not self._into_norm(layer, factors):
@@ -132,7 +135,7 @@ class _Editor:
         return dataclasses.replace(layer, activation=activation, weight=weight)
 
     def finish(self) -> list[int]:
-        """Put the new nodes in and take out what nobody reads any more; where each old node is now."""
+        """Insert the new nodes, remove unused ones, and return the new index of each old node."""
         graph = self.made.graph
         used = {name for node in graph.node for name in node.input}
         gone = {name for name in self._replaced if name not in used}
@@ -155,7 +158,7 @@ class _Editor:
         return places
 
     def _into_norm(self, layer: Layer, factors: npt.NDArray[Any]) -> bool:
-        """Multiply the norm that an activation is, or is a product with, if nothing else reads the two."""
+        """Multiply the norm that makes an activation, or a factor of it, if nothing else reads them."""
         index = self._sole(layer.activation)
         if index is None:
             return False
@@ -180,7 +183,7 @@ class _Editor:
         return bool(self._model.graph.node[index].op_type == "LayerNormalization")
 
     def _sole(self, name: str) -> int | None:
-        """The node that makes a value which one node reads; None for other values."""
+        """Return the index of the node that makes a value with one reader; None for other values."""
         return self._makers.get(name) if self._uses[name] == 1 else None
 
     def _constant(self, name: str, values: npt.NDArray[Any]) -> str:

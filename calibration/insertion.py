@@ -1,8 +1,8 @@
-"""Quantize and dequantize nodes around a graph's multiplications.
+"""Insert quantize and dequantize nodes around a graph's multiplications.
 
-The arithmetic of their scales is ONNX Runtime's. Their places are not: its quantizer routes every user of
+ONNX Runtime's functions compute their scales, but its quantizer does not place them: it routes every user of
 a value through one pair, so a scan beside a product would get quantized inputs, and ONNX Runtime multiplies
-integers only where a product has a pair of its own.
+integers only where a product has its own pair.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     import onnx
 
 Range = tuple[float, float]
-"""Smallest and largest value of an activation that is to be told apart."""
+"""Smallest and largest value of an activation that is represented; others saturate."""
 
 LEVELS = 127
-"""Of activations. Symmetric: -127 to 127, and 0 for 0; a weight has its layer's ``levels``."""
+"""Largest integer of an activation: -127 to 127, and 0 for 0. That of a weight is its layer's ``levels``."""
 
 _AXES = (1, 0, 2, 3)
-"""The axis attribute of the pairs of one value, from the first on; 1 is the default."""
+"""Axis attributes of the pairs of one value, from the first on; 1 is the default."""
 
 
 def insert(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """A copy of a graph in which some layers multiply integers.
+    """Copy a graph with some layers that multiply integers.
 
-    An activation gets one scale, a weight one for each result; zero points are 0. Sums, biases and results
-    stay as they are. Function bodies and metadata are kept.
+    An activation has one scale, a weight one for each result; zero points are 0. Sums, biases, results,
+    function bodies and metadata do not change.
 
     Args:
-        model: float32 or half.
-        layers: of ``find_layers`` of this graph.
-        ranges: of the layers' activations, by ``Layer.key``.
+        model: a float32 or half graph.
+        layers: layers that ``find_layers`` found in the graph.
+        ranges: ranges of the layers' activations, by ``Layer.key``.
     Raises:
         GateError: a range is not finite.
     """
@@ -58,13 +58,13 @@ def insert(model: onnx.ModelProto, layers: Sequence[Layer], ranges: Mapping[str,
         node = made.graph.node[layer.node]
         node.input[0] = writer.activation(layer, (low, high))
         node.input[1] = writer.weight(layer)
-        writer.keep_apart(layer)
+        writer.keep_bias_apart(layer)
     writer.finish()
     return made
 
 
 class _Writer:
-    """Collects the new nodes, then puts each before the first node that uses it."""
+    """Collect the new nodes, then insert each before the first node that uses it."""
 
     def __init__(self, model: onnx.ModelProto, made: onnx.ModelProto) -> None:
         self._onnx: Any = require("onnx", extra="calibrate", purpose="vmkla calibrate")
@@ -80,13 +80,13 @@ class _Writer:
         self._weights: dict[str, tuple[str, str]] = {}
 
     def activation(self, layer: Layer, limits: Range) -> str:
-        """Name of the layer's activation, quantized and dequantized for it alone."""
+        """Quantize and dequantize the activation for this layer only, and return the result's name."""
         result = f"{layer.key}/activation"
         scale, zero, quantized = (f"{result}.{part}" for part in ("scale", "zero_point", "int8"))
         self._constant(scale, self._scale(*limits, LEVELS, self._dtype(layer)))
         self._constant(zero, np.zeros((), np.int8))
         # Equal nodes are merged when ONNX Runtime loads a file, and a value that is quantized for two
-        # products leaves both float32. With one scale the axis has no meaning: it tells the nodes apart.
+        # products leaves both float32. With one scale the axis has no meaning, but makes the nodes differ.
         users = self._users[layer.activation]
         self._users[layer.activation] += 1
         apart = {"axis": _AXES[users]} if 0 < users < len(_AXES) else {}
@@ -95,7 +95,7 @@ class _Writer:
         return result
 
     def weight(self, layer: Layer) -> str:
-        """Name of the layer's dequantized weight."""
+        """Quantize and dequantize the weight, and return the result's name."""
         dtype = self._dtype(layer)
         if layer.weight not in self._weights:
             values = weight_values(self._model, layer.weight)
@@ -116,11 +116,11 @@ class _Writer:
         )
         return result
 
-    def keep_apart(self, layer: Layer) -> None:
-        """Give the bias behind a float32 product one more axis, so that ONNX Runtime keeps the two apart.
+    def keep_bias_apart(self, layer: Layer) -> None:
+        """Give the bias behind a float32 product one more axis, so that ONNX Runtime does not fuse the two.
 
-        At a fixed batch it makes a Gemm of a product and a bias of one axis, before it looks at integers, and
-        then dequantizes the weights at every frame: 28 such layers took all that INT8 gains from ``small``.
+        At a fixed batch it fuses a product and a bias of one axis to a Gemm before it looks for integers, and
+        then dequantizes the weights at every frame: 28 such layers cost all that INT8 saves in ``small``.
         """
         if layer.kind != "MatMul" or self._dtype(layer) != np.float32:
             return
@@ -138,7 +138,7 @@ class _Writer:
                 node.input[place] = self._biases[bias.name]
 
     def finish(self) -> None:
-        """Put the new nodes in; take out weights with their Casts, and biases, that nobody uses any more."""
+        """Insert the new nodes, and remove unused weights, their Casts, and unused biases."""
         graph = self._made.graph
         used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
         dropped = {name for name in (*self._weights, *self._biases) if name not in used}
@@ -159,7 +159,7 @@ class _Writer:
         return np.dtype(np.float16 if half else np.float32)
 
     def _scale(self, low: float, high: float, most: int, dtype: Any) -> npt.NDArray[Any]:
-        """Value of one step, () of dtype; ONNX Runtime's arithmetic."""
+        """Compute the value of one step with ONNX Runtime's arithmetic, () of dtype."""
         limits = np.array(low, np.float32), np.array(high, np.float32)
         levels = np.array(-most, np.int8), np.array(most, np.int8)
         _, scale = self._arithmetic.compute_scale_zp(*limits, *levels, symmetric=True)

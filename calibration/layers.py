@@ -1,4 +1,4 @@
-"""Which multiplications of a graph are quantized; their names are the same in a float32 and a half file."""
+"""Find the multiplications that are quantized. Their names are equal in the float32 and the half file."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ KINDS: dict[Target, tuple[str, ...]] = {
     "cpu-vnni": ("MatMul",),
     "tensorrt": ("MatMul", "Gemm", "Conv"),
 }
-"""ONNX Runtime multiplies integers in a convolution or a Gemm only when its bias is quantized as well, which
-TensorRT refuses. Without that it would dequantize and compute in float32, slower than before."""
+"""ONNX Runtime multiplies integers in a convolution or a Gemm only when its bias is quantized too, which
+TensorRT does not accept. Without it, it dequantizes and computes in float32, slower than before."""
 
 MIN_ROWS = 16
-"""Of a product, for each frame. Below that (the channel attention has one) quantizing costs what it saves."""
+"""Fewest rows of a product per frame; with fewer (the channel attention has one) quantizing saves nothing."""
 MIN_CHANNELS = 16
-"""Results of a convolution; integer kernels work on 16 and more at once."""
+"""Fewest results of a convolution; integer kernels work on at least 16 at once."""
 MIN_INPUTS: dict[Target, int] = {"cpu": 64, "cpu-vnni": 64, "tensorrt": 16}
-"""Values that are summed up in a product. On a CPU fewer are over before their quantization is paid for."""
+"""Fewest values that a product sums. With fewer, a CPU takes longer to quantize them than it saves."""
 
 _GROUPS = tuple(
     re.compile(pattern) for pattern in (r".*\.query_key(?=\.|$)", r".*?\.blocks\.\d+", r".*\.(down|up)sample")
 )
-"""Node names to groups: a KAN apart from the block that it is in, blocks, changes of resolution."""
+"""Patterns of groups in node names: KANs (apart from their blocks), blocks, and resampling layers."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Layer:
     """A multiplication by weights that can be quantized.
 
     Attributes:
-        key: the weight's name, and ``#2`` and so on when it is used again; equal in files of one network.
+        key: name of the weight, with ``#2`` and so on for further uses; equal in files of one network.
         node: index of the node in the graph.
         kind: ``MatMul``, ``Gemm`` or ``Conv``.
-        activation: the value that is multiplied.
-        weight: the initializer, or what a Cast makes of one.
-        axis: of the weight, along which the results lie.
-        group: what is quantized or put back as one.
+        activation: name of the value that is multiplied.
+        weight: name of the initializer, or of the output of its Cast.
+        axis: axis of the weight along which the results are.
+        group: name of the group of layers that are quantized or put back together.
         levels: largest integer of the weight.
     """
 
@@ -69,14 +69,14 @@ class Layer:
 
 
 def find_layers(model: onnx.ModelProto, target: Target) -> tuple[Layer, ...]:
-    """The multiplications of a graph that integers can do, in order.
+    """Find the multiplications of a graph that can be quantized, in order.
 
-    Outside stay products of two activations (the attention), custom nodes with all inside them, and the last
-    layer with the part of the network that it belongs to (the head): its error goes into every probability.
+    It leaves out products of two activations (the attention), custom nodes, and the part of the network with
+    the last layer (the head), whose error is in every probability.
 
     Args:
-        model: not changed.
-        target: what will run it.
+        model: the graph; it is not changed.
+        target: what will run the quantized graph.
     """
     shapes = weight_shapes(model)
     multiplied = [
@@ -111,17 +111,17 @@ def find_layers(model: onnx.ModelProto, target: Target) -> tuple[Layer, ...]:
 
 
 def scope_of(node_name: str) -> str:
-    """The module that a node belongs to: its name without the op."""
+    """Return the module of a node: its name without the op."""
     return node_name.rpartition("/")[0] or node_name
 
 
 def _part(node_name: str) -> str:
-    """The part of the network that a node belongs to: ``encoder``, ``decoder``, ``head``."""
+    """Return the part of the network of a node: ``encoder``, ``decoder`` or ``head``."""
     return scope_of(node_name).partition(".")[0]
 
 
 def group_of(scope: str) -> str:
-    """The group of a module."""
+    """Return the group of a module."""
     for pattern in _GROUPS:
         if (match := pattern.match(scope)) is not None:
             return match[0]
@@ -129,12 +129,12 @@ def group_of(scope: str) -> str:
 
 
 def groups_of(layers: Sequence[Layer]) -> tuple[str, ...]:
-    """The groups of some layers, in order."""
+    """Return the groups of some layers, in order."""
     return tuple(dict.fromkeys(layer.group for layer in layers))
 
 
 def weight_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Shapes of the initializers, and of those behind a Cast."""
+    """Return the shapes of the initializers and of the outputs of their Casts."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Cast" and node.input[0] in shapes:
@@ -143,7 +143,7 @@ def weight_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def weight_values(model: onnx.ModelProto, name: str) -> npt.NDArray[np.float32]:
-    """The values of a weight, also of one that is stored in half behind a Cast."""
+    """Return the values of a weight, even of one that is stored in half before a Cast."""
     onnx = require("onnx", extra="calibrate", purpose="vmkla calibrate")
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     if name not in stored:
@@ -153,13 +153,13 @@ def weight_values(model: onnx.ModelProto, name: str) -> npt.NDArray[np.float32]:
 
 
 def weight_rows(model: onnx.ModelProto, layer: Layer) -> npt.NDArray[np.float32]:
-    """The weight of a matrix product as (channels of the activation, results)."""
+    """Return the weight of a matrix product as (channels of the activation, results)."""
     values = weight_values(model, layer.weight)
     return values if layer.axis == 1 else values.T
 
 
 def value_types(model: onnx.ModelProto) -> dict[str, int]:
-    """ONNX's element types of the initializers, and of what Casts make."""
+    """Return ONNX's element types of the initializers and of the outputs of Casts."""
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Cast":
@@ -168,7 +168,7 @@ def value_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _axis(node: onnx.NodeProto) -> int:
-    """Of a node's weight, along which the results lie."""
+    """Return the axis of a node's weight along which the results are."""
     if node.op_type == "Conv":
         return 0
     transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
@@ -176,7 +176,7 @@ def _axis(node: onnx.NodeProto) -> int:
 
 
 def _rows(model: onnx.ModelProto) -> dict[str, int]:
-    """Rows for each frame of values whose shape the graph states: all extents but the batch and the last."""
+    """Return the rows per frame of values with a known shape: all extents but the first and the last."""
     rows = {}
     for value in model.graph.value_info:
         extents = [dim.dim_value for dim in value.type.tensor_type.shape.dim]

@@ -1,4 +1,4 @@
-"""Whether two frames show one view: noise, brightness and contrast make no new one."""
+"""Find frames that show the same view, with other noise, brightness or contrast."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ import numpy as np
 import numpy.typing as npt
 
 _SIDE, _CELLS = 32, 4
-"""A frame is looked at as 32x32 means, and those in blocks of 4x4."""
+"""A frame is compared by 32x32 cell means, and by their means over blocks of 4x4 cells."""
 _ALIKE = 0.7
-"""Levels of 0 to 255: blocks that differ by less show one view. A still image stored as a video differs by
-0.1, neighbours of a moving camera by 2 and more."""
+"""Largest difference of blocks that show the same view, of 255 levels. A still image stored as a video
+differs by 0.1, neighbouring frames of a moving camera by at least 2."""
 _NOISE = 1.2
-"""In parts of what noise alone does to a block. On 60 copies of one dark frame (noise of 1 to 25 levels, of
-single pixels or of 2x2, coloured or grey, stored as PNG or JPEG) the largest part was 0.68 where the
-difference exceeded ``_ALIKE``; between every tenth frame of a withdrawal the median is 2.4."""
+"""Largest difference of blocks that show the same view, relative to the difference that noise causes. On 60
+copies of one dark frame (noise of 1 to 25 levels, of single pixels or of 2x2, coloured or grey, stored as PNG
+or JPEG) the largest part was 0.68 where the difference exceeded ``_ALIKE``; between every tenth frame of a
+withdrawal the median is 2.4."""
 _GAIN = 2.0
-"""Contrast may differ by this factor."""
+"""Largest factor between the contrasts of frames that show the same view."""
 
 
 class Views:
-    """The views seen so far."""
+    """The different views among the frames so far."""
 
     def __init__(self) -> None:
         self._cells: list[npt.NDArray[np.float64]] = []
         self._blocks: list[npt.NDArray[np.float64]] = []
 
     def __len__(self) -> int:
-        """How many different views there are."""
+        """Return the number of different views."""
         return len(self._cells)
 
     def add(self, frame: npt.NDArray[np.uint8]) -> bool:
-        """Remember a frame unless it shows a known view; whether it did not.
+        """Add a frame, unless it shows a known view; return whether it was added.
 
-        Independent noise differs from cell to cell of a block, and its mean over the block is a sixteenth of
-        that in variance. What is more than that is another view. Means and contrasts are brought together
-        before.
+        Independent noise differs between the cells of a block, and its mean over the block has a sixteenth of
+        their variance. A larger difference is another view. Means and contrasts are aligned before.
 
         Args:
             frame: (h, w, 3) uint8.
@@ -51,7 +51,7 @@ class Views:
     def _alike(
         self, cells: npt.NDArray[np.float64], blocks: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.bool_]:
-        """Which of the known views a frame shows, (n,)."""
+        """Return which of the known views a frame shows, (n,)."""
         known, known_blocks = np.stack(self._cells), np.stack(self._blocks)  # (n, 3072), (n, 192)
         norms = np.einsum("ij,ij->i", known_blocks, known_blocks)
         gain = np.clip(known_blocks @ blocks / np.maximum(norms, 1e-6), 1 / _GAIN, _GAIN)
@@ -67,7 +67,7 @@ class Views:
 def _thumbnail(
     frame: npt.NDArray[np.uint8],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Means of 32x32 cells and of their blocks without the channels' means, (3072,) and (192,)."""
+    """Compute the means of 32x32 cells and of their blocks, less the channels' means, (3072,) and (192,)."""
     import cv2
 
     small = cast(
@@ -83,7 +83,7 @@ def _thumbnail(
 def _squares(
     one: npt.NDArray[np.float64], known: npt.NDArray[np.float64], gain: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Sum of squares of ``one - gain * known`` for each known row, (n,)."""
+    """Compute the sum of squares of ``one - gain * known`` for each known row, (n,)."""
     own = np.einsum("ij,ij->i", known, known)
     squares: npt.NDArray[np.float64] = one @ one - 2 * gain * (known @ one) + gain**2 * own
     return squares

@@ -1,7 +1,7 @@
-"""Ranges of activations: ONNX Runtime's calibrators, fed in shards, with vmkla's kernels.
+"""Measure ranges of activations with ONNX Runtime's calibrators and vmkla's kernels, in shards of frames.
 
-Its histogram methods keep the tensors of every frame of a call until the call ends, so a call gets few
-frames. What it has collected is written down after each call: a run that is cut off goes on where it was.
+The histogram methods keep the tensors of every frame of a call until the call ends, so a call gets few
+frames. What it has collected is saved after each call, so that the next run continues an interrupted one.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ METHODS: tuple[Method, ...] = ("min-max", "percentile", "entropy")
 
 _NAMES_MAX_BYTES = 16 << 20
 SHARD_FRAMES = 8
-"""Frames of a call; a large network keeps about 100 MB for each."""
+"""Number of frames of a call; a large network keeps about 100 MB for each."""
 PERCENTILE = 99.999
-"""Of the magnitudes: cuts one value in a hundred thousand off the heavy tails that scans and KANs are fed."""
+"""Default percentile of the magnitudes: it cuts one value in a hundred thousand off the heavy tails of scans'
+and KANs' inputs."""
 
 
 class Progress(Protocol):
-    """Called with the frames done, their number, and a short note."""
+    """Called with the number of frames done, the number of all frames, and a short note."""
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None: ...
 
@@ -59,23 +60,23 @@ def measure_ranges(
     state: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Range]:
-    """Range of each layer's activation, by ``Layer.key``.
+    """Measure the range of each layer's activation, by ``Layer.key``.
 
     Args:
         model: a float32 file.
-        layers: of its graph.
+        layers: layers of its graph.
         frames: (n, height, width, 3) uint8 RGB, preprocessed.
-        method: how a range follows from what was seen.
-        input_type, batch: of the file.
-        percentile: of the method of that name, 0 to 100.
+        method: how a range follows from the values.
+        input_type, batch: input type and fixed batch of the file.
+        percentile: percentile of the method of that name, 0 to 100.
         threads: CPU threads; None is ONNX Runtime's own choice.
-        state: file that keeps what was collected so far. It belongs to this model, these frames and this
-            method; its caller names it so.
-        progress: told after each shard.
+        state: file for what was collected so far with this model, these frames and this method; None saves
+            nothing.
+        progress: called after each shard.
     """
     names = sorted({layer.activation for layer in layers})
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        # It prints on stdout, which is for results.
+        # The calibrator prints on stdout, which is for results.
         calibrator = _calibrator(model, Path(folder) / "watched.onnx", names, method, percentile, threads)
         done = 0 if state is None or not state.is_file() else _restore(calibrator, state, method, names)
         feed_name = calibrator.infer_session.get_inputs()[0].name
@@ -98,20 +99,20 @@ def measure_ranges(
 
 
 class _Feeds:
-    """What a calibrator reads from."""
+    """Source of frames for a calibrator."""
 
     def __init__(self, feeds: Any) -> None:
         self._feeds = iter(feeds)
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next frame, None after the last."""
+        """Return the next frame; None after the last one."""
         return next(self._feeds, None)
 
 
 def _calibrator(
     model: Path, watched: Path, names: Sequence[str], method: Method, percentile: float, threads: int | None
 ) -> Any:
-    """ONNX Runtime's calibrator for a method; it watches these values alone, and runs vmkla's kernels."""
+    """Make ONNX Runtime's calibrator for a method, for these values only and with vmkla's kernels."""
     ort = require("onnxruntime", extra=None, purpose="vmkla calibrate")
     require("onnx", extra="calibrate", purpose="vmkla calibrate")
     library = require("onnxruntime.quantization.calibrate", extra="calibrate", purpose="vmkla calibrate")
@@ -144,7 +145,7 @@ def _calibrator(
 
 
 def _save(calibrator: Any, path: Path, method: Method, done: int) -> None:
-    """What a calibrator has collected, in arrays."""
+    """Save what a calibrator has collected as arrays."""
     if method == "min-max":
         collected = {name: data.range_value for name, data in calibrator.calibrate_tensors_range.items()}
     else:
@@ -160,10 +161,10 @@ def _save(calibrator: Any, path: Path, method: Method, done: int) -> None:
 
 
 def _restore(calibrator: Any, path: Path, method: Method, names: Sequence[str]) -> int:
-    """Give a calibrator back what ``_save`` wrote.
+    """Restore what ``_save`` wrote into a calibrator.
 
     Returns:
-        Frames that are in it.
+        Number of frames that were collected.
     """
     library = require("onnxruntime.quantization.calibrate", extra="calibrate", purpose="vmkla calibrate")
     try:
@@ -196,7 +197,7 @@ def _restore(calibrator: Any, path: Path, method: Method, names: Sequence[str]) 
 
 
 def _parts(file: Any, index: int) -> tuple[Any, ...]:
-    """The values of one tensor, in order; scalars as numpy scalars."""
+    """Return the values of one tensor, in order; scalars as numpy scalars."""
     parts: list[Any] = []
     while f"{index}.{len(parts)}" in file:
         value = file[f"{index}.{len(parts)}"]

@@ -1,4 +1,4 @@
-"""Frames to measure ranges on: from images, folders and videos, spread, distinct, counted and hashed."""
+"""Read distinct frames, spread over images, folders and videos, to measure ranges on and to check with."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from vmkla.video.media.options import ReadOptions
 from vmkla.video.media.sources import ImageSource, Source, open_source
 
 MIN_FRAMES = 32
-"""Distinct ones; with fewer the ranges are those of a few scenes."""
+"""Fewest distinct frames to measure on; with fewer, the ranges are those of a few scenes."""
 MIN_CHECK = 8
-"""Distinct ones to check with, of the same data: never those that gave the ranges."""
+"""Fewest distinct frames to check with, which are never those that the ranges were measured on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +40,14 @@ class FrameSet:
 
     Attributes:
         frames: (n, height, width, 3) uint8 RGB, preprocessed, distinct.
-        names: of these frames.
-        sha256: of these frames, in order.
-        check_frames: (m, height, width, 3), as ``frames``, none of them among those; m is 0 where there is
+        names: names of these frames.
+        sha256: hex digest of these frames, in order.
+        check_frames: (m, height, width, 3) uint8 RGB, other frames than ``frames``; m is 0 when there is
             other data to check with.
-        check_pairs: images and masks of the check frames; empty when there are no masks.
-        seen: frames that were read.
-        duplicates: frames that were like an earlier one.
-        problems: what could not be read.
+        check_pairs: image and mask of each check frame; empty when there are no masks.
+        seen: number of frames that were read.
+        duplicates: number of frames that show the view of an earlier one.
+        problems: files that could not be read.
         shown: names of the data for messages.
     """
 
@@ -62,7 +62,7 @@ class FrameSet:
     shown: Names
 
     def to_dict(self) -> dict[str, Any]:
-        """What metadata keep of it."""
+        """Plain values, for the metadata."""
         return {
             "frames": len(self.frames),
             "sha256": self.sha256,
@@ -89,7 +89,9 @@ class CheckSet(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class _Shot:
+class _ReadFrame:
+    """A frame, and its place in the data."""
+
     place: tuple[int, int]
     name: str
     frame: npt.NDArray[np.uint8]
@@ -107,34 +109,34 @@ def read_frames(
     reading: ReadRules = ReadRules(),  # noqa: B008 (frozen)
     say: Callable[[str], None] = lambda _: None,
 ) -> FrameSet:
-    """Read frames that are spread over the data, and hold up to a third out to check with.
+    """Read frames that are spread over the data, and hold out up to a third to check with.
 
     Args:
         data: videos, images, folders or patterns; folders with ``images/`` and ``masks/``, also ``DIR:LIST``.
-        spec: of the network.
-        count: frames to calibrate with, at most.
-        check_count: frames to hold out, at most; 0 where there is other data to check with.
-        allow_few: take fewer than ``MIN_FRAMES`` and ``MIN_CHECK``.
-        anonymous: call every image by the first digits of its file's sha256.
+        spec: preprocessing of the network.
+        count: largest number of frames to calibrate with.
+        check_count: largest number of frames to hold out; 0 when there is other data to check with.
+        allow_few: accept fewer than ``MIN_FRAMES`` and ``MIN_CHECK``.
+        anonymous: name every image by the first digits of its file's sha256.
         reading: how files of images and masks are read.
-        say: called with what the user should know of what was read.
+        say: called with remarks on the data.
     Raises:
         BadInputError: too few distinct frames, too many that cannot be read, or nothing to read at all.
     """
     reader = _read(data, spec, count + check_count, reading, say, anonymous=anonymous)
-    shots = reader.sorted_shots
-    _refuse_few(shots, reader, data, check=check_count > 0, allow_few=allow_few)
-    spare = max(1, len(shots) // 3)
-    if len(shots) >= MIN_FRAMES + MIN_CHECK:
-        spare = min(spare, len(shots) - MIN_FRAMES)
-    checked = set(_spread(len(shots), min(check_count, spare)))
-    kept = [shot for index, shot in enumerate(shots) if index not in checked]
+    distinct = reader.in_order
+    _refuse_few(distinct, reader, data, check=check_count > 0, allow_few=allow_few)
+    spare = max(1, len(distinct) // 3)
+    if len(distinct) >= MIN_FRAMES + MIN_CHECK:
+        spare = min(spare, len(distinct) - MIN_FRAMES)
+    checked = set(_spread(len(distinct), min(check_count, spare)))
+    kept = [item for index, item in enumerate(distinct) if index not in checked]
     kept = [kept[index] for index in _spread(len(kept), min(count, len(kept)))]
-    check = [shots[index] for index in sorted(checked)]
+    check = [distinct[index] for index in sorted(checked)]
     frames = _stacked(kept, spec)
     return FrameSet(
         frames=frames,
-        names=tuple(shot.name for shot in kept),
+        names=tuple(item.name for item in kept),
         sha256=hashlib.sha256(repr(frames.shape).encode() + frames.tobytes()).hexdigest(),
         check_frames=_stacked(check, spec),
         check_pairs=_pairs(check),
@@ -146,21 +148,21 @@ def read_frames(
 
 
 def _refuse_few(
-    shots: Sequence[_Shot], reader: _Reader, data: Sequence[str], *, check: bool, allow_few: bool
+    distinct: Sequence[_ReadFrame], reader: _Reader, data: Sequence[str], *, check: bool, allow_few: bool
 ) -> None:
-    """Refuse data that is too little to measure ranges on and to check them.
+    """Reject data with too few distinct frames to measure ranges on and to check them.
 
     Raises:
-        BadInputError: it is.
+        BadInputError: there are too few.
     """
     needed = MIN_FRAMES + (MIN_CHECK if check else 0)
     if allow_few:
         needed = 2 if check else 1
-    if len(shots) >= needed:
+    if len(distinct) >= needed:
         return
     of_check = f" ({MIN_FRAMES} for the ranges and {MIN_CHECK} others to check with)" if check else ""
     raise BadInputError(
-        f"{' '.join(data)} has {len(shots)} distinct frames ({reader.seen} were read, {reader.duplicates} of "
+        f"{' '.join(data)} has {len(distinct)} distinct frames ({reader.seen} were read, {reader.duplicates} of "
         f"them like another one), expected at least {needed}{'' if allow_few else of_check}",
         hint="Give more data"
         + (", or other data to check with: --check WHAT" if check else "")
@@ -178,20 +180,19 @@ def read_check(
     reading: ReadRules = ReadRules(),  # noqa: B008 (frozen)
     say: Callable[[str], None] = lambda _: None,
 ) -> CheckSet:
-    """Frames to check with, from data of their own; those like a frame that gave ranges are left out.
+    """Read frames to check with from other data, without views that the ranges were measured on.
 
     Args:
-        data, spec, reading: as of ``read_frames``.
-        count: frames at most.
-        anonymous, say: as of ``read_frames``.
-        calibrated: the frames that gave the ranges.
+        data, spec, anonymous, reading, say: see ``read_frames``.
+        count: largest number of frames.
+        calibrated: the frames that the ranges were measured on.
     Raises:
-        BadInputError: there is none, or too many cannot be read.
+        BadInputError: there are none, or too many cannot be read.
     """
     reader = _read(data, spec, count, reading, say, calibrated, anonymous=anonymous)
-    shots = reader.sorted_shots
-    shots = [shots[index] for index in _spread(len(shots), min(count, len(shots)))]
-    return CheckSet(_stacked(shots, spec), _pairs(shots), reader.shown)
+    distinct = reader.in_order
+    distinct = [distinct[index] for index in _spread(len(distinct), min(count, len(distinct)))]
+    return CheckSet(_stacked(distinct, spec), _pairs(distinct), reader.shown)
 
 
 def _read(
@@ -211,31 +212,31 @@ def _read(
         f"skipped {problem.where}: {problem.what}" for problem in reader.problems
     ]:
         say(line)
-    if not reader.shots and reader.seen:
+    if not reader.distinct and reader.seen:
         raise BadInputError(
             f"every frame of {' '.join(data)} is like one that the ranges were measured on",
             hint="Give other data to check with, or leave --check out: some of --data is then held out.",
         )
-    if not reader.shots:
+    if not reader.distinct:
         raise BadInputError(f"{' '.join(data)} holds no frame to calibrate with")
     return reader
 
 
-def _stacked(shots: Sequence[_Shot], spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
-    """(n, height, width, 3); n may be 0."""
-    if not shots:
+def _stacked(distinct: Sequence[_ReadFrame], spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+    """Stack frames, (n, height, width, 3); n may be 0."""
+    if not distinct:
         return np.empty((0, spec.height, spec.width, 3), np.uint8)
-    return np.stack([shot.frame for shot in shots])
+    return np.stack([item.frame for item in distinct])
 
 
-def _pairs(shots: Sequence[_Shot]) -> tuple[Pair, ...]:
-    """Image and mask of each, or nothing when one has no mask."""
-    pairs = tuple(shot.pair for shot in shots if shot.pair is not None)
-    return pairs if len(pairs) == len(shots) else ()
+def _pairs(distinct: Sequence[_ReadFrame]) -> tuple[Pair, ...]:
+    """Return the image and mask of each frame, or nothing when one has no mask."""
+    pairs = tuple(item.pair for item in distinct if item.pair is not None)
+    return pairs if len(pairs) == len(distinct) else ()
 
 
 class _Reader:
-    """Distinct frames of several sources."""
+    """Read distinct frames of several sources."""
 
     def __init__(
         self,
@@ -251,19 +252,19 @@ class _Reader:
         self._views = Views()
         for frame in known:
             self._views.add(frame)
-        self.shots: list[_Shot] = []
+        self.distinct: list[_ReadFrame] = []
         self.problems: list[Problem] = []
         self.notes: list[str] = []
         self.seen = 0
         self.duplicates = 0
 
     @property
-    def sorted_shots(self) -> list[_Shot]:
-        """In the order of the data."""
-        return sorted(self.shots, key=lambda shot: shot.place)
+    def in_order(self) -> list[_ReadFrame]:
+        """The frames in the order of the data."""
+        return sorted(self.distinct, key=lambda item: item.place)
 
     def read(self, number: int, text: str, wanted: int) -> None:
-        """Take frames of one source until enough are distinct."""
+        """Read frames of one source until enough are distinct."""
         labelled = dataclasses.replace(DataSource.parse(text), reading=self._reading)
         if pair_folders(labelled.folder) is not None:
             with listing(text, anonymous=self._anonymous):
@@ -291,7 +292,7 @@ class _Reader:
         step = max(1, (source.total or 1) // wanted)
         for frame in source.frames():
             if frame.index % step == 0 and not frame.damaged:
-                self._take(_Shot((number, frame.index), frame.name, self._prepared(frame.rgb), None))
+                self._take(_ReadFrame((number, frame.index), frame.name, self._prepared(frame.rgb), None))
         self.problems += [
             Problem(f"{named.label}: {problem.where}", self.shown.hide(problem.what))
             for problem in source.problems
@@ -312,20 +313,20 @@ class _Reader:
             except BadInputError as error:
                 unreadable.append(Problem(name, self.shown.hide(error.message)))
                 continue
-            taken += self._take(_Shot((number, index), name, self._prepared(image), pair))
+            taken += self._take(_ReadFrame((number, index), name, self._prepared(image), pair))
         self.problems += unreadable
         _check_share(unreadable, tried, text)
 
     def _prepared(self, image_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         return view(image_rgb, self._spec).pixels_rgb
 
-    def _take(self, shot: _Shot) -> bool:
-        """Keep a frame unless it shows a view that is known."""
+    def _take(self, item: _ReadFrame) -> bool:
+        """Keep a frame unless it shows a known view."""
         self.seen += 1
-        if not self._views.add(shot.frame):
+        if not self._views.add(item.frame):
             self.duplicates += 1
             return False
-        self.shots.append(shot)
+        self.distinct.append(item)
         return True
 
 
@@ -339,12 +340,12 @@ def _check_share(unreadable: Sequence[Problem], of: int, text: str) -> None:
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """``wanted`` of ``count`` indices, evenly spread, in order."""
+    """Return ``wanted`` of ``count`` indices, evenly spread, in order."""
     return [index * count // wanted for index in range(wanted)] if wanted else []
 
 
 def _spread_first(count: int, wanted: int) -> Iterator[int]:
-    """All indices: first some that are evenly spread, then those in between, for when some are of no use."""
+    """Yield all indices: first some that are evenly spread, then the others, in case some are not usable."""
     first = _spread(count, min(count, wanted))
     yield from first
     yield from (index for index in range(count) if index not in set(first))

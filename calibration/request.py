@@ -1,4 +1,4 @@
-"""What a user asks to calibrate, and what of it is refused at once."""
+"""Options of a calibration, and their checks before anything is read."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from vmkla.engines.verify.gates import ClinicalGates, read_gates
 from vmkla.errors import BadInputError, MissingDependencyError, UsageError
 
 FRAMES, CHECK_FRAMES = 128, 256
-"""Frames that are taken, where there are so many, to calibrate and to check with: 64 are too few to see a
-lesion that is lost on one image in a hundred."""
+"""Default numbers of frames to calibrate and to check with: 64 are too few to see a lesion that is lost on
+one image in a hundred."""
 
 
 @dataclass(frozen=True)
 class CalibrateRequest:
-    """What to calibrate.
+    """Options of a calibration.
 
     Attributes:
         model: a shipped model's name, or a float32 file of ``vmkla export``.
         data: videos, images, folders or patterns to measure ranges on.
-        target: what will run the result: ``cpu`` is any, with weights of 7 bits; ``cpu-vnni`` has VNNI, and
-            weights of 8 bits.
+        target: what will run the result: ``cpu`` is any CPU, with weights of 7 bits; ``cpu-vnni`` is one with
+            VNNI, with weights of 8 bits.
         output: the file to write.
-        half: of ``tensorrt``: the same network's half-precision file, which the result is made of; None looks
-            for ``NAME.fp16.onnx`` beside ``NAME.onnx``.
-        method: how a range follows from what was seen.
-        percentile: of the method of that name.
-        frames, check_frames: how many to calibrate and to check with, at most.
-        check: data to check with; empty holds some of ``data`` out.
-        max_dice_drop: mean Dice that may be lost; None is the gates' own limit.
+        half: the same network's half-precision file, of which a file for ``tensorrt`` is made; None looks for
+            ``NAME.fp16.onnx`` beside ``NAME.onnx``.
+        method: how a range follows from the values.
+        percentile: percentile of the method of that name, 0 to 100.
+        frames, check_frames: largest numbers of frames to calibrate and to check with.
+        check: data to check with; if empty, some of ``data`` is held out.
+        max_dice_drop: largest loss of mean Dice; None takes the gates' own limit.
         gates: a file that tightens the gates.
-        allow_few: take fewer frames than are needed for ranges to be trusted.
-        measure_sensitivity: measure each group alone even if nothing has to be put back.
-        skip_gates: write the file unchecked, marked so.
+        allow_few: accept fewer frames than reliable ranges need.
+        measure_sensitivity: measure each group alone even if no group has to be put back.
+        skip_gates: write the file unchecked, marked unverified.
         reading: how files of images and masks are read.
         threads: CPU threads; None is the runtime's own choice.
-        out: folder of the cache, the table, the plot and the report.
-        anonymous: call every image by the first digits of its file's sha256.
+        out: folder for the cache, the table, the plot and the report.
+        anonymous: name every image by the first digits of its file's sha256.
     """
 
     model: str
@@ -67,10 +67,10 @@ class CalibrateRequest:
 
 
 def check_request(request: CalibrateRequest) -> None:
-    """Refuse what makes no sense before anything is read.
+    """Reject options that make no sense, before anything is read.
 
     Raises:
-        UsageError: a value that makes no sense.
+        UsageError: a value makes no sense.
         BadInputError: the output is a folder, or the gates would be loosened.
         MissingDependencyError: this CPU cannot check what is made for ``cpu-vnni``.
     """
@@ -86,7 +86,7 @@ def check_request(request: CalibrateRequest) -> None:
     if not 0 < request.percentile <= 100:
         raise UsageError(f"the percentile is {request.percentile}, expected a number from 0 to 100")
     if request.half is not None and request.target != "tensorrt":
-        raise UsageError("a half-precision file goes with the target tensorrt alone")
+        raise UsageError("a half-precision file is for the target tensorrt only")
     if request.target == "cpu-vnni" and (missing := missing_for_int8()) is not None:
         raise MissingDependencyError(
             f"this CPU has no {missing.upper()}, so a file for --target cpu-vnni cannot be checked here",
@@ -99,7 +99,7 @@ def check_request(request: CalibrateRequest) -> None:
 
 
 def gates_of(request: CalibrateRequest) -> ClinicalGates:
-    """The gates that hold.
+    """Return the gates of the request.
 
     Raises:
         BadInputError: they cannot be read, or are looser than the defaults.
@@ -111,10 +111,10 @@ def gates_of(request: CalibrateRequest) -> ClinicalGates:
 
 
 def half_beside(path: Path) -> Path:
-    """``NAME.fp16.onnx`` beside ``NAME.onnx``.
+    """Find ``NAME.fp16.onnx`` beside ``NAME.onnx``.
 
     Raises:
-        BadInputError: it is not there.
+        BadInputError: it is missing.
     """
     half = path.with_suffix(".fp16.onnx")
     if not half.is_file():

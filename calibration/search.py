@@ -1,4 +1,4 @@
-"""Which groups stay in higher precision: the most sensitive ones, as few as the gates allow."""
+"""Search for the fewest groups that must stay in higher precision, the most sensitive ones first."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Verdict(Protocol):
-    """Of a candidate."""
+    """Verdict of the gates on a candidate."""
 
     @property
     def passed(self) -> bool:
-        """Every gate held."""
+        """Whether every gate passes."""
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One line for each that did not."""
+        """One line for each gate that fails."""
 
 
 V = TypeVar("V", bound=Verdict)
@@ -27,8 +27,8 @@ class PutBack:
     """A group that stays in higher precision.
 
     Attributes:
-        group: its name.
-        because: what failed while it was quantized.
+        group: name of the group.
+        because: what failed while the group was quantized.
     """
 
     group: str
@@ -37,12 +37,12 @@ class PutBack:
 
 @dataclass(frozen=True)
 class Found(Generic[V]):
-    """Outcome of a search.
+    """Result of a search.
 
     Attributes:
-        put_back: in the order in which it happened.
-        verdict: of the last candidate.
-        tried: candidates.
+        put_back: groups in the order in which they were put back.
+        verdict: verdict on the last candidate.
+        tried: number of candidates.
     """
 
     put_back: tuple[PutBack, ...]
@@ -56,12 +56,13 @@ def search(
     """Put groups back, the most sensitive first, until a candidate passes.
 
     Args:
-        ranked: names of the groups, most sensitive first; asked for only when everything quantized fails.
-        groups: how many there are.
-        judge: builds a candidate in which these groups are not quantized, and holds it against the gates.
+        ranked: returns the names of the groups, most sensitive first; called only when the candidate with all
+            groups quantized fails.
+        groups: number of groups.
+        judge: makes a candidate in which these groups are not quantized, and checks it against the gates.
     Returns:
-        The first candidate that passes; when none does, the last one with a group quantized. Nothing is left
-        to judge once every group is back.
+        The first candidate that passes; when none does, the last one with a quantized group. A candidate
+        without quantized groups is not judged.
     """
     put_back: list[PutBack] = []
     verdict = judge(frozenset())

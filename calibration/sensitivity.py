@@ -1,4 +1,4 @@
-"""What it costs to quantize one group of layers alone: a table and a plot."""
+"""Measure the loss from quantizing each group of layers alone, as a table and a plot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vmkla.imports import require
 from vmkla.runner import Runner
 
 OpenRunner = Callable[[Path], Runner]
-"""Loads a file."""
+"""Loads a file and returns its runner."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Sensitivity:
     """Loss from quantizing one group alone.
 
     Attributes:
-        group: its name.
-        layers: how many layers it has.
-        dice_loss: 1 less the mean Dice between its masks and those of the unquantized network.
-        worst_dice_loss: the same of the worst frame.
-        mean_error: mean difference of the probabilities.
+        group: name of the group.
+        layers: number of its layers.
+        dice_loss: 1 minus the mean Dice between its masks and those of the unquantized network.
+        worst_dice_loss: 1 minus the Dice of the worst frame.
+        mean_error: mean absolute difference of the probabilities.
     """
 
     group: str
@@ -62,17 +62,17 @@ def measure_groups(
     divisors: Divisors | None = None,
     progress: Progress | None = None,
 ) -> tuple[Sensitivity, ...]:
-    """Quantize each group alone and compare.
+    """Quantize each group alone, and compare the result with the unquantized network.
 
     Args:
-        artefact: what is quantized.
-        ranges: by ``Layer.key``.
+        artefact: the file to quantize.
+        ranges: ranges by ``Layer.key``.
         frames: (n, height, width, 3) uint8 RGB, preprocessed.
         reference: the unquantized network.
         open_runner: loads a candidate.
-        folder: for files that are gone afterwards.
-        divisors: see ``Artefact.quantized``.
-        progress: told after each group.
+        folder: folder for temporary files.
+        divisors: see ``Artefact.write_quantized``.
+        progress: called after each group.
     Returns:
         One row for each group, most sensitive first.
     """
@@ -82,7 +82,7 @@ def measure_groups(
     for done, group in enumerate(groups):
         layers = [layer for layer in artefact.layers if layer.group == group]
         path = folder / "group.onnx"
-        artefact.quantized(layers, ranges, path, divisors=divisors)
+        artefact.write_quantized(layers, ranges, path, divisors=divisors)
         candidate = open_runner(path)
         try:
             seen = compare(reference, candidate, frames)
@@ -104,7 +104,7 @@ def write_results(
     Args:
         rows: most sensitive first.
         put_back: groups that stay in higher precision.
-        folder: where.
+        folder: folder of both files.
         say: called with a line when there is no plot.
     """
     write_whole(folder / "sensitivity.md", table(rows).encode())
@@ -120,7 +120,7 @@ def to_dicts(rows: Sequence[Sensitivity]) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Sensitivity]) -> str:
-    """The rows as a table in Markdown."""
+    """Format the rows as a table in Markdown."""
     lines = ["| group | layers | Dice lost | worst frame | mean error |", "| --- | --- | --- | --- | --- |"]
     lines += [
         f"| {row.group} | {row.layers} | {row.dice_loss:.5f} | {row.worst_dice_loss:.4f} "

@@ -178,7 +178,7 @@ SelectiveScan2d (u, p, dt_weight, A, D, delta_bias) => (y) {
 """
 
 
-# Cardinal cubic spline, knots at grid_min + i step. Basis j at x depends only on the distance from its middle,
+# Cardinal cubic spline, knots at grid_min + i step. Basis j at x depends only on the distance to its middle,
 # a = |(x - grid_min) / step - j - 2|, and is (relu(2 - a)^3 - 4 relu(1 - a)^3) / 6. That is 0 outside the
 # support too, so it needs neither recursion nor clamp.
 _BSPLINE_UNIFORM_CUBIC = """

@@ -91,7 +91,7 @@ class HeadwiseAttention(nn.Module):
 
 
 def _reorder(query_key: nn.Module, heads: int) -> None:
-    """Reorder outputs [q re | q im | k re | k im] to [q | k], in place, with [re | im] of head by head in each."""
+    """Reorder the outputs [q re | q im | k re | k im] to [q | k], each head by head [re | im], in place."""
     layers: list[nn.Linear] = []
     if isinstance(query_key, LinearQueryKey):
         layers = [query_key.qk]

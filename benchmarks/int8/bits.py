@@ -50,7 +50,7 @@ def quantized(target: Target, frames: FrameSet, folder: Path) -> Path:
     equalised, path = folder / "equalised.onnx", folder / f"{target}.onnx"
     equalised.write_bytes(model.SerializeToString())
     ranges = measure_ranges(equalised, layers, frames.frames, "percentile", **given)
-    source.quantized(source.layers, ranges, path, divisors=divisors)
+    source.write_quantized(source.layers, ranges, path, divisors=divisors)
     return path
 
 

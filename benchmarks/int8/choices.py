@@ -113,7 +113,7 @@ class Bench:
         """Write a quantized file; ``corrected`` adds each product's mean error over some frames."""
         layers = [layer for layer in self.source.layers if layer.group not in put_back]
         path = self.folder / "int8.onnx"
-        self.source.quantized(layers, ranges, path, divisors=divisors)
+        self.source.write_quantized(layers, ranges, path, divisors=divisors)
         if corrected:
             model = onnx.load_model(str(path))
             _add_means(model, self._mean_errors(divisors, ranges))
@@ -188,7 +188,7 @@ def _add_means(model: onnx.ModelProto, means: Mapping[str, Values]) -> None:
 def variant(bench: Bench, table: Table, method: Method, divisors: Divisors, *, corrected: bool) -> None:
     """Measure one combination with everything quantized, and count the layers that the search restores."""
     ranges = bench.measured(method, divisors)
-    path = bench.quantized(divisors, ranges, frozenset(), corrected)
+    path = bench.write_quantized(divisors, ranges, frozenset(), corrected)
     reports = {name: bench.judged(path, frames) for name, frames in bench.sets.items()}
     ranked = measure_groups(
         bench.source,
@@ -203,7 +203,7 @@ def variant(bench: Bench, table: Table, method: Method, divisors: Divisors, *, c
     found = search(
         lambda: [row.group for row in ranked],
         len(groups_of(bench.source.layers)),
-        lambda back: bench.judged(bench.quantized(divisors, ranges, back, corrected), checked),
+        lambda back: bench.judged(bench.write_quantized(divisors, ranges, back, corrected), checked),
     )
     groups = str(len(found.put_back)) if found.verdict.passed else "nothing passes"
     choice = (method, "alike" if divisors else "as they are", "taken back" if corrected else "left")

@@ -32,7 +32,7 @@ def quantized(path: Path) -> None:
     preprocess = source.metadata.preprocess
     pictures = self_test_frames(preprocess.height, preprocess.width)
     ranges = measure_ranges(source.path, source.layers, pictures, "min-max", input_type="uint8", batch=None)
-    source.quantized(source.layers, ranges, path)
+    source.write_quantized(source.layers, ranges, path)
 
 
 def said(path: Path, known: dict[str, Any] | None) -> dict[str, Any] | str:

@@ -210,7 +210,7 @@ def test_a_calibration_that_is_cut_off_goes_on(
     steps.clear()
     lines: Lines = []
     made = calibrate(request, lines.append, cut_off)
-    assert any(line.startswith("going on with") for line in lines)
+    assert any(line.startswith("continuing from") for line in lines)
     measured = [done for note, done in steps if note == "measuring ranges"]
     assert (measured[0], measured[-1]) == (24, 40)
     whole, _ = run(dataclasses.replace(request, out=tmp_path / "again", output=tmp_path / "again.onnx"))

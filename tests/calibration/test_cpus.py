@@ -36,7 +36,7 @@ def quantized(folder: Path, target: Target) -> Path:
     """The small graph for a target."""
     source = open_artefact(write_small(folder / "small.onnx", small_weights()), target, "fp32")
     path = folder / f"small.{target}.onnx"
-    source.quantized(source.layers, {layer.key: (-1.0, 1.0) for layer in source.layers}, path)
+    source.write_quantized(source.layers, {layer.key: (-1.0, 1.0) for layer in source.layers}, path)
     return path
 
 

@@ -199,7 +199,7 @@ def test_a_large_channel_costs_nothing_any_more(tmp_path: Path) -> None:
         ranges = measure_ranges(
             tmp_path / "e.onnx", changed, shown, "min-max", input_type="uint8", batch=None
         )
-        artefact.quantized(layers, ranges, tmp_path / "q.onnx", divisors=chosen)
+        artefact.write_quantized(layers, ranges, tmp_path / "q.onnx", divisors=chosen)
         after = OnnxRuntimeRunner(tmp_path / "q.onnx", threads=1, warn_unverified=False).infer(shown)
         errors.append(float(np.abs(after - before).mean()))
     assert errors[1] < errors[0] / 10, errors

@@ -39,7 +39,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     ranges = measure_ranges(
         folder / "equalised.onnx", layers, shown, "min-max", input_type="uint8", batch=None
     )
-    half.quantized(half.layers, ranges, folder / "m.int8.onnx", divisors=divisors)
+    half.write_quantized(half.layers, ranges, folder / "m.int8.onnx", divisors=divisors)
     return single.path, folder / "m.int8.onnx"
 
 
