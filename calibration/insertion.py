@@ -1,8 +1,8 @@
 """Insert quantize and dequantize nodes around a graph's multiplications.
 
 ONNX Runtime's functions compute their scales, but its quantizer does not place them: it routes every user of
-a value through one pair, so a scan beside a product would get quantized inputs, and ONNX Runtime multiplies
-integers only where a product has its own pair.
+a value through one pair, so a scan that shares a product's input would get quantized inputs, and ONNX Runtime
+multiplies integers only where a product has its own pair.
 """
 
 from __future__ import annotations

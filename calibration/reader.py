@@ -162,8 +162,8 @@ def _refuse_few(
         return
     of_check = f" ({MIN_FRAMES} for the ranges and {MIN_CHECK} others to check with)" if check else ""
     raise BadInputError(
-        f"{' '.join(data)} has {len(distinct)} distinct frames ({reader.seen} were read, {reader.duplicates} of "
-        f"them like another one), expected at least {needed}{'' if allow_few else of_check}",
+        f"{' '.join(data)} has {len(distinct)} distinct frames ({reader.seen} were read, {reader.duplicates} "
+        f"of them like another one), expected at least {needed}{'' if allow_few else of_check}",
         hint="Give more data"
         + (", or other data to check with: --check WHAT" if check else "")
         + ("" if allow_few else ". To accept the risk: --allow-few"),

@@ -149,7 +149,7 @@ def widened(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
             was_half.add(value.name)
     for node in wide.graph.node:
         if not known.issuperset(node.output):
-            raise VmklaError(f"the graph does not say of what type the results of {node.name} are")
+            raise VmklaError(f"the graph does not state the type of {node.name}'s results")
         names += [name for name in node.output if name in was_half]
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == half:

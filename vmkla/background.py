@@ -1,7 +1,8 @@
 """Run slow calls on daemon threads, so that the main thread handles signals while a large image decodes.
 
 Python runs a signal's handler in the main thread between two steps of its own. A call into a library that
-takes a minute delays it by a minute; a thread pool is no help, since it waits for its workers before it ends.
+takes a minute delays it by a minute. A thread pool does not help, since it waits for its workers before it
+ends.
 """
 
 from __future__ import annotations

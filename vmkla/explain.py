@@ -89,9 +89,9 @@ class Panel:
         block: the block to explain.
         device: ``"cpu"`` or ``"cuda:0"``.
     Raises:
-        ArtefactMismatchError: the file does not say what size it was trained at.
+        ArtefactMismatchError: the file does not state the size of its training.
         UsageError: there is no such block.
-        MissingDependencyError: torch, captum or the device is absent.
+        MissingDependencyError: torch, captum or the device is missing.
     """
 
     def __init__(self, weights: Path, block: BlockName, *, device: str = "cpu") -> None:
@@ -101,7 +101,7 @@ class Panel:
         serving.check_device(device)
         loaded = checkpoints.load_weights(weights)
         if loaded.preprocess is None:
-            raise ArtefactMismatchError(f"{weights} does not say what size it was trained at")
+            raise ArtefactMismatchError(f"{weights} does not state the size of its training")
         depths = loaded.config.decoder_depths
         number = block.block
         if number is None:

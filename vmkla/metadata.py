@@ -142,7 +142,7 @@ class ArtefactMetadata:
         except (KeyError, ValueError, TypeError, AttributeError, VmklaError) as error:
             raise ArtefactMismatchError(
                 f"{path} has damaged vmkla metadata: {error!r:.300}",
-                hint="Run: vmkla export again, or fetch the file anew",
+                hint="Run: vmkla export again, or fetch the file again",
             ) from error
 
 

@@ -167,11 +167,11 @@ def describe_runtime(runner: Runner) -> dict[str, Any]:
 
 
 def model_warnings(runner: Runner) -> list[str]:
-    """Return what the user must know about the model whenever it is used."""
+    """Return the warnings that the user must see whenever the model is used."""
     metadata = runner.spec.metadata
     warnings = []
     if metadata.random_weights:
-        warnings.append("the model's weights are random: what it marks means nothing")
+        warnings.append("the model's weights are random: its findings mean nothing")
     if not metadata.verified:
         reason = runner.spec.unverified_because
         why = reason or "the check that ends its export was skipped or not passed"

@@ -58,7 +58,7 @@ def test_an_onnx_file_gives_the_same(
         for name, model in (("a", tiny_weights), ("b", tiny_onnx))
     ]
     assert [result["runtime"]["runner"] for result in results] == ["torch", "onnxruntime"]
-    assert "the model's weights are random: what it marks means nothing" in results[1]["warnings"]
+    assert "the model's weights are random: its findings mean nothing" in results[1]["warnings"]
     first, second = (result["resolutions"] for result in results)
     for where in ("native", "model"):
         assert first[where]["per_image"]["dice"] == pytest.approx(

@@ -97,7 +97,7 @@ def test_the_limit_itself_is_allowed() -> None:
 def test_a_value_of_unknown_type_may_not_escape() -> None:
     proto = graph(2.0)
     del proto.graph.value_info[:1]
-    with pytest.raises(VmklaError, match="does not say of what type"):
+    with pytest.raises(VmklaError, match="does not state the type"):
         widened(proto)
 
 

@@ -171,7 +171,7 @@ def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
         raise
     except (KeyError, ValueError, TypeError, VmklaError) as error:
         raise ArtefactMismatchError(
-            f"{path} has a damaged vmkla header: {error}", hint="Fetch or train the file anew."
+            f"{path} has a damaged vmkla header: {error}", hint="Fetch the file again, or train again."
         ) from error
     _check_fit(config, tensors, path)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away

@@ -48,5 +48,5 @@ def read_pickle(path: Path) -> Any:
     except Exception as error:  # a damaged pickle makes its reader fail in any way at all
         raise BadInputError(
             f"{path} cannot be read as a PyTorch checkpoint: {error}",
-            hint="Fetch the file anew; a cut-off download looks like this.",
+            hint="Fetch the file again; the download may have been cut off.",
         ) from error

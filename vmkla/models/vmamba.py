@@ -98,7 +98,7 @@ def load_vmamba_encoder(model: VMKLAUNet, path: Path | str) -> LoadReport:
             )
         if not torch.isfinite(value).all():
             raise ArtefactMismatchError(
-                f"{path}: {entry.key} holds numbers that are not finite", hint="Fetch the file anew."
+                f"{path}: {entry.key} holds numbers that are not finite", hint="Fetch the file again."
             )
         loaded.append(entry.key)
         copies.extend(zip(entry.targets, entry.convert(value.float()), strict=True))

@@ -84,7 +84,7 @@ def read_weights(path: Path) -> WeightsFile:
     except Exception as error:  # safetensors' errors differ by fault and version
         raise BadInputError(
             f"{path} cannot be read as safetensors: {error}",
-            hint="The file is cut off or of another kind; fetch it anew.",
+            hint="The file is cut off or of another kind; fetch it again.",
         ) from error
     expected = about.pop(CONTENT_SHA256, None)
     if expected is not None and expected != (found := _digest(fields, content)):

@@ -84,7 +84,7 @@ def check_shapes(u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, 
     for name, (tensor, shape) in expected.items():
         if tuple(tensor.shape) != shape:
             raise ShapeError(
-                f"{name} must be {shape} beside u {tuple(u.shape)}, n = {n} and R = {R}; "
+                f"{name} must be {shape} for u {tuple(u.shape)}, n = {n} and R = {R}; "
                 f"got {tuple(tensor.shape)}"
             )
 

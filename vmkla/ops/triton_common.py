@@ -36,7 +36,7 @@ def pixel_of(t, k, H, W):
 
 @triton.jit
 def softplus(x):
-    """log(1 + e^x). The factor e / (w - 1) mends the rounding of w = 1 + e where e is tiny."""
+    """log(1 + e^x). The factor e / (w - 1) corrects the rounding of w = 1 + e where e is tiny."""
     e = tl.exp(-tl.abs(x))
     w = 1.0 + e
     rounded = w - 1.0

@@ -2,7 +2,7 @@
 
 The L = H W visits of a route are cut into chunks. Three passes: the state that each chunk would end in if it
 began at zero; the state in which it really begins (a short recurrence over chunks); and the chunk once more
-from there, giving y. Where one chunk holds the whole route, the third pass alone runs.
+from there, giving y. Where one chunk holds the whole route, only the third pass runs.
 
 Grids have one axis: program = ((image x chunks + chunk) x routes + route) x blocks + block of channels, so
 that programs which read the same pixels of p run side by side.

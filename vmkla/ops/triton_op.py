@@ -1,6 +1,6 @@
 """The Triton scan as torch ops with a gradient. Importing this does not import triton.
 
-The op of ``vmkla.ops.scan`` gives y alone, which suits inference. Training uses the one here: it also gives
+The op of ``vmkla.ops.scan`` gives y only, which suits inference. Training uses the one here: it also gives
 the states that the gradient starts from.
 """
 
@@ -22,7 +22,7 @@ SAVED_CHUNK = 64
 
 
 def infer(u: Tensor, p: Tensor, dt_weight: Tensor, A: Tensor, D: Tensor, delta_bias: Tensor) -> Tensor:
-    """y alone, in chunks that suit the GPU. See ``selective_scan2d``."""
+    """Compute y only, in chunks that suit the GPU. See ``selective_scan2d``."""
     tensors = _checked(u, p, dt_weight, A, D, delta_bias)
     kernels = backends.triton_scan()
     y: Tensor = kernels.forward(*tensors, kernels.fitting_chunk(u))[0]

@@ -4,7 +4,7 @@ Nothing of the image is copied: the kernels visit u and p in the order of each r
 below, for b images of L pixels, d channels, n states, R ranks (``floors``):
 
 - exponentials: 4 b L d n, at 16 a clock and multiprocessor. One chunk per route costs this once, several cost
-  it twice; the gradient costs it three times more (adjoint of each chunk, states, states beside the adjoint).
+  it twice; the gradient costs it three times more (adjoint of each chunk, states, states with the adjoint).
 - bytes: u, y and p once each. Every route reads u and p again, mostly from the L2 cache, and y goes through
   two float32 parts.
 
