@@ -16,6 +16,7 @@ from vmkla.files import (
     create_file,
     file_sha256,
     make_folder,
+    partial_pattern,
     read_regular,
     why_not_regular,
     write_whole,
@@ -59,6 +60,31 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
         written_whole(tmp_path / "taken/file"),
     ):
         raise AssertionError("the block must not begin")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("n" * 256, "File name too long"), ("folder", "Is a directory")]
+)
+def test_a_name_that_no_file_can_get_is_refused_before_the_work(
+    tmp_path: Path, name: str, reason: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BadInputError, match=f"cannot write .*{reason}"), written_whole(tmp_path / name):
+        raise AssertionError("the block must not begin")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("name", ["report.json", "n" * 255, "ü" * 127, os.fsdecode(b"\xff" * 200)])
+def test_the_temporary_file_fits_and_can_be_read_by_its_name(tmp_path: Path, name: str) -> None:
+    with written_whole(tmp_path / name) as file:
+        file.write(b"half")
+        file.flush()
+        partial = Path(file.name)
+        assert partial.parent == tmp_path and partial.read_bytes() == b"half"
+        assert list(tmp_path.glob(partial_pattern())) == [partial]
+        assert len(os.fsencode(partial.name)) <= 143
+        assert (list(tmp_path.glob(partial_pattern(name))) == [partial]) == (len(name) < 100)
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
 
 
 def test_hash_of_a_file(tmp_path: Path) -> None:
