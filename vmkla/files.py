@@ -31,7 +31,7 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not error.errno or error.errno not in errno.errorcode:  # not of the disk: see ``media_errors``
+        if not error.errno or error.errno not in errno.errorcode:  # not of the disk, see ``media.errors``
             raise
         hint = "Give another folder: --out DIR"
         if error.errno in FULL:
@@ -65,8 +65,8 @@ def make_folder(path: Path, *, private: bool = True) -> None:
         try:
             each.mkdir(_PRIVATE_FOLDER)
         except FileExistsError:
-            continue  # another process was faster: it is not this one's to close
-        each.chmod(_PRIVATE_FOLDER)  # the umask may have taken a bit of the owner's own
+            continue  # another process made it, with its own mode
+        each.chmod(_PRIVATE_FOLDER)  # the umask may have removed one of the owner's bits
     path.mkdir(parents=True, exist_ok=True)
 
 
@@ -257,7 +257,7 @@ def read_whole(file: io.FileIO) -> bytes:
         OSError: it cannot be read, or its length differs from its size: it changed, or has no fixed size.
     """
     size = os.fstat(file.fileno()).st_size
-    parts, left = [], size + 1  # a read takes memory for all that it may return
+    parts, left = [], size + 1  # a read allocates memory for all that it may return
     while left and (part := file.read(left)):
         parts.append(part)
         left -= len(part)

@@ -122,7 +122,7 @@ def _make(path: Path, private: bool) -> bool:
     except FileExistsError:  # another process was faster
         return False
     if private:
-        path.chmod(0o700)  # the umask may have taken a bit of the owner's own
+        path.chmod(0o700)  # the umask may have removed one of the owner's bits
     return True
 
 
@@ -159,7 +159,7 @@ def _acquire(path: Path) -> int | None:
         except OSError as error:
             os.close(lock)
             _warn_without_lock(path, error)
-            with contextlib.suppress(OSError):  # it locks nothing here
+            with contextlib.suppress(OSError):  # the file does not lock anything here
                 (path / LOCK).unlink()
             return None
 

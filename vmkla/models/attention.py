@@ -203,7 +203,7 @@ class LinearAttention(Float32Island):
         _, H, W, C = x.shape
         L = H * W
         v = x.reshape(-1, L, C)
-        # One product and one pass of ELU make all four: they share their input, which is wider than they are.
+        # One product and one ELU compute all four, since they have the same input.
         q_re, q_im, k_re, k_im = (elu(self.query_key(v)) + 1.0).chunk(4, dim=-1)  # (b, L, C/2) each
         cos, sin = self._rotations(H, W, x)  # (L, C/2)
 

@@ -15,7 +15,7 @@ from vmkla import __version__
 from vmkla.bounded import parse_json, parse_names
 from vmkla.config import ModelConfig
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError, VmklaError
-from vmkla.files import written_whole
+from vmkla.files import write_whole
 from vmkla.models.layers import Float32Island
 from vmkla.models.vmkla_unet import VMKLAUNet
 from vmkla.models.weights_file import HEADER_MAX_BYTES, NO_CHECKSUM, encode, read_weights
@@ -106,8 +106,7 @@ def save_weights(
         name: (value.half() if half and name not in wide else value).cpu().contiguous()
         for name, value in model.state_dict().items()
     }
-    with written_whole(path, private=False) as file:
-        file.write(encode(tensors, header))
+    write_whole(path, encode(tensors, header), private=False)
 
 
 def description_of(model: nn.Module) -> Description:
@@ -174,7 +173,7 @@ def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
             f"{path} has a damaged vmkla header: {error}", hint="Fetch the file again, or train again."
         ) from error
     _check_fit(config, tensors, path)
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
+    with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced
         model = VMKLAUNet(config, backend=backend)
     model.load_state_dict(tensors)
     notes = () if file.has_checksum else (NO_CHECKSUM,)

@@ -15,8 +15,8 @@ from vmkla.bounded import Archive
 from vmkla.errors import BadInputError
 
 # Checkpoints of the Swin and VMamba family carry their training configuration as an object of the
-# package yacs. A plain dictionary stands in for its class, and runs nothing.
-_STAND_INS: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
+# package yacs. A plain dictionary replaces its class, and runs no code.
+_REPLACEMENTS: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
 
 
 def read_pickle(path: Path) -> Any:
@@ -36,7 +36,7 @@ def read_pickle(path: Path) -> Any:
         if zipfile.is_zipfile(path):
             with Archive(path) as archive:
                 archive.check()  # torch does not compare the checksums that it writes
-        with torch.serialization.safe_globals(_STAND_INS):
+        with torch.serialization.safe_globals(_REPLACEMENTS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         seen = re.search(r"GLOBAL (\S+)", str(error))
@@ -45,7 +45,7 @@ def read_pickle(path: Path) -> Any:
             + (f"; it asks for {seen[1]}" if seen else ""),
             hint="Re-save it where you trust it: torch.save(model.state_dict(), FILE)",
         ) from error
-    except Exception as error:  # a damaged pickle makes its reader fail in any way at all
+    except Exception as error:  # a damaged pickle makes its reader raise any error
         raise BadInputError(
             f"{path} cannot be read as a PyTorch checkpoint: {error}",
             hint="Fetch the file again; the download may have been cut off.",

@@ -203,6 +203,6 @@ def _scan_entries(prefix: str, scan: SS2D) -> list[_Entry]:
             (scan.A_log,),
             lambda value: (value.reshape(ROUTES, d, n).transpose(1, 2),),
         ),
-        # The skip D u is the same on every route, so their sum is all that counts.
+        # The skip D u is the same on every route, so only the sum of D counts.
         _Entry(f"{prefix}.Ds", (ROUTES * d,), (scan.D,), lambda value: (value.reshape(ROUTES, d).sum(0),)),
     ]

@@ -132,7 +132,7 @@ def _op(x: Tensor, grid: Tensor, order: int, grid_min: float, grid_step: float, 
         bases = grid.shape[-1] - order - 1
         result: Tensor = backends.triton_bspline().forward(x.contiguous(), bases, grid_min, grid_step)
         return result
-    # The fake kernel promises a contiguous result, and elementwise arithmetic keeps the strides of x.
+    # The fake kernel states a contiguous result, but elementwise arithmetic keeps the strides of x.
     return bspline_basis_reference(x.contiguous(), grid, order)
 
 
@@ -173,7 +173,7 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
             grad_out, x, grid, ctx.order, ctx.grid_min, ctx.grid_step, ctx.backend
         )
     else:
-        # With create_graph the gradient must hang on x itself, or the second derivative is lost.
+        # With create_graph the gradient must depend on x itself, or the second derivative is lost.
         again = torch.is_grad_enabled()
         with torch.enable_grad():
             leaf = x if again else x.detach().requires_grad_()

@@ -214,18 +214,18 @@ def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.backend == "native":
         return (*torch.ops.vmkla.selective_scan2d_backward(grad_y, *tensors), None)
     if ctx.backend == "triton":
-        # Only a direct call of the op comes here: ``selective_scan2d`` takes the op that keeps its states.
+        # Only a direct call of the op gets here: ``selective_scan2d`` calls the op that keeps its states.
         _, states, sums = torch.ops.vmkla.selective_scan2d_triton(*tensors)
         gradients = torch.ops.vmkla.selective_scan2d_triton_backward(grad_y, *tensors, states, sums)
         return (*gradients, None)
-    # The gradient is autograd's own, run over the definition or mamba-ssm's function once more: a second
-    # forward pass, but none of the copies in route order is kept from one pass to the other.
-    # With create_graph the gradients must hang on the tensors themselves, or the second derivative is lost.
+    # Autograd computes the gradient over the definition or mamba-ssm's function again: it costs a second
+    # forward pass, but no copy in route order is kept between the passes.
+    # With create_graph the gradients must depend on the tensors themselves, or the second derivative is lost.
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         leaves = [t if again and t.requires_grad else t.detach().requires_grad_() for t in tensors]
         y = (_mamba if ctx.backend == "mamba_ssm" else selective_scan2d_reference)(*leaves)
-        # Without pixels, most inputs have no part in y: their gradient is 0.
+        # Without pixels, y does not depend on most inputs: their gradient is 0.
         gradients = torch.autograd.grad(
             y, leaves, grad_y, allow_unused=True, materialize_grads=True, create_graph=again
         )

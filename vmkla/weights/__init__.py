@@ -1,4 +1,4 @@
-"""The weights that ship with vmkla, found by name."""
+"""Find the weights that ship with vmkla by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FOLDER = Path(__file__).parent
 
 
 def shipped(suffix: str = ".onnx") -> dict[str, Path]:
-    """Name -> file of every shipped model of one kind.
+    """Return the file of every shipped model of one kind, by name.
 
     Args:
         suffix: ``".onnx"`` or ``".safetensors"``.
@@ -19,13 +19,13 @@ def shipped(suffix: str = ".onnx") -> dict[str, Path]:
 
 
 def resolve(name_or_path: str | Path, suffix: str = ".onnx") -> Path:
-    """The file that a model's name or path stands for.
+    """Find the file of a model's name or path.
 
     Args:
-        name_or_path: a shipped model's name, or a file. A text without a folder or suffix is a name.
-        suffix: kind of file that a name means.
+        name_or_path: name of a shipped model, or a file. A text without a folder or suffix is a name.
+        suffix: suffix of the file of a name.
     Returns:
-        An existing file.
+        Path of an existing file.
     Raises:
         BadInputError: there is neither a shipped model nor a file of that name.
     """
