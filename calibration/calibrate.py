@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def calibrate(
         with _hidden(names, request):
             check = _read_check(request, source, frames, say)
         names = names.also(check.shown)
-        with _hidden(names, request), closing(_open(source.path, request)) as reference:
+        with _hidden(names, request), _open(source.path, request) as reference:
             return _calibrate(_Job(request, say, progress, source, goal, frames, check, reference))
 
 
@@ -324,7 +324,7 @@ def _judge(job: _Job, measured: _Measured, put_back: frozenset[str], path: Path)
         if job.progress is not None:
             job.progress(done, len(job.check.frames), "checking")
 
-    with closing(_open(path, job.request)) as candidate:
+    with _open(path, job.request) as candidate:
         verdict = verify_runners(
             job.reference,
             candidate,
@@ -372,7 +372,7 @@ def _write_final(
 ) -> None:
     """Write the file with its own answer to the self-test: the float32 file's would hide saturation."""
     job.goal.write_quantized(layers, measured.ranges, path, divisors=measured.divisors, **facts)
-    with closing(_open(path, job.request)) as runner:
+    with _open(path, job.request) as runner:
         answer = known_output(runner)
     job.goal.write_quantized(
         layers, measured.ranges, path, divisors=measured.divisors, self_test=answer, **facts
@@ -383,7 +383,7 @@ def _time(job: _Job, path: Path) -> dict[str, float]:
     """Median milliseconds of one frame before and after, run in turns."""
     batch = job.source.batch or 1
     seconds: dict[str, list[float]] = {"before": [], "after": []}
-    with closing(_open(path, job.request)) as candidate:
+    with _open(path, job.request) as candidate:
         for turn in range(TIMED + 2):
             frames = steps.batch(job.check.frames[turn % len(job.check.frames)][np.newaxis], batch)
             for name, runner in (("before", job.reference), ("after", candidate)):

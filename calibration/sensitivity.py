@@ -83,11 +83,8 @@ def measure_groups(
         layers = [layer for layer in artefact.layers if layer.group == group]
         path = folder / "group.onnx"
         artefact.write_quantized(layers, ranges, path, divisors=divisors)
-        candidate = open_runner(path)
-        try:
+        with open_runner(path) as candidate:
             seen = compare(reference, candidate, frames)
-        finally:
-            candidate.close()
         # The masks of an untrained network follow from noise.
         dice, worst = (1.0, 1.0) if untrained else (seen.mean_dice, seen.worst_dice)
         found.append(Sensitivity(group, len(layers), 1.0 - dice, 1.0 - worst, seen.mean_error))

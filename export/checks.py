@@ -179,11 +179,8 @@ def check_file(
 
 def self_test_answer(path: Path) -> dict[str, Any]:
     """Return a verified file's output for the self-test, for its metadata."""
-    runner = OnnxRuntimeRunner(path, warn_unverified=False)
-    try:
+    with OnnxRuntimeRunner(path, warn_unverified=False) as runner:
         return known_output(runner)
-    finally:
-        runner.close()
 
 
 def raise_failures(output: Path, checked: Checked) -> None:
@@ -225,10 +222,8 @@ def _widened_beside(path: Path, proto: onnx.ModelProto, metadata: ArtefactMetada
 
 
 def _compare(reference: Runner, candidate: Runner, frames: npt.NDArray[np.uint8], gates: Gates) -> Comparison:
-    try:
+    with candidate:
         return compare(reference, candidate, frames, batch=DYNAMIC_BATCH, spare_share=gates.spare_share)
-    finally:
-        candidate.close()
 
 
 def figures(comparison: Comparison, gates: Gates, pixels: int) -> str:
