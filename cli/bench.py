@@ -160,7 +160,7 @@ def _conform(
     # Imported first: a window whose OpenCV is imported after PyAV never opens.
     window = WindowScreen() if display else None
 
-    from vmkla.files import written_whole
+    from vmkla.files import write_whole
     from vmkla.folders import locked_folder
     from vmkla.video.cancellation import stop_on_signals
     from vmkla.video.live.conformance.check import ConformancePlan, run_conformance
@@ -182,10 +182,9 @@ def _conform(
                 progress=lambda phase: say(f"conformance: {phase}", quiet=quiet),
             )
         with locked_folder(out_dir, (CONFORMANCE_JSON, CONFORMANCE_PAGE)):
-            with written_whole(out_dir / CONFORMANCE_JSON) as file:
-                file.write(json_format.dumps(document, indent=1, ensure_ascii=False).encode())
-            with written_whole(out_dir / CONFORMANCE_PAGE) as file:
-                file.write(conformance_page(document).encode())
+            text = json_format.dumps(document, indent=1, ensure_ascii=False)
+            write_whole(out_dir / CONFORMANCE_JSON, text.encode())
+            write_whole(out_dir / CONFORMANCE_PAGE, conformance_page(document).encode())
     document["out_dir"] = str(out_dir)  # printed only; the report names no folder
     return document
 

@@ -21,7 +21,7 @@ from vmkla.data import AugmentConfig, DataSource, iter_samples
 from vmkla.engines.runners.torch_runner import TorchRunner
 from vmkla.errors import UsageError
 from vmkla.evaluation import evaluate
-from vmkla.files import written_whole
+from vmkla.files import write_whole
 from vmkla.metadata import ArtefactMetadata
 from vmkla.models.checkpoints import load_weights
 from vmkla.models.serving import weights_sha256
@@ -216,8 +216,7 @@ def read_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON document atomically."""
-    with written_whole(path) as file:
-        file.write((json.dumps(document, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(document, indent=2) + "\n").encode())
 
 
 def _recipe(config: TrainConfig) -> dict[str, Any]:

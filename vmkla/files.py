@@ -128,7 +128,7 @@ def written_whole(path: Path, *, private: bool = True, durable: bool = True) -> 
             partial.unlink()
 
 
-def write_whole(path: Path, data: bytes, *, private: bool = True, durable: bool = True) -> None:
+def write_whole(path: Path, data: bytes | memoryview, *, private: bool = True, durable: bool = True) -> None:
     """Write all bytes of a file, which gets its name when they are written; see ``written_whole``."""
     with written_whole(path, private=private, durable=durable) as file:
         file.write(data)

@@ -30,7 +30,7 @@ from vmkla.cpus import cpu_budget
 from vmkla.data import open_dataset
 from vmkla.data.packing import PackOptions, pack
 from vmkla.errors import BadInputError, MissingDependencyError, VmklaError
-from vmkla.files import written_whole
+from vmkla.files import write_whole
 from vmkla.native import find_library
 from vmkla.video.media.clip import render_clip
 
@@ -166,8 +166,7 @@ def prepare(args: argparse.Namespace) -> dict[str, int]:
     }
     facts = {"architectures": [int(a) for a in args.architectures.split(";")], "cuda": cuda, "data": images,
              "left_out": left_out, "device": args.device}  # fmt: skip
-    with written_whole(args.out / CARRIED) as file:
-        file.write(json.dumps(facts, indent=1).encode())
+    write_whole(args.out / CARRIED, json.dumps(facts, indent=1).encode())
     return found
 
 

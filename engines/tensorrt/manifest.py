@@ -15,7 +15,7 @@ from vmkla import __version__
 from vmkla.bounded import MalformedError, parse_names, read_file
 from vmkla.engines.tensorrt.api import EngineRuntime
 from vmkla.errors import ArtefactMismatchError, BadInputError
-from vmkla.files import written_whole
+from vmkla.files import write_whole
 from vmkla.metadata import ArtefactMetadata
 from vmkla.plain_values import from_plain
 
@@ -230,8 +230,8 @@ def write_manifest(manifest: EngineManifest, plan: Path) -> Path:
         BadInputError: it cannot be written.
     """
     path = manifest_path(plan)
-    with written_whole(path, private=False) as file:
-        file.write((json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, text.encode(), private=False)
     return path
 
 

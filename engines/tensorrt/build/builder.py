@@ -42,7 +42,7 @@ from vmkla.engines.tensorrt.manifest import (
 from vmkla.engines.tensorrt.messages import Messages
 from vmkla.engines.tensorrt.plugins import load_plugin
 from vmkla.errors import BadInputError, MissingDependencyError, VmklaError
-from vmkla.files import file_sha256, written_whole
+from vmkla.files import file_sha256, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -156,8 +156,7 @@ def _build(
     )
     with _folder_beside(request.output) as folder:
         draft = folder / request.output.name
-        with written_whole(draft, private=False) as file:
-            file.write(memoryview(serialized))
+        write_whole(draft, memoryview(serialized), private=False)
         manifest = _manifest(plan, plugin, settings, draft)
         write_manifest(manifest, draft)
         engine_layers = inspect_engine(api, draft, messages) if plan.runnable else None

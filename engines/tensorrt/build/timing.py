@@ -11,7 +11,7 @@ from typing import Any
 from vmkla.engines.tensorrt.api import TensorRTApi
 from vmkla.engines.tensorrt.messages import Messages
 from vmkla.errors import BadInputError
-from vmkla.files import written_whole
+from vmkla.files import write_whole
 
 BEGINNING = 4
 """Number of leading bytes that all timing caches of a library share, whatever their GPU."""
@@ -86,8 +86,7 @@ class TimingCache:
                 return ()
             serialized = cache.serialize()
         try:
-            with written_whole(self._path, private=False) as file:
-                file.write(memoryview(serialized))
+            write_whole(self._path, memoryview(serialized), private=False)
         except BadInputError as error:
             return (f"the timings were not kept: {error.message}",)
         return ()
