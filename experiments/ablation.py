@@ -4,7 +4,7 @@
     python experiments/ablation.py --data polyp=DIR --only mkcsa ss2d --seeds 0
     python experiments/ablation.py --table                      # the table from the runs that are done
 
-All runs take the same steps on the same images. The same command again goes on after a cut: a run that
+All runs take the same steps on the same images. The same command again resumes after a cut: a run that
 is done is not repeated. About an hour on one CPU core.
 """
 

@@ -4,7 +4,7 @@
     python experiments/polyp.py train unet --data polyp=DIR --out runs/polyp/unet --imgsz 192 --precision bf16
     python experiments/polyp.py table runs/polyp/nano runs/polyp/unet
 
-The same command again goes on after a cut. A name is a preset of vmkla's, or `unet` (a U-Net of
+The same command again resumes after a cut. A name is a preset of vmkla's, or `unet` (a U-Net of
 segmentation-models-pytorch from scratch; `unet:resnet34` names its encoder).
 """
 
@@ -38,7 +38,7 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
     add_speed_flags(parser)
-    parser.add_argument("--max-minutes", type=float, help="stop cleanly after this; call again to go on")
+    parser.add_argument("--max-minutes", type=float, help="stop cleanly after this; call again to resume")
 
 
 def add_speed_flags(parser: argparse.ArgumentParser) -> None:

@@ -96,7 +96,7 @@ def run_row(row: Row, say: Callable[[str], None]) -> dict[str, Any] | None:
 
     Returns:
         What ``row.json`` holds. ``finished`` is false when the time was up before the last epoch: a later
-        call goes on. None when it was up before the first: there is nothing to judge yet.
+        call resumes. None when it was up before the first: there is nothing to judge yet.
     Raises:
         UsageError: there is no test set, or no network of that name.
         StoppedError: a signal came; the state was saved.
@@ -111,7 +111,7 @@ def run_row(row: Row, say: Callable[[str], None]) -> dict[str, Any] | None:
         on_message=lambda line: say(f"{row.name}: {line}"),
     )
     if result.best_weights is None:
-        say(f"{row.name}: the time was up before one epoch was done; call again to go on")
+        say(f"{row.name}: the time was up before one epoch was done; call again to resume")
         return None
     say(f"{row.name}: judging {result.best_weights}")
     model: nn.Module
