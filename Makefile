@@ -21,11 +21,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml CMakeLists.txt LICENSE \
 	$(shell find vmkla export engines cli calibration -type f -not -name '*.pyc' -not -name '* *')
 
-.PHONY: demo test test-all lint format docs bench ablation gpu-proof gpu-proof-pack install develop plugin wheels clean
+.PHONY: demo picture test test-all lint format docs bench ablation gpu-proof gpu-proof-pack install develop plugin \
+	wheels clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo     render a clip, segment it, say where the overlay is"
+	@echo "make demo     render a clip with a polyp, segment it, print what was found and where the overlay is"
 	@echo "make test     the fast tests and the most telling of the slow ones"
 	@echo "make test-all  all tests; builds PyCUDA and mamba-ssm for those that need them"
 	@echo "make lint     ruff and mypy"
@@ -35,6 +36,7 @@ help:
 	@echo "make ablation  the paper's Tables 7 to 10 at a reduced scale, write experiments/ablation.md"
 	@echo "make gpu-proof-pack  prepare what make gpu-proof carries to a machine with a GPU"
 	@echo "make gpu-proof  check, time and train on this machine's GPU in ten minutes, leave one tar"
+	@echo "make picture  draw docs/images/overlay.jpg anew"
 	@echo "make develop  editable install, for working on the Python files"
 	@echo "make wheels   wheels for x86-64 and aarch64 that need no compiler, and the sdist, in $(DIST); WHEELS=aarch64 for one"
 	@echo "make plugin TENSORRT_ROOT=DIR  the TensorRT plugin for the vmkla in $(VENV); DIR/include has NvInfer.h"
@@ -106,8 +108,12 @@ $(VENV)/.wheel-tools: $(BIN)/python
 	@touch $@
 
 demo: $(VENV)/.base
-	$(BIN)/vmkla sample runs/demo/clip.mp4 --frames 90 --seed 7 --exist-ok
+	$(BIN)/vmkla sample runs/demo/clip.mp4 --frames 90 --seed 2 --exist-ok
 	$(BIN)/vmkla infer --video runs/demo/clip.mp4 --out runs/demo/result --exist-ok
+
+# The README's picture; rendered frames only.
+picture: $(VENV)/.base
+	$(BIN)/python docs/picture.py
 
 test: $(VENV)/.dev
 	$(PYTEST) $(SPREAD) -m "(not slow or telling) and not quiet"

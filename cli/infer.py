@@ -20,6 +20,7 @@ from vmkla.cli.options import (
     Device,
     ImageFormat,
     Json,
+    Label,
     MaxMegapixels,
     Overlay,
     Plugin,
@@ -66,6 +67,7 @@ def infer(
     alpha: Annotated[
         float | None, typer.Option("--alpha", help="Opacity of the overlay, 0 to 1; default: the style's.")
     ] = None,
+    label: Annotated[Label, typer.Option("--label", help="Text beside each finding.")] = Label.none,
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Also write masks/.")] = False,
     stride: Annotated[int, typer.Option("--stride", help="Segment only every Nth frame.")] = 1,
     roi: Annotated[
@@ -210,6 +212,7 @@ def infer(
             ),
             overlay.value,
             alpha,
+            label.value,
             out=out,
             exist_ok=exist_ok,
             runs=RUNS,
@@ -242,6 +245,7 @@ def infer(
         threshold=threshold,
         overlay=overlay.value,
         alpha=alpha,
+        label=label.value,
         save_masks=save_masks,
         stride=stride,
         roi=None if roi is None else parse_roi(roi),
@@ -298,13 +302,30 @@ def _print_results(report: dict[str, Any], out_dir: Path, *, json: bool, quiet: 
     if json:
         print_json({"out_dir": str(out_dir), **report})
         return
-    counts = report["counts"]
-    print_line(
-        f"{counts['frames']} frames, {counts['segmented']} segmented, "
-        f"{counts['with_finding']} with a finding, {report['fps']:.1f} frames/s"
-    )
+    for line in _summary(report):
+        print_line(line)
     for name, path in report["outputs"].items():
-        print_line(f"{name + ':':9} {out_dir / path}")
+        print_line(f"{name + ':':14} {out_dir / path}")
+
+
+def _summary(report: dict[str, Any]) -> list[str]:
+    """Return lines on what was found, when and where."""
+    counts, found = report["counts"], report["findings"]
+    video = report["input"]["kind"] == "video"
+    kind = "frames" if video else "images"
+    lines = [f"{counts['segmented']} of {counts['frames']} {kind} segmented, {report['fps']:.1f} a second"]
+    if not found["regions"]:
+        return [*lines, "findings:      none"]
+    where = f"{found['regions']} regions in {found['frames']} {kind}"
+    if video:
+        where = (
+            f"in {found['with_finding_s']:.1f} of {found['segmented_s']:.1f} s, {where}, "
+            f"first at {found['first_s']:.2f} s, last at {found['last_s']:.2f} s"
+        )
+    largest = found["largest"]
+    at = f"at {largest['pts_s']:.2f} s" if video else f"in {largest['name']}"
+    share = f"{100 * largest['area_fraction']:.1f} % of the {kind[:-1]}"
+    return [*lines, f"findings:      {where}", f"largest:       {share} {at}, {largest['place']}"]
 
 
 def _name_of(spec: str) -> str:

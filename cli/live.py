@@ -16,7 +16,7 @@ from vmkla.errors import DegradedError, StoppedError, UsageError
 
 if TYPE_CHECKING:
     from vmkla.runner import Runner
-    from vmkla.segment.overlay import OverlayStyle
+    from vmkla.segment.overlay import Label, OverlayStyle
     from vmkla.segment.preprocess import Rect
     from vmkla.video.live.network.options import WorkerOptions
     from vmkla.video.live.options import LiveOptions
@@ -92,6 +92,7 @@ def run_live_command(
     worker: WorkerOptions,
     overlay: OverlayStyle,
     alpha: float | None,
+    label: Label,
     *,
     out: Path | None,
     exist_ok: bool,
@@ -107,7 +108,7 @@ def run_live_command(
         load: loads the model, see ``live_loader``.
         flags: flags of live mode.
         worker: options of the network's process, without those of ``flags``.
-        overlay, alpha: as the flags of these names.
+        overlay, alpha, label: as the flags of these names.
         out: folder of the run; None uses a new one in ``runs``.
         exist_ok, json, quiet, anonymous: as the flags of these names.
         runs: folder of runs without ``out``.
@@ -122,7 +123,7 @@ def run_live_command(
     if anonymous:
         address, names = addresses.anonymous(address)
     with run_folder(out, _default_folder(address, runs), again=exist_ok) as folder:
-        options = _options(flags, worker, overlay, alpha, folder, exist_ok=exist_ok)
+        options = _options(flags, worker, overlay, alpha, label, folder, exist_ok=exist_ok)
         screen = WindowScreen() if flags.display else None
         ends = "q or Esc in the window" if flags.display else "Ctrl-C"
         say(f"live: {address}, {ends} ends it", quiet=quiet)
@@ -144,6 +145,7 @@ def _options(
     worker: WorkerOptions,
     overlay: OverlayStyle,
     alpha: float | None,
+    label: Label,
     folder: Path,
     *,
     exist_ok: bool,
@@ -176,6 +178,7 @@ def _options(
         ),
         overlay=overlay,
         alpha=alpha,
+        label=label,
         max_staleness_ms=MAX_STALENESS_MS if flags.max_staleness_ms is None else flags.max_staleness_ms,
         recording=recording if flags.record else None,
         monitor=monitor,

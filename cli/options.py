@@ -30,6 +30,13 @@ class Overlay(str, Enum):
     none = "none"
 
 
+class Label(str, Enum):
+    """What is written beside each finding."""
+
+    none = "none"
+    probability = "probability"
+
+
 class Deinterlace(str, Enum):
     """Treatment of interlaced frames."""
 

@@ -47,7 +47,14 @@ def test_a_video(infer: Any, clip: Path, tmp_path: Path) -> None:
     done = infer("--video", clip, "--save-masks")
     assert done.status == 0, done.stderr
     out = tmp_path / "out"
-    assert str(out / "overlay.mp4") in done.stdout and done.stdout.startswith("6 frames, 6 segmented")
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines()[1:])
+    assert done.stdout.startswith("6 of 6 frames segmented, ")
+    assert lines["overlay"].strip() == str(out / "overlay.mp4")
+    found = json.loads((out / "report.json").read_text())["findings"]
+    assert found["regions"] > 0 and found["first_s"] <= found["largest"]["pts_s"] <= found["last_s"]
+    assert f" {found['regions']} regions in {found['frames']} frames, first at " in lines["findings"]
+    assert lines["largest"].endswith(f"at {found['largest']['pts_s']:.2f} s, {found['largest']['place']}")
+    assert lines["contact_sheet"].strip() == str(out / "contact_sheet.jpg")
     assert count_frames(out / "overlay.mp4") == 6
     rows = [json.loads(line) for line in (out / "frames.jsonl").read_text().splitlines()]
     assert [row["index"] for row in rows] == list(range(6))

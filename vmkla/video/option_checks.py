@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmkla.errors import UsageError
-from vmkla.segment.overlay import OVERLAY_STYLES
+from vmkla.segment.overlay import check_style
 from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 
@@ -22,15 +22,12 @@ def check_detection(threshold: float | None, roi: str | Rect | None) -> None:
         PreprocessSpec(1, 1, roi)  # raises UsageError
 
 
-def check_drawing(overlay: str, alpha: float | None) -> None:
-    """Refuse an overlay style or an opacity that is out of range; an ``alpha`` of None is accepted.
+def check_drawing(overlay: str, alpha: float | None, label: str) -> None:
+    """Refuse an overlay style, an opacity or a label that is out of range; an ``alpha`` of None is accepted.
 
     Raises:
         UsageError: one of them is.
     """
     if alpha is not None and not 0 <= alpha <= 1:
         raise UsageError(f"alpha is {alpha:g}, expected an opacity from 0 to 1")
-    if overlay not in OVERLAY_STYLES:
-        raise UsageError(
-            f"overlay {overlay!r} is not known", hint=f"Choose one of: {', '.join(OVERLAY_STYLES)}"
-        )
+    check_style(overlay, label)

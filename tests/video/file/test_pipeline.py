@@ -96,8 +96,22 @@ class TestVideo:
         assert (result.counts.frames, result.counts.segmented) == (30, 30)
         assert result.counts.with_finding == sum(found)
         assert listing(out) == sorted(
-            ["frames.jsonl", "overlay.mp4", "report.json", *(f"masks/{index:06d}.png" for index in range(30))]
+            [
+                "contact_sheet.jpg",
+                "frames.jsonl",
+                "overlay.mp4",
+                "report.json",
+                *(f"masks/{index:06d}.png" for index in range(30)),
+            ]
         )
+        sheet = cv2.imread(str(out / "contact_sheet.jpg"))
+        assert sheet is not None and sheet.shape[1] == 3 * (480 + 4)
+        assert result.findings["frames"] == sum(found)
+        assert result.findings["regions"] == sum(len(findings.regions) for _, findings in wanted)
+        areas_px = [region.area_px for _, findings in wanted for region in findings.regions]
+        height, width = wanted[0][0].shape[:2]
+        share = max(areas_px) / (height * width)
+        assert result.findings["largest"]["area_fraction"] == pytest.approx(share, abs=1e-6)
 
     def test_variable_frame_rate_keeps_every_timestamp(
         self,
@@ -130,6 +144,7 @@ class TestVideo:
         assert made["settings"]["threshold"] == 0.25
         assert made["outputs"] == {
             "overlay": "overlay.mp4",
+            "contact_sheet": "contact_sheet.jpg",
             "frames": "frames.jsonl",
             "report": "report.json",
         }
@@ -317,7 +332,7 @@ class TestDegraded:
         assert 10 < len(images) < 40 and len(rows(out)) == len(images) == made["counts"]["frames"]
         assert (made["outcome"], made["exit_status"]) == ("degraded", 7)
         assert any("cut off" in problem["what"] for problem in made["problems"])
-        assert listing(out) == ["frames.jsonl", "overlay.mp4", "report.json"]
+        assert listing(out) == ["contact_sheet.jpg", "frames.jsonl", "overlay.mp4", "report.json"]
 
     def test_mended_timestamps_are_a_warning_only(
         self, write_clip: WriteClip, make_frames: MakeFrames, make_runner: Any, tmp_path: Path

@@ -59,7 +59,7 @@ def test_images(tmp_path: Path, make_frames: Any, make_runner: Any) -> None:
 def test_the_schema_sees_what_is_wrong(change: dict[str, Any]) -> None:
     row = {"index": 0,
         "frame_hw": [8, 5], "pts_s": 0.0, "segmented": True, "area_px": 4, "area_fraction": 0.1,
-           "boxes": [[1, 2, 2, 2]], "box_probabilities": [0.9], "max_probability": 0.9,
+           "boxes": [[1, 2, 2, 2]], "box_areas_px": [4], "box_probabilities": [0.9], "max_probability": 0.9,
            "latency_ms": {"total": 1.0}}  # fmt: skip
     jsonschema.validate(row, SCHEMA)
     with pytest.raises(jsonschema.ValidationError):

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from vmkla.errors import UsageError
 from vmkla.limits import MAX_MEGAPIXELS
-from vmkla.segment.overlay import OverlayStyle
+from vmkla.segment.overlay import Label, OverlayStyle
 from vmkla.segment.preprocess import Rect
 from vmkla.video.media.interlace import Deinterlace
 from vmkla.video.media.options import ReadOptions
@@ -27,6 +27,7 @@ class SegmentOptions:
             Only for models with one output channel.
         overlay: how findings are drawn.
         alpha: opacity of what is drawn, 0 to 1; None uses the style's default.
+        label: text beside each region.
         save_masks: write a mask for each segmented frame.
         stride: segment every Nth frame, at least 1, starting with the first. A video's other frames are
             written without an overlay; a folder's other images are skipped.
@@ -47,6 +48,7 @@ class SegmentOptions:
     threshold: float | None = None
     overlay: OverlayStyle = "contour"
     alpha: float | None = None
+    label: Label = "none"
     save_masks: bool = False
     stride: int = 1
     roi: str | Rect | None = None
@@ -60,7 +62,7 @@ class SegmentOptions:
 
     def __post_init__(self) -> None:
         check_detection(self.threshold, self.roi)
-        check_drawing(self.overlay, self.alpha)
+        check_drawing(self.overlay, self.alpha, self.label)
         if self.stride < 1:
             raise UsageError(f"stride is {self.stride}, expected at least 1 (every frame)")
         ReadOptions(self.track, self.deinterlace, self.max_megapixels)  # raises UsageError

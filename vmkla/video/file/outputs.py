@@ -17,12 +17,13 @@ from vmkla.video.media.sinks import DiskReserve, JsonlSink, to_json
 from vmkla.video.media.sources import ImageItem, ImageSource
 
 OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER = "overlay.mp4", "overlay", "masks"
+CONTACT_SHEET = "contact_sheet.jpg"
 ROWS, REPORT, SETTINGS = "frames.jsonl", "report.json", ".settings.json"
 _SETTINGS_MAX_BYTES, _ROW_MAX_BYTES = 1 << 20, 4 << 20
-_TAKEN = (OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER, ROWS, REPORT)
-WHOLE = (OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER, REPORT, SETTINGS)
+_TAKEN = (OVERLAY_VIDEO, CONTACT_SHEET, OVERLAY_FOLDER, MASK_FOLDER, ROWS, REPORT)
+WHOLE = (OVERLAY_VIDEO, CONTACT_SHEET, OVERLAY_FOLDER, MASK_FOLDER, REPORT, SETTINGS)
 """Outputs of a killed run that are useless under their temporary names; its rows serve ``resume``."""
-_ROW_TYPES = {"name": str, "sha256": str, "segmented": bool}
+_ROW_TYPES = {"name": str, "sha256": str, "segmented": bool, "frame_hw": list}
 
 Row = dict[str, Any]
 
@@ -206,9 +207,19 @@ def _read_rows(path: Path) -> list[Row]:
             row = parse_json(line, _ROW_MAX_BYTES)
         except MalformedError:
             continue
-        if isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in _ROW_TYPES.items()):
+        if isinstance(row, dict) and _is_whole(row):
             rows.append(row)
     return rows
+
+
+def _is_whole(row: Row) -> bool:
+    """Return whether a row has all that is read from it."""
+    if not all(isinstance(row.get(key), kind) for key, kind in _ROW_TYPES.items()):
+        return False
+    boxes, areas_px = row.get("boxes"), row.get("box_areas_px")
+    if not row["segmented"]:
+        return True
+    return isinstance(boxes, list) and isinstance(areas_px, list) and len(boxes) == len(areas_px)
 
 
 def _remove_earlier(out_dir: Path) -> None:
@@ -221,7 +232,7 @@ def _remove_earlier(out_dir: Path) -> None:
                 for line in file:
                     _remove_images(out_dir, line)
             row_file.unlink()
-        for name in (OVERLAY_VIDEO, REPORT, SETTINGS):
+        for name in (OVERLAY_VIDEO, CONTACT_SHEET, REPORT, SETTINGS):
             (out_dir / name).unlink(missing_ok=True)
         for folder in search_exclusions(out_dir):
             _remove_empty(folder)

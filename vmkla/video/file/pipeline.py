@@ -37,9 +37,10 @@ def segment(
 ) -> SegmentReport:
     """Segment a video, an image, a folder or a glob of images.
 
-    Writes ``overlay.mp4`` for a video, ``overlay/<name>.png`` or ``.jpg`` for images, ``masks/`` when asked
-    (0 and 255; with several classes the class's number), ``frames.jsonl`` and ``report.json`` into
-    ``options.out_dir``. Files have temporary names until they are complete.
+    Writes ``overlay.mp4`` for a video, and ``contact_sheet.jpg`` when something is found in it; for images
+    ``overlay/<name>.png`` or ``.jpg``; ``masks/`` when asked (0 and 255; with several classes the class's
+    number), ``frames.jsonl`` and ``report.json`` into ``options.out_dir``. Files have temporary names until
+    they are complete.
 
     With the field of view ``"auto"``, a video has one for all frames: the union over the first eight of every
     fifth frame that show one. An image has its own.

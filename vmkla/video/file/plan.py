@@ -68,6 +68,7 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
         "threshold": point.threshold,
         "overlay": options.overlay,
         "alpha": options.alpha,
+        "label": options.label,
         "save_masks": options.save_masks,
         "stride": options.stride,
         "image_format": options.image_format,

@@ -75,6 +75,7 @@ class SegmentReport:
         out_dir: folder of all outputs.
         outputs: output name to path relative to ``out_dir``.
         counts: counts of the run.
+        findings: what was found, when and where; see ``FindingsSummary.to_dict``.
         wall_s: time from the first request of a frame to the last frame written, seconds.
         latency_ms: stage to p50, p95, p99, max and mean, ms.
         model, runtime, input, settings: what ran and how, as plain values.
@@ -88,6 +89,7 @@ class SegmentReport:
     out_dir: Path
     outputs: dict[str, str]
     counts: Counts
+    findings: dict[str, Any]
     wall_s: float
     latency_ms: dict[str, dict[str, float | None]]
     model: dict[str, Any]
@@ -111,6 +113,7 @@ class SegmentReport:
             "exit_status": self.exit_status,
             "message": self.message,
             "counts": vars(self.counts).copy(),
+            "findings": self.findings,
             "fps": round(self.fps, 3),
             "wall_s": round(self.wall_s, 3),
             "latency_ms": self.latency_ms,

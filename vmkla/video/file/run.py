@@ -17,7 +17,15 @@ from vmkla.segment.steps import check, infer, view
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.channel import Channel, ChannelClosedError
 from vmkla.video.file.options import Progress
-from vmkla.video.file.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, REPORT, ROWS, OutputFolder
+from vmkla.video.file.outputs import (
+    CONTACT_SHEET,
+    MASK_FOLDER,
+    OVERLAY_FOLDER,
+    OVERLAY_VIDEO,
+    REPORT,
+    ROWS,
+    OutputFolder,
+)
 from vmkla.video.file.plan import Plan
 from vmkla.video.file.report import FileHash, SegmentReport
 from vmkla.video.file.writer import FrameWriter, Inferred, Kept
@@ -123,7 +131,7 @@ class Run:
         def skip(index: int, item: ImageItem, sha256: str) -> bool:
             row = kept.get(item.name)
             if row is not None and row["sha256"] == sha256:
-                self._decoded.put(Kept(item.name, bool(row.get("area_px")), bool(row["segmented"])))
+                self._decoded.put(Kept(row))
                 return True
             return False
 
@@ -191,6 +199,7 @@ class Run:
             out_dir=out_dir,
             outputs=_existing_outputs(out_dir, source.kind, self._options.save_masks),
             counts=counts,
+            findings=writer.summary.to_dict(),
             wall_s=self._wall_s,
             latency_ms=writer.latencies.to_dict(),
             model=describe_model(self._runner),
@@ -221,6 +230,7 @@ def _first(error: BaseException | None, step: Callable[[], None]) -> BaseExcepti
 
 def _existing_outputs(out_dir: Path, kind: Literal["video", "images"], save_masks: bool) -> dict[str, str]:
     names = {"overlay": OVERLAY_VIDEO if kind == "video" else OVERLAY_FOLDER, "frames": ROWS}
+    names["contact_sheet"] = CONTACT_SHEET
     if save_masks:
         names["masks"] = MASK_FOLDER
     present = {key: name for key, name in names.items() if (out_dir / name).exists()}

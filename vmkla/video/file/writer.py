@@ -15,10 +15,12 @@ from vmkla.segment.findings import Findings, find
 from vmkla.segment.overlay import draw
 from vmkla.segment.preprocess import Rect
 from vmkla.video.channel import Channel, ChannelClosedError
+from vmkla.video.file.contact_sheet import ContactSheet
 from vmkla.video.file.letterbox import letterbox
-from vmkla.video.file.outputs import MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, OutputFolder
+from vmkla.video.file.outputs import CONTACT_SHEET, MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, OutputFolder
 from vmkla.video.file.plan import Plan
 from vmkla.video.file.report import Counts, Latencies
+from vmkla.video.file.summary import FindingsSummary
 from vmkla.video.latency import Stopwatch
 from vmkla.video.media.frames import Frame, VideoTraits
 from vmkla.video.media.images import LARGE_PX, write_jpeg, write_png
@@ -47,14 +49,10 @@ class Kept:
     """An image that an interrupted run finished.
 
     Attributes:
-        name: name of the image.
-        found: whether it has a finding.
-        segmented: whether it was given to the network.
+        row: row of ``frames.jsonl`` that it wrote.
     """
 
-    name: str
-    found: bool
-    segmented: bool
+    row: Mapping[str, Any]
 
 
 class FrameWriter:
@@ -80,6 +78,8 @@ class FrameWriter:
         self._thread = threading.Thread(target=self._run, name="vmkla-write", daemon=True)
         self.counts = Counts()
         self.latencies = Latencies()
+        self.summary = FindingsSummary(plan.options.stride)
+        self.sheet = ContactSheet()
         self.seen: set[str] = set()  # images with a row, of this run or confirmed
         self.video: VideoSink | None = None
         self.error: BaseException | None = None
@@ -100,7 +100,9 @@ class FrameWriter:
         return self.counts.frames > 0 or (self.video is not None and self.video.written > 0)
 
     def close(self) -> None:
-        """Finish the video. Frames that still wait, after a second Ctrl-C during ``join``, are dropped.
+        """Finish the video and write the contact sheet.
+
+        Frames that still wait, after a second Ctrl-C during ``join``, are dropped.
 
         Raises:
             BadInputError: the video cannot be finished.
@@ -109,6 +111,12 @@ class FrameWriter:
         self.join()
         if self.video is not None:
             self.video.close()
+        self.summary.finish()
+        sheet = self.sheet.image()
+        if sheet is not None:
+            path = self._outputs.path / CONTACT_SHEET
+            with output_errors(path):
+                write_jpeg(path, sheet)
 
     def _run(self) -> None:
         try:
@@ -124,11 +132,12 @@ class FrameWriter:
             self._channel.close()
 
     def _count_kept(self, kept: Kept) -> None:
-        self.seen.add(kept.name)
+        self.seen.add(kept.row["name"])
         self.counts.frames += 1
         self.counts.kept += 1
-        self.counts.segmented += kept.segmented
-        self.counts.with_finding += kept.found
+        self.counts.segmented += kept.row["segmented"]
+        self.summary.add(kept.row)
+        self.counts.with_finding = self.summary.frames
 
     def _given_up(self, frame: Frame) -> bool:
         """Check whether to leave a large image, which takes seconds in each step, after a stop."""
@@ -147,21 +156,26 @@ class FrameWriter:
             latency_ms["postprocess"] = watch.lap_ms()
             if self._given_up(frame):
                 return
-            shown = draw(frame.rgb, findings, self._options.overlay, self._options.alpha)
+            shown = draw(frame.rgb, findings, self._options.overlay, self._options.alpha, self._options.label)
             latency_ms["overlay"] = watch.lap_ms()
             if self._given_up(frame):
                 return
         paths = self._write_images(frame, shown, findings)
         latency_ms["write"] = watch.lap_ms()
         latency_ms["total"] = sum(latency_ms.values())
-        self._outputs.rows.write(self._row(frame, findings, paths, latency_ms))
+        row = self._row(frame, findings, paths, latency_ms)
+        self._outputs.rows.write(row)
+        self.summary.add(row)
+        drawn = findings is not None and findings.any and self._options.overlay != "none"
+        if drawn and findings is not None and frame.traits is not None:
+            self.sheet.offer(shown, f"{frame.pts_s:.2f} s   {int(100 * findings.max_probability)}%")
         self.counts.frames += 1
         self.counts.damaged += frame.damaged
         if frame.traits is None:
             self.seen.add(frame.name)
         if findings is not None:
             self.counts.segmented += 1
-            self.counts.with_finding += findings.any
+            self.counts.with_finding = self.summary.frames
             self.latencies.add(latency_ms)
 
     def _write_images(
@@ -218,6 +232,7 @@ class FrameWriter:
         row["area_px"] = findings.area_px if findings else None
         row["area_fraction"] = findings.area_fraction if findings else None
         row["boxes"] = [list(region.box) for region in findings.regions] if findings else None
+        row["box_areas_px"] = [region.area_px for region in findings.regions] if findings else None
         row["box_probabilities"] = (
             [round(region.probability, 6) for region in findings.regions] if findings else None
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vmkla.errors import UsageError
-from vmkla.segment.overlay import OverlayStyle
+from vmkla.segment.overlay import Label, OverlayStyle
 from vmkla.video.live.monitor.access import MonitorOptions
 from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.recording.options import RecordOptions
@@ -27,6 +27,7 @@ class LiveOptions:
         worker: options of the network's process.
         overlay: how findings are drawn.
         alpha: opacity of what is drawn, 0 to 1; None uses the style's default.
+        label: text beside each region.
         max_staleness_ms: longest time from the capture of a marker's own frame to that of a frame that may
             show it, ms, 0 to 1000; 0 draws it on its own frame only.
         motion: move markers along with what they mark.
@@ -45,6 +46,7 @@ class LiveOptions:
     worker: WorkerOptions = field(default_factory=WorkerOptions)
     overlay: OverlayStyle = "contour"
     alpha: float | None = None
+    label: Label = "none"
     max_staleness_ms: float = MAX_STALENESS_MS
     motion: bool = True
     recording: RecordOptions | None = None
@@ -56,7 +58,7 @@ class LiveOptions:
     service_socket: str | None = None
 
     def __post_init__(self) -> None:
-        check_drawing(self.overlay, self.alpha)
+        check_drawing(self.overlay, self.alpha, self.label)
         if not 0 <= self.max_staleness_ms <= 1000:
             raise UsageError(
                 f"max staleness is {self.max_staleness_ms:g} ms, expected 0 to 1000",
@@ -86,6 +88,7 @@ class LiveOptions:
             "threshold": threshold,
             "overlay": self.overlay,
             "alpha": self.alpha,
+            "label": self.label,
             "roi": roi if roi is None or isinstance(roi, str) else list(roi),
             "max_staleness_ms": self.max_staleness_ms,
             "temporal": worker.calmer(),

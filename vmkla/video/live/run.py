@@ -126,7 +126,13 @@ class LiveRun:
             self.frames = FrameRing(_RAW_SLOTS)
             self._closers.append(self.frames.close)
             self.tallies = Tallies()
-            self.board = MarkerBoard(options.overlay, options.alpha, options.max_staleness_s, options.motion)
+            self.board = MarkerBoard(
+                options.overlay,
+                options.alpha,
+                options.max_staleness_s,
+                options.motion,
+                label=options.label,
+            )
             self.markers = LiveMarkers(self.board, self.events)
             self.supervisor = Supervisor(
                 load,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.segment.overlay import Drawing, OverlayStyle, outline, paint
+from vmkla.segment.overlay import Drawing, Label, OverlayStyle, outline, paint
 from vmkla.segment.preprocess import Rect, union
 from vmkla.video.live.frame import LiveFrame, LiveResult
 from vmkla.video.live.markers.motion import follow
@@ -63,7 +63,7 @@ class MarkerBoard:
     marker, since the board remembers the frames shown.
 
     Args:
-        style, alpha: overlay style and opacity, as for ``vmkla.segment.overlay.draw``.
+        style, alpha, label: overlay style, opacity and label, as for ``vmkla.segment.overlay.draw``.
         max_staleness_s: longest time between the capture of a marker's frame and that of a frame that shows
             it, seconds; 0 draws on the marker's own frame only.
         motion: whether markers move with the findings.
@@ -82,9 +82,11 @@ class MarkerBoard:
         max_staleness_s: float = MAX_STALENESS_S,
         motion: bool = True,
         scene_limit: float = CHANGE_LIMIT,
+        label: Label = "none",
     ) -> None:
         self._style: OverlayStyle = style
         self._alpha = alpha
+        self._label: Label = label
         self._max_staleness_s = max_staleness_s
         self._motion = motion
         self._scene_limit = scene_limit
@@ -99,7 +101,7 @@ class MarkerBoard:
             result: result of the worker.
             frame_thumbnail: thumbnail of the result's frame; not needed when ``draw`` saw that frame.
         """
-        drawing = outline(result.findings, self._style, self._alpha)
+        drawing = outline(result.findings, self._style, self._alpha, self._label)
         box = union(region.box for region in result.findings.regions)
         return Marker(result.sequence, result.captured_s, drawing, box, frame_thumbnail)
 
