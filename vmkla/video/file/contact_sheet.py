@@ -19,7 +19,7 @@ Image = npt.NDArray[np.uint8]
 class ContactSheet:
     """Collects frames, of which it shows six that lie evenly among all.
 
-    Every n-th frame is kept, as a small copy; when there are 12, every second of these is dropped and n doubles.
+    Every n-th frame is kept, as a small copy. Where there are 12, every second one is dropped and n doubles.
     """
 
     def __init__(self) -> None:
