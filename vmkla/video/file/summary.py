@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _PAUSE_S = 1.0
-"""Longest time that a segmented frame stands for, until the next one: pauses of the recording do not count."""
+"""Longest time that a segmented frame stands for, until the next one: pauses of a recording do not count."""
 
 
 @dataclass(frozen=True)
