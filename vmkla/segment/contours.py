@@ -110,7 +110,7 @@ def _smoothed(region: _Region, frame_hw: tuple[int, int]) -> tuple[npt.NDArray[n
         curves, _ = cv2.findContours(above, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         if max((len(curve) for curve in curves), default=0) >= 4:
             levels = np.pad(blurred, 1, mode="edge").astype(np.float32)
-            edges = [_on_level(levels, curve.reshape(-1, 2)) for curve in curves]
+            edges = [_on_level(levels, np.asarray(curve, np.int32).reshape(-1, 2)) for curve in curves]
             paths = [(edge + 0.5) * scale - 0.5 + corner for edge in edges]
             # A point each 2 px or more draws the same curve in half of the time.
             step = [2 if shrink == 1 and len(path) > 32 else 1 for path in paths]

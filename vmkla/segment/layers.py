@@ -193,7 +193,7 @@ def _blending(
     over = np.float32(opacity) * coverage[None, :, None]
     under = (1 - over) * np.float32(_EDGE_OPACITY * opacity) * coverage[:, None, None]
     keep = np.rint(256 * (1 - over - under)).astype(np.uint16).reshape(-1)
-    added = over * np.float32(colour_rgb) + under * np.float32(_EDGE_RGB)
+    added = over * np.array(colour_rgb, np.float32) + under * np.array(_EDGE_RGB, np.float32)
     return keep, np.rint(256 * added + 127).astype(np.uint16).reshape(-1, 3)
 
 
