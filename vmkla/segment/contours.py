@@ -104,7 +104,7 @@ def _smoothed(region: _Region, frame_hw: tuple[int, int]) -> tuple[npt.NDArray[n
         scale = np.array([inside.shape[1] / small_wh[0], inside.shape[0] / small_wh[1]], np.float32)
         small = cv2.resize(inside, small_wh, interpolation=cv2.INTER_AREA) if shrink > 1 else inside
         across_px, down_px = (sigma_px / scale).tolist()
-        # Where the frame ends the region is taken to go on, so its outline runs along the frame's edge.
+        # Where the frame ends the region is assumed to continue, so its outline runs along the frame's edge.
         blurred = cv2.GaussianBlur(small, (0, 0), across_px, sigmaY=down_px, borderType=cv2.BORDER_REPLICATE)
         above = (blurred > _LEVEL).view(np.uint8)
         curves, _ = cv2.findContours(above, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
