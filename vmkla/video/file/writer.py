@@ -114,9 +114,7 @@ class FrameWriter:
         self.summary.finish()
         sheet = self.sheet.image()
         if sheet is not None:
-            path = self._outputs.path / CONTACT_SHEET
-            with output_errors(path):
-                write_jpeg(path, sheet)
+            write_jpeg(self._outputs.path / CONTACT_SHEET, sheet)
 
     def _run(self) -> None:
         try:
