@@ -256,7 +256,7 @@ def test_a_driver_that_is_too_old_for_the_library(plan: Path) -> None:
 
 def test_no_memory_for_a_context(plan: Path) -> None:
     stand_in_tensorrt.faults.context = True
-    with pytest.raises(VmklaError, match="no execution context.*GPU memory could not be allocated"):
+    with pytest.raises(VmklaError, match="cannot make an execution context.*GPU memory could not be allocated"):
         load_runner(plan)
 
 
@@ -267,7 +267,7 @@ def test_an_engine_that_is_refused_goes_before_the_gpu_does(
     alive: list[list[str]] = []
     close = stand_in_tensorrt.faults.released
     stand_in_tensorrt.faults.context = True
-    with pytest.raises(VmklaError, match="no execution context") as first:
+    with pytest.raises(VmklaError, match="cannot make an execution context") as first:
         load_runner(plan)
     alive.append(list(close))
     stand_in_tensorrt.faults.context = False
