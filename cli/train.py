@@ -67,6 +67,21 @@ def train(
     imgsz: Annotated[str, typer.Option("--imgsz", help="Input size in pixels, H or H,W.")] = "256",
     roi: Annotated[str, typer.Option("--roi", help="auto cuts off black borders; none does not.")] = "none",
     rendered: Annotated[int, typer.Option("--rendered", help="Rendered frames added to the data.")] = 0,
+    quiet_share: Annotated[
+        float,
+        typer.Option(
+            "--quiet-share",
+            metavar="F",
+            help="Of every batch, polyp-free images and windows of the others; 0 is off.",
+        ),
+    ] = 0.0,
+    teacher: Annotated[
+        Path | None,
+        typer.Option("--teacher", metavar="PACK", help="Packed file with a teacher's soft masks."),
+    ] = None,
+    teacher_weight: Annotated[
+        float, typer.Option("--teacher-weight", help="Of those masks beside the true ones, up to 1.")
+    ] = 0.5,
     epochs: Annotated[int, typer.Option("--epochs")] = 300,
     batch: Annotated[int, typer.Option("--batch", help="Images per step, over all processes.")] = 32,
     lr: Annotated[float, typer.Option("--lr")] = 1e-4,
@@ -170,6 +185,9 @@ def train(
         image_size_hw=parse_size(imgsz, flag="--imgsz"),
         roi=roi,
         rendered=rendered,
+        quiet_share=quiet_share,
+        teacher=teacher,
+        teacher_weight=teacher_weight,
         epochs=epochs,
         batch_size=batch,
         lr=lr,

@@ -82,8 +82,8 @@ def test_an_epoch_takes_each_image_once_and_epochs_differ(samples: list[Sample])
     for taken in names:
         assert len(taken) == len(set(taken)) == 9  # three batches of three; one image is left out
     assert names[0] != names[1]
-    order = loader.order(0)
-    assert sorted(order) == list(range(10))
+    rows = np.concatenate(loader.rows(0))
+    assert [loader.arrays.names[row] for row in rows] == names[0]
 
 
 def test_going_on_in_the_middle_gives_the_batches_that_were_left(samples: list[Sample]) -> None:
@@ -116,6 +116,25 @@ def test_an_error_in_the_thread_reaches_the_reader() -> None:
     assert next(batches).names == ("a",)
     with pytest.raises(ZeroDivisionError, match="on purpose"):
         next(batches)
+
+
+def test_a_quiet_share_gives_every_batch_images_without_a_lesion(samples: list[Sample]) -> None:
+    """Of ten images two have none; what is drawn twice in an epoch is augmented in two ways."""
+    arrays = arrays_of(samples, AugmentConfig())
+    assert arrays.quiet.tolist() == [False] * 4 + [True] + [False] * 4 + [True] and arrays.windows == 0
+    loader = TrainLoader(
+        arrays, batch_size=4, size_hw=(32, 32), config=AugmentConfig(), seed=0, quiet_share=0.5
+    )
+    batches = list(loader.epoch(0))
+    quiet = set(np.array(arrays.names)[arrays.quiet])
+    assert [sum(name in quiet for name in batch.names) for batch in batches] == [2] * 4
+    copies = [
+        image
+        for batch in batches
+        for name, image in zip(batch.names, batch.images_rgb, strict=True)
+        if name == arrays.names[4]
+    ]
+    assert len(copies) == 4 and len({image.tobytes() for image in copies}) == 4
 
 
 def test_too_few_images_are_refused(samples: list[Sample]) -> None:

@@ -86,9 +86,9 @@ def _runs(pid: int) -> bool:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_makes_the_same_batches(workers: int) -> None:
     """Also of a part of each batch, of the rest of an epoch, and after an epoch that was left early."""
-    whole, part = loader(0), loader(0, part=slice(5, 10))
+    whole, part = loader(0, quiet_share=0.5), loader(0, part=slice(5, 10))
     expected = [list(whole.epoch(epoch)) for epoch in range(3)]
-    many = loader(workers)
+    many = loader(workers, quiet_share=0.5)
     try:
         left = many.epoch(2)
         assert same(next(left), expected[2][0])
@@ -96,7 +96,7 @@ def test_any_number_of_workers_makes_the_same_batches(workers: int) -> None:
         for epoch in range(3):
             assert all(same(*pair) for pair in zip(many.epoch(epoch), expected[epoch], strict=True))
         assert all(same(*pair) for pair in zip(many.epoch(1, 1), expected[1][1:], strict=True))
-        assert len(expected[0]) == 2 and len(expected[0][0]) == 10
+        assert len(expected[0]) == 3 and len(expected[0][0]) == 10
     finally:
         many.close()
     some = loader(workers, part=slice(5, 10))
@@ -135,7 +135,7 @@ def test_an_image_that_cannot_be_augmented_is_named() -> None:
     messages = []
     for workers in (0, 1):
         failing = loader(workers, AugmentConfig.off())
-        first = failing.arrays.names[failing.order(0)[0]]
+        first = failing.arrays.names[failing.rows(0)[0][0]]
         with pytest.raises(
             VmklaError, match=f"{first} could not be augmented: an image of .*needs a warp"
         ) as caught:
@@ -184,6 +184,7 @@ def test_memory_that_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shared.os, "posix_fallocate", refuse)
+    gc.collect()  # what earlier tests' tracebacks hold
     before = shared_fds()
     with pytest.raises(VmklaError, match="no memory for 23 images of 40x60 pixels, 0 MB: No space") as caught:
         loader(2)

@@ -39,7 +39,12 @@ from vmkla.training.steps import Stepper
 
 @pytest.mark.parametrize(
     "changes",
-    [{"precision": "fp32", "channels_last": True}, {"precision": "bf16"}, {"precision": "fp16"}],
+    [
+        {"precision": "fp32", "channels_last": True},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"quiet_share": 0.25, "batch_size": 4},
+    ],
     ids=str,
 )
 def test_an_interrupted_run_goes_on_bit_for_bit(
@@ -153,6 +158,45 @@ def test_training_on_rendered_frames_alone(config: TrainConfig) -> None:
     result = train(dataclasses.replace(config, data=(), rendered=4, epochs=1))
     assert result.epochs_done == 1 and math.isfinite(result.history[0].train_loss)
     assert load_weights(config.out_dir / LAST).training["rendered_images"] == 4
+
+
+def test_learning_from_a_teacher(config: TrainConfig, tmp_path: Path) -> None:
+    """A teacher of weight 1 that sees polyps everywhere is believed against the true masks."""
+    from vmkla.data.arrays import cache_spec, prepared_pair
+    from vmkla.data.folder import iter_samples
+    from vmkla.data.packing import pack_teacher
+    from vmkla.data.sources import Sample
+
+    config = dataclasses.replace(config, epochs=6, lr=1e-2, ema_decay=0.0)
+    spec = cache_spec(config.image_size_hw, config.roi, config.augment)
+    pack = tmp_path / "teacher.vmkpack"
+    samples = [
+        Sample(s.name, prepared_pair(s, spec)[0], np.full((spec.height, spec.width), 250, np.uint8), prepared=spec)
+        for s in iter_samples(config.data)
+    ]
+    pack_teacher(samples, pack, spec, made_by={})
+    taught = dataclasses.replace(config, teacher=pack, teacher_weight=1.0, rendered=2)
+    train(taught)
+    weights = load_weights(taught.out_dir / LAST)
+    with torch.no_grad():
+        assert torch.sigmoid(weights.model(torch.zeros(1, 3, 32, 64))).mean() > 0.6
+    assert (weights.training["teacher"], weights.training["teacher_weight"]) == ("teacher.vmkpack", 1.0)
+    val = dataclasses.replace(config, out_dir=tmp_path / "leak", teacher=pack, val=config.data, data=config.val)
+    with pytest.raises(BadInputError, match="9 images are in the training and in the validation set"):
+        train(val)
+    with pytest.raises(UsageError, match="need the images that they are of"):
+        dataclasses.replace(config, teacher=pack, data=(), rendered=4)
+
+
+def test_a_quiet_share_adds_windows_and_refuses_what_the_data_cannot_give(config: TrainConfig) -> None:
+    said: list[str] = []
+    result = train(dataclasses.replace(config, quiet_share=0.25, epochs=1), on_message=said.append)
+    training = load_weights(result.last_weights or "").training
+    windows = training["polyp_free_windows"]
+    assert training["quiet_share"] == 0.25 and training["train_images"] == 9 and windows > 0
+    assert f"{9 + windows} training images, {windows} of them polyp-free windows of others, 4 validation" in str(said)
+    with pytest.raises(BadInputError, match=rf"has {1 + windows}: {windows} polyp-free windows of images"):
+        train(dataclasses.replace(config, quiet_share=0.875, batch_size=8, out_dir=config.out_dir / "b"))
 
 
 def test_a_run_of_two_processes_goes_on_as_one(config: TrainConfig, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vmkla.errors import ShapeError
-from vmkla.training.losses import bce_dice_loss, ce_dice_loss, dice_loss, segmentation_loss
+from vmkla.training.losses import bce_dice_loss, ce_dice_loss, dice_loss, quiet_loss, segmentation_loss
 
 
 def naive(logits: np.ndarray, target: np.ndarray, bce_weight: float, dice_weight: float) -> float:  # type: ignore[type-arg]
@@ -130,3 +130,36 @@ def test_shapes_of_several_classes_are_checked() -> None:
         ce_dice_loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64))
     with pytest.raises(ShapeError):
         ce_dice_loss(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4, dtype=torch.int64))
+
+
+def speck(area: int, classes: int, side: int = 64) -> torch.Tensor:
+    """Logits (1, classes, side, side) of a sure background with so many pixels of 98 % foreground."""
+    logits = torch.zeros(1, classes, side, side, dtype=torch.float64)
+    logits[:, max(0, classes - 2) :] = -15.0  # both foreground classes of three
+    logits[0, -1].view(-1)[1000 : 1000 + area] = np.log(0.98 / 0.02)
+    return logits.requires_grad_()
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_false_speck_keeps_its_gradient_however_small_it_is(classes: int) -> None:
+    """The floor is the speck's probability; that of cross-entropy over all pixels falls with its area."""
+    target = torch.zeros(1, 1, 64, 64).double() if classes == 1 else torch.zeros(1, 64, 64).long()
+    for area in (400, 25, 1):
+        logits = speck(area, classes)
+        (floor,) = torch.autograd.grad(quiet_loss(logits, target), logits)
+        (usual,) = torch.autograd.grad(segmentation_loss(logits, target, dice_weight=0.0), logits)
+        assert float(floor[:, -1].sum()) == pytest.approx(0.98, abs=1e-6)
+        assert float(usual[:, -1].sum()) == pytest.approx(0.98 * area / 64**2, rel=1e-2)
+
+
+def test_images_with_a_lesion_have_no_quiet_loss() -> None:
+    """Nor have pixels that a soft target calls a lesion; the mean is over all images."""
+    logits = torch.cat([speck(9, 1), speck(9, 1)]).detach().requires_grad_()
+    target = torch.zeros(2, 1, 64, 64).double()
+    target[0, 0, 40, 40] = 0.5
+    loss = quiet_loss(logits, target)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == pytest.approx(-np.log(0.02) / 2, rel=1e-6)
+    assert not gradient[0].any() and float(gradient[1].sum()) == pytest.approx(0.49, abs=1e-6)
+    target[0, 0, 40, 40] = 0.49
+    assert quiet_loss(logits, target).item() == pytest.approx(-np.log(0.02), rel=1e-6)

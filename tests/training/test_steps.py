@@ -142,6 +142,19 @@ def test_a_step_that_is_not_finite_changes_nothing_before_the_host_reads_it(bad:
         stepper.judge(values.tolist())
 
 
+def test_a_quiet_share_reports_what_was_marked_and_adds_its_loss() -> None:
+    """The weight of 0.5 marks pixels above the mean of the colours; here the first image's left half."""
+    pixels = torch.full((2, 3, 8, 8), -1.0)
+    pixels[0, :, :, :4] = 2.0
+    target = torch.zeros(2, 1, 8, 8)
+    usual, quiet = stepper_of(), stepper_of(quiet_share=0.5)
+    values = [each.take(pixels, target, lr=0.1).tolist() for each in (usual, quiet)]
+    assert len(values[0]) == 3 and values[1][3:] == [0.5, 0.0]
+    expected = (math.log1p(math.exp(3.0)) + math.log1p(math.exp(-1.5))) / 2
+    assert values[1][0] - values[0][0] == pytest.approx(expected, rel=1e-5)
+    assert quiet.judge(values[1]) == values[1][0]
+
+
 def two_images() -> LabelledArrays:
     """32x32 pixels, for one class."""
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)

@@ -42,6 +42,7 @@ def assert_same_state(first: Path, second: Path) -> None:
             assert torch.equal(value, two["optimizer"]["state"][key][name]), (key, name)
     for a, b in zip(one["random"], two["random"], strict=True):
         assert torch.equal(a["cpu"], b["cpu"])
+    assert one["draws"] == two["draws"]
     assert one["scaler"] == two["scaler"] and one["average_steps"] == two["average_steps"]
     for name in ("epoch", "step", "loss_sum"):
         assert one["progress"][name] == two["progress"][name], name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import queue
 import threading
@@ -16,7 +17,9 @@ from vmkla.cpus import cpu_budget
 from vmkla.data.augment import AugmentConfig
 from vmkla.data.augment_pool import AugmentPool
 from vmkla.data.augment_worker import augmented
+from vmkla.data.draws import Draws, Rows
 from vmkla.data.sources import Sample
+from vmkla.data.windows import WINDOW
 from vmkla.errors import BadInputError, ErrorReport
 from vmkla.segment.preprocess import PreprocessSpec, prepare_mask, view
 
@@ -32,14 +35,27 @@ class LabelledArrays:
         names: one per image.
         images_rgb: (n, h, w, 3) uint8.
         masks: (n, h, w) uint8, class indices; 0 is the background.
+        soft: the masks are probabilities of one class instead, 0 to 255.
     """
 
     names: tuple[str, ...]
     images_rgb: npt.NDArray[np.uint8]
     masks: npt.NDArray[np.uint8]
+    soft: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def quiet(self) -> npt.NDArray[np.bool_]:
+        """(n,) the images in which no pixel is a lesion, or probably one."""
+        least = 128 if self.soft else 1
+        return np.array([mask.max(initial=0) < least for mask in self.masks], bool)
+
+    @property
+    def windows(self) -> int:
+        """How many of the images are polyp-free windows of others."""
+        return sum(name.endswith(WINDOW) for name in self.names)
 
 
 def prepared_pair(
@@ -122,12 +138,14 @@ class TrainLoader:
         size_hw: size of the batches' images, px.
         config: strengths of the augmentation.
         seed: of order and augmentation.
+        quiet_share: of every batch, the images without a lesion, see ``Draws``.
         ahead: batches made in advance.
         part: of every batch, the images that are made; one of several processes makes its own alone.
         workers: processes that augment, see ``AugmentPool``; 0 augments in a thread of this process. The
             batches are the same. With workers the loader must be closed.
     Raises:
-        BadInputError: there are fewer images than one batch has.
+        BadInputError: there are too few images for a batch, or for the quiet share.
+        UsageError: the quiet share is less than one image of a batch, or all of it.
         VmklaError: a worker cannot be started, or has ended; or an image cannot be augmented.
     """
 
@@ -139,17 +157,15 @@ class TrainLoader:
         size_hw: tuple[int, int],
         config: AugmentConfig,
         seed: int,
+        quiet_share: float = 0.0,
         ahead: int = 2,
         part: slice = slice(None),
         workers: int = 0,
     ) -> None:
-        if len(arrays) < batch_size:
-            raise BadInputError(
-                f"the training set has {len(arrays)} images, fewer than one batch of {batch_size}",
-                hint="Use a smaller batch, or more images.",
-            )
+        self.draws = Draws(
+            arrays.quiet, batch_size=batch_size, seed=seed, share=quiet_share, windows=arrays.windows
+        )
         self.arrays = arrays
-        self.batch_size = batch_size
         self.size_hw = size_hw
         self.config = config
         self.seed = seed
@@ -165,10 +181,13 @@ class TrainLoader:
                 size_hw=size_hw,
                 config=config,
                 seed=seed,
+                soft=arrays.soft,
                 workers=workers,
             )
             # The same images: one copy of the set is enough.
-            self.arrays = LabelledArrays(arrays.names, self._pool.images_rgb, self._pool.masks)
+            self.arrays = dataclasses.replace(
+                arrays, images_rgb=self._pool.images_rgb, masks=self._pool.masks
+            )
 
     def close(self) -> None:
         """End the workers; a second call does nothing."""
@@ -178,14 +197,14 @@ class TrainLoader:
     @property
     def steps(self) -> int:
         """Batches per epoch."""
-        return len(self.arrays) // self.batch_size
+        return self.draws.steps
 
-    def order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Indices of an epoch's images, in order."""
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.arrays))
+    def rows(self, epoch: int) -> list[Rows]:
+        """The images that this process makes of each batch of an epoch, see ``Draws.batches``."""
+        return [rows[self.part] for rows in self.draws.batches(epoch)]
 
     def batch(self, epoch: int, indices: Sequence[int] | npt.NDArray[np.int64]) -> LabelledArrays:
-        """Augment the images of these indices as this epoch does, in this thread."""
+        """Augment the images of these rows as this epoch does, in this thread."""
         images = np.empty((len(indices), *self.size_hw, 3), np.uint8)
         masks = np.empty((len(indices), *self.size_hw), np.uint8)
         for row, index in enumerate(map(int, indices)):
@@ -198,11 +217,12 @@ class TrainLoader:
                     size_hw=self.size_hw,
                     config=self.config,
                     seed=self.seed,
+                    soft=self.arrays.soft,
                 )
             except Exception as error:
-                what = f"{self.arrays.names[index]} could not be augmented"
+                what = f"{self._names([index])[0]} could not be augmented"
                 raise ErrorReport.of(error).error(what) from error
-        return LabelledArrays(self._names(indices), images, masks)
+        return LabelledArrays(self._names(indices), images, masks, self.arrays.soft)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[LabelledArrays]:
         """Batches of one epoch.
@@ -211,9 +231,7 @@ class TrainLoader:
             epoch: from 0.
             first_step: batches to leave out, because an earlier part of the run took them.
         """
-        order = self.order(epoch)
-        steps = range(first_step, self.steps)
-        chunks = [order[step * self.batch_size :][: self.batch_size][self.part] for step in steps]
+        chunks = self.rows(epoch)[first_step:]
         if self._pool is None:
             return _made_ahead((self.batch(epoch, chunk) for chunk in chunks), self.ahead)
         return _made_ahead(self._from_pool(self._pool, epoch, chunks), self.ahead, self._pool.cancel)
@@ -223,10 +241,10 @@ class TrainLoader:
     ) -> Generator[LabelledArrays, None, None]:
         with contextlib.closing(pool.batches(epoch, chunks)) as made:
             for chunk, (images, masks) in zip(chunks, made, strict=False):  # a cancelled pool ends early
-                yield LabelledArrays(self._names(chunk), images, masks)
+                yield LabelledArrays(self._names(chunk), images, masks, self.arrays.soft)
 
     def _names(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[str, ...]:
-        return tuple(self.arrays.names[index] for index in indices)
+        return tuple(self.arrays.names[index % len(self.arrays)] for index in indices)
 
 
 def _made_ahead(
@@ -278,13 +296,16 @@ def in_batches(arrays: LabelledArrays, batch_size: int) -> Iterator[LabelledArra
     """All images in order, the last batch smaller where it must be."""
     for start in range(0, len(arrays), batch_size):
         rows = slice(start, start + batch_size)
-        yield LabelledArrays(arrays.names[rows], arrays.images_rgb[rows], arrays.masks[rows])
+        yield dataclasses.replace(
+            arrays, names=arrays.names[rows], images_rgb=arrays.images_rgb[rows], masks=arrays.masks[rows]
+        )
 
 
 def joined(parts: Sequence[LabelledArrays]) -> LabelledArrays:
-    """Several sets as one; their images have one size."""
+    """Several sets as one; their images have one size, and their masks are of one kind."""
     return LabelledArrays(
         tuple(itertools.chain.from_iterable(part.names for part in parts)),
         np.concatenate([part.images_rgb for part in parts]),
         np.concatenate([part.masks for part in parts]),
+        parts[0].soft,
     )

@@ -79,6 +79,8 @@ def augment(
     config: AugmentConfig,
     rng: np.random.Generator,
     pixels: Pixels | None = None,
+    *,
+    soft: bool = False,
 ) -> tuple[Image, Image]:
     """Change an image and its mask alike, at random.
 
@@ -89,11 +91,12 @@ def augment(
         config: strengths.
         rng: source of every random number, so that equal generators give equal results.
         pixels: what does the work; None takes what is installed.
+        soft: the mask holds probabilities of one class instead, 0 to 255.
     Returns:
-        (h, w, 3) uint8 and (h, w) uint8, class indices.
+        (h, w, 3) uint8 and (h, w) uint8, as the mask.
     """
     pixels = pixels or available()
-    image, warped = _warp(image_rgb, mask, size_hw, config, rng, pixels)
+    image, warped = _warp(image_rgb, mask, size_hw, config, rng, pixels, soft=soft)
     if config.border and rng.random() < config.border:
         inside = _field_of_view(size_hw, rng, pixels)
         image = _on_border(image, inside, rng)
@@ -139,6 +142,8 @@ def _warp(
     config: AugmentConfig,
     rng: np.random.Generator,
     pixels: Pixels,
+    *,
+    soft: bool,
 ) -> tuple[Image, Image]:
     if not config.geometric:
         if image.shape[:2] != size_hw:
@@ -149,6 +154,8 @@ def _warp(
     # A reflected polyp is a polyp with its mask; black corners are the endoscope's own. Either is fine.
     warp = functools.partial(pixels.warp, matrix=matrix, size_hw=size_hw, reflect=bool(rng.random() < 0.5))
     # One class: linear, cut at one half. Several: the nearest, since nothing lies between two organs.
+    if soft:
+        return warp(image, nearest=False), warp(mask, nearest=False)
     if mask.max() > 1:
         return warp(image, nearest=False), warp(mask, nearest=True)
     share = warp(mask * np.uint8(255), nearest=False)

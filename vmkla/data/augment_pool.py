@@ -81,6 +81,7 @@ class AugmentPool:
         size_hw: size of the batches' images, px.
         config: strengths of the augmentation.
         seed: of the augmentation.
+        soft: the masks are probabilities.
         workers: how many processes, at least 1.
     Raises:
         VmklaError: memory or a process cannot be had.
@@ -96,6 +97,7 @@ class AugmentPool:
         size_hw: tuple[int, int],
         config: AugmentConfig,
         seed: int,
+        soft: bool,
         workers: int,
     ) -> None:
         # One batch to read, and in the others as many images as the workers have in hand.
@@ -116,7 +118,7 @@ class AugmentPool:
                 opened.callback(os.close, out_fd)
                 np.copyto(self.images_rgb, images_rgb)
                 np.copyto(self.masks, masks)
-                job = Job(set_fd, set_layout, out_fd, out_layout, dataclasses.asdict(config), seed)
+                job = Job(set_fd, set_layout, out_fd, out_layout, dataclasses.asdict(config), seed, soft)
                 for _ in range(workers):
                     worker = _start(job)
                     self._workers.append(worker)
@@ -212,7 +214,7 @@ class AugmentPool:
                 raise _lost(worker) from None
             batch, task = worker.sent.popleft()
             if failure is not None:
-                raise failure.report.error(f"{self._names[failure.image]} could not be augmented")
+                raise failure.report.error(f"{self._names[failure.image % len(self._names)]} could not be augmented")
             batch.left -= len(task.indices)
         self._hand_out()
 

@@ -23,6 +23,7 @@ class Job:
         out_fd, out_layout: where augmented images are written.
         config: strengths of the augmentation, by name.
         seed: of the augmentation.
+        soft: the masks are probabilities.
     """
 
     set_fd: int
@@ -31,6 +32,7 @@ class Job:
     out_layout: Layout
     config: dict[str, float]
     seed: int
+    soft: bool
 
 
 class Task(NamedTuple):
@@ -63,14 +65,18 @@ def augmented(
     size_hw: tuple[int, int],
     config: AugmentConfig,
     seed: int,
+    soft: bool,
 ) -> tuple[Pixels, Pixels]:
     """Augment one image of a set. The result depends on nothing but the arguments.
+
+    An index from the set's length on is another copy of an image, with random numbers of its own.
 
     Returns:
         (h, w, 3) uint8 and (h, w) uint8, see ``augment``.
     """
     rng = np.random.default_rng((seed, epoch, index))
-    return augment(images_rgb[index], masks[index], size_hw, config, rng)
+    source = index % len(images_rgb)
+    return augment(images_rgb[source], masks[source], size_hw, config, rng, soft=soft)
 
 
 def serve(connection: Connection) -> None:
@@ -93,7 +99,14 @@ def serve(connection: Connection) -> None:
             for row, index in enumerate(task.indices, task.row):
                 try:
                     out[0][row], out[1][row] = augmented(
-                        images, masks, index, epoch=task.epoch, size_hw=size_hw, config=config, seed=job.seed
+                        images,
+                        masks,
+                        index,
+                        epoch=task.epoch,
+                        size_hw=size_hw,
+                        config=config,
+                        seed=job.seed,
+                        soft=job.soft,
                     )
                 except Exception as error:  # reported by the training process
                     failure = Failure(index, ErrorReport.of(error))

@@ -86,6 +86,7 @@ class PackedFile:
         parts: by name.
         class_names: one per class, the background first.
         volumes: the images are slices of volumes.
+        soft: the masks are a teacher's, see ``vmkla.data.teacher``.
         archive: the members.
     """
 
@@ -93,6 +94,7 @@ class PackedFile:
     parts: dict[str, PackedPart]
     class_names: tuple[str, ...]
     volumes: bool
+    soft: bool
     archive: Archive
 
     def member(self, name: str, sha256: str) -> bytes:
@@ -147,6 +149,7 @@ def _described(path: Path, archive: Archive) -> PackedFile:
             _ = part.spec  # whatever is wrong with it is found out now
         names = from_plain(tuple[str, ...], manifest["class_names"], "class_names")
         volumes = from_plain(bool, manifest["volumes"], "volumes")
+        soft = from_plain(bool, manifest.get("soft", False), "soft")
     except ArtefactMismatchError:
         raise
     except (KeyError, TypeError, ValueError, VmklaError) as error:
@@ -154,15 +157,19 @@ def _described(path: Path, archive: Archive) -> PackedFile:
     wanted = {name for part in parts.values() for entry in part.images for name in (entry.image, entry.mask)}
     if absent := wanted - archive.names:
         raise BadInputError(f"{path} lacks {len(absent)} of its images: {min(absent)}, ...", hint=_AGAIN)
-    return PackedFile(path, parts, names, volumes, archive)
+    return PackedFile(path, parts, names, volumes, soft, archive)
 
 
-def packed_pairs(source: DataSource, problems: list[str]) -> Iterator[Pair]:
-    """The images of a part of a packed file, or of all its parts."""
+def packed_pairs(source: DataSource, problems: list[str], *, soft: bool = False) -> Iterator[Pair]:
+    """The images of a part of a packed file, or of all its parts; ``soft`` wants a teacher's masks."""
     try:
         file = open_file(source.folder)
     except (BadInputError, ArtefactMismatchError) as error:
         problems.append(error.message)
+        return
+    if file.soft != soft:
+        holds = "a teacher's soft masks and no labels" if file.soft else "labels and no teacher's soft masks"
+        problems.append(f"{source.folder} holds {holds}: it belongs to {'--teacher' if file.soft else '--data'}")
         return
     if source.part and source.part not in file.parts:
         problems.append(f"{source.folder} holds {', '.join(file.parts)}, and no {source.part}")

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from vmkla import __version__
 from vmkla.data.arrays import CROP_MARGIN, prepared_pair
 from vmkla.data.folder import list_pairs, read_ahead
-from vmkla.data.layouts import UNNAMED, DataSet
+from vmkla.data.layouts import POLYP, UNNAMED, DataSet
 from vmkla.data.packed import FORMAT, IMAGE_MAX_BYTES, MANIFEST, decode
 from vmkla.data.sources import PACK_SUFFIX, DataSource, Pair, Sample, raise_problems
 from vmkla.errors import BadInputError, UsageError
@@ -104,8 +104,7 @@ def pack(
         BadInputError: images are wrong (all problems are named), or the file cannot be written.
         UsageError: the name has another ending.
     """
-    if path.suffix != PACK_SUFFIX:
-        raise UsageError(f"{path.name} does not end in {PACK_SUFFIX}", hint=f"Try {path.stem}{PACK_SUFFIX}")
+    _check_name(path)
     pairs = {part: list_pairs(sources) for part, sources in data_set.parts().items()}
     with written_whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _write(archive, data_set, pairs, options, seed, on_progress)
@@ -167,7 +166,7 @@ class _Writer:
             if isinstance(sample, BadInputError):
                 self.problems.append(sample.message)
             elif not self.problems:
-                entries.append(self._entry(f"{part}/{number:06d}", pair, sample, spec))
+                entries.append(self.entry(f"{part}/{number:06d}", sample, spec, pair))
             if self.on_progress is not None:
                 self.on_progress(self.done, self.total)
         doubled = len(entries) - len({entry["name"] for entry in entries})
@@ -175,10 +174,20 @@ class _Writer:
             self.problems.append(f"{doubled} images of {part} have the name of another; rename a folder")
         return {"preprocess": None if spec is None else spec.to_dict(), "images": entries}
 
-    def _entry(self, stem: str, pair: Pair, sample: Sample, spec: PreprocessSpec | None) -> dict[str, Any]:
+    def entry(
+        self, stem: str, sample: Sample, spec: PreprocessSpec | None, pair: Pair | None = None
+    ) -> dict[str, Any]:
+        """Store one image and its mask and say what they are.
+
+        Args:
+            stem: of the two members.
+            sample: the image.
+            spec: size to store it at; None for its own, without loss.
+            pair: the image's files, of which the image's may be stored as it is.
+        """
         if spec is None:
             image, mask = sample.image_rgb, sample.mask
-            data = _original(pair, image) or _encoded(image, None)
+            data = (pair and _original(pair, image)) or _encoded(image, None)
         else:
             image, mask = prepared_pair(sample, spec)
             data = _encoded(image, self.options.quality)
@@ -207,6 +216,61 @@ class _Writer:
             )
         self.archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
         return hashlib.sha256(data).hexdigest()
+
+
+def pack_teacher(
+    samples: Iterable[Sample], path: Path, spec: PreprocessSpec, *, made_by: Mapping[str, Any]
+) -> int:
+    """Write a teacher's soft masks of one class and the images that they are of into one file.
+
+    Args:
+        samples: images prepared by ``spec``; their masks are probabilities from ``soft_mask``.
+        path: the file; its name ends in ``.vmkpack``.
+        spec: size and field of view; those that the training will keep its images at, see ``cache_spec``.
+        made_by: what the teacher is; anything that JSON can hold.
+    Returns:
+        The number of images.
+    Raises:
+        BadInputError: an image has another size, or the file cannot be written.
+        UsageError: the name has another ending.
+    """
+    _check_name(path)
+    with written_whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        writer = _Writer(archive, PackOptions(), 0, None)
+        entries = [writer.entry(f"teacher/{n:06d}", sample, spec) for n, sample in enumerate(samples)]
+        manifest = {
+            "format": FORMAT,
+            "vmkla": __version__,
+            "soft": True,
+            "class_names": list(POLYP),
+            "volumes": False,
+            "made_by": dict(made_by),
+            "parts": {"teacher": {"preprocess": spec.to_dict(), "images": entries}},
+        }
+        writer.write(MANIFEST, json.dumps(manifest, indent=1).encode("ascii"))
+    return len(entries)
+
+
+def soft_mask(probability: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
+    """Round a probability from 0 to 1 to 255 steps.
+
+    Args:
+        probability: (h, w).
+    Raises:
+        BadInputError: a value is not a number, or outside 0 to 1.
+    """
+    wrong = int((~((probability >= 0) & (probability <= 1))).sum())
+    if wrong:
+        raise BadInputError(
+            f"{wrong} of {probability.size} values of a teacher's mask are not a number from 0 to 1",
+            hint="Train the teacher with a lower learning rate, or in fp32.",
+        )
+    return np.rint(255 * probability).astype(np.uint8)
+
+
+def _check_name(path: Path) -> None:
+    if path.suffix != PACK_SUFFIX:
+        raise UsageError(f"{path.name} does not end in {PACK_SUFFIX}", hint=f"Try {path.stem}{PACK_SUFFIX}")
 
 
 def _original(pair: Pair, image: npt.NDArray[np.uint8]) -> bytes | None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.data.sources import Sample
 from vmkla.imports import require
-from vmkla.preprocess import Rect, visible_field
+from vmkla.segment.preprocess import Rect, visible_field
 
+WINDOW = " (polyp-free window)"
+"""Ends the name of a window, which begins with that of its image."""
 SMALLEST = 0.45
 """Sides of the smallest window, as a share of the field of view's: what remains is enlarged 2.2 times."""
 _LARGEST, _STEP = 0.95, 0.05
@@ -26,6 +31,17 @@ _OUTSIDE_SHARE, _FOREIGN_SHARE = 0.02, 0.02
 
 Image = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
+
+
+def with_windows(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Add the polyp-free window of each image that has one, right behind it; see ``quiet_window``."""
+    for sample in samples:
+        yield sample
+        window = quiet_window(sample.image_rgb, sample.mask)
+        if window is not None:
+            yield replace(
+                sample, name=sample.name + WINDOW, image_rgb=window, mask=np.zeros_like(sample.mask)
+            )
 
 
 def quiet_window(image_rgb: Image, mask: Image) -> Image | None:

@@ -46,6 +46,10 @@ class TrainConfig:
         image_size_hw: height and width of the network's input, px.
         roi: field of view cut out of every image first, ``"none"`` or ``"auto"``.
         rendered: rendered frames added to the training set, made once a run.
+        quiet_share: of every batch, the images without a lesion: those of the set, and polyp-free windows of
+            the others; see ``vmkla.data.draws``. 0 adds no windows and draws all images alike.
+        teacher: packed file with a teacher's soft masks, see ``vmkla.data.teacher``; for one class.
+        teacher_weight: of those masks beside the true ones, more than 0 to 1.
         epochs: passes over the training set.
         batch_size: images per step over all processes; the last, smaller batch of an epoch is left out.
         lr: learning rate of AdamW after the warm-up.
@@ -89,6 +93,9 @@ class TrainConfig:
     image_size_hw: tuple[int, int] = (256, 256)
     roi: str = "none"
     rendered: int = 0
+    quiet_share: float = 0.0
+    teacher: Path | None = None
+    teacher_weight: float = 0.5
     epochs: int = 300
     batch_size: int = 32
     lr: float = 1e-4
@@ -151,6 +158,12 @@ class TrainConfig:
             raise UsageError(f"min_lr {self.min_lr} is above lr {self.lr}")
         if not 0 <= self.ema_decay < 1:
             raise UsageError(f"ema_decay must be in 0 <= x < 1, got {self.ema_decay}")
+        if not 0 <= self.quiet_share < 1:
+            raise UsageError(f"quiet_share must be in 0 <= x < 1, got {self.quiet_share}")
+        if not 0 < self.teacher_weight <= 1:
+            raise UsageError(f"teacher_weight must be in 0 < x <= 1, got {self.teacher_weight}")
+        if self.teacher is not None and not self.data:
+            raise UsageError("a teacher's masks need the images that they are of", hint="Give --data as well.")
         if not 0 < self.threshold < 1:
             raise UsageError(f"threshold must be between 0 and 1, got {self.threshold}")
         if self.threads is not None and self.threads < 1:
@@ -182,7 +195,7 @@ class TrainConfig:
         values["augment"] = dataclasses.asdict(self.augment)
         values["image_size_hw"] = list(self.image_size_hw)
         values["class_names"] = list(self.names_of_classes)
-        for name in ("out_dir", "init", "init_encoder"):
+        for name in ("out_dir", "init", "init_encoder", "teacher"):
             values[name] = None if values[name] is None else str(values[name])
         return values
 

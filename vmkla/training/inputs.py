@@ -28,10 +28,12 @@ class Inputs:
         """Normalised images and targets.
 
         Returns:
-            (b, 3, h, w) float32, channels last in memory; and (b, 1, h, w) float32 of 0 and 1, or with
+            (b, 3, h, w) float32, channels last in memory; and (b, 1, h, w) float32 from 0 to 1, or with
             several classes (b, h, w) int64.
         """
         pixels = to_device(batch.images_rgb, self.device).permute(0, 3, 1, 2).float()
         classes = to_device(batch.masks, self.device)
         target = classes[:, None].float() if self.num_classes == 1 else classes.long()
+        if batch.soft:
+            target = target.div_(255)
         return pixels.sub_(self.mean).div_(self.deviation), target

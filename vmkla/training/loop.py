@@ -16,6 +16,7 @@ from torch import nn
 from vmkla.allocator import keep_freed_memory
 from vmkla.cpus import torch_threads
 from vmkla.data.arrays import LabelledArrays, TrainLoader, loader_workers
+from vmkla.data.draws import Rows
 from vmkla.errors import StoppedError, VmklaError
 from vmkla.folders import locked_folder
 from vmkla.training.averaging import WeightAverage
@@ -147,12 +148,14 @@ class _Taken:
     Attributes:
         step: its number in the epoch, from 1.
         lr: its learning rate.
+        rows: of the training set that the batch is made of, see ``Draws``.
         batch: what it was taken on.
         values: see ``Stepper.take``.
     """
 
     step: int
     lr: float
+    rows: Rows
     batch: LabelledArrays
     values: HostValues
 
@@ -178,11 +181,12 @@ class _Run:
                 size_hw=config.image_size_hw,
                 config=config.augment,
                 seed=config.seed,
+                quiet_share=config.quiet_share,
                 part=processes.ranks.share(config.batch_size),
                 workers=workers_of(config, processes),
             )
         )
-        self.train_set, self.val_set = self.loader.arrays, start.val_set
+        self.train_set, self.val_set, self.draws = self.loader.arrays, start.val_set, self.loader.draws
         self.model = start.model
         self.stepper = Stepper(self.model, config, processes)
         self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
@@ -234,11 +238,12 @@ class _Run:
         """Steps of the current epoch from where it stands; False when the time is up."""
         config, steps = self.config, self.loader.steps
         self.model.train()
+        rows = self.loader.rows(self.at.epoch)[self.at.step :]
         batches = self.loader.epoch(self.at.epoch, self.at.step)
         self.ticked_s = time.monotonic()
         try:
-            for batch in batches:
-                self._take_step(batch, self._rate())
+            for batch, of_batch in zip(batches, rows, strict=True):
+                self._take_step(batch, of_batch, self._rate())
                 self._read_steps(but_for=self.steps_unread)
                 self._tick()
                 stop = self._agreed_stop()
@@ -275,13 +280,13 @@ class _Run:
         )
         return _Stop(int(signum), bool(time_is_up), bool(save_is_due))
 
-    def _take_step(self, batch: LabelledArrays, lr: float) -> None:
+    def _take_step(self, batch: LabelledArrays, rows: Rows, lr: float) -> None:
         pixels, target = self.inputs(batch)
         values = HostValues(self.stepper.take(pixels, target, lr))
         if self.average is not None:
             self.average.update(self.model)
         self.at.step += 1
-        self.taken.append(_Taken(self.at.step, lr, batch, values))
+        self.taken.append(_Taken(self.at.step, lr, rows, batch, values))
 
     def _read_steps(self, but_for: int = 0) -> None:
         """Read the values of the steps that were taken, and report them.
@@ -294,11 +299,14 @@ class _Run:
         config = self.config
         while len(self.taken) > but_for:
             taken = self.taken.popleft()
+            values = taken.values.read()
             try:
-                loss = self.stepper.judge(taken.values.read())
+                loss = self.stepper.judge(values)
             except NotFiniteError as error:
                 self._refuse_batch(taken, error)
             self.at.loss_sum += loss
+            if self.config.quiet_share:
+                self.draws.note(taken.rows, values[3:])
             if self.watchers.on_step is not None:
                 self.watchers.on_step(
                     StepReport(
@@ -321,6 +329,7 @@ class _Run:
 
     def _finish_epoch(self) -> None:
         begun_s = time.monotonic()
+        self.draws.end_epoch(self.processes.gather(self.draws.noted))
         judged = self.model if self.average is None else self.average.model
         scores = self.validation.judge(judged, self.processes)
         report = self.at.close_epoch(
@@ -340,10 +349,11 @@ class _Run:
     def _save(self) -> None:
         self._read_steps()
         random = self.processes.gather(random_state(self.processes.device))
-        self.processes.together(lambda: self._write_state(random))
+        noted = self.processes.gather(self.draws.noted)
+        self.processes.together(lambda: self._write_state(random, noted))
         self.saved_s = time.monotonic()
 
-    def _write_state(self, random: list[dict[str, Any]]) -> None:
+    def _write_state(self, random: list[dict[str, Any]], noted: list[Any]) -> None:
         if not self.processes.first:
             return
         state = {
@@ -351,6 +361,7 @@ class _Run:
             "model": self.model.state_dict(),
             **self.stepper.state(),
             "random": random,
+            "draws": self.draws.state(noted),
             "average": None if self.average is None else self.average.model.state_dict(),
             "average_steps": 0 if self.average is None else self.average.steps,
             "train_names": list(self.train_set.names),
@@ -362,6 +373,8 @@ class _Run:
         self.at = Progress.from_state(state["progress"])
         self.model.load_state_dict(state["model"])
         self.stepper.restore(state)
+        if "draws" in state:  # not in a state of before there was a quiet share
+            self.draws.restore(state["draws"])
         if self.average is not None:
             self.average.model.load_state_dict(state["average"])
             self.average.steps = int(state["average_steps"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot, softplus
 
 from vmkla.errors import ShapeError
 
@@ -17,7 +17,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: (b, 1, H, W).
-        target: (b, 1, H, W), 0 or 1, of the same type.
+        target: (b, 1, H, W), 0 to 1, of the same type.
     Returns:
         (b,), 0 to 1.
     """
@@ -31,7 +31,7 @@ def bce_dice_loss(
 
     Args:
         logits: (b, 1, H, W).
-        target: (b, 1, H, W), 0 or 1, of the same type.
+        target: (b, 1, H, W), 0 to 1, of the same type.
         bce_weight, dice_weight: 1 and 1 in the paper.
     Returns:
         A scalar.
@@ -76,6 +76,32 @@ def ce_dice_loss(
     log_probability = torch.log_softmax(logits, dim=1)
     ce = -(truth * log_probability).sum(1).mean()
     return ce_weight * ce + dice_weight * (1 - _soft_dice(log_probability.exp(), truth)).mean()
+
+
+def quiet_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of the pixel that is most wrongly marked, in the images that show no lesion.
+
+    Cross-entropy over all pixels fades as a false region shrinks, and Dice as its probability comes close to
+    1; a speck that is as sure as a polyp then costs nothing. Here the gradient on the logits of a quiet image
+    sums to its highest probability p, over the number of images of the batch, however small the region is.
+
+    Args:
+        logits: (b, 1, H, W), or (b, classes, H, W) with the background first.
+        target: as in ``segmentation_loss``.
+    Returns:
+        A scalar: the mean over all images, 0 for those with a lesion.
+    """
+    lesion = target >= 0.5 if logits.shape[1] == 1 else target > 0
+    quiet = ~lesion.flatten(1).any(1)
+    peak = foreground(logits).flatten(1).amax(1)  # (b,)
+    return (softplus(peak) * quiet).mean()
+
+
+def foreground(logits: Tensor) -> Tensor:
+    """(b, classes, H, W) -> (b, H, W), the logit of being none of the background."""
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    return torch.logsumexp(logits[:, 1:], 1) - logits[:, 0]
 
 
 def segmentation_loss(

@@ -97,8 +97,12 @@ def summarise(
     return {
         "data": [without_folders(str(source)) for source in config.data],
         "val": [without_folders(str(source)) for source in config.val],
-        "train_images": len(train_set) - config.rendered,
+        "train_images": len(train_set) - train_set.windows - config.rendered,
         "rendered_images": config.rendered,
+        "polyp_free_windows": train_set.windows,
+        "quiet_share": config.quiet_share,
+        "teacher": None if config.teacher is None else config.teacher.name,
+        "teacher_weight": None if config.teacher is None else config.teacher_weight,
         "val_images": len(val_set),
         "image_size_hw": list(config.image_size_hw),
         "roi": config.roi,

@@ -95,7 +95,7 @@ def _initial_model(config: TrainConfig, network: Network | None, say: Callable[[
 def _check_classes(config: TrainConfig, *sets: LabelledArrays) -> None:
     """Every label must have an output channel."""
     allowed = max(1, len(config.names_of_classes) - 1)
-    top = max(int(images.masks.max()) for images in sets)
+    top = max((int(images.masks.max()) for images in sets if not images.soft), default=0)
     if top > allowed:
         raise BadInputError(
             f"a mask holds class {top}, and the network knows {', '.join(config.names_of_classes)}",

@@ -78,6 +78,7 @@ def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
             hint="Begin a new run with the last whole weights: vmkla train --init best.safetensors --out DIR",
         ) from error
     now = config.to_dict()
+    then = {**TrainConfig(out_dir=config.out_dir).to_dict(), **then}  # settings that are newer than the run
     may_change = set(MAY_CHANGE_ON_RESUME)
     if config.t_max_epochs == 0:
         may_change.remove("epochs")  # the cosine reaches over all of them

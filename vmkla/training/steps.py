@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vmkla.training.config import TrainConfig
-from vmkla.training.losses import segmentation_loss
+from vmkla.training.losses import foreground, quiet_loss, segmentation_loss
 from vmkla.training.processes import Processes, naming_lost_processes
 
 NO_DECAY = ("A_log", "D", "delta_bias")
@@ -56,11 +56,10 @@ class Stepper:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss in float32, as in validation; see ``segmentation_loss``."""
-        config = self.config
-        return segmentation_loss(
-            logits.float(), target, ce_weight=config.ce_weight, dice_weight=config.dice_weight
-        )
+        """The loss in float32, as in validation: ``segmentation_loss``, and ``quiet_loss`` with a quiet share."""
+        config, logits = self.config, logits.float()
+        loss = segmentation_loss(logits, target, ce_weight=config.ce_weight, dice_weight=config.dice_weight)
+        return loss + quiet_loss(logits, target) if config.quiet_share else loss
 
     def take(self, pixels: Tensor, target: Tensor, lr: float) -> Tensor:
         """Take one step. The host waits for nothing that the device computes.
@@ -72,7 +71,8 @@ class Stepper:
             lr: learning rate.
         Returns:
             (3,) float32 on the device, for ``judge``: the loss of this process's share, the norm of the
-            gradient and the scale of the loss.
+            gradient and the scale of the loss. With a quiet share (3 + b,): then the share of pixels that
+            was marked in each image.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -86,7 +86,11 @@ class Stepper:
             # A factor of 1, or NaN where the loss is not finite: then no process has a finite gradient.
             whole = loss * (value * 0 + 1)
             self.scaler.scale(whole).backward()  # type: ignore[no-untyped-call]
-        return self._update(value)
+        values = self._update(value)
+        if not self.config.quiet_share:
+            return values
+        marked = (foreground(logits.detach()) >= 0).flatten(1).float().mean(1)
+        return torch.cat([values, marked])
 
     def _update(self, loss: Tensor) -> Tensor:
         """Clip and step. In half precision a gradient that overflows is left out, and the scale falls."""
@@ -112,7 +116,7 @@ class Stepper:
             NotFiniteError: on all processes alike. The weights of before that step are still there when no
                 other was taken since.
         """
-        own, norm, scale = values
+        own, norm, scale = values[:3]
         loss = self.processes.mean(own)
         if not math.isfinite(loss):
             raise NotFiniteError(f"the loss is {loss}", own=not math.isfinite(own))
