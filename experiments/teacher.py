@@ -32,7 +32,7 @@ from vmkla.data.arrays import LabelledArrays, cache_spec
 from vmkla.data.folder import iter_pairs, list_pairs
 from vmkla.data.packing import pack_teacher, soft_mask
 from vmkla.data.sources import Pair
-from vmkla.errors import ArtefactMismatchError, MissingDependencyError, StoppedError, VmklaError
+from vmkla.errors import ArtefactMismatchError, MissingDependencyError, VmklaError
 from vmkla.files import file_sha256
 from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare
 from vmkla.training import TrainConfig, train
@@ -275,9 +275,6 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
     try:
         args.run(args)
-    except StoppedError as error:
-        print(error, file=sys.stderr)
-        return 128 + error.signum
     except VmklaError as error:
         print(error, file=sys.stderr)
         return error.exit_status
