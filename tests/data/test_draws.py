@@ -91,7 +91,7 @@ def test_a_state_holds_all_that_the_next_batches_depend_on() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.97])
 def test_a_share_of_no_image_or_of_all_is_refused(share: float) -> None:
-    with pytest.raises(UsageError, match=f"a quiet share of {share} is [08] of the 8 images of a batch, expec"):
+    with pytest.raises(UsageError, match=f"a quiet share of {share} is [08] of the 8 images of a batch"):
         draws_of(share=share)
 
 

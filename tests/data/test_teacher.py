@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelled_folders import labelled_image, write_folder
 
+from tests.data.labelled_folders import labelled_image, write_folder
 from vmkla.data.arrays import LabelledArrays, TrainLoader, stack
 from vmkla.data.augment import AugmentConfig
 from vmkla.data.folder import iter_samples
@@ -86,7 +86,9 @@ def test_a_soft_mask_follows_its_image() -> None:
     for config in (AugmentConfig.paper(), replace(AugmentConfig.off(), flip=0.5)):
         size_hw = (32, 32) if config.geometric else (40, 40)
         for workers in (0, 1):
-            loader = TrainLoader(arrays, batch_size=2, size_hw=size_hw, config=config, seed=1, workers=workers)
+            loader = TrainLoader(
+                arrays, batch_size=2, size_hw=size_hw, config=config, seed=1, workers=workers
+            )
             for epoch in range(3):
                 (batch,) = loader.epoch(epoch)
                 assert batch.soft and len(np.unique(batch.masks)) > 15
@@ -105,7 +107,7 @@ def test_true_masks_become_certain_probabilities() -> None:
 def test_what_is_no_probability_is_not_written(bad: float) -> None:
     probability = soft_of(0)
     probability[3, 4] = bad
-    with pytest.raises(BadInputError, match="1 of 2400 values of a teacher's mask are not a number from 0 to 1"):
+    with pytest.raises(BadInputError, match="1 of 2400 values of a teacher's mask are not a number"):
         soft_mask(probability)
 
 
@@ -136,12 +138,12 @@ def test_a_pack_that_does_not_fit_its_images_is_refused(path: Path) -> None:
 
 
 def test_soft_masks_are_no_labels_and_labels_are_no_soft_masks(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="holds a teacher's soft masks and no labels: it belongs to --teacher"):
+    with pytest.raises(BadInputError, match="holds a teacher's soft masks and no labels"):
         list(iter_samples([DataSource(path)]))
     source = DataSource(write_folder(tmp_path / "set", 3, height=40, width=60))
     labels = tmp_path / "labels.vmkpack"
     pack(DataSet((source,), (), {}), labels, PackOptions((40, 60), margin=1.0))
-    with pytest.raises(BadInputError, match="holds labels and no teacher's soft masks: it belongs to --data"):
+    with pytest.raises(BadInputError, match="holds labels and no teacher's soft masks"):
         read_teacher(labels, class_names=POLYP, spec=SPEC)
     with pytest.raises(UsageError, match="does not end in .vmkpack"):
         pack_teacher([], tmp_path / "teacher.zip", SPEC, made_by={})

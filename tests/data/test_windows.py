@@ -5,17 +5,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from labelled_folders import labelled_image
 
+from tests.data.labelled_folders import labelled_image
 from vmkla.data.sources import Sample
 from vmkla.data.windows import WINDOW, quiet_window, with_windows
 
 LESION = (10, 200, 10)  # a colour that nothing else has
 
 
-def scope_frame(
-    centre: tuple[int, int] = (240, 90), radius: int = 40
-) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def scope_frame(centre: tuple[int, int] = (240, 90), radius: int = 40) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
     """A lit octagon of 240x200 px in a black frame with text at its left, and a lesion in the octagon."""
     rng = np.random.default_rng(0)
     noise = rng.normal((150, 80, 60), 10, (240, 320, 3)).clip(70, 220).astype(np.uint8)

@@ -9,14 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.teacher import DECODER_CHANNELS, Teacher, build_teacher, left_out, load_imagenet, main, soft_masks
+from experiments.teacher import (
+    DECODER_CHANNELS,
+    Teacher,
+    build_teacher,
+    left_out,
+    load_imagenet,
+    main,
+    soft_masks,
+)
 from experiments.unet import UNet, UNetConfig
+from tests.data.labelled_folders import write_folder
 from vmkla.config import IMAGENET_MEAN, IMAGENET_STD
 from vmkla.data.arrays import cache_spec
 from vmkla.data.augment import AugmentConfig
 from vmkla.data.teacher import read_teacher
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError
-from vmkla.training.inputs import Inputs
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of EfficientNet-lite0; the first stage does not expand
@@ -97,8 +105,6 @@ def test_what_is_left_out_is_listed_by_stem() -> None:
 
 
 def test_train_and_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from labelled_folders import write_folder  # type: ignore[import-not-found]
-
     data = write_folder(tmp_path / "set", 6)
     (data / "images" / "case-05.png").rename(data / "images" / "EndoCV2021_001002.png")
     (data / "masks" / "case-05.png").rename(data / "masks" / "EndoCV2021_001002.png")
@@ -110,7 +116,18 @@ def test_train_and_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main([*training, "1"]) == 0  # goes on, and there is nothing to do
     assert (out / "train.txt").read_text().split() == [f"case-{n:02d}" for n in range(5)]
     listed = f"{data}:{out / 'train.txt'}"
-    packing = ["pack", str(out), "--data", listed, "--out", str(pack), "--imgsz", "32", "--teacher-imgsz", "64"]
+    packing = [
+        "pack",
+        str(out),
+        "--data",
+        listed,
+        "--out",
+        str(pack),
+        "--imgsz",
+        "32",
+        "--teacher-imgsz",
+        "64",
+    ]
     assert main(packing) == 0
     assert "5 images at 40x40" in capsys.readouterr().out
     read = read_teacher(pack, class_names=("polyp",), spec=cache_spec((32, 32), "none", AugmentConfig()))

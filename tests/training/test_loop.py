@@ -171,7 +171,12 @@ def test_learning_from_a_teacher(config: TrainConfig, tmp_path: Path) -> None:
     spec = cache_spec(config.image_size_hw, config.roi, config.augment)
     pack = tmp_path / "teacher.vmkpack"
     samples = [
-        Sample(s.name, prepared_pair(s, spec)[0], np.full((spec.height, spec.width), 250, np.uint8), prepared=spec)
+        Sample(
+            s.name,
+            prepared_pair(s, spec)[0],
+            np.full((spec.height, spec.width), 250, np.uint8),
+            prepared=spec,
+        )
         for s in iter_samples(config.data)
     ]
     pack_teacher(samples, pack, spec, made_by={})
@@ -181,7 +186,9 @@ def test_learning_from_a_teacher(config: TrainConfig, tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.sigmoid(weights.model(torch.zeros(1, 3, 32, 64))).mean() > 0.6
     assert (weights.training["teacher"], weights.training["teacher_weight"]) == ("teacher.vmkpack", 1.0)
-    val = dataclasses.replace(config, out_dir=tmp_path / "leak", teacher=pack, val=config.data, data=config.val)
+    val = dataclasses.replace(
+        config, out_dir=tmp_path / "leak", teacher=pack, val=config.data, data=config.val
+    )
     with pytest.raises(BadInputError, match="9 images are in the training and in the validation set"):
         train(val)
     with pytest.raises(UsageError, match="need the images that they are of"):
@@ -194,7 +201,10 @@ def test_a_quiet_share_adds_windows_and_refuses_what_the_data_cannot_give(config
     training = load_weights(result.last_weights or "").training
     windows = training["polyp_free_windows"]
     assert training["quiet_share"] == 0.25 and training["train_images"] == 9 and windows > 0
-    assert f"{9 + windows} training images, {windows} of them polyp-free windows of others, 4 validation" in str(said)
+    assert (
+        f"{9 + windows} training images, {windows} of them polyp-free windows of others, 4 validation"
+        in str(said)
+    )
     with pytest.raises(BadInputError, match=rf"has {1 + windows}: {windows} polyp-free windows of images"):
         train(dataclasses.replace(config, quiet_share=0.875, batch_size=8, out_dir=config.out_dir / "b"))
 

@@ -214,7 +214,9 @@ class AugmentPool:
                 raise _lost(worker) from None
             batch, task = worker.sent.popleft()
             if failure is not None:
-                raise failure.report.error(f"{self._names[failure.image % len(self._names)]} could not be augmented")
+                raise failure.report.error(
+                    f"{self._names[failure.image % len(self._names)]} could not be augmented"
+                )
             batch.left -= len(task.indices)
         self._hand_out()
 

@@ -22,10 +22,11 @@ NOT_SHOWN, NOTHING_MARKED, MARKED = -1, 0, 1
 class Draws:
     """The batches of each epoch, in a random order that depends on seed and epoch.
 
-    Without a quiet share an epoch shows every image once. With one it shows every image with a lesion once,
-    and beside them quiet images, which show none, in numbers that follow their weights: ``HARD_WEIGHT`` for one
-    in which the network marked at least one pixel in the last earlier epoch that showed it, or that no epoch has
-    shown; 1 for the others. What is left over at the end of an epoch is left out.
+    Without a quiet share an epoch shows every image once. With one it shows every image with a lesion once
+    and draws the rest of each batch from the quiet images, which show none. How often each of them is drawn
+    follows its weight: ``HARD_WEIGHT`` when the network marked at least one pixel of it in the last earlier
+    epoch that showed it, or when no epoch has shown it; otherwise 1. The last images of an epoch's order, too
+    few for a batch, are left out.
 
     Args:
         quiet: (n,) bool, the images without a lesion.
@@ -74,8 +75,8 @@ class Draws:
         if self.quiet_per_epoch > MOST_REPEATS * len(self.quiet):
             raise BadInputError(
                 f"a quiet share of {share} takes {self.quiet_per_epoch} quiet images an epoch, each at most "
-                f"{MOST_REPEATS} times; the training set has {len(self.quiet)}: {windows} polyp-free windows of "
-                f"images with lesions, and {len(self.quiet) - windows} images without a lesion",
+                f"{MOST_REPEATS} times; the training set has {len(self.quiet)}: {windows} polyp-free windows "
+                f"of images with lesions, and {len(self.quiet) - windows} images without a lesion",
                 hint="Lower --quiet-share, or add images of healthy bowel with empty masks.",
             )
         self.marked = np.ones(self.count, bool)

@@ -169,7 +169,9 @@ def packed_pairs(source: DataSource, problems: list[str], *, soft: bool = False)
         return
     if file.soft != soft:
         holds = "a teacher's soft masks and no labels" if file.soft else "labels and no teacher's soft masks"
-        problems.append(f"{source.folder} holds {holds}: it belongs to {'--teacher' if file.soft else '--data'}")
+        problems.append(
+            f"{source.folder} holds {holds}: it belongs to {'--teacher' if file.soft else '--data'}"
+        )
         return
     if source.part and source.part not in file.parts:
         problems.append(f"{source.folder} holds {', '.join(file.parts)}, and no {source.part}")

@@ -25,7 +25,7 @@ _MARGIN = 0.05
 _DARK = 40
 """A pixel of the border is never brighter than this in its brightest channel (0 to 255)."""
 _LIT, _GLARE = 60, 235
-"""Between these levels of the brightest channel mucosa is redder than green and blue; dye and display are not."""
+"""Between these levels (0 to 255) mucosa is redder than green and blue; dye and display are not."""
 _OUTSIDE_SHARE, _FOREIGN_SHARE = 0.02, 0.02
 """Shares of a window that may be border, and dye or display."""
 
@@ -83,7 +83,9 @@ def _border(cv2: Any, part: Image) -> Flags:
     for corner in ((1, 1), (width - 2, 1), (1, height - 2), (width - 2, height - 2)):
         if dark[corner[1], corner[0]] == 1:
             cv2.floodFill(dark, None, corner, 2)
-    lit = cv2.morphologyEx((dark[1:-1, 1:-1] != 2).astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8))
+    lit = cv2.morphologyEx(
+        (dark[1:-1, 1:-1] != 2).astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)
+    )
     points = cv2.findNonZero(lit)
     if points is not None:  # the hull: a dark lumen at the edge of the picture is no border
         cv2.fillConvexPoly(lit, cv2.convexHull(points), 1)

@@ -163,7 +163,9 @@ class TrainConfig:
         if not 0 < self.teacher_weight <= 1:
             raise UsageError(f"teacher_weight must be in 0 < x <= 1, got {self.teacher_weight}")
         if self.teacher is not None and not self.data:
-            raise UsageError("a teacher's masks need the images that they are of", hint="Give --data as well.")
+            raise UsageError(
+                "a teacher's masks need the images that they are of", hint="Give --data as well."
+            )
         if not 0 < self.threshold < 1:
             raise UsageError(f"threshold must be between 0 and 1, got {self.threshold}")
         if self.threads is not None and self.threads < 1:
