@@ -150,7 +150,7 @@ def test_a_quiet_share_reports_what_was_marked_and_adds_its_loss() -> None:
     usual, quiet = stepper_of(), stepper_of(quiet_share=0.5)
     values = [each.take(pixels, target, lr=0.1).tolist() for each in (usual, quiet)]
     assert len(values[0]) == 3 and values[1][3:] == [0.5, 0.0]
-    expected = (math.log1p(math.exp(3.0)) + math.log1p(math.exp(-1.5))) / 2
+    expected = 0.2 * (math.log1p(math.exp(3.0)) + math.log1p(math.exp(-1.5))) / 2
     assert values[1][0] - values[0][0] == pytest.approx(expected, rel=1e-5)
     assert quiet.judge(values[1]) == values[1][0]
 

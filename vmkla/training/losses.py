@@ -10,6 +10,8 @@ from vmkla.errors import ShapeError
 
 SMOOTH_PX = 1.0
 """Added to both sides of the Dice fraction: an empty image has a loss, and no division by zero."""
+QUIET_WEIGHT = 0.2
+"""Of ``quiet_loss``. With 1 a network that begins with random weights first learns to mark nothing at all."""
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -79,11 +81,11 @@ def ce_dice_loss(
 
 
 def quiet_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of the pixel that is most wrongly marked, in the images that show no lesion.
+    """``QUIET_WEIGHT`` times the cross-entropy of the most probable pixel, in the images without a lesion.
 
-    Cross-entropy over all pixels fades as a false region shrinks, and Dice as its probability comes close to
-    1; a speck that is as sure as a polyp then costs nothing. Here the gradient on the logits of a quiet image
-    sums to its highest probability p, over the number of images of the batch, however small the region is.
+    The gradient of cross-entropy over all pixels fades as a false region shrinks, and that of Dice as its
+    probability comes close to 1. Here the gradient on the logits of a quiet image sums to ``QUIET_WEIGHT``
+    times its highest probability, over the number of images of the batch, however small the region is.
 
     Args:
         logits: (b, 1, H, W), or (b, classes, H, W) with the background first.
@@ -94,7 +96,7 @@ def quiet_loss(logits: Tensor, target: Tensor) -> Tensor:
     lesion = target >= 0.5 if logits.shape[1] == 1 else target > 0
     quiet = ~lesion.flatten(1).any(1)
     peak = foreground(logits).flatten(1).amax(1)  # (b,)
-    return (softplus(peak) * quiet).mean()
+    return QUIET_WEIGHT * (softplus(peak) * quiet).mean()
 
 
 def foreground(logits: Tensor) -> Tensor:

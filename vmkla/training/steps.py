@@ -56,7 +56,7 @@ class Stepper:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Compute ``segmentation_loss`` in float32, as in validation; with a quiet share plus ``quiet_loss``."""
+        """Compute the loss in float32, as in validation; a quiet share adds ``quiet_loss``."""
         config, logits = self.config, logits.float()
         loss = segmentation_loss(logits, target, ce_weight=config.ce_weight, dice_weight=config.dice_weight)
         return loss + quiet_loss(logits, target) if config.quiet_share else loss
