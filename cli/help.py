@@ -21,7 +21,8 @@ GROUPS: dict[str, str] = {
     "--imgsz --batch --precision --input --half-storage --decoder-block --drop-path --init "
     "--init-encoder --block --complexity",
     "Training": "--epochs --lr --min-lr --weight-decay --t-max-epochs --warmup-epochs --ema-decay "
-    "--grad-clip --bce-weight --dice-weight --augment --rendered --seed --deterministic --backend "
+    "--grad-clip --bce-weight --dice-weight --augment --rendered --quiet-share --teacher "
+    "--teacher-weight --seed --deterministic --backend "
     "--channels-last --compile --workers --resume --max-minutes --save-minutes",
     "Live": "--live --display --loop --duration-s --max-staleness-ms --record --segment-s --hide "
     "--monitor --monitor-token-file --hysteresis --min-lesion-fraction --min-lesion-age-ms",

@@ -72,7 +72,7 @@ def train(
         typer.Option(
             "--quiet-share",
             metavar="F",
-            help="Of every batch, polyp-free images and windows of the others; 0 is off.",
+            help="Share of every batch without a lesion: empty images and polyp-free windows; 0 is off.",
         ),
     ] = 0.0,
     teacher: Annotated[
@@ -80,7 +80,8 @@ def train(
         typer.Option("--teacher", metavar="PACK", help="Packed file with a teacher's soft masks."),
     ] = None,
     teacher_weight: Annotated[
-        float, typer.Option("--teacher-weight", help="Of those masks beside the true ones, up to 1.")
+        float,
+        typer.Option("--teacher-weight", help="Weight of the teacher's masks beside the true ones, up to 1."),
     ] = 0.5,
     epochs: Annotated[int, typer.Option("--epochs")] = 300,
     batch: Annotated[int, typer.Option("--batch", help="Images per step, over all processes.")] = 32,
