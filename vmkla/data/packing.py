@@ -265,7 +265,8 @@ def soft_mask(probability: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint
             f"{wrong} of {probability.size} values of a teacher's mask are not a number from 0 to 1",
             hint="Train the teacher with a lower learning rate, or in fp32.",
         )
-    return np.rint(255 * probability).astype(np.uint8)
+    levels: npt.NDArray[np.uint8] = np.rint(255 * probability).astype(np.uint8)
+    return levels
 
 
 def _check_name(path: Path) -> None:
