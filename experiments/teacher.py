@@ -148,7 +148,7 @@ def training_pairs(data: DataSource) -> list[Pair]:
 
 
 def train_teacher(args: argparse.Namespace) -> None:
-    """Train, or go on."""
+    """Train, or resume a training."""
     data, run, split = DataSource.parse(args.data), args.out / "run", args.out / "train.txt"
     args.out.mkdir(parents=True, exist_ok=True)
     split.write_text("".join(f"{pair.stem}\n" for pair in training_pairs(data)), encoding="utf-8")
@@ -249,7 +249,7 @@ def write_pack(args: argparse.Namespace) -> None:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    training = commands.add_parser("train", help="train a teacher, or go on with its training")
+    training = commands.add_parser("train", help="train a teacher, or resume its training")
     training.set_defaults(run=train_teacher)
     training.add_argument("--data", required=True, help="DIR:FILE, images with masks and a list of stems")
     training.add_argument("--val", required=True, help="as --data; the best weights are chosen on it")

@@ -337,7 +337,7 @@ def test_another_validation_set_is_another_run(config: TrainConfig) -> None:
 
 def test_resuming_nothing_or_rubbish(config: TrainConfig) -> None:
     config = dataclasses.replace(config, resume=True)
-    with pytest.raises(BadInputError, match="no run to go on with"):
+    with pytest.raises(BadInputError, match="no run to resume"):
         train(config)
     config.out_dir.mkdir()
     (config.out_dir / STATE).write_bytes(b"rubbish" * 100)

@@ -130,7 +130,7 @@ class TrainLoader:
     """Augmented batches in a random order, made in the background, a few ahead of the training.
 
     Order and augmentation depend on nothing but (seed, epoch, index), so a run that is cut off in the
-    middle of an epoch goes on with the batches that it would have had.
+    middle of an epoch continues with the batches that it would have had.
 
     Args:
         arrays: the training images; ``cache_spec`` gives their size.

@@ -269,14 +269,14 @@ def _lost(worker: _Worker) -> VmklaError:
         return VmklaError(f"the augmentation worker {worker.process.pid} closed its connection")
     if status >= 0:
         return VmklaError(
-            f"the augmentation worker {worker.process.pid} ended with status {status}, expected it to go on",
+            f"the augmentation worker {worker.process.pid} ended with status {status}, expected it to work",
             hint="See what it printed, or do without: vmkla train --workers 0",
         )
     name = signal.Signals(-status).name
     why = ": the system does that when memory runs out" if -status == signal.SIGKILL else ""
     return VmklaError(
         f"the augmentation worker {worker.process.pid} was ended by {name}{why}",
-        hint="Give fewer --workers or a smaller --batch, and go on with --resume.",
+        hint="Give fewer --workers or a smaller --batch, and continue with --resume.",
     )
 
 

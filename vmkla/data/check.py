@@ -34,7 +34,7 @@ KINDS = {
 }
 """What is looked for, and how the table calls it."""
 _JPEG_SPREAD, _JPEG_SHARE = 32, 0.01
-"""A JPEG's mask may stray so far from 0 and 255, and in this share of the pixels, its edges, further."""
+"""Distance from 0 and 255 within which a JPEG mask's pixels lie, all but this share of them, at its edges."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def check(
             if on_progress is not None:
                 on_progress(next(done), total)
     for first, second in itertools.combinations(pairs, 2):
-        if first.split("/")[0] != UNNAMED:  # tests are not held against each other
+        if first.split("/")[0] != UNNAMED:  # tests are not compared with each other
             found += _duplicates(first, looks[first], second, looks[second])
             found += _sequences(first, pairs[first], second, pairs[second])
     order = list(KINDS)
@@ -141,7 +141,7 @@ def _look_at(pair: Pair, *, hashed: bool) -> _Look:
 def mask_problem(mask: StoredMask) -> str:
     """Why a mask is not binary, though its levels are 0 and 255; empty when it is.
 
-    A JPEG cannot hold 0 and 255 exactly, so it may stray a little.
+    A JPEG cannot hold 0 and 255 exactly, so it may differ a little.
     """
     values, unit = mask.values, mask.unit
     between, allowed = (values > 0) & (values < 255 * unit), 0

@@ -117,7 +117,7 @@ class Draws:
         self.noted = np.full(self.count, NOT_SHOWN, np.int8)
 
     def state(self, noted: Sequence[npt.NDArray[np.int8]]) -> dict[str, Any]:
-        """Plain values to go on from in the middle of an epoch; ``noted`` as in ``end_epoch``."""
+        """Return plain values to resume from in the middle of an epoch; ``noted`` as in ``end_epoch``."""
         return {"marked": self.marked.tolist(), "noted": np.maximum.reduce(noted).tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -101,7 +101,7 @@ def divided(
         sources: what to split.
         share: how much to set aside.
         seed: of the choice.
-        problems: takes what is wrong with the sources; the images without a problem are split. None
+        problems: collects the problems of the sources; the images without a problem are split. None
             raises instead.
     Raises:
         BadInputError: files, partners or stems are missing, or a source is one sequence.

@@ -12,7 +12,7 @@ from vmkla.errors import BadInputError
 from vmkla.names import Names, digest_or_none, given_names, joint_digest, pseudonyms
 
 _PARTS = ("", "train", "val", "test")
-"""Names of sets that are no folder's own."""
+"""Names of sets that are not a folder's own."""
 
 
 @dataclass(frozen=True)

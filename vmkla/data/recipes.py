@@ -38,10 +38,10 @@ def open_dataset(
         root: folder of a recipe that is given by its name alone.
         seed: of the splits, where the set has none.
         split_validation: split a validation set off the training set where there is none.
-        problems: takes what is wrong with sets that are split; None raises instead.
+        problems: collects the problems of sets that are split; None raises instead.
         reading: how its files are read.
     Returns:
-        Its sets. No image is read: what is wrong with one shows when it is.
+        Its sets. No image is read: a problem of one shows when it is.
     Raises:
         UsageError: the recipe is unknown, or has no folder, or masks are declared where there are no mask
             files.

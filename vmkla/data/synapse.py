@@ -150,7 +150,7 @@ def slice_sample(pair: Pair, image: npt.NDArray[Any], label: npt.NDArray[Any]) -
             f"{pair.name}: the image is {image.shape} and the label {label.shape}, expected one shape (H, W)"
         )
     low, high = float(image.min()), float(image.max())
-    if not (low >= 0.0 and high <= 1.0):  # also when they are no numbers
+    if not (low >= 0.0 and high <= 1.0):  # also when they are not numbers
         raise BadInputError(f"{pair.name}: the values run from {low:g} to {high:g}, expected 0 to 1")
     classes = label.astype(np.uint8)
     if not np.array_equal(classes, label) or classes.max() >= CLASSES:

@@ -87,7 +87,7 @@ def _border(cv2: Any, part: Image) -> Flags:
         (dark[1:-1, 1:-1] != 2).astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)
     )
     points = cv2.findNonZero(lit)
-    if points is not None:  # the hull: a dark lumen at the edge of the picture is no border
+    if points is not None:  # the hull: a dark lumen at the edge of the picture is not a border
         cv2.fillConvexPoly(lit, cv2.convexHull(points), 1)
     border: Flags = lit == 0
     return border

@@ -54,7 +54,7 @@ def self_test_frames(height: int, width: int) -> npt.NDArray[np.uint8]:
     def squared(x_centre: int, y_centre: int) -> npt.NDArray[np.int64]:
         return np.asarray((x - x_centre) ** 2 + (y - y_centre) ** 2, np.int64)
 
-    depth = squared(330, 360)  # dark where the tunnel goes on
+    depth = squared(330, 360)  # dark where the tunnel continues
     light = np.minimum(255, 40 + depth * 215 // 620**2 + depth // 9000 % 4 * 5)
     rgb = np.stack([light * 205 // 255 + 20, light * 110 // 255 + 8, light * 90 // 255 + 6], axis=-1)
     radius = 190
@@ -76,7 +76,7 @@ def known_output(runner: Runner) -> dict[str, Any]:
     With them goes the precision that gave the answer.
 
     Raises:
-        VmklaError: what it says is no probability.
+        VmklaError: its output is not a probability.
     """
     grids = np.round(_answer(runner), _DIGITS).astype(float).tolist()
     return {"picture": PICTURE, "precision": runner.spec.metadata.precision, "grids": grids}
@@ -93,7 +93,7 @@ def check_self_test(runner: Runner, known: dict[str, Any] | None = None) -> dict
         The answer to compare later ones with: the file's own, ``known``, or for want of both what the
         network said now.
     Raises:
-        VmklaError: the network says something else of the pictures, or something that is no probability.
+        VmklaError: the network says something else of the pictures, or something that is not a probability.
         ArtefactMismatchError: the file's answer is for another picture than this version draws.
     """
     expected = runner.spec.metadata.self_test or known

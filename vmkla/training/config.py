@@ -76,8 +76,8 @@ class TrainConfig:
             takes a GPU of its own with ``"cuda"``.
         init: weights of ours (``.safetensors``) to begin from.
         init_encoder: a public VMamba checkpoint to begin the encoder from.
-        resume: go on from ``out_dir/state.pt``.
-        max_minutes: stop cleanly after so long; None is no limit.
+        resume: continue from ``out_dir/state.pt``.
+        max_minutes: stop cleanly after so long; None sets no limit.
         save_minutes: the state is saved at least this often, and after every epoch.
         threshold: probability at and above which a pixel counts as polyp in validation.
         compile: run the network through ``torch.compile``.

@@ -1,4 +1,4 @@
-"""The training loop: epochs, validation, the best weights, and a state to go on from."""
+"""The training loop: epochs, validation, the best weights, and a state to resume from."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def train(
 ) -> TrainResult:
     """Train a network.
 
-    Writes into ``config.out_dir``: ``config.json``, ``state.pt`` (to go on from), ``best.safetensors``
+    Writes into ``config.out_dir``: ``config.json``, ``state.pt`` (to resume from), ``best.safetensors``
     and ``last.safetensors``, ``metrics.csv``, ``curves.png``, ``tensorboard/``.
 
     Args:
@@ -204,7 +204,7 @@ class _Run:
         self.steps_unread = steps_unread(processes.device)
         if start.state is not None:
             self._restore(start.state)
-        elif not processes.first:  # the first process's random numbers go on from the weights'
+        elif not processes.first:  # the first process's random numbers continue from the weights'
             seed_process(config.seed, 0, processes.ranks)
 
     def go(self) -> TrainResult:
@@ -252,7 +252,7 @@ class _Run:
                     where = f"epoch {self.at.epoch + 1} after step {self.at.step} of {steps}"
                     raise StoppedError(
                         stop.signum,
-                        f"training was stopped in {where}; go on with --resume ({config.out_dir / STATE})",
+                        f"training was stopped in {where}; continue with --resume ({config.out_dir / STATE})",
                     )
                 if stop.time_is_up and self.at.step < steps:
                     return False
@@ -373,7 +373,7 @@ class _Run:
         self.at = Progress.from_state(state["progress"])
         self.model.load_state_dict(state["model"])
         self.stepper.restore(state)
-        if "draws" in state:  # not in a state of before there was a quiet share
+        if "draws" in state:  # missing in a state from before the quiet share existed
             self.draws.restore(state["draws"])
         if self.average is not None:
             self.average.model.load_state_dict(state["average"])

@@ -144,7 +144,7 @@ class Processes:
 
 @contextmanager
 def naming_lost_processes() -> Iterator[None]:
-    """A broken connection to another process, as an error that says so.
+    """A broken connection to another process, as an error that states it.
 
     Raises:
         VmklaError: a process has gone without a word.
@@ -159,5 +159,5 @@ def naming_lost_processes() -> Iterator[None]:
             raise
         raise VmklaError(
             f"another process of the run has gone: {text.splitlines()[0]}",
-            hint="See what it printed; go on with --resume.",
+            hint="See what it printed; continue with --resume.",
         ) from error

@@ -27,7 +27,7 @@ OUTPUTS = (CONFIG, STATE, BEST, LAST, METRICS, CURVES, "bad_batch*.npz")
 
 
 def read_folder(config: TrainConfig) -> dict[str, Any] | None:
-    """The state to go on from; None for a new run.
+    """The state to resume from; None for a new run.
 
     Raises:
         UsageError: the folder holds a run, and it is not to be resumed, or the run had other settings or is
@@ -40,7 +40,7 @@ def read_folder(config: TrainConfig) -> dict[str, Any] | None:
     if path.exists():
         raise UsageError(
             f"{config.out_dir} holds a run already ({STATE})",
-            hint="Add --resume to go on with it, or choose another folder.",
+            hint="Add --resume to continue it, or choose another folder.",
         )
     return None
 
@@ -74,7 +74,7 @@ def write_epoch(
         config: of the run.
         model: the weights that were judged.
         history: every finished epoch, this one last.
-        summary: what the weights' file says of its training.
+        summary: summary of the training for the weights' file.
     """
     out_dir = config.out_dir
     for name in (LAST, BEST) if history[-1].best else (LAST,):
@@ -93,7 +93,7 @@ def write_epoch(
 def summarise(
     config: TrainConfig, report: EpochReport, train_set: LabelledArrays, val_set: LabelledArrays
 ) -> dict[str, Any]:
-    """What the weights' file says of its training; no paths of this machine."""
+    """Summary of the training for the weights' file; no paths of this machine."""
     return {
         "data": [without_folders(str(source)) for source in config.data],
         "val": [without_folders(str(source)) for source in config.val],

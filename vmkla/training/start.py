@@ -30,7 +30,7 @@ class Start:
     Attributes:
         train_set, val_set: the images, in memory.
         model: the network, on its device, equal on all processes.
-        state: of the run to go on with; None for a new one.
+        state: of the run to resume; None for a new one.
     """
 
     train_set: LabelledArrays
@@ -104,7 +104,7 @@ def _check_classes(config: TrainConfig, *sets: LabelledArrays) -> None:
 
 
 def _check_names(state: dict[str, Any], train_set: LabelledArrays, val_set: LabelledArrays) -> None:
-    """A run goes on with the images that it began with."""
+    """A resumed run has the images that it began with."""
     for kind, images in (("train", train_set), ("val", val_set)):
         then = state[f"{kind}_names"]
         if then != list(images.names):

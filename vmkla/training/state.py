@@ -19,9 +19,9 @@ def save_state(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
     """Write a state. The file gets its name only when it is whole.
 
     Args:
-        path: the file; the one of before is replaced.
+        path: the file; an earlier one is replaced.
         state: tensors and plain values.
-        config: of the run, held against that of a resumed one.
+        config: of the run, compared with that of a resumed one.
     Raises:
         BadInputError: it cannot be written.
     """
@@ -62,7 +62,7 @@ def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
     """
     if not path.is_file():
         raise BadInputError(
-            f"{path} does not exist, so there is no run to go on with", hint="Run it without --resume."
+            f"{path} does not exist, so there is no run to resume", hint="Run it without --resume."
         )
     try:
         with Archive(path) as archive:
@@ -89,7 +89,7 @@ def load_state(path: Path, config: TrainConfig) -> dict[str, Any]:
     ]
     if changed:
         raise UsageError(
-            "the run to go on with was started with other settings:\n" + "\n".join(changed),
+            "the run to resume was started with other settings:\n" + "\n".join(changed),
             hint="Repeat the settings of then, or start a new run in another folder.",
         )
     if done > config.epochs:

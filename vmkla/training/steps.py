@@ -17,7 +17,7 @@ NO_DECAY = ("A_log", "D", "delta_bias")
 """Parameters of the recurrence: pulling them towards 0 changes its time scales, not its size."""
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SMALLEST_SCALE = 1.0
-"""Gradients that overflow half precision even at this scale of the loss are no accident of the scale."""
+"""Gradients that overflow half precision even at this scale of the loss are not due to the scale."""
 
 
 class NotFiniteError(Exception):
@@ -113,7 +113,7 @@ class Stepper:
         Returns:
             The loss, its mean over all processes.
         Raises:
-            NotFiniteError: on all processes alike. The weights of before that step are still there when no
+            NotFiniteError: on all processes alike. The weights before that step are still there when no
                 other was taken since.
         """
         own, norm, scale = values[:3]

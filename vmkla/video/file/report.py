@@ -150,7 +150,7 @@ class FileHash(threading.Thread):
                         return
                     digest.update(block)
         except OSError:
-            return  # the source itself reports what is wrong with the file
+            return  # the source itself reports the problems of the file
         self._digest = digest.hexdigest()
 
     def result(self, *, wait: bool) -> str | None:

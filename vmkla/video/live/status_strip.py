@@ -35,7 +35,7 @@ def draw_strip(status: LiveStatus, height_px: int, width_px: int) -> Image:
     """Render the strip.
 
     From the left: the state of the AI in words on a colour, since some people cannot tell colours apart; why
-    it is not on; on the right what is wrong with the signal, and whether frames are written.
+    it is not on; on the right the problem of the signal, and whether frames are written.
 
     Args:
         status: status to show.

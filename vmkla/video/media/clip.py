@@ -3,7 +3,7 @@
 The wall is a tube of radius R(theta, z), stored as a table; folds and polyps project inwards. Each pixel's
 ray is marched to the wall, lit by a lamp beside the camera, and coloured by a second table. The mask is read
 from the same table at the same point, so it is exact. The clip serves demos, tests and extra training data;
-it is no evidence of accuracy.
+it is not evidence of accuracy.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Problem:
 
     Attributes:
         where: name of the image, or place in the video.
-        what: what is wrong with it.
+        what: the problem.
     """
 
     where: str

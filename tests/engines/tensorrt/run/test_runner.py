@@ -256,7 +256,9 @@ def test_a_driver_that_is_too_old_for_the_library(plan: Path) -> None:
 
 def test_no_memory_for_a_context(plan: Path) -> None:
     stand_in_tensorrt.faults.context = True
-    with pytest.raises(VmklaError, match="cannot make an execution context.*GPU memory could not be allocated"):
+    with pytest.raises(
+        VmklaError, match="cannot make an execution context.*GPU memory could not be allocated"
+    ):
         load_runner(plan)
 
 
