@@ -141,7 +141,7 @@ class TestPixelShape:
     ) -> None:
         """The copy has one shape of pixels; frames of another are fitted into it, as are other sizes."""
         path = joined(write_clip, tmp_path, [np.full((48, 64, 3), 200, np.uint8)] * 4, "0")
-        report = segment(make_runner(roi="none"), str(path), SegmentOptions(tmp_path / "out"))
+        report = segment(make_runner(roi="none"), str(path), SegmentOptions(tmp_path / "out", overlay="none"))
         assert report.exit_status == 0 and any("shape of the pixels" in text for text in report.warnings)
         images, _, traits = read_back(tmp_path / "out" / "overlay.mp4")
         assert traits["size_wh"] == (64, 48) and traits["sample_aspect_ratio"] in (None, 1)
