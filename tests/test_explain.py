@@ -91,5 +91,5 @@ def test_the_picture_shows_each_panel_beside_the_image() -> None:
 def test_weights_that_name_no_size_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "sizeless.safetensors"
     save_weights(network(), path, training=json.loads("{}"))
-    with pytest.raises(ArtefactMismatchError, match="what size"):
+    with pytest.raises(ArtefactMismatchError, match="does not state the size of its training"):
         Panel(path, BlockName(3))
