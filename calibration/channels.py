@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vmkla.calibration.layers import Layer, weight_rows
 from vmkla.calibration.ranges import Progress
-from vmkla.cpus import runtime_threads
-from vmkla.engines.runners import custom_ops
 from vmkla.engines.runners.batches import network_input
+from vmkla.engines.runners.custom_ops import cpu_session
 from vmkla.imports import require
 from vmkla.metadata import InputType
 from vmkla.segment import steps
@@ -49,7 +48,7 @@ def measure_channels(
         layer.activation: len(weight_rows(watched, layer)) for layer in layers if layer.kind != "Conv"
     }
     _add_outputs(watched, channels)
-    session = _session(watched, threads)
+    session = cpu_session(watched.SerializeToString(), threads)
     feed = session.get_inputs()[0].name
     found = {name: np.zeros(count, np.float32) for name, count in channels.items()}
     outputs = [_NAME.format(name) for name in found]
@@ -78,12 +77,3 @@ def _add_outputs(model: onnx.ModelProto, channels: Mapping[str, int]) -> None:
             ]
         )
         graph.output.append(onnx.helper.make_tensor_value_info(largest, onnx.TensorProto.FLOAT, [count]))
-
-
-def _session(model: onnx.ModelProto, threads: int | None) -> Any:
-    ort = require("onnxruntime", extra=None, purpose="vmkla calibrate")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = runtime_threads(threads)
-    custom_ops.register(options)
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -20,9 +20,8 @@ import numpy.typing as npt
 from vmkla.bounded import DAMAGED, parse_json
 from vmkla.calibration.insertion import Range
 from vmkla.calibration.layers import Layer
-from vmkla.cpus import runtime_threads
-from vmkla.engines.runners import custom_ops
 from vmkla.engines.runners.batches import network_input
+from vmkla.engines.runners.custom_ops import cpu_session
 from vmkla.errors import BadInputError
 from vmkla.files import written_whole
 from vmkla.imports import require
@@ -113,7 +112,6 @@ def _calibrator(
     model: Path, watched: Path, names: Sequence[str], method: Method, percentile: float, threads: int | None
 ) -> Any:
     """Make ONNX Runtime's calibrator for a method, for these values only and with vmkla's kernels."""
-    ort = require("onnxruntime", extra=None, purpose="vmkla calibrate")
     require("onnx", extra="calibrate", purpose="vmkla calibrate")
     library = require("onnxruntime.quantization.calibrate", extra="calibrate", purpose="vmkla calibrate")
     bases: dict[Method, Any] = {
@@ -130,13 +128,7 @@ def _calibrator(
             return set(names), values
 
         def create_inference_session(self) -> None:
-            session_options = ort.SessionOptions()
-            session_options.log_severity_level = 3
-            session_options.intra_op_num_threads = runtime_threads(threads)
-            custom_ops.register(session_options)
-            self.infer_session = ort.InferenceSession(
-                self.augmented_model_path, session_options, providers=["CPUExecutionProvider"]
-            )
+            self.infer_session = cpu_session(self.augmented_model_path, threads)
 
     calibrator = Calibrator(str(model), augmented_model_path=str(watched), symmetric=True, **options)
     calibrator.augment_graph()

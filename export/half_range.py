@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.cpus import runtime_threads
-from vmkla.engines.runners import custom_ops
 from vmkla.engines.runners.batches import network_input
+from vmkla.engines.runners.custom_ops import cpu_session
 from vmkla.errors import VmklaError
 from vmkla.export.half import HALF_MAX, RANGE_LIMIT
 from vmkla.imports import require
@@ -96,16 +95,11 @@ def measure_half_range(
         batch: fixed batch of the graph, or None.
         float32_scans: names of the scans that run in float32, for the report.
     """
-    ort = require("onnxruntime", extra=None, purpose="measuring magnitudes")
     wide, names = widened(proto)
     magnitudes = {name: _magnitude(array) for name, array in _half_weights(proto).items()}
     watched = [name for name in names if name not in magnitudes]
     _add_magnitude_outputs(wide, watched)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = runtime_threads(None)
-    custom_ops.register(options)
-    session = ort.InferenceSession(wide.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = cpu_session(wide.SerializeToString())
     results = [_result(i) for i in range(len(watched))]
     largest = np.zeros(len(watched))
     for frame in frames:

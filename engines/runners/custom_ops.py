@@ -1,16 +1,19 @@
-"""Register vmkla's kernels with an ONNX Runtime session. Imports neither torch nor onnx."""
+"""Make ONNX Runtime sessions with vmkla's kernels. Imports neither torch nor onnx."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmkla.cpus import runtime_threads
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError
+from vmkla.imports import require
 from vmkla.native import find_library
 
 if TYPE_CHECKING:
     import onnxruntime
 
+PROVIDER = "CPUExecutionProvider"
 OLDEST_ONNXRUNTIME = "1.20"
 """Oldest supported release, whose API ``engines/plugins/cpu/ort_abi.h`` requests."""
 
@@ -46,3 +49,31 @@ def register(session_options: onnxruntime.SessionOptions, library: Path | None =
             f"onnxruntime cannot use {path} as vmkla's kernel library for this machine: {error}",
             hint="Run: pip install --force-reinstall vmkla   (from a checkout: pip install .)",
         ) from error
+
+
+def cpu_options(threads: int | None, *, native: bool = True) -> onnxruntime.SessionOptions:
+    """Make the options of a session on the CPU, which logs only errors.
+
+    Args:
+        threads: CPU threads; None as ``vmkla.cpus.runtime_threads``.
+        native: run the custom nodes with vmkla's kernels, otherwise the function bodies in the file.
+    Raises:
+        MissingDependencyError, ArtefactMismatchError: see ``register``.
+    """
+    options = require("onnxruntime", extra=None, purpose="running ONNX files").SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = runtime_threads(threads)
+    if native:
+        register(options)
+    return options
+
+
+def cpu_session(model: bytes | str, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """Make a session for a graph that vmkla changed to look into it, with vmkla's kernels.
+
+    Args:
+        model: the graph's bytes, or the path of its file.
+        threads: as of ``cpu_options``.
+    """
+    ort = require("onnxruntime", extra=None, purpose="running ONNX files")
+    return ort.InferenceSession(model, cpu_options(threads), providers=[PROVIDER])

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.cpu_features import VNNI, missing_for_int8
-from vmkla.cpus import runtime_threads
 from vmkla.engines.runners import custom_ops, onnxruntime_cuda
 from vmkla.engines.runners.batches import check_batch, network_input
+from vmkla.engines.runners.custom_ops import PROVIDER
 from vmkla.engines.runners.model_file import ModelFile, open_model
 from vmkla.engines.runners.onnx_file import with_batch_of_one
 from vmkla.engines.tensorrt.machine import parse_device
@@ -26,7 +26,6 @@ from vmkla.segment.self_test import check_self_test
 logger = logging.getLogger(__name__)
 
 Kernels = Literal["native", "bodies"]
-PROVIDER = "CPUExecutionProvider"
 INPUT, OUTPUT = "frames", "probability"
 _NO_MEMORY = ("allocate", "bad_alloc", "out of memory")
 """Parts of onnxruntime's messages on a lack of memory, which is not an error of the file."""
@@ -90,15 +89,11 @@ class OnnxRuntimeRunner(ClosedOnExit):
         ort = require("onnxruntime", extra=None, purpose="the ONNX Runtime runner")
         self._runtime = f"onnxruntime {ort.__version__}"
         _check_cpu(model.metadata, model.path)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = runtime_threads(threads)
+        options = custom_ops.cpu_options(threads, native=kernels == "native")
         options.inter_op_num_threads = 1
         # Threads spin while a frame is computed, which is faster, and not between frames, when the video's
         # decoder and encoder need the cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        if kernels == "native":
-            custom_ops.register(options)
         try:
             # The bytes that were checked: the file may have changed since.
             session = ort.InferenceSession(model.data, options, providers=[PROVIDER])

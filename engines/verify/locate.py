@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.cpus import runtime_threads
 from vmkla.engines.runners import custom_ops
 from vmkla.engines.runners.batches import network_input
 from vmkla.engines.runners.model_file import open_model
-from vmkla.engines.runners.onnxruntime_runner import INPUT, PROVIDER, Kernels
+from vmkla.engines.runners.onnxruntime_runner import INPUT, Kernels
 from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.imports import require
 
@@ -104,13 +103,9 @@ class OnnxSide:
         )
         data = self._model.SerializeToString()
         del graph.output[kept:]
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = runtime_threads(None)
-        if self._kernels == "native":
-            custom_ops.register(options)
+        options = custom_ops.cpu_options(None, native=self._kernels == "native")
         try:
-            session = ort.InferenceSession(data, options, providers=[PROVIDER])
+            session = ort.InferenceSession(data, options, providers=[custom_ops.PROVIDER])
             feed = network_input(frames_rgb, self.metadata.input_type)
             found = session.run(list(names), {INPUT: feed})
         except Exception as error:  # onnxruntime's exceptions have no common base class
