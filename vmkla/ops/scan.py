@@ -163,15 +163,7 @@ def _op(
 
 
 @_op.register_fake
-def _(
-    u: Tensor,
-    p: Tensor,
-    dt_weight: Tensor,
-    A: Tensor,
-    D: Tensor,
-    delta_bias: Tensor,
-    backend: str,
-) -> Tensor:
+def _(u: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(u, memory_format=torch.contiguous_format)
 
 
@@ -189,19 +181,8 @@ def _backward_op(
 
 
 @_backward_op.register_fake
-def _(
-    grad_y: Tensor,
-    u: Tensor,
-    p: Tensor,
-    dt_weight: Tensor,
-    A: Tensor,
-    D: Tensor,
-    delta_bias: Tensor,
-) -> list[Tensor]:
-    return [
-        torch.empty_like(t, memory_format=torch.contiguous_format)
-        for t in (u, p, dt_weight, A, D, delta_bias)
-    ]
+def _(grad_y: Tensor, *tensors: Tensor) -> list[Tensor]:
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -70,21 +70,9 @@ def _backward_op(
 
 
 @_backward_op.register_fake
-def _(
-    grad_y: Tensor,
-    u: Tensor,
-    p: Tensor,
-    dt_weight: Tensor,
-    A: Tensor,
-    D: Tensor,
-    delta_bias: Tensor,
-    states: Tensor,
-    sums: Tensor,
-) -> list[Tensor]:
-    return [
-        torch.empty_like(t, memory_format=torch.contiguous_format)
-        for t in (u, p, dt_weight, A, D, delta_bias)
-    ]
+def _(grad_y: Tensor, *tensors: Tensor) -> list[Tensor]:
+    *inputs, _states, _sums = tensors
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
