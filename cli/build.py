@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar, say
-from vmkla.cli.options import Json, MaxMegapixels, Quiet, is_number
+from vmkla.cli.options import CheckFrames, Json, MaxMegapixels, Quiet, is_number
 from vmkla.errors import UsageError
 from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
 
@@ -65,10 +65,7 @@ def build(
             help=f"Of tensorrt: another plugin library; {BODIES}: none, the file's function bodies (slow).",
         ),
     ] = None,
-    frames: Annotated[
-        str | None,
-        typer.Option("--frames", metavar="WHAT", help="Video or images to check with; default: rendered."),
-    ] = None,
+    frames: CheckFrames = None,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     skip_gates: Annotated[
         bool, typer.Option("--skip-gates", help="Skip the checks; the engine is marked unverified.")

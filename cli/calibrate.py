@@ -11,6 +11,7 @@ import typer
 from vmkla.cli.console import print_json, print_line, progress_bar, say
 from vmkla.cli.options import (
     Anonymous,
+    GatesFile,
     Json,
     MaskOrientation,
     MaskValues,
@@ -85,9 +86,7 @@ def calibrate(
         float | None,
         typer.Option("--max-dice-drop", metavar="F", help="Largest loss of mean Dice; default 0.01."),
     ] = None,
-    gates: Annotated[
-        Path | None, typer.Option("--gates", metavar="FILE", help="JSON or TOML file with tighter limits.")
-    ] = None,
+    gates: GatesFile = None,
     allow_few: Annotated[
         bool, typer.Option("--allow-few", help="Accept fewer than 32 distinct frames.")
     ] = False,

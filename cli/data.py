@@ -17,6 +17,8 @@ from vmkla.cli.options import (
     MaskValues,
     MaxMegapixels,
     Quiet,
+    Root,
+    SplitSeed,
     parse_size,
     read_rules,
 )
@@ -34,8 +36,6 @@ data = typer.Typer(help="Check or pack labelled images.", no_args_is_help=True, 
 DataOption = Annotated[
     str, typer.Option("--data", help="A folder, DIR:LIST, a packed file, or a recipe: NAME or NAME=DIR.")
 ]
-Root = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Folder of a recipe.")]
-SplitSeed = Annotated[int, typer.Option("--split-seed", help="Seed of the splits that the set lacks.")]
 
 
 @command(data, "check", example="vmkla data check --data DIR")

@@ -19,9 +19,12 @@ from vmkla.cli.options import (
     MaxMegapixels,
     Plugin,
     Quiet,
+    Root,
     Runtime,
     RuntimeOption,
+    SplitSeed,
     Threads,
+    Threshold,
     read_rules,
     run_folder,
 )
@@ -52,25 +55,18 @@ def evaluate(
     model: Annotated[
         str, typer.Option("--model", metavar="NAME|FILE", help="A shipped model, .onnx or .safetensors.")
     ] = "nano",
-    root: Annotated[
-        Path | None, typer.Option("--root", metavar="DIR", help="Folder of a recipe given by its name.")
-    ] = None,
+    root: Root = None,
     split: Annotated[
         Split | None, typer.Option("--split", help="Default: test; val or all where there is none.")
     ] = None,
-    split_seed: Annotated[
-        int, typer.Option("--split-seed", help="Seed of the splits that the data lack.")
-    ] = 0,
+    split_seed: SplitSeed = 0,
     mask_values: MaskValues = None,
     mask_orientation: MaskOrientation = None,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     runtime: RuntimeOption = Runtime.auto,
     device: Device = None,
     plugin: Plugin = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", help="Probability from which a pixel counts; default: the model's."),
-    ] = None,
+    threshold: Threshold = None,
     roi: Annotated[
         str | None,
         typer.Option("--roi", metavar="auto|none|X,Y,W,H", help="Field of view; default: the model's."),

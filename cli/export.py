@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar, say
-from vmkla.cli.options import Json, MaxMegapixels, Quiet, is_number, parse_size
+from vmkla.cli.options import CheckFrames, Json, MaxMegapixels, Quiet, is_number, parse_size
 from vmkla.errors import UsageError
 from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
 
@@ -65,10 +65,7 @@ def export(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Untrained weights, for benchmarks; noted in the file.")
     ] = False,
-    frames: Annotated[
-        str | None,
-        typer.Option("--frames", metavar="WHAT", help="Video or images to check with; default: rendered."),
-    ] = None,
+    frames: CheckFrames = None,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     roi: Annotated[
         str | None,

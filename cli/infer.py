@@ -28,6 +28,7 @@ from vmkla.cli.options import (
     Runtime,
     RuntimeOption,
     Threads,
+    Threshold,
     run_folder,
 )
 from vmkla.cli.usage import EACH_SOURCE, check_source
@@ -59,10 +60,7 @@ def infer(
     runtime: RuntimeOption = Runtime.auto,
     device: Device = None,
     plugin: Plugin = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", help="Probability from which a pixel counts; default: the model's."),
-    ] = None,
+    threshold: Threshold = None,
     overlay: Annotated[Overlay, typer.Option("--overlay", help="How findings are drawn.")] = Overlay.contour,
     alpha: Annotated[
         float | None, typer.Option("--alpha", help="Opacity of the overlay, 0 to 1; default: the style's.")

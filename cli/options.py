@@ -89,6 +89,21 @@ Threads = Annotated[
 RuntimeOption = Annotated[Runtime, typer.Option("--runtime", help="Library that runs the network.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda:0; default: the runtime's own.")]
 
+Root = Annotated[
+    Path | None, typer.Option("--root", metavar="DIR", help="Folder of a recipe given by its name.")
+]
+SplitSeed = Annotated[int, typer.Option("--split-seed", help="Seed of the splits that the data lack.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option("--threshold", help="Probability from which a pixel counts; default: the model's."),
+]
+GatesFile = Annotated[
+    Path | None, typer.Option("--gates", metavar="FILE", help="JSON or TOML file with tighter limits.")
+]
+CheckFrames = Annotated[
+    str | None,
+    typer.Option("--frames", metavar="WHAT", help="Video or images to check with; default: rendered."),
+]
 MaskValues = Annotated[
     str | None,
     typer.Option(

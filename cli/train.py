@@ -17,6 +17,8 @@ from vmkla.cli.options import (
     MaskValues,
     MaxMegapixels,
     Quiet,
+    Root,
+    SplitSeed,
     Threads,
     parse_size,
     read_rules,
@@ -40,9 +42,7 @@ def train(
             "NAME=DIR (isic17, isic18, ph2, polyp, synapse). Repeatable.",
         ),
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option("--root", metavar="DIR", help="Folder of a recipe given by its name.")
-    ] = None,
+    root: Root = None,
     val: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,9 +50,7 @@ def train(
             help="Validation set, in the same forms; default: the data's own, or a tenth of the data.",
         ),
     ] = None,
-    split_seed: Annotated[
-        int, typer.Option("--split-seed", help="Seed of the splits that the data lack.")
-    ] = 0,
+    split_seed: SplitSeed = 0,
     mask_values: MaskValues = None,
     mask_orientation: MaskOrientation = None,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,

@@ -13,6 +13,7 @@ from vmkla.cli.console import print_json, print_line, print_tables, progress_bar
 from vmkla.cli.eval import Split, choose_part
 from vmkla.cli.options import (
     Anonymous,
+    GatesFile,
     Json,
     Kernels,
     MaskOrientation,
@@ -20,6 +21,7 @@ from vmkla.cli.options import (
     MaxMegapixels,
     Plugin,
     Quiet,
+    Root,
     Runtime,
     Threads,
     is_gpu,
@@ -43,9 +45,7 @@ def verify(
     data: Annotated[
         str | None, typer.Option("--data", metavar="DIR", help="Labelled images, as for eval.")
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option("--root", metavar="DIR", help="Folder of a recipe given by its name.")
-    ] = None,
+    root: Root = None,
     split: Annotated[Split | None, typer.Option("--split", help="Part of the data, as for eval.")] = None,
     mask_values: MaskValues = None,
     mask_orientation: MaskOrientation = None,
@@ -61,9 +61,7 @@ def verify(
     device_a: Annotated[str | None, typer.Option("--device-a", help="cpu or cuda:0.")] = None,
     device_b: Annotated[str | None, typer.Option("--device-b", help="cpu or cuda:0.")] = None,
     plugin: Plugin = None,
-    gates: Annotated[
-        Path | None, typer.Option("--gates", metavar="FILE", help="JSON or TOML file with tighter limits.")
-    ] = None,
+    gates: GatesFile = None,
     save: Annotated[
         Path | None,
         typer.Option("--save", metavar="FILE", help="Save the frames and A's outputs; B may be left out."),
