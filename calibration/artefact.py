@@ -14,7 +14,7 @@ from vmkla.calibration.layers import WEIGHT_LEVELS, Layer, Target, find_layers
 from vmkla.cpu_features import VNNI
 from vmkla.engines.runners.model_file import open_model
 from vmkla.engines.runners.onnx_file import with_metadata
-from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
+from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError, first_line
 from vmkla.files import write_whole
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata, Precision
@@ -115,7 +115,7 @@ def open_artefact(path: Path, target: Target, precision: Precision) -> Artefact:
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's DecodeError and onnx's ValidationError have no base of their own
         raise BadInputError(
-            f"{path} is not a valid ONNX file: {str(error).strip().splitlines()[0]}",
+            f"{path} is not a valid ONNX file: {first_line(error)}",
             hint="Fetch or export it again.",
         ) from error
     layers = find_layers(model, target)

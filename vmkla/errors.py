@@ -29,6 +29,11 @@ class VmklaError(Exception):
         return self.message if self.hint is None else f"{self.message}\n{self.hint}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where there is no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class UsageError(VmklaError):
     """A flag or argument has a value that makes no sense."""
 

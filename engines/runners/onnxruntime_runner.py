@@ -17,7 +17,7 @@ from vmkla.engines.runners.custom_ops import PROVIDER
 from vmkla.engines.runners.model_file import ModelFile, open_model
 from vmkla.engines.runners.onnx_file import with_batch_of_one
 from vmkla.engines.tensorrt.machine import parse_device
-from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError, VmklaError
+from vmkla.errors import ArtefactMismatchError, MissingDependencyError, UsageError, VmklaError, first_line
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata
 from vmkla.runner import ClosedOnExit, RunnerSpec
@@ -154,7 +154,7 @@ class OnnxRuntimeRunner(ClosedOnExit):
 
     def _failure(self, error: Exception, step: Literal["load", "run"]) -> VmklaError:
         """Make the error of a failed step: a mismatch before the first result, a plain failure later."""
-        text = _first_line(error)
+        text = first_line(error)
         memory = isinstance(error, MemoryError) or any(word in str(error).lower() for word in _NO_MEMORY)
         if self._answered or memory:
             hint = (
@@ -254,7 +254,3 @@ def _spec_of(session: object, model: ModelFile, runtime: str, kernels: Kernels) 
         kernels=kernels,
         notes=model.notes,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

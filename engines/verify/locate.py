@@ -15,7 +15,7 @@ from vmkla.engines.runners import custom_ops
 from vmkla.engines.runners.batches import network_input
 from vmkla.engines.runners.model_file import open_model
 from vmkla.engines.runners.onnxruntime_runner import INPUT, Kernels
-from vmkla.errors import ArtefactMismatchError, BadInputError
+from vmkla.errors import ArtefactMismatchError, BadInputError, first_line
 from vmkla.imports import require
 
 PROBES = 32
@@ -110,8 +110,7 @@ class OnnxSide:
             found = session.run(list(names), {INPUT: feed})
         except Exception as error:  # onnxruntime's exceptions have no common base class
             raise ArtefactMismatchError(
-                f"onnxruntime {ort.__version__} cannot compute values of {self.path}: "
-                f"{str(error).strip().splitlines()[0]}"
+                f"onnxruntime {ort.__version__} cannot compute values of {self.path}: {first_line(error)}"
             ) from error
         return dict(zip(names, found, strict=True))
 
