@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import UsageError
+from vmkla.segment.findings import class_mask
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, Thumbnail, change
 from vmkla.video.live.network.options import TemporalOptions
 
@@ -65,7 +66,7 @@ class TemporalFilter:
             self.reset()
         self._last_s, self._last_thumbnail = captured_s, frame_thumbnail
         steady = self._kept(probability)
-        classes = self._classes_of(steady)
+        classes = class_mask(steady, float(self._threshold))
         dropped = self._too_young(classes, gap_s)
         if not dropped.any():
             return steady
@@ -106,12 +107,6 @@ class TemporalFilter:
         # edge of the lower threshold; limited, so that a kept finding does not look certain.
         lifted = np.minimum(probability + (high - np.float32(low)), (1 + high) / 2)
         return np.where(before > 0, np.maximum(lifted, probability), probability)
-
-    def _classes_of(self, probability: Floats) -> npt.NDArray[np.uint8]:
-        """Return (h, w), the class of each pixel, as ``vmkla.segment.findings.find`` reads it."""
-        if len(probability) == 1:
-            return np.asarray(probability[0] >= self._threshold, np.uint8)
-        return np.asarray(np.argmax(probability, axis=0), np.uint8)
 
     def _too_young(self, classes: npt.NDArray[np.uint8], gap_s: float) -> npt.NDArray[np.bool_]:
         """Return (h, w), the pixels of regions that are too young, and remember this frame's lesions."""
