@@ -6,16 +6,13 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vmkla.engines.verify.clinical import ShownFrame
 from vmkla.engines.verify.gates import TITLES
-from vmkla.evaluation.cases import draw_classes, draw_contours
-from vmkla.evaluation.html import data_uri, page_html, table_html
+from vmkla.evaluation.cases import draw_classes, draw_contours, encode_jpeg
+from vmkla.evaluation.html import figure_html, page_html, table_html
 from vmkla.evaluation.tables import Table
-
-_JPEG_QUALITY = 88
 
 
 def verify_tables(document: Mapping[str, Any]) -> Iterator[Table]:
@@ -150,8 +147,6 @@ def _figure(shown: ShownFrame) -> str:
         picture = np.concatenate(sides, axis=1)
     else:
         picture = draw_classes(frame.image_rgb, masks.reference, masks.candidate)
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
     caption = f"{result.name}: Dice of the two masks {result.agreement:.3f}"
     if frame.mask is not None:
         caption += f", against truth {result.dice_reference:.3f} and {result.dice_candidate:.3f}"
@@ -159,8 +154,7 @@ def _figure(shown: ShownFrame) -> str:
     caption += f", probability error up to {result.max_error:.2g}" + (f", {lost} lost" if lost else "")
     if not (result.finite_reference and result.finite_candidate):
         caption += ", NaN or infinity"
-    picture_html = f'<img alt="{escape(result.name)}" src="{data_uri(jpeg, "jpeg")}">'
-    return f"<figure>{picture_html}<figcaption>{escape(caption)}</figcaption></figure>"
+    return figure_html(result.name, encode_jpeg(picture), caption)
 
 
 def _binary(shown: ShownFrame) -> bool:

@@ -56,8 +56,7 @@ class CaseBook:
         """Draw an image and keep the drawing."""
         several = len(result.native.confusions) > 1
         picture = (draw_classes if several else draw_contours)(sample.image_rgb, sample.mask, prediction)
-        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+        data = encode_jpeg(picture)
         self._places.append((self._file.seek(0, 2), len(data)))
         self._file.write(data)
 
@@ -119,6 +118,12 @@ def draw_classes(image_rgb: Rgb, truth: Mask, prediction: Mask) -> Rgb:
             _outline(side, small == value, CLASS_RGB[(int(value) - 1) % len(CLASS_RGB)])
         sides.append(side)
     return np.concatenate(sides, axis=1)
+
+
+def encode_jpeg(picture: Rgb) -> bytes:
+    """Encode (H, W, 3) uint8 RGB for a page."""
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
 
 
 def _shrunk(image: npt.NDArray[np.uint8], interpolation: int) -> npt.NDArray[np.uint8]:

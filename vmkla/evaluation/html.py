@@ -97,7 +97,7 @@ def _plots(document: Mapping[str, Any], results: Sequence[ImageResult]) -> Itera
     }
     for heading, png in pictures.items():
         if png is not None:
-            yield f'<h2>{heading}</h2><img alt="{heading}" src="{data_uri(png, "png")}">'
+            yield f'<h2>{heading}</h2><img alt="{heading}" src="{_data_uri(png, "png")}">'
 
 
 def _cases(cases: Mapping[str, Sequence[Case]], class_names: Sequence[str]) -> str:
@@ -131,10 +131,15 @@ def _case(case: Case) -> str:
         caption += f", lesion {100 * result.truth_fraction:.1f} % of the image"
     else:
         caption += f", largest region {100 * result.native.largest_region:.1f} % of the image"
-    picture = f'<img alt="{escape(result.name)}" src="{data_uri(case.jpeg, "jpeg")}">'
+    return figure_html(result.name, case.jpeg, caption)
+
+
+def figure_html(name: str, jpeg: bytes, caption: str) -> str:
+    """Render an image with its caption; both texts are escaped."""
+    picture = f'<img alt="{escape(name)}" src="{_data_uri(jpeg, "jpeg")}">'
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def data_uri(data: bytes, kind: str) -> str:
+def _data_uri(data: bytes, kind: str) -> str:
     """Encode an image as a data URI; ``kind`` is ``png`` or ``jpeg``."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
