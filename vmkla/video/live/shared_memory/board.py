@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vmkla.video.live.shared_memory.ring import Waker
+from vmkla.video.live.shared_memory.ring import WaitingReader, Waker
 from vmkla.video.live.shared_memory.slots import OverwrittenError, SharedSlots, TornError
 
 _SLOTS = 4
@@ -14,7 +14,7 @@ _SLOTS = 4
 Piece = bytes | bytearray | memoryview | np.ndarray[Any, Any]
 
 
-class Board:
+class Board(WaitingReader):
     """Holds one message, replaced by each newer one. One process writes, one reads, and neither waits.
 
     Either end may be pickled into a process that is being started. A message from before the reader's first
@@ -28,13 +28,12 @@ class Board:
     """
 
     def __init__(self, capacity_bytes: int) -> None:
-        self._waker = Waker()
+        waker = Waker()
         try:
-            self._slots = SharedSlots(_SLOTS, capacity_bytes)
+            super().__init__(SharedSlots(_SLOTS, capacity_bytes), waker)
         except BaseException:
-            self._waker.close()
+            waker.close()
             raise
-        self._seen = 0
         self.torn = 0
 
     def publish(self, *pieces: Piece) -> None:
@@ -57,18 +56,6 @@ class Board:
             except TornError:
                 self.torn += 1
         return None
-
-    def fileno(self) -> int:
-        """File descriptor for ``select.poll``: readable when a message came since the last ``wait``."""
-        return self._waker.fileno()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for a message that was not read yet, and return whether there is one."""
-        if self._slots.newest > self._seen:
-            self._waker.clear()
-            return True
-        self._waker.wait(timeout_s)
-        return self._slots.newest > self._seen
 
     def close(self) -> None:
         """Release the memory; a second call does nothing."""

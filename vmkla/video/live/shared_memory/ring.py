@@ -63,7 +63,28 @@ class Waker:
             self._fd = -1
 
 
-class RingReader:
+class WaitingReader:
+    """Base of what reads slots that a waker announces: it remembers the newest content that it has read."""
+
+    def __init__(self, slots: SharedSlots, waker: Waker, seen: int = 0) -> None:
+        self._slots = slots
+        self._waker = waker
+        self._seen = seen
+
+    def fileno(self) -> int:
+        """File descriptor for ``select.poll``: readable when content came since the last ``wait``."""
+        return self._waker.fileno()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for content that was not read yet, and return whether there is some."""
+        if self._slots.newest > self._seen:
+            self._waker.clear()
+            return True
+        self._waker.wait(timeout_s)
+        return self._slots.newest > self._seen
+
+
+class RingReader(WaitingReader):
     """One reader of a ring. It may be pickled into a process that is being started.
 
     Attributes:
@@ -73,26 +94,12 @@ class RingReader:
     """
 
     def __init__(self, slots: SharedSlots, waker: Waker, on_close: Callable[[], None]) -> None:
-        self._slots = slots
-        self._waker = waker
+        super().__init__(slots, waker, max(0, slots.newest - 1))  # the newest frame is still returned
         self._on_close: Callable[[], None] | None = on_close
-        self._seen = max(0, slots.newest - 1)  # the newest frame at the start is still returned
         self.missed = self.skipped = self.torn = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_on_close": None}
-
-    def fileno(self) -> int:
-        """File descriptor for ``select.poll``: readable when frames came since the last ``wait``."""
-        return self._waker.fileno()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for a frame that was not read yet, and return whether there is one."""
-        if self._slots.newest > self._seen:
-            self._waker.clear()
-            return True
-        self._waker.wait(timeout_s)
-        return self._slots.newest > self._seen
 
     def latest(self) -> LiveFrame | None:
         """Return a copy of the newest frame that was not read yet, skipping older ones; None without one."""
