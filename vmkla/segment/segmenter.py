@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import DegradedError, VmklaError
-from vmkla.runner import Runner, RunnerSpec
+from vmkla.runner import ClosedOnExit, Runner, RunnerSpec
 from vmkla.segment.findings import Findings
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec, Rect
@@ -40,7 +40,7 @@ class SegmentedFrame:
     findings: Findings
 
 
-class Segmenter:
+class Segmenter(ClosedOnExit):
     """Turn frames into findings with one loaded network.
 
     ``vmkla.open`` makes one. It is a context manager, and belongs to one thread.
@@ -71,12 +71,6 @@ class Segmenter:
         self._open = True
         self.point = spec.operating_point if point is None else point
         self._preprocess = PreprocessSpec(spec.height, spec.width, preprocess.roi if roi is None else roi)
-
-    def __enter__(self) -> Segmenter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def spec(self) -> RunnerSpec:
