@@ -6,7 +6,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,17 +103,17 @@ def calibrate(
     check_request(request)
     names = given_names((*request.data, *request.check), "the data")
     with locked_folder(request.out, OUTPUTS):
-        with _hidden(names, request):
+        with names.in_errors(request.anonymous):
             source = open_artefact(weights.resolve(request.model, ".onnx"), request.target, "fp32")
             goal = source
             if request.target == "tensorrt":
                 goal = open_half(request.half or half_beside(source.path), source)
             frames = _read_frames(request, source, say)
         names = names.also(frames.shown)
-        with _hidden(names, request):
+        with names.in_errors(request.anonymous):
             check = _read_check(request, source, frames, say)
         names = names.also(check.shown)
-        with _hidden(names, request), _open(source.path, request) as reference:
+        with names.in_errors(request.anonymous), _open(source.path, request) as reference:
             return _calibrate(_Job(request, say, progress, source, goal, frames, check, reference))
 
 
@@ -147,11 +146,6 @@ class _Measured:
 
     divisors: Divisors
     ranges: dict[str, Range]
-
-
-def _hidden(names: Names, request: CalibrateRequest) -> AbstractContextManager[None]:
-    """In an anonymous calibration, keep names of the data out of the errors of a block."""
-    return names.in_errors() if request.anonymous else nullcontext()
 
 
 def _read_frames(request: CalibrateRequest, source: Artefact, say: Callable[[str], None]) -> FrameSet:

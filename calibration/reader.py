@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -276,7 +275,7 @@ class _Reader:
             return
         if self._reading.of_masks:
             raise UsageError(f"masks are declared, and {text} has none", hint="Leave the flag out.")
-        with given_names([text], "the data").in_errors() if self._anonymous else contextlib.nullcontext():
+        with given_names([text], "the data").in_errors(self._anonymous):
             named = name_source(
                 open_source(text, ReadOptions(max_megapixels=self._reading.max_megapixels)),
                 anonymous=self._anonymous,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -111,9 +110,8 @@ def evaluate(
         name = Path(runner.spec.path).stem
         volumes = data_set.volumes and part == Split.test.value
         say(f"{named.label if anonymous else data}: {total} image{'s' * (total != 1)} ({part})", quiet=quiet)
-        hidden = named.names.in_errors() if anonymous else contextlib.nullcontext()
         with (
-            hidden,
+            named.names.in_errors(anonymous),
             run_folder(out, Path("runs/eval") / name, again=exist_ok) as out_dir,
             progress_bar("judging", "images", quiet=quiet) as bar,
         ):

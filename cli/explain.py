@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Annotated
@@ -64,7 +63,7 @@ def explain(
     files = [first, against] if against else [first] * len(blocks)
     check_max_megapixels(max_megapixels)
     with run_folder(out, Path("runs/explain") / first.stem, again=exist_ok) as folder:
-        with given_names([source]).in_errors() if anonymous else contextlib.nullcontext():
+        with given_names([source]).in_errors(anonymous):
             found = open_source(
                 source, ReadOptions(max_megapixels=max_megapixels), exclude=[folder / OVERLAY_FOLDER]
             )
@@ -79,8 +78,7 @@ def explain(
             Panel(file, blocks[min(number, len(blocks) - 1)], device=device)
             for number, file in enumerate(files)
         ]
-        hidden = named.names.in_errors() if anonymous else contextlib.nullcontext()
-        with hidden, progress_bar("explaining", "images", quiet=quiet) as bar:
+        with named.names.in_errors(anonymous), progress_bar("explaining", "images", quiet=quiet) as bar:
             done = run_explain(panels, images, folder, bar, exist_ok=exist_ok)
     if json:
         print_json({"out_dir": str(folder), "images": [dataclasses.asdict(each) for each in done]})

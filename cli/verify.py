@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -244,7 +243,7 @@ def _inputs(
             )
         from vmkla.names import given_names
 
-        with given_names([source or ""]).in_errors() if anonymous else contextlib.nullcontext():
+        with given_names([source or ""]).in_errors(anonymous):
             return unlabelled_inputs(
                 source or "", stride=stride, anonymous=anonymous, max_megapixels=reading.max_megapixels
             )

@@ -52,8 +52,15 @@ class Names:
         return value
 
     @contextlib.contextmanager
-    def in_errors(self) -> Iterator[None]:
-        """Replace the real names in the messages of errors of the block, and in those of their causes."""
+    def in_errors(self, anonymous: bool = True) -> Iterator[None]:
+        """Replace the real names in the messages of errors of the block, and in those of their causes.
+
+        Args:
+            anonymous: False leaves the errors as they are.
+        """
+        if not anonymous:
+            yield
+            return
         try:
             yield
         except VmklaError as error:

@@ -76,7 +76,7 @@ def listing(data: str, *, anonymous: bool) -> Iterator[None]:
         data: what the user called them.
         anonymous: no name of a file or folder is shown.
     """
-    with given_names([data], "the data").in_errors() if anonymous else contextlib.nullcontext():
+    with given_names([data], "the data").in_errors(anonymous):
         try:
             yield
         except BadInputError:

@@ -8,7 +8,6 @@ video is playable up to there, and report.json states how the run ended.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +65,7 @@ def segment(
     else:
         found = open_source(source_spec, options.reading, exclude=search_exclusions(options.out_dir))
         named = name_source(found, anonymous=options.anonymous)
-    with named.names.in_errors() if named.anonymous else contextlib.nullcontext():
+    with named.names.in_errors(named.anonymous):
         return _segment(runner, named, options, progress, cancel or Cancellation())
 
 
