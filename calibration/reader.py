@@ -67,7 +67,7 @@ class FrameSet:
             "sha256": self.sha256,
             "seen": self.seen,
             "duplicates": self.duplicates,
-            "unreadable": [f"{problem.where}: {problem.what}" for problem in self.problems],
+            "unreadable": [str(problem) for problem in self.problems],
             "checked_on": len(self.check_frames),
             "held_out": len(self.check_frames) > 0,
         }
@@ -208,7 +208,7 @@ def _read(
     for number, text in enumerate(data):
         reader.read(number, text, -(-count // len(data)))
     for line in [f"note: {note}" for note in reader.notes] + [
-        f"skipped {problem.where}: {problem.what}" for problem in reader.problems
+        f"skipped {problem}" for problem in reader.problems
     ]:
         say(line)
     if not reader.distinct and reader.seen:
@@ -331,7 +331,7 @@ class _Reader:
 
 def _check_share(unreadable: Sequence[Problem], of: int, text: str) -> None:
     check_unreadable(
-        [f"{problem.where}: {problem.what}" for problem in unreadable],
+        [str(problem) for problem in unreadable],
         of,
         f"images of {text}",
         hint="Fetch them again, or take them out of the folder.",

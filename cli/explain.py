@@ -85,7 +85,7 @@ def explain(
     else:
         print_line(f"pictures: {len(done)} in {folder / OVERLAY_FOLDER}")
     if images.problems:
-        listed = "; ".join(f"{problem.where}: {problem.what}" for problem in images.problems)
+        listed = "; ".join(map(str, images.problems))
         raise DegradedError(
             f"{len(images.problems)} of {images.named} images could not be read: {named.names.hide(listed)}"
         )

@@ -70,7 +70,7 @@ def _source_frames(
         if len(prepared) == SOURCE_FRAMES:
             break
     for problem in opened.problems:
-        say(f"note: passed over: {problem.where}: {problem.what}")
+        say(f"note: passed over: {problem}")
     for note in opened.notes():
         say(f"note: {note}")
     if not prepared:

@@ -93,7 +93,7 @@ def unlabelled_inputs(
     source = named.source
     if isinstance(source, ImageSource):
         items = source.items[::stride]
-        left_out = [named.names.hide(f"{problem.where}: {problem.what}") for problem in source.left_out]
+        left_out = [named.names.hide(str(problem)) for problem in source.left_out]
         check_unreadable(left_out, source.named, "images", hint=FIX)
 
         def read(item: ImageItem) -> VerifyFrame:
@@ -110,7 +110,7 @@ def unlabelled_inputs(
             if frame.index % stride == 0:
                 yield VerifyFrame(f"{named.label} frame {frame.index}", frame.rgb)
         hide = named.names.hide
-        inputs.problems += [hide(f"{problem.where}: {problem.what}") for problem in source.problems]
+        inputs.problems += [hide(str(problem)) for problem in source.problems]
         inputs.notes += [hide(note) for note in source.notes()]
 
     return VerifyInputs(decoded, None, named.names)

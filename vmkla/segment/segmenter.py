@@ -124,9 +124,8 @@ class Segmenter(ClosedOnExit):
             (findings,) = self._find([seen], [(frame.rgb.shape[0], frame.rgb.shape[1])])
             yield SegmentedFrame(frame.index, frame.name, frame.rgb, frame.pts_s, frame.damaged, findings)
         if opened.problems:
-            first = opened.problems[0]
             raise DegradedError(
-                f"{source} is not whole, {len(opened.problems)} problems: {first.where}: {first.what}",
+                f"{source} is not whole, {len(opened.problems)} problems: {opened.problems[0]}",
                 hint="Every frame that could be read was segmented.",
             )
 

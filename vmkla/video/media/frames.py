@@ -70,6 +70,9 @@ class Problem:
     where: str
     what: str
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
 
 class Source(Protocol):
     """A source of frames in order, which can be read more than once."""
