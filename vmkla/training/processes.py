@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -62,9 +61,7 @@ class Processes:
             dist.init_process_group(backend, rank=self.ranks.rank, world_size=self.ranks.world)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.alone:
             return
         # A thread of gloo may still be letting go of the last message's tensors, for which it needs the
