@@ -239,7 +239,7 @@ def _regular(base: Path, found: Iterable[ImageItem], max_megapixels: float) -> I
     if not items:
         raise BadInputError(
             f"{base} holds {len(left_out)} names of images, none of them a regular file; the first: "
-            f"{left_out[0].where}: {left_out[0].what}"
+            f"{left_out[0]}"
         )
     return ImageSource(base, items, left_out=left_out, max_megapixels=max_megapixels)
 
