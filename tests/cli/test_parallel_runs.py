@@ -16,6 +16,7 @@ import pytest
 
 from tests.data.labelled_folders import write_folder
 from tests.video.small_videos import count_frames, write_video
+from vmkla.files import partial_path
 from vmkla.folders import LOCK, locked_folder
 
 VMKLA = str(Path(sys.executable).with_name("vmkla"))
@@ -128,7 +129,7 @@ def test_settings_of_a_dead_run_over_images_hinder_no_video(
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    for name in (".settings.json", ".frames.partial.jsonl", ".vmkla.partial"):
+    for name in (".settings.json", ".frames.partial.jsonl", partial_path(out / "report.json").name):
         (out / name).write_bytes(b"{}")
     done = vmkla("infer", "--video", clip, "--model", tiny_onnx, "--out", out)
     assert done.status == 0, done.stderr

@@ -90,9 +90,10 @@ print(__import__("json").dumps(Diagnosis("", "", "", "", 1, None, found).to_dict
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         timeout=120,
     )
+    assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     opencv, numpy = document["findings"]
     assert not opencv["works"] and "libGL.so.1: cannot open" in opencv["detail"]

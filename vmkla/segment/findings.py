@@ -1,10 +1,12 @@
-"""Findings: the regions of a probability map that count, at the frame's own pixels."""
+"""Findings: the regions of a probability map that count, at the frame's own pixels.
+
+OpenCV is imported where regions are labelled, so that runners are loaded without it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -95,7 +97,7 @@ def find(probability: Probability, rect: Rect, frame_hw: tuple[int, int], point:
     restored = restore(probability, rect, frame_hw)  # (classes, H, W)
     mask = class_mask(restored, point.threshold)
     if len(restored) == 1:
-        classes = [1] if cv2.countNonZero(mask) else []
+        classes = [1] if mask.any() else []
     else:
         classes = [int(value) for value in np.flatnonzero(np.bincount(mask.ravel())) if value]
     regions: list[Region] = []
@@ -132,6 +134,8 @@ def _regions(
         rect: the field of view, px of the frame.
         point: the rule by which a region counts.
     """
+    import cv2
+
     of_class = (mask == value).view(np.uint8)
     left, top, width, height = cv2.boundingRect(of_class)  # labelling the whole frame takes ten times as long
     window = of_class[top : top + height, left : left + width]
