@@ -27,15 +27,14 @@ class ProtobufReader:
 
     Args:
         data: the message's bytes.
-        fields_max: largest number of fields that all calls together may visit.
     Raises:
         NotProtobufError: by every method, where the bytes are not such a message or have too many fields.
     """
 
-    def __init__(self, data: bytes, *, fields_max: int = FIELDS_MAX) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
         self.whole: Span = (0, len(data))
-        self._left = fields_max
+        self._left = FIELDS_MAX
 
     def fields(self, value: Value) -> Iterator[tuple[int, Value]]:
         """Yield number and value of each field of a message."""

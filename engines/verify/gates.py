@@ -300,14 +300,13 @@ _PROBABILITY = {
 }
 
 
-def read_gates(path: Path, base: ClinicalGates | None = None) -> ClinicalGates:
+def read_gates(path: Path) -> ClinicalGates:
     """Read a file that tightens gates.
 
     Args:
         path: path of a JSON (``.json``) or TOML (``.toml``) file: name to limit.
-        base: the gates to tighten; None takes the defaults.
     Raises:
-        BadInputError: the file cannot be read, or is looser than ``base``.
+        BadInputError: the file cannot be read, or is looser than the defaults.
     """
     parse = parse_toml if path.suffix == ".toml" else parse_names
     try:
@@ -319,4 +318,4 @@ def read_gates(path: Path, base: ClinicalGates | None = None) -> ClinicalGates:
             f"{path} does not hold names and limits: {error}",
             hint='For instance: {"max_mean_dice_drop": 0.005}',
         ) from error
-    return (base or ClinicalGates()).tightened(values, where=str(path))
+    return ClinicalGates().tightened(values, where=str(path))

@@ -116,11 +116,7 @@ class OnnxSide:
 
 
 def locate(
-    reference: tuple[Path, Kernels],
-    candidate: tuple[Path, Kernels],
-    frame_rgb: npt.NDArray[np.uint8],
-    *,
-    limit: float | None = None,
+    reference: tuple[Path, Kernels], candidate: tuple[Path, Kernels], frame_rgb: npt.NDArray[np.uint8]
 ) -> Divergence | None:
     """Find the first node at which two ONNX files diverge.
 
@@ -130,7 +126,6 @@ def locate(
     Args:
         reference, candidate: path of the file, and the kernels that run its custom nodes.
         frame_rgb: (height, width, 3) uint8, preprocessed: the input of both.
-        limit: largest relative error of values that agree; None chooses by the coarser precision.
     Returns:
         The first node that differs; None where no compared value differs.
     Raises:
@@ -148,8 +143,7 @@ def locate(
             f"{a.path} and {b.path} have no value of the same name, so their graphs cannot be compared",
             hint="Use files that were exported from one network.",
         )
-    if limit is None:
-        limit = max(LIMITS.get(side.metadata.precision, LIMITS["int8"]) for side in (a, b))
+    limit = max(LIMITS.get(side.metadata.precision, LIMITS["int8"]) for side in (a, b))
     errors = _Errors(a, b, frame_rgb[None])
     value = _search(order, errors, limit)
     if value is None:

@@ -23,6 +23,8 @@ from vmkla.errors import BadInputError
 if TYPE_CHECKING:
     from vmkla.data.masks import StoredMask
 
+_THREADS = 2
+"""Decoding threads."""
 KINDS = {
     "layout": "folders, lists and partners",
     "unreadable": "files that cannot be read",
@@ -79,7 +81,6 @@ def check(
     data_set: DataSet,
     *,
     problems: Sequence[str] = (),
-    threads: int = 2,
     on_progress: Callable[[int, int | None], None] | None = None,
 ) -> CheckReport:
     """Read every image and mask of a data set.
@@ -87,7 +88,6 @@ def check(
     Args:
         data_set: what to look at.
         problems: what opening it has found already.
-        threads: decoding threads.
         on_progress: called with images done and in all.
     """
     found = [Problem("layout", message) for message in problems]
@@ -100,7 +100,7 @@ def check(
     look_at = functools.partial(_look_at, hashed=not data_set.volumes)
     for part, listed in pairs.items():
         looks[part] = []
-        for look in mapped(look_at, listed, threads=threads, ahead=4 * threads):
+        for look in mapped(look_at, listed, threads=_THREADS, ahead=4 * _THREADS):
             looks[part].append(look)
             found += look.problems
             if on_progress is not None:

@@ -76,19 +76,17 @@ class DataSet:
         test = {name: ruled(sources) for name, sources in self.test.items()}
         return dataclasses.replace(self, train=ruled(self.train), val=ruled(self.val), test=test)
 
-    def with_validation(
-        self, *, seed: int, share: float = VALIDATION_SHARE, problems: list[str] | None = None
-    ) -> DataSet:
+    def with_validation(self, *, seed: int, problems: list[str] | None = None) -> DataSet:
         """Split a validation set off the training set; a set that has one is left alone.
 
-        Each source gives its share, and its sequences stay whole.
+        Each source gives ``VALIDATION_SHARE``, and its sequences stay whole.
 
         Raises:
             BadInputError: as ``divided``.
         """
         if self.val or not self.train:
             return self
-        train, val = divided(self.train, share=share, seed=seed, problems=problems)
+        train, val = divided(self.train, share=VALIDATION_SHARE, seed=seed, problems=problems)
         return dataclasses.replace(self, train=train, val=val)
 
 

@@ -131,9 +131,8 @@ def _find_weights(content: object, path: Path) -> Mapping[str, Tensor]:
     )
 
 
-def _some(keys: Sequence[str], count: int = 4) -> str:
-    shown = ", ".join(keys[:count])
-    return shown if len(keys) <= count else f"{shown} and {len(keys) - count} more"
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
 
 
 def _as_is(key: str, target: Tensor) -> _Entry:

@@ -102,7 +102,6 @@ def run_conformance(
     *,
     plan: ConformancePlan,
     machine: Mapping[str, Any],
-    limits: ConformanceLimits | None = None,
     window: Screen | None = None,
     progress: Callable[[str], None] = lambda phase: None,
 ) -> dict[str, Any]:
@@ -115,7 +114,6 @@ def run_conformance(
         cancel: ends the measurement early.
         plan: durations.
         machine: description of this machine, for the report.
-        limits: limits; None uses the regulator's.
         window: screen that shows the frames meanwhile; None only composes the display buffer.
         progress: called with the name of each phase when it begins.
     Returns:
@@ -135,7 +133,7 @@ def run_conformance(
     measured = {name: screen.phases[name] for name in plan.phases if name in screen.phases}
     if script.trouble or len(measured) < len(plan.phases):
         raise VmklaError(script.trouble or "the run ended before all was measured")
-    checks = check_phases(measured, limits or ConformanceLimits(), known=known is not None)
+    checks = check_phases(measured, ConformanceLimits(), known=known is not None)
     run = report.to_dict()
     return {
         "vmkla_version": __version__,

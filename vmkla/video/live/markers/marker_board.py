@@ -55,7 +55,7 @@ class MarkerBoard:
     """Draws a marker on the frame it was computed from, and on later frames while it still fits.
 
     A marker fits while the frame is at most ``max_staleness_s`` later, has the same size and shows the same
-    scene. After a cut, or a change beyond ``scene_limit`` since the marker's frame, no earlier marker is
+    scene. After a cut, or a change beyond ``CHANGE_LIMIT`` since the marker's frame, no earlier marker is
     drawn again, even when the view changes back. On later frames the marker moves with the finding; where the
     finding is not found again, nothing is drawn. Pixels outside the marker are not changed.
 
@@ -67,7 +67,6 @@ class MarkerBoard:
         max_staleness_s: longest time between the capture of a marker's frame and that of a frame that shows
             it, seconds; 0 draws on the marker's own frame only.
         motion: whether markers move with the findings.
-        scene_limit: largest ``vmkla.video.live.markers.scene.change`` since the marker's frame.
 
     Attributes:
         cleared: number of frames shown without the given marker, by cause: ``stale``, ``scene``, ``size``,
@@ -81,7 +80,6 @@ class MarkerBoard:
         alpha: float | None = None,
         max_staleness_s: float = MAX_STALENESS_S,
         motion: bool = True,
-        scene_limit: float = CHANGE_LIMIT,
         label: Label = "none",
     ) -> None:
         self._style: OverlayStyle = style
@@ -89,7 +87,6 @@ class MarkerBoard:
         self._label: Label = label
         self._max_staleness_s = max_staleness_s
         self._motion = motion
-        self._scene_limit = scene_limit
         self._seen: deque[_Seen] = deque()
         self._scene_from = 0  # markers of earlier frames belong to another scene
         self.cleared: Counter[str] = Counter()
@@ -157,7 +154,7 @@ class MarkerBoard:
             before = next((seen.thumbnail for seen in self._seen if seen.sequence == marker.sequence), None)
         if before is None:
             return "unknown"
-        if change(before, now.thumbnail) > self._scene_limit:
+        if change(before, now.thumbnail) > CHANGE_LIMIT:
             self._scene_from = now.sequence
             return "scene"
         if marker.box is None or not marker.drawing.layers or not self._motion:
