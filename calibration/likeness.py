@@ -21,7 +21,7 @@ _GAIN = 2.0
 """Largest factor between the contrasts of frames that show the same view."""
 
 
-class Views:
+class DistinctViews:
     """The different views among the frames so far."""
 
     def __init__(self) -> None:

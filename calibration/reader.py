@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.calibration.likeness import Views
+from vmkla.calibration.likeness import DistinctViews
 from vmkla.data.folder import list_pairs
 from vmkla.data.naming import listing, name_sets
 from vmkla.data.pairs import pair_folders
@@ -248,7 +248,7 @@ class _Reader:
         self._spec, self._reading = spec, reading
         self._anonymous = anonymous
         self.shown = Names({})
-        self._views = Views()
+        self._views = DistinctViews()
         for frame in known:
             self._views.add(frame)
         self.distinct: list[_ReadFrame] = []

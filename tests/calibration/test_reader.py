@@ -17,7 +17,7 @@ from tests.calibration.small_graphs import SIDE
 from tests.data.labelled_folders import write_folder
 from tests.export.exported_models import frames
 from tests.video.small_videos import write_tracks
-from vmkla.calibration.likeness import Views
+from vmkla.calibration.likeness import DistinctViews
 from vmkla.calibration.reader import MIN_CHECK, MIN_FRAMES, read_check, read_frames
 from vmkla.errors import BadInputError
 from vmkla.segment.preprocess import PreprocessSpec
@@ -175,7 +175,7 @@ def dark_view(side: int) -> npt.NDArray[np.float64]:
 def test_noise_makes_no_new_view(levels: float, kind: str, seed: int) -> None:
     """Eighty noisy copies of one dark view passed for 80 frames, and the ranges were those of one."""
     rng, side = np.random.default_rng(seed), 256
-    views, distinct = Views(), 0
+    views, distinct = DistinctViews(), 0
     for _ in range(20):
         shape = {"grey": (side, side, 1), "coarse": (side // 2, side // 2, 3)}.get(kind, (side, side, 3))
         noise = rng.normal(0, levels, shape)
@@ -194,7 +194,7 @@ def test_noise_makes_no_new_view(levels: float, kind: str, seed: int) -> None:
 @pytest.mark.parametrize("levels", [0, 3, 10])
 def test_dark_views_that_differ_stay_distinct(levels: int) -> None:
     """The same darkness and noise, another place in the bowel."""
-    rng, views = np.random.default_rng(1), Views()
+    rng, views = np.random.default_rng(1), DistinctViews()
     for shift in range(12):
         shown = np.roll(dark_view(256), 20 * shift, axis=shift % 2) + rng.normal(0, levels, (256, 256, 3))
         views.add(np.clip(np.rint(shown), 0, 255).astype(np.uint8))

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 from vmkla.training import EpochReport
-from vmkla.training.records import Board
+from vmkla.training.records import TensorBoard
 
 REPORT = EpochReport(
     epoch=1, epochs=9, lr=1e-3, train_loss=1.5, val_loss=1.25, val_dice=0.5, val_iou=0.375, best=True,
@@ -26,19 +26,19 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_reads_what_a_board_wrote(tmp_path: Path) -> None:
-    board = Board(tmp_path, wanted=True)
+    board = TensorBoard(tmp_path, wanted=True)
     for epoch in (1, 2, 3):
         board.add(dataclasses.replace(REPORT, epoch=epoch, val_dice=epoch / 4))
     board.close()
     found = scalars(tmp_path)
-    assert found.keys() == set(Board.SHOWN)
+    assert found.keys() == set(TensorBoard.SHOWN)
     assert found["val_dice"] == [(1, 0.25), (2, 0.5), (3, 0.75)]
     assert found["train_loss"] == [(1, 1.5), (2, 1.5), (3, 1.5)]
 
 
 def test_a_resumed_run_has_each_epoch_once(tmp_path: Path) -> None:
     for first in (1, 2):
-        board = Board(tmp_path, wanted=True)
+        board = TensorBoard(tmp_path, wanted=True)
         for epoch in range(first, first + 2):
             board.add(dataclasses.replace(REPORT, epoch=epoch, val_dice=first / 8))
         board.close()
@@ -47,8 +47,8 @@ def test_a_resumed_run_has_each_epoch_once(tmp_path: Path) -> None:
 
 def test_nothing_is_written_unwanted_or_without_tensorboard(tmp_path: Path) -> None:
     with mock.patch("vmkla.training.records.find_spec", return_value=None):
-        boards = [Board(tmp_path / "absent", wanted=True)]
-    boards.append(Board(tmp_path / "unwanted", wanted=False))
+        boards = [TensorBoard(tmp_path / "absent", wanted=True)]
+    boards.append(TensorBoard(tmp_path / "unwanted", wanted=False))
     for board in boards:
         board.add(REPORT)
         board.close()

@@ -26,7 +26,7 @@ from vmkla.training.inputs import Inputs
 from vmkla.training.processes import Processes
 from vmkla.training.progress import Progress
 from vmkla.training.ranks import Ranks
-from vmkla.training.records import Board
+from vmkla.training.records import TensorBoard
 from vmkla.training.run_folder import (
     LAST,
     OUTPUTS,
@@ -198,7 +198,9 @@ class _Run:
             batch_size=config.batch_size,
             threshold=config.threshold,
         )
-        self.board = Board(config.out_dir / "tensorboard", wanted=config.tensorboard and processes.first)
+        self.board = TensorBoard(
+            config.out_dir / "tensorboard", wanted=config.tensorboard and processes.first
+        )
         self.at = Progress()
         self.taken: deque[_Taken] = deque()
         self.steps_unread = steps_unread(processes.device)

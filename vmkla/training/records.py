@@ -58,7 +58,7 @@ def draw_curves(path: Path, history: Sequence[EpochReport]) -> None:
         figure.savefig(file, format="png", dpi=100)
 
 
-class Board:
+class TensorBoard:
     """The figures of a run for TensorBoard. Where that is not installed nothing is written.
 
     Args:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from vmkla.imports import require
 from vmkla.video.live.monitor.access import parse_host
-from vmkla.video.live.monitor.pace import Pace
+from vmkla.video.live.monitor.rate_limit import RateLimit
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
@@ -89,8 +89,8 @@ class Guard:
     def __init__(self, app: Application, access: Access, limits: MonitorLimits) -> None:
         self._app = app
         self._access = access
-        self._holders = Pace(limits.answers_per_s, burst=20, wait_s=limits.wait_s)
-        self._others = Pace(limits.answers_without_token_per_s, burst=3, wait_s=limits.wait_s)
+        self._holders = RateLimit(limits.answers_per_s, burst=20, wait_s=limits.wait_s)
+        self._others = RateLimit(limits.answers_without_token_per_s, burst=3, wait_s=limits.wait_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Pace:
+class RateLimit:
     """Lets callers pass in order of arrival, at a limited rate.
 
     A caller that is cancelled or has waited too long leaves the queue without using up a turn.
