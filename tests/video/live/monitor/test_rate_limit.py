@@ -1,4 +1,4 @@
-"""The queue of a pace is first come, first served, bounded in time, and forgets those who left."""
+"""The queue of a rate limit is first come, first served, bounded in time, and forgets those who left."""
 
 from __future__ import annotations
 
