@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from vmkla.engines.verify.figures import ErrorHistogram, check_gates, figures
 from vmkla.engines.verify.frame import (
@@ -217,24 +216,14 @@ def identify(runner: Runner) -> dict[str, Any]:
 
 
 def as_frames(samples: Iterable[ReadableFrame]) -> Iterator[VerifyFrame]:
-    """Convert samples or images to ``VerifyFrame``.
-
-    Raises:
-        ShapeError: an array is not an image.
-    """
+    """Convert samples or images to ``VerifyFrame``."""
     for index, sample in enumerate(samples):
         if isinstance(sample, VerifyFrame):
             yield sample
         elif isinstance(sample, np.ndarray):
-            yield VerifyFrame(f"frame {index}", _checked_image(sample))
+            yield VerifyFrame(f"frame {index}", sample)
         else:
             yield VerifyFrame(sample.name, sample.image_rgb, sample.mask, sample.prepared)
-
-
-def _checked_image(image: npt.NDArray[Any]) -> Rgb:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ShapeError(f"an image is {image.shape} {image.dtype}, expected (H, W, 3) uint8")
-    return image
 
 
 class _Worst:
