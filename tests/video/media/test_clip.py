@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import av
@@ -122,8 +123,12 @@ def test_write_clip_is_playable_and_whole(tmp_path: Path) -> None:
 def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
 
-    def broken(self: Scene, index: int) -> None:
-        raise KeyboardInterrupt
+    whole = Scene.frame
+
+    def broken(self: Scene, index: int) -> Any:
+        if index == 2:
+            raise KeyboardInterrupt
+        return whole(self, index)
 
     with mock.patch.object(Scene, "frame", broken), pytest.raises(KeyboardInterrupt):
         write_clip(path, 3, 0, height=64, width=64)

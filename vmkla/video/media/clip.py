@@ -9,7 +9,6 @@ it is not evidence of accuracy.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -313,19 +312,16 @@ def write_clip(
         raise UsageError(f"fps must be above 0, got {fps}")
     clip = render_clip(seed, height, width, frames)
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.rendering.mp4")
     with output_errors(path):
         for folder in (path.parent, *([] if masks_dir is None else [Path(masks_dir)])):
             make_folder(folder)
-    sink = VideoSink(partial, VideoTraits(time_base=1 / rate, frame_rate=rate), (height, width))
+    done = False
+    sink = VideoSink(path, VideoTraits(time_base=1 / rate, frame_rate=rate), (height, width))
     try:
         for index, (rgb, mask) in enumerate(clip):
             sink.write(rgb, index)
             if masks_dir is not None:
                 write_png(Path(masks_dir) / f"{index:06d}.png", mask)
-        sink.close()
-        with output_errors(path):
-            os.replace(partial, path)
+        done = True
     finally:
-        sink.close()
-        partial.unlink(missing_ok=True)
+        sink.close(keep=done)

@@ -149,8 +149,8 @@ class VideoSink:
             self._mux(self._encoder.convert(frame_rgb, pts))
         self.written += 1
 
-    def close(self) -> None:
-        """Finish the file and give it its final name. A second call does nothing.
+    def close(self, *, keep: bool = True) -> None:
+        """Finish the file and give it its final name, or remove it. A second call does nothing.
 
         Raises:
             BadInputError: the file cannot be finished; it is removed.
@@ -167,9 +167,10 @@ class VideoSink:
                     self._container.close()
         finally:
             self._file.close()
-            if self._broken or not self.written:
+            keep = keep and self.written > 0 and not self._broken
+            if not keep:
                 self.partial.unlink(missing_ok=True)
-        if self.written and not self._broken:
+        if keep:
             with output_errors(self.path):
                 os.replace(self.partial, self.path)
 
