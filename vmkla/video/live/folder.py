@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vmkla.errors import UsageError
-from vmkla.files import output_errors, write_whole
-from vmkla.folders import RESERVE
+from vmkla.files import FULL, output_errors, write_whole
+from vmkla.folders import RESERVE, check_free
 from vmkla.video.media.sinks import DiskReserve, to_json
 
 EVENTS, REPORT, FRAMES, RECORDING = "events.jsonl", "report.json", "frames.jsonl", "recording"
@@ -67,18 +66,13 @@ def open_folder(path: Path, *, exist_ok: bool) -> LiveFolder:
         UsageError: the folder holds an earlier run, and ``exist_ok`` is not set.
         BadInputError: the folder cannot be written to.
     """
-    taken = [name for name in (*REPLACED, RECORDING) if (path / name).exists()]
-    if taken and not exist_ok:
-        raise UsageError(
-            f"{path} holds outputs already: {', '.join(taken)}",
-            hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
-        )
+    check_free(path, (*REPLACED, RECORDING), exist_ok=exist_ok)
     with output_errors(path):
         for name in REPLACED:
             (path / name).unlink(missing_ok=True)
         try:
             return LiveFolder(path, _reserve=DiskReserve(path / RESERVE))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in (*FULL, errno.EFBIG):
                 raise
             return LiveFolder(path, full=True)  # showing the video matters more than the report
