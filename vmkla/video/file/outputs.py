@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vmkla.bounded import MalformedError, parse_json, parse_names, read_file
-from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
+from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.files import output_errors, unfinished_path, write_whole
-from vmkla.folders import RESERVE
+from vmkla.folders import RESERVE, check_free
 from vmkla.video.file.plan import Plan
 from vmkla.video.media.sinks import DiskReserve, JsonlSink, to_json
 from vmkla.video.media.sources import ImageItem, ImageSource
@@ -128,15 +128,10 @@ def open_outputs(plan: Plan) -> OutputFolder:
     settings = {**plan.settings, "source": plan.named.place}
     images = source.items if isinstance(source, ImageSource) else None
     kept: dict[str, Row] = {}
-    taken = [name for name in _TAKEN if (out_dir / name).exists()]
     if options.resume and (out_dir / SETTINGS).exists():
         kept = _kept_rows(out_dir, settings, images or (), options.save_masks)
-    elif taken and not options.exist_ok:
-        raise UsageError(
-            f"{out_dir} holds outputs already: {', '.join(taken)}",
-            hint="Give another folder (--out DIR), or add --exist-ok to replace them.",
-        )
     else:
+        check_free(out_dir, _TAKEN, exist_ok=options.exist_ok)
         _remove_earlier(out_dir)
     with output_errors(out_dir):
         reserve = DiskReserve(out_dir / RESERVE)

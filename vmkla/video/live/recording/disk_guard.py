@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmkla.errors import BadInputError
-from vmkla.files import make_folder, output_errors
+from vmkla.files import FULL, make_folder, output_errors
 from vmkla.video.live.recording.options import MIN_FREE_BYTES
 
 
@@ -18,7 +18,7 @@ class RecordingStoppedError(Exception):
 
 def stop_reason(error: OSError) -> str:
     """Return a few words for an error of the disk, without a path."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return "disk full"
     return f"disk: {error.strerror or type(error).__name__}"
 
