@@ -305,7 +305,7 @@ def test_the_documented_command_exports_nano(
         arguments += ["--frames", str(video)]
     assert main(arguments) == 0
     shown = capsys.readouterr()
-    assert ("warning: half precision was proven over rendered frames alone" in shown.err) is not clip
+    assert ("warning: half precision was checked on rendered frames only" in shown.err) is not clip
     kind = "8 given" if clip else f"{RENDERED_FRAMES} rendered"
     assert f"check: passed over {kind} frames" in shown.out
     metadata = OnnxRuntimeRunner(path, threads=1).spec.metadata
