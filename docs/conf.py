@@ -14,10 +14,10 @@ html_theme = "furo"
 html_title = f"vmkla {release}"
 html_static_path: list[str] = []
 
-# Headings become targets, so that links within a guide are checked.
+# Headings become targets of links.
 myst_heading_anchors = 4
 # Links to files outside this folder (benchmarks, examples) are for readers of the repository, and
-# tests/test_docs.py checks that they lead somewhere.
+# tests/test_docs.py checks that the files exist. This setting also hides links to headings that do not exist.
 suppress_warnings = ["myst.xref_missing"]
 
 autodoc_member_order = "bysource"
