@@ -22,13 +22,13 @@ GROUPS: dict[str, str] = {
     "--init-encoder --block --complexity",
     "Training": "--epochs --lr --min-lr --weight-decay --t-max-epochs --warmup-epochs --ema-decay "
     "--grad-clip --bce-weight --dice-weight --augment --rendered --quiet-share --teacher "
-    "--teacher-weight --seed --deterministic --backend "
+    "--teacher-weight --deterministic --backend "
     "--channels-last --compile --workers --resume --max-minutes --save-minutes",
     "Live": "--live --display --loop --duration-s --max-staleness-ms --record --segment-s --hide "
     "--monitor --monitor-token-file --hysteresis --min-lesion-fraction --min-lesion-age-ms",
     "Checks": "--gates --max-dice-drop --skip-gates --allow-few --sensitivity --locate --save --load",
     "Method": "--target --method --percentile --profile --workspace --timing-cache --optimization-level "
-    "--target-sm --iterations --warmup --conformance --idle-s --margin --quality --lossless "
+    "--target-sm --iterations --warmup --conformance --idle-s --margin --quality --lossless --seed "
     "--size --masks",
     "Output": "--out --output --exist-ok --continue --overlay --alpha --label --save-masks --image-format "
     "--anonymous --html --curves --tensorboard --json --quiet",
