@@ -204,9 +204,9 @@ def wrong_pixels(
         return int(shown_rgb.shape[0] * shown_rgb.shape[1])
     expected = source_rgb
     if drawing is not None and drawing.layers and drawing.frame_hw == source_rgb.shape[:2]:
-        expected = paint(source_rgb, drawing)
-        outside = ~drawing.covered()
-        expected[outside] = source_rgb[outside]
+        # Measuring shares the display's thread: NumPy's selection by a mask would take 20 ms at 1080p.
+        covered = drawing.covered().view(np.uint8)
+        expected = np.asarray(cv2.copyTo(paint(source_rgb, drawing), covered, source_rgb.copy()))
     flat = (source_rgb.shape[0], source_rgb.shape[1] * 3)
     difference = cv2.absdiff(shown_rgb.reshape(flat), np.ascontiguousarray(expected).reshape(flat))
     if not cv2.countNonZero(difference):
