@@ -102,10 +102,12 @@ class TestDecision:
         with pytest.raises(UsageError, match="perhaps"):
             VideoSource(tmp_path / "a.mp4", deinterlace=word)
 
+    @pytest.mark.needs_data
     def test_a_real_interlaced_recording_is_found(self, shared_data: Path) -> None:
         fields = VideoSource(shared_data / "video" / "polyp_seq1.mp4").fields
         assert fields.deinterlace and fields.votes.flagged == 0 and fields.order == "top first"
 
+    @pytest.mark.needs_data
     def test_a_real_progressive_recording_stays(self, shared_data: Path) -> None:
         assert not VideoSource(shared_data / "video" / "colonoscopy.mp4").fields.deinterlace
 
