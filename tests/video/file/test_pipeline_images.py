@@ -217,7 +217,24 @@ class TestContinue:
         assert changed["area_px"] == 0
 
     @pytest.mark.parametrize(
-        "change", [{"name": ["a"]}, {"name": None}, {"sha256": 7}, {"segmented": "yes"}, {"segmented": {}}]
+        "change",
+        [
+            {"name": ["a"]},
+            {"name": None},
+            {"sha256": 7},
+            {"segmented": "yes"},
+            {"segmented": {}},
+            {"frame_hw": None},
+            {"frame_hw": [48]},
+            {"frame_hw": [48, "64"]},
+            {"frame_hw": [0, 0]},
+            {"boxes": None},
+            {"boxes": [[1, 2, 3]], "box_areas_px": [4]},
+            {"boxes": [[-1, 2, 3, 4]], "box_areas_px": [4]},
+            {"boxes": [[10**30, 2, 3, 4]], "box_areas_px": [4]},
+            {"boxes": [[1, 2, 3, 4]], "box_areas_px": []},
+            {"boxes": [[1, 2, 3, 4]], "box_areas_px": [None]},
+        ],
     )
     def test_a_row_of_other_types_is_no_row(
         self, folder: Path, make_runner: Any, tmp_path: Path, change: dict[str, Any]

@@ -12,6 +12,7 @@ from vmkla.bounded import MalformedError, parse_json, parse_names, read_file
 from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.files import output_errors, unfinished_path, write_whole
 from vmkla.folders import RESERVE, check_free
+from vmkla.plain_values import from_plain
 from vmkla.video.file.plan import Plan
 from vmkla.video.media.sinks import DiskReserve, JsonlSink, to_json
 from vmkla.video.media.sources import ImageItem, ImageSource
@@ -211,10 +212,19 @@ def _is_whole(row: Row) -> bool:
     """Return whether a row has all that is read from it."""
     if not all(isinstance(row.get(key), kind) for key, kind in _ROW_TYPES.items()):
         return False
-    boxes, areas_px = row.get("boxes"), row.get("box_areas_px")
     if not row["segmented"]:
         return True
-    return isinstance(boxes, list) and isinstance(areas_px, list) and len(boxes) == len(areas_px)
+    try:
+        height_px, width_px = from_plain(tuple[int, int], row.get("frame_hw"), "frame_hw")
+        boxes = from_plain(tuple[tuple[int, int, int, int], ...], row.get("boxes"), "boxes")
+        areas_px = from_plain(tuple[int, ...], row.get("box_areas_px"), "box_areas_px")
+    except TypeError:
+        return False
+    if len(boxes) != len(areas_px) or min(areas_px, default=1) < 1:
+        return False
+    return min(height_px, width_px) >= 1 and all(
+        min(x, y) >= 0 and min(w, h) >= 1 and x + w <= width_px and y + h <= height_px for x, y, w, h in boxes
+    )
 
 
 def _remove_earlier(out_dir: Path) -> None:
