@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -15,6 +16,8 @@ from tests.faults.commanded import CommandedRunner
 from vmkla.errors import BadInputError, DegradedError, ShapeError, UsageError, VmklaError
 from vmkla.segment.segmenter import Segmenter
 from vmkla.segment.steps import find, infer, view
+from vmkla.video.file.options import SegmentOptions
+from vmkla.video.file.pipeline import segment
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +136,42 @@ def test_a_source_that_is_not_whole_raises_after_its_last_frame(clip: Path, tmp_
         assert seen == ["a.png"]
         with pytest.raises(BadInputError):
             next(segmenter.video(tmp_path / "missing.mp4"))
+
+
+@pytest.mark.parametrize("fault", ["cut off", "damaged"])
+def test_a_video_that_is_not_complete_ends_as_infer_does(fault: str, tmp_path: Path) -> None:
+    """Every frame that can be read, then the error of status 7 with the same message."""
+    path = noise_video(tmp_path / ("clip.mkv" if fault == "cut off" else "clip.mp4"), frames=60)
+    data = bytearray(path.read_bytes())
+    if fault == "cut off":
+        del data[len(data) * 6 // 10 :]
+    else:
+        with av.open(str(path)) as container:
+            packet = [packet for packet in container.demux(video=0) if packet.size][15]
+        assert packet.pos is not None
+        data[packet.pos + 4 : packet.pos + packet.size] = np.random.default_rng(1).bytes(packet.size - 4)
+    path.write_bytes(data)
+    frames = 0
+    with pytest.raises(DegradedError, match="cut off" if fault == "cut off" else "damaged|decoded") as caught:
+        for _ in Segmenter(CommandedRunner()).video(path):
+            frames += 1
+    assert 20 < frames < 61
+    with pytest.raises(DegradedError) as infer:
+        segment(CommandedRunner(), path, SegmentOptions(out_dir=tmp_path / "out"))
+    assert caught.value.message == f"{tmp_path}/{infer.value.message}" and caught.value.exit_status == 7
+
+
+def noise_video(path: Path, frames: int) -> Path:
+    """Write noise in H.264, of which every packet is large."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "10"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for _ in range(frames):
+            image = rng.integers(0, 256, (96, 128, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
 
 
 def test_import_is_light() -> None:

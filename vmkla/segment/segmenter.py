@@ -112,22 +112,23 @@ class Segmenter(ClosedOnExit):
             source: a video, an image, a folder of images or a pattern.
         Raises:
             BadInputError: it is missing or cannot be read.
-            DegradedError: after the last frame that can be read, when some of the source could not be.
+            DegradedError: after the last frame that can be read, when some of the source could not be, or a
+                frame is damaged: the cases in which ``vmkla infer`` ends with status 7.
         """
+        from vmkla.video.file.report import what_is_missing
         from vmkla.video.file.view import Views
         from vmkla.video.media.sources import open_source
 
         opened = open_source(source)
         views = Views.of_source(opened, self._preprocess.roi)
+        frames = damaged = 0
         for frame in opened.frames():
+            frames, damaged = frames + 1, damaged + frame.damaged
             seen = view(frame.rgb, self._preprocess, views.of(frame))
             (findings,) = self._find([seen], [(frame.rgb.shape[0], frame.rgb.shape[1])])
             yield SegmentedFrame(frame.index, frame.name, frame.rgb, frame.pts_s, frame.damaged, findings)
-        if opened.problems:
-            raise DegradedError(
-                f"{source} is not whole, {len(opened.problems)} problems: {opened.problems[0]}",
-                hint="Every frame that could be read was segmented.",
-            )
+        if missing := what_is_missing(opened, frames=frames, damaged=damaged):
+            raise DegradedError(missing, hint="Every frame that could be read was segmented.")
 
     def close(self) -> None:
         """Release the network; a second call does nothing."""

@@ -11,7 +11,9 @@ from typing import Any
 from vmkla import __version__
 from vmkla.errors import Outcome
 from vmkla.video.latency import LatencyStats
-from vmkla.video.media.frames import Problem
+from vmkla.video.media.decoding import VideoSource, how_often
+from vmkla.video.media.frames import Problem, Source
+from vmkla.video.media.sources import ImageSource
 
 STAGES = ("decode", "preprocess", "inference", "postprocess", "overlay", "write", "total")
 _HASH_BLOCK_BYTES = 1 << 20
@@ -159,3 +161,33 @@ class FileHash(threading.Thread):
             self._stop_wanted.set()
         self.join()
         return self._digest
+
+
+def what_is_missing(source: Source, *, frames: int, damaged: int, copy: str = "") -> str:
+    """Return one sentence on what of a source was not read after a pass; empty when it is complete.
+
+    Args:
+        source: after the pass.
+        frames: number of frames that were read.
+        damaged: number of these with missing data that the decoder had to conceal.
+        copy: name of a video of one frame size that was written; empty without one.
+    """
+    problems = source.problems
+    if not problems and not damaged:
+        return ""
+    if isinstance(source, VideoSource):
+        parts = []
+        if source.cut_off:
+            parts.append(f"the file is cut off, {frames} frames before the cut were read")
+        if source.lost_packets:
+            parts.append(f"{source.lost_packets} packets could not be decoded")
+        if damaged:
+            parts.append(f"{damaged} frames are damaged")
+        if source.size_changes:
+            kept = f", and {copy} keeps the first one" if copy else ""
+            parts.append(f"the frame size changes {how_often(source.size_changes)}{kept}")
+        parts += [f"{problem.where} {problem.what}" for problem in source.combed]
+        return f"{source.path} is not complete: {'; '.join(parts)}"
+    others = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+    named = source.named if isinstance(source, ImageSource) else source.total
+    return f"{len(problems)} of {named} images cannot be read: {problems[0].where}{others}"

@@ -27,11 +27,11 @@ from vmkla.video.file.outputs import (
     OutputFolder,
 )
 from vmkla.video.file.plan import Plan
-from vmkla.video.file.report import FileHash, SegmentReport
+from vmkla.video.file.report import FileHash, SegmentReport, what_is_missing
 from vmkla.video.file.writer import FrameWriter, Inferred, Kept
 from vmkla.video.latency import Stopwatch
-from vmkla.video.media.decoding import VideoSource, how_often
-from vmkla.video.media.frames import Frame, Problem, Source
+from vmkla.video.media.decoding import VideoSource
+from vmkla.video.media.frames import Frame, Problem
 from vmkla.video.media.sources import ImageItem, ImageSource
 
 _QUEUE_FRAMES = 3
@@ -190,7 +190,7 @@ class Run:
             error,
             signum=getattr(cancel, "signum", None),
             stopped=stopped if cancel.is_set() else "",
-            missing=_what_is_missing(source, writer) if problems or counts.damaged else "",
+            missing=what_is_missing(source, frames=counts.frames, damaged=counts.damaged, copy=OVERLAY_VIDEO),
         )
         return SegmentReport(
             outcome=end.outcome,
@@ -235,27 +235,3 @@ def _existing_outputs(out_dir: Path, kind: Literal["video", "images"], save_mask
         names["masks"] = MASK_FOLDER
     present = {key: name for key, name in names.items() if (out_dir / name).exists()}
     return {**present, "report": REPORT}
-
-
-def _what_is_missing(source: Source, writer: FrameWriter) -> str:
-    """Return one sentence on what a degraded run lacks."""
-    counts = writer.counts
-    if isinstance(source, VideoSource):
-        parts = []
-        if source.cut_off:
-            parts.append(f"the file is cut off, {counts.frames} frames before the cut were read")
-        if counts.lost_packets:
-            parts.append(f"{counts.lost_packets} packets could not be decoded")
-        if counts.damaged:
-            parts.append(f"{counts.damaged} frames are damaged")
-        if counts.size_changes:
-            parts.append(
-                f"the frame size changes {how_often(counts.size_changes)}, and {OVERLAY_VIDEO} keeps the "
-                "first one"
-            )
-        parts += [f"{problem.where} {problem.what}" for problem in source.combed]
-        return f"{source.path} is not complete: {'; '.join(parts)}"
-    first = source.problems[0]
-    others = f" and {len(source.problems) - 1} more" if len(source.problems) > 1 else ""
-    named = source.named if isinstance(source, ImageSource) else source.total
-    return f"{len(source.problems)} of {named} images cannot be read: {first.where}{others}"
