@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.evaluation.evaluate import clinical_point
 from vmkla.evaluation.judge import checked_truth, remaining_preprocess
 from vmkla.metrics import confusions, mean_measures
 from vmkla.runner import Runner, RunnerSpec
-from vmkla.segment.operating_point import CLINICAL_MIN_FRACTION, OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec, restore
 from vmkla.segment.steps import View, find, infer, view
 
@@ -154,26 +154,29 @@ def judge_frame(
         BadInputError: the truth does not fit the image or the models.
     """
     classes = reference[0].num_classes
-    finite, sound, masks, rects, counted = [], [], [], [], []
+    truth = None
+    if frame.mask is not None:
+        truth = checked_truth(frame.name, frame.image_rgb, frame.mask, classes)
+    finite, sound, masks, rects, alarming = [], [], [], [], []
     size_hw = (frame.image_rgb.shape[0], frame.image_rgb.shape[1])
     for spec, probability in (reference, candidate):
         finite.append(bool(np.isfinite(probability).all()))
         sound.append(probability if finite[-1] else np.nan_to_num(probability, posinf=0.0, neginf=0.0))
         rects.append(frame.view(spec).rect)
-        masks.append(find(sound[-1], rects[-1], size_hw, spec.operating_point).mask)
-        clinical = OperatingPoint(spec.metadata.threshold, min_fraction=CLINICAL_MIN_FRACTION)
-        counted.append(find(sound[-1], rects[-1], size_hw, clinical))
+        findings = find(sound[-1], rects[-1], size_hw, spec.operating_point)
+        masks.append(findings.mask)
+        alarming.append(bool(findings.counted(clinical_point(None, spec), rects[-1])))
+    # Without truth the reference's findings are the lesions, from the size on that makes a false alarm.
+    marked = truth
+    if marked is None:
+        marked = find(sound[0], rects[0], size_hw, clinical_point(None, reference[0])).mask
+    lesions = _lesions(marked, masks[0], masks[1])
     if sound[0].shape != sound[1].shape or rects[0] != rects[1]:
         sound = [restore(part, rect, size_hw) for part, rect in zip(sound, rects, strict=True)]
     error = np.abs(sound[0] - sound[1])
-    truth = None
-    if frame.mask is not None:
-        truth = checked_truth(frame.name, frame.image_rgb, frame.mask, classes)
     target = masks[0] if truth is None else truth
-    # Without truth the reference's findings are the lesions, from the size on that makes a false alarm.
-    lesions = _lesions(counted[0].mask if truth is None else truth, masks[0], masks[1])
     empty = not target.any()
-    alarms = [empty and found.any for found in counted]
+    alarms = [empty and any_alarm for any_alarm in alarming]
     agreement = _dice(masks[1], masks[0], classes)
     result = FrameResult(
         name=frame.name,

@@ -170,9 +170,7 @@ def _comparison(
     findings: Findings, truth: Mask, num_classes: int, point: OperatingPoint, field: Rect
 ) -> MaskComparison:
     """Compare the threshold's mask with the truth, and list the regions that count at the operating point."""
-    counted = tuple(
-        region for region in findings.regions if point.accepts(region.area_px, region.peak, field.w * field.h)
-    )
+    counted = findings.counted(point, field)
     return MaskComparison(confusions(findings.mask, truth, num_classes), findings.regions, counted)
 
 

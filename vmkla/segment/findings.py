@@ -63,6 +63,18 @@ class Findings:
         """Number of pixels that are not background."""
         return sum(region.area_px for region in self.regions)
 
+    def counted(self, point: OperatingPoint, field: Rect) -> tuple[Region, ...]:
+        """Return the regions that also meet another operating point of the same threshold.
+
+        Args:
+            point: its peak and area decide.
+            field: the field of view, px of the frame.
+        """
+        field_px = field.w * field.h
+        return tuple(
+            region for region in self.regions if point.accepts(region.area_px, region.peak, field_px)
+        )
+
     @property
     def area_fraction(self) -> float:
         """Share of the frame's pixels that are not background, 0 to 1."""
