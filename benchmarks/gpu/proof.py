@@ -162,7 +162,7 @@ class Proof:
         return obstacles(self.machine, read_carried(self.carry), dry=self.device == "cpu").get(step.need, "")
 
     def no_gpu(self) -> bool:
-        """Tell whether a GPU is wanted and was not found."""
+        """Return whether a GPU is wanted and was not found."""
         return self.device == "cuda" and bool(self.machine) and self.machine["gpu"] is None
 
     def left_s(self) -> float:

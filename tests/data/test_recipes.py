@@ -205,7 +205,7 @@ def test_a_split_names_what_is_wrong_instead_of_leaving_it_out(tmp_path: Path) -
 
 
 def test_another_choice_of_images_is_another_source(tmp_path: Path) -> None:
-    """The text goes into a run's configuration, which a resumed run is held against."""
+    """The text goes into a run's configuration, which a resumed run is compared with."""
     folder = write_folder(tmp_path / "set", 20)
     texts = {str(open_dataset(str(folder), seed=seed).train[0]) for seed in (0, 1, 0)}
     assert len(texts) == 2 and all(text.startswith(f"{folder} (18 images, ") for text in texts)

@@ -81,7 +81,7 @@ def disk_full(folder: Path, setup: Setup, *, free_mib: int = 1100) -> Figures:
 
 
 def can_mount() -> bool:
-    """Tell whether this account may mount a tmpfs for a process of its own."""
+    """Return whether this account may mount a tmpfs for a process of its own."""
     try:
         tried = subprocess.run(["unshare", "-rUm", "true"], capture_output=True, check=False)
     except OSError:

@@ -57,7 +57,7 @@ def stopped(folder: Path, setup: Setup, *, seconds: float = 4.0) -> Figures:
 
 
 def _is_no_load(line: dict[str, Any]) -> bool:
-    """Tell whether the AI is off for a reason that load does not cause."""
+    """Return whether the AI is off for a reason that load does not cause."""
     return line["ai"] == "off" and line["reason"] not in OF_LOAD
 
 

@@ -1,4 +1,4 @@
-"""Loading VMamba v0 checkpoints, held against VMamba's own formulation of its block."""
+"""Loading VMamba v0 checkpoints, compared with VMamba's own formulation of its block."""
 
 from __future__ import annotations
 

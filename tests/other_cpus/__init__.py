@@ -66,7 +66,7 @@ class Profile:
         return f"{self.label}, the others hidden" if self.without & _flags() else self.label
 
     def runs_here(self) -> bool:
-        """Tell whether this CPU has every instruction set of the profile."""
+        """Return whether this CPU has every instruction set of the profile."""
         return platform.machine() == "x86_64" and any(needed <= _flags() for needed in self.flags)
 
 

@@ -325,7 +325,7 @@ def test_a_folder_with_a_run_is_not_overwritten(config: TrainConfig) -> None:
 
 
 def test_another_validation_set_is_another_run(config: TrainConfig) -> None:
-    """Best so far would be held against a Dice on other images."""
+    """Best so far would be compared with a Dice on other images."""
     train(dataclasses.replace(config, epochs=1))
     folder = config.val[0].folder
     for part in ("images", "masks"):

@@ -1,4 +1,4 @@
-// The CPU library held against its definitions in double, without Python: what CI runs for aarch64 under an emulator, and
+// The CPU library compared with its definitions in double, without Python: what CI runs for aarch64 under an emulator, and
 // what a new board can run by itself.
 //
 //   vmkla_cpu_self_test [--expect neon] [--spoil CHECK] [--list]

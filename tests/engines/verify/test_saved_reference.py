@@ -88,7 +88,7 @@ print(json.dumps(report.to_dict()))
 def test_a_machine_without_torch_comes_to_the_same_verdict(
     tmp_path: Path, tiny_onnx: Path, tiny_weights: Path
 ) -> None:
-    """PyTorch answers where it is; where it is not, ONNX Runtime is held against what was kept."""
+    """PyTorch answers where it is; where it is not, ONNX Runtime is compared with what was kept."""
     path = tmp_path / "reference.zip"
     torch_runner, ort_runner = load_runner(tiny_weights), load_runner(tiny_onnx)
     live = LiveReference(torch_runner, frames(3, HEIGHT, WIDTH, seed=4))

@@ -1,6 +1,6 @@
 """The runner of engines from file to probability, on stand-ins for NVIDIA's driver and TensorRT's runtime.
 
-The stand-ins compute with ONNX Runtime, so results are held against ONNX Runtime's own, bit by bit.
+The stand-ins compute with ONNX Runtime, so results are compared with ONNX Runtime's own, bit by bit.
 """
 
 from __future__ import annotations
