@@ -16,6 +16,8 @@ from vmkla.cli.options import (
     MaskOrientation,
     MaskValues,
     MaxMegapixels,
+    MinFraction,
+    Peak,
     Plugin,
     Quiet,
     Root,
@@ -66,6 +68,8 @@ def evaluate(
     device: Device = None,
     plugin: Plugin = None,
     threshold: Threshold = None,
+    peak: Peak = None,
+    min_fraction: MinFraction = None,
     roi: Annotated[
         str | None,
         typer.Option("--roi", metavar="auto|none|X,Y,W,H", help="Field of view; default: the model's."),
@@ -89,6 +93,7 @@ def evaluate(
     from vmkla.engines import load_runner
     from vmkla.evaluation.run import EvalOptions, run_evaluation
     from vmkla.evaluation.tables import tables
+    from vmkla.segment.operating_point import PointOverrides
     from vmkla.segment.preprocess import parse_roi
 
     wanted_roi = None if roi is None else parse_roi(roi)
@@ -121,7 +126,7 @@ def evaluate(
                 split=part,
                 declared=reading.of_masks,
                 volumes=volumes,
-                threshold=threshold,
+                point=PointOverrides(threshold, peak, min_fraction),
                 roi=wanted_roi,
                 html=html,
                 exist_ok=exist_ok,

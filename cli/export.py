@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, progress_bar, say
-from vmkla.cli.options import CheckFrames, Json, MaxMegapixels, Quiet, is_number, parse_size
+from vmkla.cli.options import (
+    CheckFrames,
+    Json,
+    MaxMegapixels,
+    MinFraction,
+    Peak,
+    Quiet,
+    Threshold,
+    is_number,
+    parse_size,
+)
 from vmkla.errors import UsageError
 from vmkla.limits import MAX_MEGAPIXELS, check_max_megapixels
 
@@ -71,10 +81,9 @@ def export(
         str | None,
         typer.Option("--roi", metavar="auto|none|X,Y,W,H", help="Field of view; default: as trained."),
     ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", help="Threshold to store in the file; default: that of the weights."),
-    ] = None,
+    threshold: Threshold = None,
+    peak: Peak = None,
+    min_fraction: MinFraction = None,
     half_storage: Annotated[
         bool,
         typer.Option("--half-storage", help="For fp32: store weights as float16: half the size, rounded."),
@@ -87,6 +96,7 @@ def export(
 ) -> None:
     """Export a network as one ONNX file. The file is compared with PyTorch before it is written."""
     from vmkla.export.request import ExportRequest, export_request
+    from vmkla.segment.operating_point import PointOverrides
     from vmkla.segment.preprocess import parse_roi
 
     check_max_megapixels(max_megapixels)
@@ -100,7 +110,7 @@ def export(
         precision=precision.value,
         input_type="float32" if input_type is Input.float else "uint8",
         roi=None if roi is None else parse_roi(roi),
-        threshold=threshold,
+        point=PointOverrides(threshold, peak, min_fraction),
         frames=frames,
         max_megapixels=max_megapixels,
         skip_gates=skip_gates,

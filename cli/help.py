@@ -17,7 +17,7 @@ GROUPS: dict[str, str] = {
     "--deinterlace --mask-values --mask-orientation --max-megapixels --half --frames --check "
     "--check-frames --frame",
     "Model": "--model --weights --random-weights --runtime --runtime-a --runtime-b --device --device-a "
-    "--device-b --kernels --kernels-a --kernels-b --plugin --threads --threshold --roi "
+    "--device-b --kernels --kernels-a --kernels-b --plugin --threads --threshold --peak --min-fraction --roi "
     "--imgsz --batch --precision --input --half-storage --decoder-block --drop-path --init "
     "--init-encoder --block --complexity",
     "Training": "--epochs --lr --min-lr --weight-decay --t-max-epochs --warmup-epochs --ema-decay "
@@ -25,7 +25,7 @@ GROUPS: dict[str, str] = {
     "--teacher-weight --deterministic --backend "
     "--channels-last --compile --workers --resume --max-minutes --save-minutes",
     "Live": "--live --display --loop --duration-s --max-staleness-ms --record --segment-s --hide "
-    "--monitor --monitor-token-file --hysteresis --min-lesion-fraction --min-lesion-age-ms",
+    "--monitor --monitor-token-file --hysteresis --min-lesion-age-ms",
     "Checks": "--gates --max-dice-drop --skip-gates --allow-few --sensitivity --locate --save --load",
     "Method": "--target --method --percentile --profile --workspace --timing-cache --optimization-level "
     "--target-sm --iterations --warmup --conformance --idle-s --margin --quality --lossless --seed "

@@ -22,7 +22,9 @@ from vmkla.cli.options import (
     Json,
     Label,
     MaxMegapixels,
+    MinFraction,
     Overlay,
+    Peak,
     Plugin,
     Quiet,
     Runtime,
@@ -61,6 +63,8 @@ def infer(
     device: Device = None,
     plugin: Plugin = None,
     threshold: Threshold = None,
+    peak: Peak = None,
+    min_fraction: MinFraction = None,
     overlay: Annotated[Overlay, typer.Option("--overlay", help="How findings are drawn.")] = Overlay.contour,
     alpha: Annotated[
         float | None, typer.Option("--alpha", help="Opacity of the overlay, 0 to 1; default: the style's.")
@@ -151,12 +155,6 @@ def infer(
             "--hysteresis", metavar="LOW", help="With --live: probability down to which a finding stays."
         ),
     ] = None,
-    min_lesion_fraction: Annotated[
-        float | None,
-        typer.Option(
-            "--min-lesion-fraction", help="With --live: smallest finding, as a share of the field of view."
-        ),
-    ] = None,
     min_lesion_age_ms: Annotated[
         float | None,
         typer.Option("--min-lesion-age-ms", help="With --live: age from which a finding is drawn."),
@@ -183,7 +181,6 @@ def infer(
         loop=loop,
         duration_s=duration_s,
         hysteresis=hysteresis,
-        min_lesion_fraction=min_lesion_fraction,
         min_lesion_age_ms=min_lesion_age_ms,
     )
     if live:
@@ -196,6 +193,7 @@ def infer(
             "--max-megapixels": max_megapixels != MAX_MEGAPIXELS,
         }
         refuse_flags([flag for flag, given in of_files.items() if given], live=True)
+        from vmkla.segment.operating_point import PointOverrides
         from vmkla.segment.preprocess import parse_roi
         from vmkla.video.live.network.options import WorkerOptions
 
@@ -204,7 +202,7 @@ def infer(
             live_loader(model, runtime.value, device, threads, plugin),
             flags,
             WorkerOptions(
-                threshold=threshold,
+                point=PointOverrides(threshold, peak, min_fraction),
                 roi=None if roi is None else parse_roi(roi),
                 deinterlace=deinterlace.value,
             ),
@@ -229,6 +227,7 @@ def infer(
         )
 
     from vmkla.engines import load_runner
+    from vmkla.segment.operating_point import PointOverrides
     from vmkla.segment.preprocess import parse_roi
     from vmkla.video.cancellation import stop_on_signals
     from vmkla.video.file.options import Progress, SegmentOptions
@@ -240,7 +239,7 @@ def infer(
     # All values are checked before any file is opened.
     options = SegmentOptions(
         out_dir=out or RUNS,
-        threshold=threshold,
+        point=PointOverrides(threshold, peak, min_fraction),
         overlay=overlay.value,
         alpha=alpha,
         label=label.value,

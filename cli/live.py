@@ -37,7 +37,6 @@ class LiveFlags:
     loop: bool = False
     duration_s: float | None = None
     hysteresis: float | None = None
-    min_lesion_fraction: float | None = None
     min_lesion_age_ms: float | None = None
 
     def given(self) -> list[str]:
@@ -171,11 +170,7 @@ def _options(
     temporal = TemporalOptions(flags.hysteresis, flags.min_lesion_age_ms or 0.0)
     return LiveOptions(
         out_dir=folder,
-        worker=replace(
-            worker,
-            min_fraction=flags.min_lesion_fraction,
-            temporal=temporal if temporal.any else None,
-        ),
+        worker=replace(worker, temporal=temporal if temporal.any else None),
         overlay=overlay,
         alpha=alpha,
         label=label,

@@ -97,6 +97,17 @@ Threshold = Annotated[
     float | None,
     typer.Option("--threshold", help="Probability from which a pixel counts; default: the model's."),
 ]
+Peak = Annotated[
+    float | None,
+    typer.Option("--peak", help="Probability that a finding reaches at its highest; default: the model's."),
+]
+MinFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--min-fraction",
+        help="Smallest area of a finding, a share of the field of view; default: the model's.",
+    ),
+]
 GatesFile = Annotated[
     Path | None, typer.Option("--gates", metavar="FILE", help="JSON or TOML file with tighter limits.")
 ]

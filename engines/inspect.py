@@ -79,6 +79,8 @@ def _network_facts(metadata: ArtefactMetadata) -> dict[str, Any]:
         "model_config": metadata.model_config,
         "class_names": list(metadata.class_names),
         "threshold": metadata.threshold,
+        "operating_point": None if metadata.operating_point is None else metadata.operating_point.to_dict(),
+        "tuning": list(metadata.tuning),
         "preprocess": metadata.preprocess.to_dict(),
         "training": metadata.training,
         "random_weights": metadata.random_weights,

@@ -24,6 +24,7 @@ from vmkla.export.half_range import HalfRangeReport
 from vmkla.files import file_sha256, written_whole
 from vmkla.imports import require
 from vmkla.metadata import ArtefactMetadata, InputType, Precision
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def export_onnx(
     input_type: InputType = "uint8",
     class_names: Sequence[str] = ("polyp",),
     threshold: float = 0.5,
+    operating_point: OperatingPoint | None = None,
     training: Mapping[str, Any] | None = None,
     random_weights: bool = False,
     frames: npt.NDArray[np.uint8] | None = None,
@@ -106,6 +108,8 @@ def export_onnx(
             pipelines that feed floats.
         class_names: name of each output channel.
         threshold: lowest probability of a pixel that belongs to the mask, 0 to 1.
+        operating_point: the rule by which a region counts as a finding, with the same threshold; None states
+            none.
         training: summary of the training data and run.
         random_weights: the weights were never trained, so only probability errors are judged.
         frames: (n, height, width, 3) uint8 RGB, preprocessed, to check with; None renders some.
@@ -153,6 +157,7 @@ def export_onnx(
         model_config=model.config.to_dict(),
         class_names=tuple(class_names),
         threshold=threshold,
+        operating_point=operating_point,
         preprocess=spec,
         weights_sha256=weights_sha256(model),
         training=dict(training or {}),

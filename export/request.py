@@ -17,6 +17,7 @@ from vmkla.export.form import Batch
 from vmkla.imports import require
 from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.metadata import InputType, Precision
+from vmkla.segment.operating_point import OWN_POINT, OperatingPoint, PointOverrides
 from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class ExportRequest:
         precision: ``fp32``, or ``fp16`` for a strongly typed half-precision graph.
         input_type: ``uint8`` frames (n, H, W, 3), or ``float32`` (n, 3, H, W).
         roi: field of view; None takes that of the training.
-        threshold: threshold, 0 to 1; None takes that of the weights.
+        point: values of the operating point in the place of those that the weights state.
         frames: a video, image, folder or pattern to check with; None renders some.
         max_megapixels: largest image or frame of these that is decoded.
         skip_gates: do not check.
@@ -55,7 +56,7 @@ class ExportRequest:
     precision: Precision = "fp32"
     input_type: InputType = "uint8"
     roi: str | Rect | None = None
-    threshold: float | None = None
+    point: PointOverrides = OWN_POINT
     frames: str | None = None
     max_megapixels: float = MAX_MEGAPIXELS
     skip_gates: bool = False
@@ -85,6 +86,7 @@ def export_request(
         frames = load_gate_frames(
             request.frames, spec, max_megapixels=request.max_megapixels, say=progress or (lambda _: None)
         )
+    threshold, point = _point(loaded, request.point)
     return export_onnx(
         loaded.model,
         spec=spec,
@@ -93,7 +95,8 @@ def export_request(
         precision=request.precision,
         input_type=request.input_type,
         class_names=loaded.class_names,
-        threshold=loaded.threshold if request.threshold is None else request.threshold,
+        threshold=threshold,
+        operating_point=point,
         training=training,
         random_weights=request.random_weights,
         frames=frames,
@@ -102,6 +105,13 @@ def export_request(
         progress=progress,
         on_step=on_step,
     )
+
+
+def _point(loaded: LoadedWeights, overrides: PointOverrides) -> tuple[float, OperatingPoint | None]:
+    """Return threshold and operating point for the file; None where neither weights nor user state one."""
+    point = overrides.on(loaded.operating_point or OperatingPoint(loaded.threshold))
+    stated = (loaded.operating_point, overrides.peak, overrides.min_fraction) != (None, None, None)
+    return point.threshold, point if stated else None
 
 
 def _load(request: ExportRequest) -> LoadedWeights:

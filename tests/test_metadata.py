@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from vmkla.config import PRESETS
 from vmkla.errors import ArtefactMismatchError
 from vmkla.metadata import FORMAT, ArtefactMetadata
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 sides = st.integers(1, 4096)
@@ -40,10 +41,18 @@ artefacts = st.builds(
     input_type=st.sampled_from(["uint8", "float32"]),
     profile=st.none() | st.lists(st.integers(1, 64), min_size=3, max_size=3).map(sorted).map(tuple),
     self_test=st.none() | facts,
+    tuning=st.lists(facts, max_size=2).map(tuple),
 )
 
 
-YOUNGER = {"vmkla.input_type", "vmkla.profile", "vmkla.calibration", "vmkla.self_test"}
+YOUNGER = {
+    "vmkla.input_type",
+    "vmkla.profile",
+    "vmkla.calibration",
+    "vmkla.self_test",
+    "vmkla.operating_point",
+    "vmkla.tuning",
+}
 """Keys that older files lack."""
 
 
@@ -79,6 +88,14 @@ def test_round_trip(metadata: ArtefactMetadata) -> None:
 )
 def test_only_a_passed_check_counts_as_verified(gates: dict[str, Any], verified: bool) -> None:
     assert example(gates=gates).verified is verified
+
+
+def test_the_operating_point_travels() -> None:
+    point = OperatingPoint(0.45, peak=0.98, min_fraction=0.001)
+    props = example(operating_point=point).to_props()
+    assert ArtefactMetadata.from_props(props, path="model.onnx").operating_point == point
+    old = {key: text for key, text in props.items() if key not in YOUNGER}
+    assert ArtefactMetadata.from_props(old, path="model.onnx").operating_point is None
 
 
 def test_a_foreign_file_is_told_from_ours() -> None:
@@ -125,6 +142,13 @@ def test_each_missing_key_is_named(key: str) -> None:
         ("vmkla.threshold", '"0.5"'),
         ("vmkla.threshold", "9" * 5000),
         ("vmkla.threshold", "[" * 100_000),
+        ("vmkla.operating_point", "0.98"),
+        ("vmkla.operating_point", '{"threshold": 0.45, "peak": 0.98}'),
+        ("vmkla.operating_point", '{"threshold": 0.45, "peak": 0.4, "min_fraction": 0}'),
+        ("vmkla.operating_point", '{"threshold": 0.5, "peak": 0.98, "min_fraction": 0}'),
+        ("vmkla.operating_point", '{"threshold": 0.45, "peak": 0.98, "min_fraction": 0, "colour": 1}'),
+        ("vmkla.tuning", "{}"),
+        ("vmkla.tuning", "[1]"),
         ("vmkla.gates", '{"a":' * 100_000),
         ("vmkla.gates", '{"passed": NaN}'),
         ("vmkla.gates", '{"a": "' + "x" * (5 << 20) + '"}'),

@@ -107,7 +107,7 @@ class Panel:
         if number is None:
             number = depths[block.stage] - 1 if block.stage < len(depths) else 0
         self.title = f"{loaded.config.decoder_block} {block.stage}.{number}"
-        self.point = OperatingPoint(loaded.threshold)
+        self.point = loaded.operating_point or OperatingPoint(loaded.threshold)
         self.spec = loaded.preprocess
         self._device = device
         self._cam = gradcam.DecoderGradCam(loaded.model.to(device), block.stage, number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from vmkla import __version__
 from vmkla.bounded import parse_json, parse_names
 from vmkla.errors import ArtefactMismatchError, VmklaError
 from vmkla.plain_values import from_plain
+from vmkla.segment.operating_point import OperatingPoint, stated_point
 from vmkla.segment.preprocess import PreprocessSpec
 
 FORMAT = "1"
@@ -46,6 +47,9 @@ class ArtefactMetadata:
             when the batch is fixed.
         calibration: how an ``int8`` file was made, and the instruction set that it ``requires``; empty for
             other files.
+        operating_point: the rule by which a region counts as a finding, with the same threshold; None in a
+            file that states its threshold only.
+        tuning: what `vmkla tune` recorded each time that it changed the operating point, oldest first.
         self_test: the network's output for the frame of ``vmkla.segment.self_test``; None when it is unknown.
         vmkla_version: version of vmkla that wrote the file.
     """
@@ -62,6 +66,8 @@ class ArtefactMetadata:
     input_type: InputType = "uint8"
     profile: tuple[int, int, int] | None = None
     calibration: dict[str, Any] = field(default_factory=dict)
+    operating_point: OperatingPoint | None = None
+    tuning: tuple[dict[str, Any], ...] = ()
     self_test: dict[str, Any] | None = None
     vmkla_version: str = __version__
 
@@ -100,6 +106,7 @@ class ArtefactMetadata:
             "vmkla.profile": json.dumps(self.profile),
             "vmkla.calibration": json.dumps(self.calibration),
             "vmkla.self_test": json.dumps(self.self_test),
+            **point_props(self.operating_point, self.tuning),
         }
 
     @classmethod
@@ -123,10 +130,12 @@ class ArtefactMetadata:
                 hint="Run: vmkla export again with this version",
             )
         try:
+            threshold = _threshold(_parsed(props["vmkla.threshold"]))
+            point, tuning = read_point_props(props, threshold)
             return cls(
                 model_config=_facts(props["vmkla.model_config"]),
                 class_names=_class_names(props["vmkla.class_names"]),
-                threshold=_threshold(_parsed(props["vmkla.threshold"])),
+                threshold=threshold,
                 preprocess=PreprocessSpec.from_dict(_facts(props["vmkla.preprocess"])),
                 training=_facts(props["vmkla.training"]),
                 weights_sha256=props["vmkla.weights_sha256"],
@@ -136,6 +145,8 @@ class ArtefactMetadata:
                 input_type=_input_type(props.get("vmkla.input_type", "uint8")),
                 profile=_profile(_parsed(props.get("vmkla.profile", "null"))),
                 calibration=_facts(props.get("vmkla.calibration", "{}")),
+                operating_point=point,
+                tuning=tuning,
                 self_test=_self_test(props.get("vmkla.self_test", "null")),
                 vmkla_version=props["vmkla.version"],
             )
@@ -144,6 +155,28 @@ class ArtefactMetadata:
                 f"{path} has damaged vmkla metadata: {error!r:.300}",
                 hint="Run: vmkla export again, or fetch the file again",
             ) from error
+
+
+def point_props(point: OperatingPoint | None, tuning: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
+    """Return the entries on the operating point, which a checkpoint's header has as well."""
+    stated = None if point is None else point.to_dict()
+    return {"vmkla.operating_point": json.dumps(stated), "vmkla.tuning": json.dumps(list(tuning))}
+
+
+def read_point_props(
+    props: Mapping[str, str], threshold: float
+) -> tuple[OperatingPoint | None, tuple[dict[str, Any], ...]]:
+    """Inverse of ``point_props``; an older file has neither entry.
+
+    Args:
+        props: the file's metadata.
+        threshold: that the file states.
+    Raises:
+        ValueError, TypeError, KeyError, VmklaError: an entry is damaged.
+    """
+    point = stated_point(_parsed(props.get("vmkla.operating_point", "null")), threshold)
+    records = from_plain(tuple[dict[str, Any], ...], _parsed(props.get("vmkla.tuning", "[]")), "tuning")
+    return point, records
 
 
 def _parsed(text: str) -> Any:

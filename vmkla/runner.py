@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vmkla.errors import ArtefactMismatchError, UsageError
 from vmkla.metadata import ArtefactMetadata
-from vmkla.segment.operating_point import OperatingPoint
+from vmkla.segment.operating_point import OperatingPoint, PointOverrides
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,26 +52,26 @@ class RunnerSpec:
 
     @property
     def operating_point(self) -> OperatingPoint:
-        """The rule by which a region counts as a finding, as the model states it."""
-        return self.point_at(None)
+        """The rule by which a region counts as a finding, as the model states it.
 
-    def point_at(self, threshold: float | None) -> OperatingPoint:
-        """Return the model's operating point with another threshold.
-
-        Args:
-            threshold: 0 to 1; None keeps the model's own.
-        Raises:
-            UsageError: it is outside 0 to 1, or the model has several classes and one is given.
+        A model that states a threshold only keeps every region.
         """
-        if threshold is None:
-            return OperatingPoint(self.metadata.threshold)
-        if self.num_classes > 1:
+        return self.metadata.operating_point or OperatingPoint(self.metadata.threshold)
+
+    def point_at(self, overrides: PointOverrides) -> OperatingPoint:
+        """Return the model's operating point with other values.
+
+        Raises:
+            UsageError: they do not fit the model's own, or a threshold is given and the model has several
+                classes.
+        """
+        if overrides.threshold is not None and self.num_classes > 1:
             raise UsageError(
                 f"a threshold was given, but {self.path} has {self.num_classes} classes: each pixel takes "
                 "its most probable one",
                 hint="Leave --threshold out.",
             )
-        return OperatingPoint(threshold)
+        return overrides.on(self.operating_point)
 
 
 class Runner(Protocol):
@@ -176,4 +176,9 @@ def model_warnings(runner: Runner) -> list[str]:
         reason = runner.spec.unverified_because
         why = reason or "the check that ends its export was skipped or not passed"
         warnings.append(f"the model is unverified: {why}")
+    if metadata.operating_point is None and not metadata.random_weights:
+        warnings.append(
+            "the model states no operating point: without --peak and --min-fraction every region counts as a "
+            "finding, however faint and small (vmkla tune fits a point)"
+        )
     return warnings

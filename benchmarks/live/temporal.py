@@ -97,7 +97,7 @@ def judge(
     tally: Tally,
 ) -> None:
     """Run one clip through a filter and count."""
-    steady = TemporalFilter(options, point.threshold)
+    steady = TemporalFilter(options, point)
     came_s: float | None = None
     found, before = False, None
     for index in range(0, len(clip), every):

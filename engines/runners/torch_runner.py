@@ -94,6 +94,8 @@ class TorchRunner(ClosedOnExit):
             preprocess=loaded.preprocess,
             weights_sha256=serving.weights_sha256(loaded.model),
             training=loaded.training,
+            operating_point=loaded.operating_point,
+            tuning=loaded.tuning,
         )
         return cls(
             loaded.model,

@@ -13,6 +13,7 @@ from vmkla.evaluation.evaluate import clinical_point
 from vmkla.evaluation.judge import checked_truth, remaining_preprocess
 from vmkla.metrics import confusions, mean_measures
 from vmkla.runner import Runner, RunnerSpec
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec, restore
 from vmkla.segment.steps import View, find, infer, view
 
@@ -44,11 +45,11 @@ class VerifyFrame:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A connected region (8-neighbourhood) of the truth, or of the reference's mask where there is no truth.
+    """A connected region (8-neighbourhood) of the truth, or a finding of the reference without a truth.
 
     Attributes:
         share: its share of the image, 0 to 1.
-        found_by_reference, found_by_candidate: whether the side's mask shares a pixel with it.
+        found_by_reference, found_by_candidate: whether a finding of the side shares a pixel with it.
     """
 
     share: float
@@ -84,11 +85,11 @@ class FrameResult:
         max_error, mean_error: largest and mean absolute difference of all probabilities, 0 to 1.
         agreement: Dice of the two masks, 0 to 1; 1 where both are empty.
         dice_reference, dice_candidate: Dice against the truth, 0 to 1; without truth 1, and the agreement.
-        has_lesion: whether the truth marks a pixel; without truth, whether the reference has a finding of at
-            least ``CLINICAL_MIN_FRACTION`` of the field of view.
+        has_lesion: whether the truth marks a pixel; without truth, whether the reference has a finding at its
+            ``clinical_point``.
         empty: whether the truth marks no pixel; without truth, whether the reference marks none.
-        alarm_reference, alarm_candidate: whether an empty frame has a finding of at least that size.
-        lesions: connected regions of the truth; without truth, the reference's findings of that size.
+        alarm_reference, alarm_candidate: whether an empty frame has a finding at that point.
+        lesions: connected regions of the truth; without truth, the reference's findings at that point.
         boundary_reference, boundary_candidate: distance to the truth's outline; without truth None, and the
             distance to the reference's outline. None also where one of the two masks is empty.
     """
@@ -146,7 +147,7 @@ def judge_frame(
     Args:
         frame: the frame.
         reference, candidate: spec and probability (classes, height, width). Each mask is made with its own
-            model's threshold, at the frame's own pixels, as ``infer`` makes it.
+            model's threshold, at the frame's own pixels; lesions and alarms are judged by its findings.
     Returns:
         The result, the masks, and all absolute differences of probabilities: at the network's pixels, or at
         the frame's own where the two networks see frames of another size.
@@ -157,26 +158,23 @@ def judge_frame(
     truth = None
     if frame.mask is not None:
         truth = checked_truth(frame.name, frame.image_rgb, frame.mask, classes)
-    finite, sound, masks, rects, alarming = [], [], [], [], []
+    finite, sound, masks, rects, findings, counted = [], [], [], [], [], []
     size_hw = (frame.image_rgb.shape[0], frame.image_rgb.shape[1])
     for spec, probability in (reference, candidate):
         finite.append(bool(np.isfinite(probability).all()))
         sound.append(probability if finite[-1] else np.nan_to_num(probability, posinf=0.0, neginf=0.0))
         rects.append(frame.view(spec).rect)
-        findings = find(sound[-1], rects[-1], size_hw, spec.operating_point)
-        masks.append(findings.mask)
-        alarming.append(bool(findings.counted(clinical_point(None, spec), rects[-1])))
+        masks.append(find(sound[-1], rects[-1], size_hw, OperatingPoint(spec.metadata.threshold)).mask)
+        findings.append(find(sound[-1], rects[-1], size_hw, spec.operating_point).mask)
+        counted.append(find(sound[-1], rects[-1], size_hw, clinical_point(spec)).mask)
     # Without truth the reference's findings are the lesions, from the size on that makes a false alarm.
-    marked = truth
-    if marked is None:
-        marked = find(sound[0], rects[0], size_hw, clinical_point(None, reference[0])).mask
-    lesions = _lesions(marked, masks[0], masks[1])
+    lesions = _lesions(counted[0] if truth is None else truth, findings[0], findings[1])
     if sound[0].shape != sound[1].shape or rects[0] != rects[1]:
         sound = [restore(part, rect, size_hw) for part, rect in zip(sound, rects, strict=True)]
     error = np.abs(sound[0] - sound[1])
     target = masks[0] if truth is None else truth
     empty = not target.any()
-    alarms = [empty and any_alarm for any_alarm in alarming]
+    alarms = [empty and bool(mask.any()) for mask in counted]
     agreement = _dice(masks[1], masks[0], classes)
     result = FrameResult(
         name=frame.name,

@@ -14,6 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from tests.evaluation.colour_runners import ClassRunner, Labelled, RedRunner, labelled
 from vmkla.errors import BadInputError, UsageError
 from vmkla.evaluation import evaluate
+from vmkla.segment.operating_point import PointOverrides
 from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 
@@ -87,7 +88,7 @@ def test_threshold_batch_and_field_of_view() -> None:
     bright = (mask[..., None] * np.array([120, 200, 200])).astype(np.uint8) + np.uint8(60)
     image = Labelled("x", bright, mask.astype(np.uint8))
     assert evaluate(RedRunner(40, 40), [image])["per_image"]["dice"] == 1.0  # 180/255 against 0.5
-    strict = evaluate(RedRunner(40, 40, batch=3), [image], threshold=0.8)
+    strict = evaluate(RedRunner(40, 40, batch=3), [image], point=PointOverrides(0.8))
     assert strict["per_image"]["dice"] == 0.0 and strict["threshold"] == 0.8
     framed = np.zeros((80, 100, 3), np.uint8)
     framed[20:60, 30:70] = image.image_rgb
@@ -100,8 +101,8 @@ def test_threshold_batch_and_field_of_view() -> None:
 def test_nonsense_is_refused() -> None:
     with pytest.raises(BadInputError, match="no labelled image"):
         evaluate(RedRunner(32, 32), [])
-    with pytest.raises(UsageError, match="between 0 and 1"):
-        evaluate(RedRunner(32, 32), four_images(), threshold=7)
+    with pytest.raises(UsageError, match="threshold is 7"):
+        evaluate(RedRunner(32, 32), four_images(), point=PointOverrides(7))
 
 
 def disc(height: int, width: int, y: int, x: int, radius: int) -> npt.NDArray[np.bool_]:
@@ -296,7 +297,7 @@ def test_several_classes_against_scikit_learn() -> None:
     spleen = result["by_class"]["spleen"]
     assert spleen["images_with"] == 3 and spleen["dice_where_present"] == pytest.approx(each[1:, 2].mean())
     with pytest.raises(UsageError, match="4 classes"):
-        evaluate(ClassRunner(24, 30, names), images, threshold=0.5)
+        evaluate(ClassRunner(24, 30, names), images, point=PointOverrides(0.5))
     with pytest.raises(BadInputError, match="class 3"):
         evaluate(ClassRunner(24, 30, names[:3]), images)
     with pytest.raises(BadInputError, match="class 2|class 3"):

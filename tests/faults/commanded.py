@@ -14,6 +14,7 @@ import numpy.typing as npt
 from vmkla.errors import BadInputError
 from vmkla.metadata import ArtefactMetadata
 from vmkla.runner import RunnerSpec
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec
 from vmkla.video.live.shared_memory.board import Board
 from vmkla.video.live.shared_memory.ring import RingReader
@@ -46,6 +47,7 @@ class CommandedRunner:
             model_config={"name": "commanded"},
             class_names=tuple(f"class{index}" for index in range(classes)),
             threshold=0.5,
+            operating_point=OperatingPoint(0.5),
             preprocess=PreprocessSpec(32, 48),
             weights_sha256="0" * 64,
             gates={"passed": True},

@@ -17,6 +17,7 @@ from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
 from vmkla.models import VMKLAUNet
 from vmkla.models.checkpoints import load_weights, save_weights
 from vmkla.models.weights_file import CONTENT_SHA256, encode
+from vmkla.segment.operating_point import OperatingPoint
 
 CONFIG = ModelConfig(
     name="micro",
@@ -54,6 +55,15 @@ def rewrite(
     header = dict(old if header is None else header)
     header.pop(CONTENT_SHA256)
     path.write_bytes(encode(tensors or kept, header))
+
+
+def test_the_operating_point_travels(tmp_path: Path, model: VMKLAUNet) -> None:
+    point = OperatingPoint(0.35, peak=0.98, min_fraction=0.001)
+    loaded = load_weights(save(model, tmp_path / "with.safetensors", operating_point=point))
+    assert loaded.operating_point == point
+    assert load_weights(save(model, tmp_path / "without.safetensors")).operating_point is None
+    with pytest.raises(UsageError, match="threshold is 0.5, expected 0.35"):
+        save(model, tmp_path / "other.safetensors", operating_point=OperatingPoint(0.5))
 
 
 def test_round_trip_is_exact(tmp_path: Path, model: VMKLAUNet) -> None:
@@ -193,6 +203,7 @@ def test_pickle_is_refused_unread(tmp_path: Path, model: VMKLAUNet, suffix: str)
         ("vmkla.model_config", "{", "damaged vmkla header"),
         ("vmkla.model_config", '{"dim": 8, "colour": "red"}', "unknown fields: colour"),
         ("vmkla.threshold", '"high"', "damaged vmkla header"),
+        ("vmkla.operating_point", '{"threshold": 0.5}', "damaged vmkla header"),
         ("vmkla.class_names", None, "damaged vmkla header"),
     ],
 )

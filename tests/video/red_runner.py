@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from vmkla.metadata import ArtefactMetadata
 from vmkla.runner import RunnerSpec
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec
 
 Image = npt.NDArray[np.uint8]
@@ -29,6 +30,7 @@ class RedRunner:
             model_config={"name": "red"},
             class_names=tuple(f"class{index}" for index in range(classes)),
             threshold=0.5,
+            operating_point=OperatingPoint(0.5),
             preprocess=PreprocessSpec(height, width, roi),
             weights_sha256="0" * 64,
             gates={"passed": True},

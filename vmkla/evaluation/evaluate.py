@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from vmkla.errors import BadInputError, UsageError
+from vmkla.errors import BadInputError
 from vmkla.evaluation.judge import ImageResult, LabelledImage, Mask, judge
 from vmkla.evaluation.summary import summarise
 from vmkla.evaluation.volumes import VolumeScores
 from vmkla.metrics import Bootstrap
 from vmkla.runner import Runner, RunnerSpec
-from vmkla.segment.operating_point import CLINICAL_MIN_FRACTION, OperatingPoint
+from vmkla.segment.operating_point import CLINICAL_MIN_FRACTION, OWN_POINT, OperatingPoint, PointOverrides
 from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 OnImage = Callable[[ImageResult, LabelledImage, Mask], None]
@@ -22,7 +22,7 @@ def evaluate(
     runner: Runner,
     samples: Iterable[LabelledImage] | Mapping[str, Iterable[LabelledImage]],
     *,
-    threshold: float | None = None,
+    point: PointOverrides = OWN_POINT,
     at_native: bool = True,
     volumes: bool = False,
     roi: str | Rect | None = None,
@@ -34,7 +34,8 @@ def evaluate(
     Args:
         runner: a model of one class (polyp), or of several with the background as class 0.
         samples: images with truths; or several sets by name.
-        threshold: probability at and above which a pixel is polyp; None takes the model's own. A model of
+        point: values of the operating point in the place of the model's own. Masks are made with its
+            threshold alone; its peak and smallest area decide which regions count as findings. A model of
             several classes has no threshold: a pixel belongs to its most probable class.
         at_native: resolution of the top level and the strata: the images' own (PraNet's protocol), or the
             network's, where the truth is shrunk by area and the class with the largest share is taken.
@@ -43,7 +44,8 @@ def evaluate(
         bootstrap: draws of the intervals; None takes the defaults.
         on_image: called for each image with its result, the image, and the prediction (H, W), class indices.
     Returns:
-        Plain values: ``images``, ``threshold``, ``class_names`` (without the background), ``resolution``,
+        Plain values: ``images``, ``threshold``, ``operating_point``, ``class_names`` (without the
+        background), ``resolution``,
         ``per_image`` (mean, std and 95 % interval of each measure over images; an image with neither truth
         nor prediction scores 1), ``global`` (one confusion matrix over all pixels, and intervals),
         ``without_polyp`` (images without one; ``false_alarms``: a connected region of at least
@@ -54,11 +56,11 @@ def evaluate(
         With several classes every measure is the mean over the classes that are not background.
     Raises:
         BadInputError: there is no image, or a truth does not fit its image or the model.
-        UsageError: the threshold is out of range.
+        UsageError: the operating point does not suit the model.
     """
     spec = runner.spec
     bootstrap = bootstrap or Bootstrap()
-    point = clinical_point(threshold, spec)
+    in_force = clinical_point(spec, point)
     sets = samples if isinstance(samples, Mapping) else {"": samples}
     preprocess = spec.metadata.preprocess
     if roi is not None:
@@ -68,7 +70,7 @@ def evaluate(
     results: list[ImageResult] = []
     for set_name, images in sets.items():
         for sample in images:
-            result, prediction = judge(runner, sample, point, preprocess=preprocess, set_name=set_name)
+            result, prediction = judge(runner, sample, in_force, preprocess=preprocess, set_name=set_name)
             results.append(result)
             if scores is not None:
                 scores.add(sample, prediction, set_name)
@@ -81,14 +83,15 @@ def evaluate(
         return summarise(
             chosen,
             class_names=class_names,
-            point=point,
+            point=in_force,
             model_hw=(spec.height, spec.width),
             at_native=at_native,
             bootstrap=bootstrap,
         )
 
     report = {
-        "threshold": point.threshold if spec.num_classes == 1 else None,
+        "threshold": in_force.threshold if spec.num_classes == 1 else None,
+        "operating_point": in_force.to_dict(),
         "class_names": list(class_names),
         **summary(results),
     }
@@ -103,18 +106,22 @@ def evaluate(
     return report
 
 
-def clinical_point(threshold: float | None, spec: RunnerSpec) -> OperatingPoint:
-    """Return the operating point at which regions are counted.
+def clinical_point(spec: RunnerSpec, overrides: PointOverrides = OWN_POINT) -> OperatingPoint:
+    """Return the operating point at which regions count as alarms and lesions.
+
+    It is the model's own. For a model that states none the smallest area is ``CLINICAL_MIN_FRACTION``, since
+    every speck would count otherwise.
 
     Args:
-        threshold: above 0 and below 1; None takes the model's own.
         spec: the model's spec.
+        overrides: values in the place of the model's own.
     Raises:
-        UsageError: it is outside that range, or the model has several classes and one is given.
+        UsageError: they do not suit the model.
     """
-    if threshold is not None and not 0 < threshold < 1:
-        raise UsageError(f"the threshold must lie between 0 and 1, got {threshold}")
-    return replace(spec.point_at(threshold), min_fraction=CLINICAL_MIN_FRACTION)
+    point = spec.point_at(overrides)
+    if spec.metadata.operating_point is None and overrides.min_fraction is None:
+        return replace(point, min_fraction=CLINICAL_MIN_FRACTION)
+    return point
 
 
 def finding_names(spec: RunnerSpec) -> tuple[str, ...]:

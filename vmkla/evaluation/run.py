@@ -17,6 +17,7 @@ from vmkla.evaluation.outputs import PAGE, REPORT, ROWS, output_folder, write_ou
 from vmkla.imports import require
 from vmkla.metrics import Bootstrap
 from vmkla.runner import Runner, describe_model, describe_runtime, model_warnings
+from vmkla.segment.operating_point import OWN_POINT, PointOverrides
 from vmkla.segment.preprocess import Rect
 
 
@@ -29,7 +30,7 @@ class EvalOptions:
         data, split: name of the images in the report.
         declared: the user's declarations on the masks, see ``ReadRules.of_masks``.
         volumes: samples of one group are the slices of one volume.
-        threshold, roi, bootstrap: see ``evaluate``.
+        point, roi, bootstrap: see ``evaluate``.
         html: write ``report.html``, which needs matplotlib.
         exist_ok: replace the outputs of an earlier evaluation.
     """
@@ -39,7 +40,7 @@ class EvalOptions:
     split: str = ""
     declared: Mapping[str, str] = field(default_factory=dict)
     volumes: bool = False
-    threshold: float | None = None
+    point: PointOverrides = OWN_POINT
     roi: str | Rect | None = None
     bootstrap: Bootstrap = Bootstrap()
     html: bool = True
@@ -64,11 +65,11 @@ def run_evaluation(
         and ``model``, ``runtime``, ``data``, ``split``, ``roi``, ``warnings``, ``outputs``,
         ``vmkla_version``.
     Raises:
-        UsageError: the folder is taken, or the threshold is out of range.
+        UsageError: the folder is taken, or the operating point does not suit the model.
         BadInputError: images or truths are wrong, or the outputs cannot be written.
         MissingDependencyError: a package for the page or HD95 is missing; raised before the first image.
     """
-    clinical_point(options.threshold, runner.spec)
+    clinical_point(runner.spec, options.point)
     if options.html:
         require("matplotlib", extra="report", purpose="report.html (leave it out with --no-html)")
     if options.volumes:
@@ -87,7 +88,7 @@ def run_evaluation(
         figures = evaluate(
             runner,
             sets,
-            threshold=options.threshold,
+            point=options.point,
             volumes=options.volumes,
             roi=options.roi,
             bootstrap=options.bootstrap,

@@ -16,10 +16,12 @@ from vmkla.bounded import parse_json, parse_names
 from vmkla.config import ModelConfig
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError, VmklaError
 from vmkla.files import write_whole
+from vmkla.metadata import point_props, read_point_props
 from vmkla.models.layers import Float32Island
 from vmkla.models.vmkla_unet import VMKLAUNet
 from vmkla.models.weights_file import HEADER_MAX_BYTES, NO_CHECKSUM, encode, read_weights
 from vmkla.plain_values import from_plain
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec
 
 FORMAT = "1"
@@ -37,6 +39,9 @@ class LoadedWeights:
         threshold: lowest probability of a pixel that belongs to the mask, 0 to 1.
         training: summary of the training data and run; empty when unknown.
         preprocess: how frames were prepared for the training; None when unknown.
+        operating_point: the rule by which a region counts as a finding; None when the file states a threshold
+            only.
+        tuning: see ``ArtefactMetadata``.
         sha256: hex digest of the file's bytes; empty when there is no file.
         notes: what could not be checked, for people.
     """
@@ -47,6 +52,8 @@ class LoadedWeights:
     threshold: float
     training: dict[str, Any]
     preprocess: PreprocessSpec | None = None
+    operating_point: OperatingPoint | None = None
+    tuning: tuple[dict[str, Any], ...] = ()
     sha256: str = ""
     notes: tuple[str, ...] = ()
 
@@ -69,6 +76,7 @@ def save_weights(
     training: Mapping[str, Any],
     class_names: Sequence[str] = ("polyp",),
     threshold: float = 0.5,
+    operating_point: OperatingPoint | None = None,
     half: bool = False,
 ) -> None:
     """Write a network's weights and configuration into one file, whole or not at all.
@@ -79,6 +87,8 @@ def save_weights(
         training: summary of the training data and run; anything that JSON can hold.
         class_names: name of each output channel.
         threshold: lowest probability of a pixel that belongs to the mask, 0 to 1.
+        operating_point: the rule by which a region counts as a finding, with the same threshold; None states
+            none.
         half: store float16, except for tensors that ``model.half()`` keeps in float32.
     Raises:
         UsageError: the class names or the threshold do not fit.
@@ -93,6 +103,10 @@ def save_weights(
         )
     if not 0.0 <= threshold <= 1.0:
         raise UsageError(f"threshold must lie between 0 and 1, got {threshold}")
+    if operating_point is not None and operating_point.threshold != threshold:
+        raise UsageError(
+            f"the operating point's threshold is {operating_point.threshold}, expected {threshold}"
+        )
     header = {
         "vmkla.format": FORMAT,
         "vmkla.version": __version__,
@@ -100,6 +114,7 @@ def save_weights(
         "vmkla.class_names": json.dumps(list(class_names)),
         "vmkla.threshold": json.dumps(threshold),
         "vmkla.training": json.dumps(dict(training)),
+        **point_props(operating_point),
     }
     wide = _float32_names(model)
     tensors = {
@@ -164,6 +179,7 @@ def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
         threshold = from_plain(float, _parsed(header["vmkla.threshold"]), "threshold")
         if not 0.0 <= threshold <= 1.0:
             raise ValueError(f"threshold {threshold}, expected 0 to 1")
+        point, tuning = read_point_props(header, threshold)
         training = _facts(header["vmkla.training"])
         preprocess = _preprocess_of(training)
     except ArtefactMismatchError:
@@ -178,7 +194,16 @@ def load_weights(path: Path | str, *, backend: str = "auto") -> LoadedWeights:
     model.load_state_dict(tensors)
     notes = () if file.has_checksum else (NO_CHECKSUM,)
     return LoadedWeights(
-        model.eval(), config, class_names, threshold, training, preprocess, file.sha256, notes
+        model.eval(),
+        config,
+        class_names,
+        threshold,
+        training,
+        preprocess,
+        operating_point=point,
+        tuning=tuning,
+        sha256=file.sha256,
+        notes=notes,
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from vmkla.errors import UsageError
+from vmkla.plain_values import from_plain
 
 CLINICAL_MIN_FRACTION = 0.005
 """Smallest area of a region that evaluation and verification count as an alarm or a lesion, as a share of the
@@ -68,3 +70,67 @@ class OperatingPoint:
     def to_dict(self) -> dict[str, float]:
         """Return the values by name, for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class PointOverrides:
+    """What a user gives in the place of a model's own operating point; None keeps the model's value.
+
+    Attributes:
+        threshold: above 0, at most 1. A peak of the model's below it rises to it: no region can lie between.
+        peak: above 0, at most 1.
+        min_fraction: at least 0, below 1.
+    Raises:
+        UsageError: a value is outside its range, or the peak is below the threshold.
+    """
+
+    threshold: float | None = None
+    peak: float | None = None
+    min_fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("threshold", self.threshold), ("peak", self.peak)):
+            if value is not None and not 0 < value <= 1:
+                raise UsageError(
+                    f"{name} is {value:g}, expected a probability above 0 and at most 1",
+                    hint=f"For instance: --{name} {'0.5' if name == 'threshold' else '0.95'}",
+                )
+        self.on(OperatingPoint(0.0))
+
+    def on(self, own: OperatingPoint) -> OperatingPoint:
+        """Return a model's own operating point with the values that are given here.
+
+        Raises:
+            UsageError: the peak that is given is below the model's threshold.
+        """
+        threshold = own.threshold if self.threshold is None else self.threshold
+        return OperatingPoint(
+            threshold,
+            max(own.peak, threshold) if self.peak is None else self.peak,
+            own.min_fraction if self.min_fraction is None else self.min_fraction,
+        )
+
+
+OWN_POINT = PointOverrides()
+"""Every value as the model states it."""
+
+
+def stated_point(values: Any, threshold: float) -> OperatingPoint | None:
+    """Read the operating point that a model file states.
+
+    Args:
+        values: what ``OperatingPoint.to_dict`` returned, or None where the file states a threshold only.
+        threshold: the threshold that the file states beside it.
+    Raises:
+        TypeError, KeyError: a value is missing, superfluous or of another type.
+        ValueError: the two thresholds differ.
+        UsageError: a value is outside its range.
+    """
+    if values is None:
+        return None
+    point: OperatingPoint = from_plain(OperatingPoint, values, "operating_point")
+    if missing := sorted(set(point.to_dict()) - set(values)):
+        raise KeyError(missing[0])
+    if point.threshold != threshold:
+        raise ValueError(f"the operating point's threshold is {point.threshold}, and the file's {threshold}")
+    return point

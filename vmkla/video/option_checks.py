@@ -7,17 +7,12 @@ from vmkla.segment.overlay import check_style
 from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 
-def check_detection(threshold: float | None, roi: str | Rect | None) -> None:
-    """Refuse a threshold or a field of view that is out of range; None is always accepted.
+def check_roi(roi: str | Rect | None) -> None:
+    """Refuse a field of view that makes no sense; None is accepted.
 
     Raises:
-        UsageError: one of them is.
+        UsageError: it is neither a word that is known nor a rectangle.
     """
-    if threshold is not None and not 0 < threshold <= 1:
-        raise UsageError(
-            f"threshold is {threshold:g}, expected a probability above 0 and at most 1",
-            hint="For instance: --threshold 0.5",
-        )
     if roi is not None:
         PreprocessSpec(1, 1, roi)  # raises UsageError
 

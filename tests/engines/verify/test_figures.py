@@ -15,10 +15,11 @@ from tests.engines.verify.scenes import GREEN, LESION, NOTHING, RED, SIDE, Chann
 from tests.evaluation.colour_runners import ClassRunner, labelled
 from vmkla.engines.verify.clinical import verify_runners
 from vmkla.engines.verify.figures import ErrorHistogram
-from vmkla.engines.verify.frame import VerifyFrame, boundary
+from vmkla.engines.verify.frame import VerifyFrame, answer, boundary, judge_frame
 from vmkla.engines.verify.page import verify_page, verify_tables
 from vmkla.evaluation.evaluate import evaluate
 from vmkla.metrics import Bootstrap
+from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec
 
 
@@ -103,6 +104,22 @@ def test_lesions_by_size() -> None:
         "15 % and more": (1, 1, 1, 0),
     }
     assert report.figures["lesions"]["largest_lost"] == 64 / SIDE**2
+
+
+def test_lesions_and_alarms_are_findings_and_dice_is_of_the_raw_mask() -> None:
+    """Red marks both frames at 200 of 255: enough for the threshold, and too little for a peak of 0.9."""
+    point = OperatingPoint(0.5, peak=0.9)
+    reference, candidate = ChannelRunner(RED), ChannelRunner(RED)
+    metadata = dataclasses.replace(candidate.spec.metadata, operating_point=point)
+    candidate.spec = dataclasses.replace(candidate.spec, metadata=metadata)
+    for truth in (LESION, NOTHING):
+        shown = frame("faint", LESION, NOTHING, truth)
+        shown.image_rgb[..., RED] = np.where(LESION, 200, 0)
+        said = [(runner.spec, answer(runner, shown)) for runner in (reference, candidate)]
+        result, _, _ = judge_frame(shown, said[0], said[1])
+        assert result.agreement == 1.0 and result.dice_candidate == result.dice_reference
+        assert [lesion.lost for lesion in result.lesions] == [True] * bool(truth.any())
+        assert result.alarm_reference is not bool(truth.any()) and not result.alarm_candidate
 
 
 def test_several_classes() -> None:

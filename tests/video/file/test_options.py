@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from vmkla.errors import UsageError
+from vmkla.segment.operating_point import PointOverrides
 from vmkla.segment.preprocess import Rect
 from vmkla.video.file.options import SegmentOptions
 
@@ -15,10 +16,6 @@ from vmkla.video.file.options import SegmentOptions
 @pytest.mark.parametrize(
     "changes",
     [
-        {"threshold": 7.0},
-        {"threshold": 0.0},
-        {"threshold": -0.1},
-        {"threshold": float("nan")},
         {"alpha": 1.5},
         {"alpha": float("nan")},
         {"stride": 0},
@@ -34,4 +31,4 @@ def test_nonsense_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_extremes_are_taken(tmp_path: Path) -> None:
-    SegmentOptions(tmp_path, threshold=1.0, alpha=0.0, stride=10**6, roi=Rect(0, 0, 1, 1))
+    SegmentOptions(tmp_path, point=PointOverrides(1.0), alpha=0.0, stride=10**6, roi=Rect(0, 0, 1, 1))

@@ -20,7 +20,7 @@ import pytest
 from tests import FIND_TESTS
 from vmkla.errors import ArtefactMismatchError, BadInputError, DegradedError, UsageError
 from vmkla.segment.findings import find
-from vmkla.segment.operating_point import OperatingPoint
+from vmkla.segment.operating_point import OperatingPoint, PointOverrides
 from vmkla.segment.overlay import draw
 from vmkla.segment.preprocess import PreprocessSpec, Rect, prepare, visible_field
 from vmkla.video.file.pipeline import Progress, SegmentOptions, segment
@@ -133,7 +133,7 @@ class TestVideo:
         self, write_clip: WriteClip, make_frames: MakeFrames, make_runner: Any, tmp_path: Path
     ) -> None:
         path, out = write_clip("in.mp4", make_frames(12, 48, 64), audio=True), tmp_path / "out"
-        result = segment(make_runner(), path, SegmentOptions(out, threshold=0.25))
+        result = segment(make_runner(), path, SegmentOptions(out, point=PointOverrides(0.25)))
         made = report(out)
         assert made == result.to_dict()
         assert made["outcome"] == "done" and made["exit_status"] == 0
@@ -217,7 +217,7 @@ class TestVideo:
             seen |= set(row["box_classes"])
         assert seen == {1, 2}
         with pytest.raises(UsageError, match="threshold"):
-            segment(make_runner(classes=3), path, SegmentOptions(tmp_path / "b", threshold=0.5))
+            segment(make_runner(classes=3), path, SegmentOptions(tmp_path / "b", point=PointOverrides(0.5)))
 
     def test_overlay_none_still_writes_every_frame(
         self,

@@ -15,6 +15,7 @@ import pytest
 
 from tests.video.media.small_images import black_png
 from vmkla.errors import ArtefactMismatchError, BadInputError, DegradedError, UsageError
+from vmkla.segment.operating_point import PointOverrides
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.file.pipeline import SegmentOptions, segment
 from vmkla.video.media.images import read_image, write_png
@@ -282,7 +283,8 @@ class TestContinue:
     @pytest.mark.parametrize(
         ("changes", "field"),
         [
-            ({"threshold": 0.9}, "threshold"),
+            ({"point": PointOverrides(threshold=0.3)}, "threshold"),
+            ({"point": PointOverrides(peak=0.9)}, "peak"),
             ({"overlay": "box"}, "overlay"),
             ({"save_masks": True}, "save_masks"),
             ({"stride": 2}, "stride"),

@@ -42,10 +42,6 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, changes: dict[str, Any],
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"threshold": 0.0}, "threshold is 0"),
-        ({"threshold": float("nan")}, "threshold is nan"),
-        ({"min_fraction": -0.1}, "-0.1 of the field of view"),
-        ({"min_fraction": 1.0}, "1.0 of the field of view"),
         ({"roi": "middle"}, "middle"),
     ],
 )

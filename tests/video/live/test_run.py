@@ -24,6 +24,7 @@ from tests.video.small_videos import count_frames, write_video
 from vmkla.engines import load_runner
 from vmkla.errors import BadInputError, DegradedError, StoppedError, UsageError
 from vmkla.runner import Runner
+from vmkla.segment.operating_point import PointOverrides
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.live.monitor.access import MonitorOptions
 from vmkla.video.live.network.options import TemporalOptions, WorkerOptions
@@ -165,7 +166,9 @@ def test_a_model_that_cannot_be_loaded_leaves_the_frame_alone(tmp_path: Path) ->
 
 
 def test_settings_that_the_model_refuses_end_the_run(tmp_path: Path) -> None:
-    options = {"worker": WorkerOptions(threshold=0.5, temporal=TemporalOptions(hysteresis_low=0.6))}
+    options = {
+        "worker": WorkerOptions(point=PointOverrides(0.5), temporal=TemporalOptions(hysteresis_low=0.6))
+    }
     report, error = live(tmp_path / "out", duration_s=60.0, **options)
     assert report is None and error is not None and getattr(error, "exit_status", None) == 2
     assert report_of(tmp_path / "out")["exit_status"] == 2

@@ -26,6 +26,7 @@ from tests.faults import commanded
 from tests.faults.commanded import CommandedRunner
 from vmkla.engines import load_runner
 from vmkla.errors import VmklaError
+from vmkla.segment.operating_point import PointOverrides
 from vmkla.segment.preprocess import Rect
 from vmkla.segment.self_test import known_output
 from vmkla.video.live.frame import AiState, LiveFrame, LiveResult
@@ -162,7 +163,7 @@ def test_results_are_of_their_frames() -> None:
         assert [one.sequence for one in taken] == sorted({one.sequence for one in taken})
         about = show.supervisor.describe()
         assert about["model"]["name"] == "commanded" and about["runtime"]["version"] == "numpy"
-        assert about["threshold"] == 0.5 and about["self_test"] == "from the first start"
+        assert about["point"]["threshold"] == 0.5 and about["self_test"] == "from the first start"
         assert show.supervisor.counts["results"] >= len(taken) - 1
         assert set(result.latency_ms) == {"preprocess", "inference", "postprocess"}
     assert show.supervisor.state == (AiState.OFF, "ended")
@@ -171,8 +172,7 @@ def test_results_are_of_their_frames() -> None:
 
 def test_options_reach_the_worker() -> None:
     options = WorkerOptions(
-        threshold=0.999,
-        min_fraction=0.9,
+        point=PointOverrides(0.999, min_fraction=0.9),
         roi=Rect(0, 0, 40, 60),
         temporal=TemporalOptions(hysteresis_low=0.9),
     )
@@ -387,7 +387,11 @@ def test_a_wrong_self_test_is_never_on() -> None:
     ("load", "options", "words"),
     [
         (functools.partial(CommandedRunner, batch=4), WorkerOptions(), "fixed batch of 4"),
-        (functools.partial(CommandedRunner, classes=3), WorkerOptions(threshold=0.4), "3 classes"),
+        (
+            functools.partial(CommandedRunner, classes=3),
+            WorkerOptions(point=PointOverrides(0.4)),
+            "3 classes",
+        ),
     ],
 )
 def test_networks_that_do_not_suit(load: Any, options: WorkerOptions, words: str) -> None:

@@ -41,7 +41,7 @@ def area(probability: Floats, threshold: float = THRESHOLD) -> int:
 
 def steadied(planes: list[Floats], **options: Any) -> list[Floats]:
     """A stream of 30 frames a second through a new filter."""
-    filter_ = TemporalFilter(TemporalOptions(**options), THRESHOLD)
+    filter_ = TemporalFilter(TemporalOptions(**options), OperatingPoint(THRESHOLD))
     return [filter_.apply(plane, 1000 + index * STEP_S) for index, plane in enumerate(planes)]
 
 
@@ -65,7 +65,7 @@ def test_a_probability_stays_one_and_the_input_stays_as_it_was(
     seed: int, classes: int, low: float | None, age_ms: float, threshold: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    filter_ = TemporalFilter(TemporalOptions(low, age_ms), threshold)
+    filter_ = TemporalFilter(TemporalOptions(low, age_ms), OperatingPoint(threshold))
     for index in range(5):
         raw = rng.random((classes, 20, 28), np.float32)
         raw = np.stack([cv2.GaussianBlur(plane, (0, 0), 2) for plane in raw])
@@ -137,9 +137,24 @@ def test_the_least_age_holds_with_hysteresis() -> None:
     assert [area(plane) > 0 for plane in steady] == [False, False, False, True, True, True]
 
 
+def test_hysteresis_keeps_a_finding_that_no_longer_reaches_the_peak() -> None:
+    """It holds what was a finding; what never reached the peak stays none."""
+    point = OperatingPoint(THRESHOLD, peak=0.9)
+    filter_ = TemporalFilter(TemporalOptions(hysteresis_low=0.3), point)
+    other = (12, 12)
+    seen = []
+    for number, inside in enumerate((0.95, 0.7, 0.4, 0.2, 0.7)):
+        plane = np.maximum(blob(inside), blob(0.8, at=other, radius=5))
+        steady = filter_.apply(plane, 1000 + number * STEP_S)
+        found = find(steady, Rect(0, 0, SIDE, SIDE), (SIDE, SIDE), point).mask
+        assert not found[other]
+        seen.append(bool(found[32, 32]))
+    assert seen == [True, True, True, False, False]
+
+
 @pytest.mark.parametrize("how", ["gap", "backwards", "cut", "reset", "size"])
 def test_all_is_forgotten_after(how: str) -> None:
-    filter_ = TemporalFilter(TemporalOptions(hysteresis_low=0.3), THRESHOLD)
+    filter_ = TemporalFilter(TemporalOptions(hysteresis_low=0.3), OperatingPoint(THRESHOLD))
     ramp = np.tile(np.linspace(20, 220, 80, dtype=np.uint8)[None, :, None], (60, 1, 3))
     before, other = thumbnail(ramp), thumbnail(np.ascontiguousarray(255 - ramp))
     filter_.apply(blob(0.9), 10.0, before)
@@ -170,7 +185,7 @@ def three(values: dict[tuple[int, int], tuple[float, float, float]]) -> Floats:
 
 
 def test_several_classes_keep_theirs_until_another_is_clearly_more_probable() -> None:
-    filter_ = TemporalFilter(TemporalOptions(hysteresis_low=0.3), THRESHOLD)
+    filter_ = TemporalFilter(TemporalOptions(hysteresis_low=0.3), OperatingPoint(THRESHOLD))
     filter_.apply(three({(2, 2): (0.2, 0.7, 0.1), (5, 5): (0.2, 0.7, 0.1)}), 0.0)
     steady = filter_.apply(
         three({(2, 2): (0.1, 0.4, 0.5), (5, 5): (0.05, 0.3, 0.65), (6, 1): (0.5, 0.4, 0.1)}), 0.03
@@ -204,4 +219,4 @@ def test_values_that_make_no_sense(options: dict[str, float]) -> None:
 
 def test_hysteresis_lies_below_the_threshold() -> None:
     with pytest.raises(UsageError, match="not below the threshold"):
-        TemporalFilter(TemporalOptions(hysteresis_low=0.5), 0.5)
+        TemporalFilter(TemporalOptions(hysteresis_low=0.5), OperatingPoint(0.5))

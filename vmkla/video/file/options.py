@@ -8,11 +8,12 @@ from typing import Literal, get_args
 
 from vmkla.errors import UsageError
 from vmkla.limits import MAX_MEGAPIXELS
+from vmkla.segment.operating_point import OWN_POINT, PointOverrides
 from vmkla.segment.overlay import Label, OverlayStyle
 from vmkla.segment.preprocess import Rect
 from vmkla.video.media.interlace import Deinterlace
 from vmkla.video.media.options import ReadOptions
-from vmkla.video.option_checks import check_detection, check_drawing
+from vmkla.video.option_checks import check_drawing, check_roi
 
 ImageFormat = Literal["png", "jpg"]
 
@@ -23,8 +24,8 @@ class SegmentOptions:
 
     Attributes:
         out_dir: folder of all outputs; created when missing.
-        threshold: probability, above 0 and at most 1, from which a pixel counts; None uses the model's own.
-            Only for models with one output channel.
+        point: values of the operating point in the place of the model's own. A threshold only for models
+            with one output channel.
         overlay: how findings are drawn.
         alpha: opacity of what is drawn, 0 to 1; None uses the style's default.
         label: text beside each region.
@@ -45,7 +46,7 @@ class SegmentOptions:
     """
 
     out_dir: Path
-    threshold: float | None = None
+    point: PointOverrides = OWN_POINT
     overlay: OverlayStyle = "contour"
     alpha: float | None = None
     label: Label = "none"
@@ -61,7 +62,7 @@ class SegmentOptions:
     deinterlace: Deinterlace = "auto"
 
     def __post_init__(self) -> None:
-        check_detection(self.threshold, self.roi)
+        check_roi(self.roi)
         check_drawing(self.overlay, self.alpha, self.label)
         if self.stride < 1:
             raise UsageError(f"stride is {self.stride}, expected at least 1 (every frame)")

@@ -59,7 +59,7 @@ def segment(
     """
     spec = runner.spec
     check_one_by_one(spec)
-    spec.point_at(options.threshold)  # rejects an unsuitable threshold before anything is read
+    spec.point_at(options.point)  # rejects an unsuitable point before anything is read
     if isinstance(source_spec, NamedSource):
         named = source_spec
     else:

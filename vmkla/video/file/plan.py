@@ -48,13 +48,13 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
         named: the source, which is searched for its field of view where that is ``"auto"``.
         options: options of the run.
     Raises:
-        UsageError: the threshold does not suit the model.
+        UsageError: the operating point does not suit the model.
         BadInputError: the source cannot be read.
     """
     source = named.source
     metadata = runner.spec.metadata
     roi = metadata.preprocess.roi if options.roi is None else options.roi
-    point = runner.spec.point_at(options.threshold)
+    point = runner.spec.point_at(options.point)
     warnings = model_warnings(runner)
     views = Views.of_source(source, roi)
     if views.searched_in_vain:
@@ -65,7 +65,7 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
     settings = {
         "vmkla_version": __version__,
         "model_sha256": runner.spec.sha256,
-        "threshold": point.threshold,
+        **point.to_dict(),
         "overlay": options.overlay,
         "alpha": options.alpha,
         "label": options.label,

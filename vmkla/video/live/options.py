@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,16 +77,16 @@ class LiveOptions:
         """``max_staleness_ms`` in seconds."""
         return self.max_staleness_ms / 1e3
 
-    def to_dict(self, threshold: float | None) -> dict[str, Any]:
+    def to_dict(self, point: Mapping[str, float | None]) -> dict[str, Any]:
         """Return the options as plain values, for the report, without the monitor's token.
 
         Args:
-            threshold: threshold in use, which is the model's own where the options give none.
+            point: operating point in use; the model's own values are None before the model is loaded.
         """
         worker, recording = self.worker, self.recording or RecordOptions()
         roi = worker.roi
         return {
-            "threshold": threshold,
+            **point,
             "overlay": self.overlay,
             "alpha": self.alpha,
             "label": self.label,

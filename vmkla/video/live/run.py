@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Protocol
 
 from vmkla.allocator import keep_freed_memory
@@ -349,7 +349,7 @@ class LiveRun:
             runtime=about.get("runtime", {}),
             input=self.capture.describe(),
             settings={
-                **options.to_dict(about.get("threshold", options.worker.threshold)),
+                **options.to_dict(about.get("point", asdict(options.worker.point))),
                 "picture_first": self._first,
             },
             recording=recording,

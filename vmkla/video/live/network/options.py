@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vmkla.errors import UsageError
-from vmkla.segment.operating_point import OperatingPoint
+from vmkla.segment.operating_point import OWN_POINT, PointOverrides
 from vmkla.segment.preprocess import Rect
 from vmkla.video.media.interlace import Deinterlace, check_deinterlace
-from vmkla.video.option_checks import check_detection
+from vmkla.video.option_checks import check_roi
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,7 @@ class WorkerOptions:
     """Options of the worker process.
 
     Attributes:
-        threshold: probability, above 0 and at most 1, from which a pixel counts; None uses the model's own.
-        min_fraction: smallest area of a finding as a share of the field of view, at least 0 and below 1; None
-            uses the model's own.
+        point: values of the operating point in the place of the model's own.
         roi: field of view: ``"auto"``, ``"none"`` or a ``Rect``; None uses the model's own.
         temporal: options of the filter over time; None leaves it out.
         deinterlace: ``"auto"`` shows the network one field of frames that look interlaced; ``"yes"`` and
@@ -59,8 +57,7 @@ class WorkerOptions:
         UsageError: a value is out of range.
     """
 
-    threshold: float | None = None
-    min_fraction: float | None = None
+    point: PointOverrides = OWN_POINT
     roi: str | Rect | None = None
     temporal: TemporalOptions | None = None
     deinterlace: Deinterlace = "auto"
@@ -68,21 +65,9 @@ class WorkerOptions:
     idle_test_s: float = 2.0
 
     def __post_init__(self) -> None:
-        check_detection(self.threshold, self.roi)
+        check_roi(self.roi)
         check_deinterlace(self.deinterlace)
-        self.point_of(OperatingPoint())
-
-    def point_of(self, own: OperatingPoint) -> OperatingPoint:
-        """Return a model's operating point with the smallest area that these options ask for."""
-        return own if self.min_fraction is None else replace(own, min_fraction=self.min_fraction)
 
     def calmer(self) -> dict[str, Any] | None:
         """Return the options that make markers calmer as plain values; None when there are none."""
-        if self.temporal is None and self.min_fraction is None:
-            return None
-        temporal = self.temporal or TemporalOptions()
-        return {
-            "hysteresis_low": temporal.hysteresis_low,
-            "min_lesion_fraction": self.min_fraction or 0.0,
-            "min_lesion_age_ms": temporal.min_lesion_age_ms,
-        }
+        return None if self.temporal is None else asdict(self.temporal)

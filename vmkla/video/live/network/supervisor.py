@@ -118,7 +118,7 @@ class Supervisor:
         return None if generation is None else generation.pid
 
     def describe(self) -> dict[str, Any]:
-        """Return model, runtime, warnings, threshold and self-test; empty before the first load."""
+        """Return model, runtime, warnings, operating point and self-test; empty before the first load."""
         return {key: value for key, value in self._about.items() if key != "known_output"}
 
     def _run(self) -> None:

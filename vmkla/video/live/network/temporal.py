@@ -7,7 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import UsageError
-from vmkla.segment.findings import class_mask
+from vmkla.segment.findings import class_mask, find
+from vmkla.segment.operating_point import OperatingPoint
+from vmkla.segment.preprocess import Rect
 from vmkla.video.live.markers.scene import CHANGE_LIMIT, Thumbnail, change
 from vmkla.video.live.network.options import TemporalOptions
 
@@ -25,20 +27,21 @@ class TemporalFilter:
 
     Args:
         options: options of the filter.
-        threshold: threshold of one output channel; with several a pixel belongs to its most probable class.
+        point: the rule by which a region counts as a finding.
     Raises:
         UsageError: the lower threshold of the hysteresis is not below the threshold.
     """
 
-    def __init__(self, options: TemporalOptions, threshold: float) -> None:
+    def __init__(self, options: TemporalOptions, point: OperatingPoint) -> None:
         low = options.hysteresis_low
-        if low is not None and not low < threshold:
+        if low is not None and not low < point.threshold:
             raise UsageError(
-                f"hysteresis {low} is not below the threshold, which is {threshold}",
+                f"hysteresis {low} is not below the threshold, which is {point.threshold}",
                 hint="Give a lower --hysteresis, or a higher --threshold.",
             )
         self._options = options
-        self._threshold = np.float32(threshold)
+        self._point = point
+        self._threshold = np.float32(point.threshold)
         self.reset()
 
     def reset(self) -> None:
@@ -58,15 +61,16 @@ class TemporalFilter:
             captured_s: capture time of the frame, seconds of ``time.monotonic()``.
             frame_thumbnail: thumbnail of the frame, to detect a cut; None detects gaps in time only.
         Returns:
-            (classes, h, w) float32, 0 to 1: at least the threshold where a finding is kept, below it where
-            one is dropped.
+            (classes, h, w) float32, 0 to 1: at least the peak where a finding is kept, below the threshold
+            where one is dropped.
         """
         gap_s = self._gap_s(captured_s, frame_thumbnail)
         if self._classes is not None and self._classes.shape != probability.shape[1:]:
             self.reset()
         self._last_s, self._last_thumbnail = captured_s, frame_thumbnail
         steady = self._kept(probability)
-        classes = class_mask(steady, float(self._threshold))
+        size_hw = (steady.shape[1], steady.shape[2])
+        classes = find(steady, Rect(0, 0, size_hw[1], size_hw[0]), size_hw, self._point).mask
         dropped = self._too_young(classes, gap_s)
         if not dropped.any():
             return steady
@@ -102,11 +106,18 @@ class TemporalFilter:
             steady = probability.copy()
             for value in range(1, len(probability)):
                 steady[value][before == value] += high - np.float32(low)
-            return np.asarray(steady / steady.sum(axis=0), np.float32)
-        # Lifted by the same amount on both sides of the edge, so that interpolation to the frame finds the
-        # edge of the lower threshold; limited, so that a kept finding does not look certain.
-        lifted = np.minimum(probability + (high - np.float32(low)), (1 + high) / 2)
-        return np.where(before > 0, np.maximum(lifted, probability), probability)
+            steady /= steady.sum(axis=0)
+        else:
+            # Lifted by the same amount on both sides of the edge, so that interpolation to the frame finds
+            # the edge of the lower threshold; limited, so that a kept finding does not look certain.
+            lifted = np.minimum(probability + (high - np.float32(low)), (1 + high) / 2)
+            steady = np.where(before > 0, np.maximum(lifted, probability), probability)
+        if self._point.peak > self._point.threshold:
+            stays = np.where(class_mask(steady, self._point.threshold) == before, before, 0)
+            for value in np.unique(stays[stays > 0]):
+                channel = steady[value if len(steady) > 1 else 0]
+                channel[stays == value] = np.maximum(channel[stays == value], self._point.least)
+        return np.asarray(steady, np.float32)
 
     def _too_young(self, classes: npt.NDArray[np.uint8], gap_s: float) -> npt.NDArray[np.bool_]:
         """Return (h, w), the pixels of regions that are too young, and remember this frame's lesions."""

@@ -66,7 +66,7 @@ class WorkerLinks:
         results: board for results, see ``encode_result``.
         pulse: board for the ``Pulse``.
         about: board for one description of the model as JSON: ``model``, ``runtime``, ``warnings``,
-            ``threshold``, ``self_test``, ``known_output``.
+            ``point``, ``self_test``, ``known_output``.
         control: board with the numbers of requested self-tests.
     """
 
@@ -153,23 +153,21 @@ class _Finder:
         metadata = spec.metadata
         self._runner = runner
         self._pulse = pulse
-        self._point = options.point_of(spec.point_at(options.threshold))
+        self._point = spec.point_at(options.point)
         roi = metadata.preprocess.roi if options.roi is None else options.roi
         self._spec = PreprocessSpec(spec.height, spec.width, roi)
         self._field = _Field(roi)
         self._deinterlacer = LiveDeinterlacer(options.deinterlace)
         steady = options.temporal is not None and options.temporal.any
-        self._filter = (
-            TemporalFilter(options.temporal, self._point.threshold) if options.temporal and steady else None
-        )
+        self._filter = TemporalFilter(options.temporal, self._point) if options.temporal and steady else None
 
     def describe(self) -> dict[str, Any]:
-        """Return model, runtime, warnings and threshold as plain values."""
+        """Return model, runtime, warnings and operating point as plain values."""
         return {
             "model": describe_model(self._runner),
             "runtime": describe_runtime(self._runner),
             "warnings": model_warnings(self._runner),
-            "threshold": self._point.threshold,
+            "point": self._point.to_dict(),
         }
 
     def result(self, frame: LiveFrame) -> LiveResult:
