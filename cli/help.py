@@ -30,8 +30,8 @@ GROUPS: dict[str, str] = {
     "Method": "--target --method --percentile --profile --workspace --timing-cache --optimization-level "
     "--target-sm --iterations --warmup --conformance --idle-s --margin --quality --lossless --seed "
     "--size --masks",
-    "Output": "--out --output --exist-ok --continue --overlay --alpha --label --save-masks --image-format "
-    "--anonymous --html --curves --tensorboard --json --quiet",
+    "Output": "--out --output --exist-ok --continue --overlay --alpha --label --save-masks "
+    "--save-probability --image-format --anonymous --html --curves --tensorboard --json --quiet",
 }
 """Heading -> the flags under it, in the order of the help; a flag that is missing stands under "Options"."""
 

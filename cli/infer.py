@@ -71,6 +71,10 @@ def infer(
     ] = None,
     label: Annotated[Label, typer.Option("--label", help="Text beside each finding.")] = Label.none,
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Also write masks/.")] = False,
+    save_probability: Annotated[
+        bool,
+        typer.Option("--save-probability", help="Also write probability/, the network's own output."),
+    ] = False,
     stride: Annotated[int, typer.Option("--stride", help="Segment only every Nth frame.")] = 1,
     roi: Annotated[
         str | None,
@@ -186,6 +190,7 @@ def infer(
     if live:
         of_files = {
             "--save-masks": save_masks,
+            "--save-probability": save_probability,
             "--stride": stride != 1,
             "--track": track is not None,
             "--continue": resume,
@@ -244,6 +249,7 @@ def infer(
         alpha=alpha,
         label=label.value,
         save_masks=save_masks,
+        save_probability=save_probability,
         stride=stride,
         roi=None if roi is None else parse_roi(roi),
         image_format=image_format.value,

@@ -59,6 +59,28 @@ def by_hand(path: Path, runner: Any, rect: Rect | None = None) -> list[tuple[Ima
 
 
 class TestVideo:
+    def test_outputs_are_findings_and_the_probability_is_the_networks_own(
+        self, write_clip: WriteClip, make_frames: MakeFrames, make_runner: Any, tmp_path: Path
+    ) -> None:
+        """A peak above all that the network says clears masks and rows, and changes no probability."""
+        path, raw = write_clip("in.mp4", make_frames(4, 96, 128)), tmp_path / "raw"
+        segment(make_runner(), path, SegmentOptions(raw, save_masks=True))
+        peak = max(max(row["box_peaks"]) for row in rows(raw))
+        for name, point, kept in (("at", peak, True), ("above", np.nextafter(peak + 1e-6, 2), False)):
+            out = tmp_path / name
+            options = SegmentOptions(
+                out, point=PointOverrides(peak=point - 1e-6 * kept), save_masks=True, save_probability=True
+            )
+            report = segment(make_runner(), path, options).to_dict()
+            assert report["settings"]["peak"] == options.point.peak
+            assert any(row["boxes"] for row in rows(out)) is kept
+            for row in rows(out):
+                mask = cv2.imread(str(out / row["mask"]), cv2.IMREAD_UNCHANGED)
+                assert mask is not None and bool(mask.any()) is bool(row["boxes"])
+                probability = np.load(out / row["probability"])
+                assert probability.dtype == np.float32 and probability.shape[0] == 1
+                assert probability.max() == pytest.approx(row["max_probability"]) and probability.any()
+
     def test_outputs_are_those_of_a_plain_loop(
         self,
         write_clip: WriteClip,

@@ -22,7 +22,7 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
     for row in rows:
         jsonschema.validate(row, SCHEMA, cls=jsonschema.Draft202012Validator)
         if row["segmented"]:
-            assert len(row["boxes"]) == len(row["box_probabilities"])
+            assert len(row["boxes"]) == len(row["box_probabilities"]) == len(row["box_peaks"])
             assert all(row["max_probability"] + 1e-6 >= value for value in row["box_probabilities"])
     return rows
 
@@ -30,7 +30,7 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("classes", [1, 3])
 def test_a_video(tmp_path: Path, write_clip: Any, make_frames: Any, make_runner: Any, classes: int) -> None:
     clip = write_clip("clip.mp4", make_frames(10, 64, 96))
-    options = SegmentOptions(out_dir=tmp_path / "out", stride=2, save_masks=True)
+    options = SegmentOptions(out_dir=tmp_path / "out", stride=2, save_masks=True, save_probability=True)
     segment(make_runner(classes=classes), clip, options)
     rows = rows_of(tmp_path / "out")
     assert [row["segmented"] for row in rows] == [True, False] * 5
@@ -59,8 +59,8 @@ def test_images(tmp_path: Path, make_frames: Any, make_runner: Any) -> None:
 def test_the_schema_sees_what_is_wrong(change: dict[str, Any]) -> None:
     row = {"index": 0,
         "frame_hw": [8, 5], "pts_s": 0.0, "segmented": True, "area_px": 4, "area_fraction": 0.1,
-           "boxes": [[1, 2, 2, 2]], "box_areas_px": [4], "box_probabilities": [0.9], "max_probability": 0.9,
-           "latency_ms": {"total": 1.0}}  # fmt: skip
+           "boxes": [[1, 2, 2, 2]], "box_areas_px": [4], "box_probabilities": [0.9], "box_peaks": [0.8],
+           "max_probability": 0.9, "latency_ms": {"total": 1.0}}  # fmt: skip
     jsonschema.validate(row, SCHEMA)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**row, **change}, SCHEMA)

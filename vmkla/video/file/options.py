@@ -29,7 +29,9 @@ class SegmentOptions:
         overlay: how findings are drawn.
         alpha: opacity of what is drawn, 0 to 1; None uses the style's default.
         label: text beside each region.
-        save_masks: write a mask for each segmented frame.
+        save_masks: write a mask of the findings for each segmented frame.
+        save_probability: write the network's own output for each segmented frame, at its own size, without
+            the operating point.
         stride: segment every Nth frame, at least 1, starting with the first. A video's other frames are
             written without an overlay; a folder's other images are skipped.
         roi: field of view: ``"auto"``, ``"none"`` or a ``Rect``; None uses the model's own.
@@ -51,6 +53,7 @@ class SegmentOptions:
     alpha: float | None = None
     label: Label = "none"
     save_masks: bool = False
+    save_probability: bool = False
     stride: int = 1
     roi: str | Rect | None = None
     image_format: ImageFormat = "png"

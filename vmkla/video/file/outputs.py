@@ -13,17 +13,27 @@ from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.files import output_errors, unfinished_path, write_whole
 from vmkla.folders import RESERVE, check_free
 from vmkla.plain_values import from_plain
+from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.plan import Plan
 from vmkla.video.media.sinks import DiskReserve, JsonlSink, to_json
 from vmkla.video.media.sources import ImageItem, ImageSource
 
 OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER = "overlay.mp4", "overlay", "masks"
+PROBABILITY_FOLDER = "probability"
 CONTACT_SHEET = "contact_sheet.jpg"
 ROWS, REPORT, SETTINGS = "frames.jsonl", "report.json", ".settings.json"
 _SETTINGS_MAX_BYTES, _ROW_MAX_BYTES = 1 << 20, 4 << 20
-_TAKEN = (OVERLAY_VIDEO, CONTACT_SHEET, OVERLAY_FOLDER, MASK_FOLDER, ROWS, REPORT)
-WHOLE = (OVERLAY_VIDEO, CONTACT_SHEET, OVERLAY_FOLDER, MASK_FOLDER, REPORT, SETTINGS)
+WHOLE = (
+    OVERLAY_VIDEO,
+    CONTACT_SHEET,
+    OVERLAY_FOLDER,
+    MASK_FOLDER,
+    PROBABILITY_FOLDER,
+    REPORT,
+    SETTINGS,
+)
 """Outputs of a killed run that are useless under their temporary names; its rows serve ``resume``."""
+_TAKEN = (*(name for name in WHOLE if name != SETTINGS), ROWS)
 _ROW_TYPES = {"name": str, "sha256": str, "segmented": bool, "frame_hw": list}
 
 Row = dict[str, Any]
@@ -130,7 +140,7 @@ def open_outputs(plan: Plan) -> OutputFolder:
     images = source.items if isinstance(source, ImageSource) else None
     kept: dict[str, Row] = {}
     if options.resume and (out_dir / SETTINGS).exists():
-        kept = _kept_rows(out_dir, settings, images or (), options.save_masks)
+        kept = _kept_rows(out_dir, settings, images or (), options)
     else:
         check_free(out_dir, _TAKEN, exist_ok=options.exist_ok)
         _remove_earlier(out_dir)
@@ -153,7 +163,7 @@ def open_outputs(plan: Plan) -> OutputFolder:
 
 
 def _kept_rows(
-    out_dir: Path, settings: dict[str, Any], images: Iterable[ImageItem], save_masks: bool
+    out_dir: Path, settings: dict[str, Any], images: Iterable[ImageItem], options: SegmentOptions
 ) -> dict[str, Row]:
     """Return the rows of images whose outputs exist, after a check of the settings of that run."""
     path = out_dir / SETTINGS
@@ -180,8 +190,10 @@ def _kept_rows(
         if row["segmented"] != (index % settings["stride"] == 0):
             continue  # images were added or removed, and the stride now selects others
         files = [f"{OVERLAY_FOLDER}/{item.output_name('.' + settings['image_format'])}"]
-        if save_masks:
+        if options.save_masks:
             files.append(f"{MASK_FOLDER}/{item.output_name()}")
+        if options.save_probability:
+            files.append(f"{PROBABILITY_FOLDER}/{item.output_name('.npy')}")
         if not row["segmented"] or all((out_dir / name).is_file() for name in files):
             kept[item.name] = {**row, "index": index}
     return kept
@@ -239,14 +251,14 @@ def _remove_earlier(out_dir: Path) -> None:
             row_file.unlink()
         for name in (OVERLAY_VIDEO, CONTACT_SHEET, REPORT, SETTINGS):
             (out_dir / name).unlink(missing_ok=True)
-        for folder in search_exclusions(out_dir):
+        for folder in (*search_exclusions(out_dir), out_dir / PROBABILITY_FOLDER):
             _remove_empty(folder)
 
 
 def _remove_images(out_dir: Path, line: bytes) -> None:
     try:
         row = parse_json(line, _ROW_MAX_BYTES)
-        names = [row[key] for key in ("overlay", "mask") if row.get(key)]
+        names = [row[key] for key in ("overlay", "mask", "probability") if row.get(key)]
     except (ValueError, AttributeError, TypeError):
         return  # an incomplete line names nothing
     for name in names:

@@ -70,6 +70,7 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
         "alpha": options.alpha,
         "label": options.label,
         "save_masks": options.save_masks,
+        "save_probability": options.save_probability,
         "stride": options.stride,
         "image_format": options.image_format,
         "roi": roi if isinstance(roi, str) else list(roi),

@@ -16,12 +16,13 @@ from vmkla.segment.preprocess import Rect
 from vmkla.segment.steps import check, infer, view
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.channel import Channel, ChannelClosedError
-from vmkla.video.file.options import Progress
+from vmkla.video.file.options import Progress, SegmentOptions
 from vmkla.video.file.outputs import (
     CONTACT_SHEET,
     MASK_FOLDER,
     OVERLAY_FOLDER,
     OVERLAY_VIDEO,
+    PROBABILITY_FOLDER,
     REPORT,
     ROWS,
     OutputFolder,
@@ -197,7 +198,7 @@ class Run:
             exit_status=end.exit_status,
             message=names.hide(end.message),
             out_dir=out_dir,
-            outputs=_existing_outputs(out_dir, source.kind, self._options.save_masks),
+            outputs=_existing_outputs(out_dir, source.kind, self._options),
             counts=counts,
             findings=writer.summary.to_dict(),
             wall_s=self._wall_s,
@@ -228,10 +229,14 @@ def _first(error: BaseException | None, step: Callable[[], None]) -> BaseExcepti
     return error
 
 
-def _existing_outputs(out_dir: Path, kind: Literal["video", "images"], save_masks: bool) -> dict[str, str]:
+def _existing_outputs(
+    out_dir: Path, kind: Literal["video", "images"], options: SegmentOptions
+) -> dict[str, str]:
     names = {"overlay": OVERLAY_VIDEO if kind == "video" else OVERLAY_FOLDER, "frames": ROWS}
     names["contact_sheet"] = CONTACT_SHEET
-    if save_masks:
+    if options.save_masks:
         names["masks"] = MASK_FOLDER
+    if options.save_probability:
+        names["probability"] = PROBABILITY_FOLDER
     present = {key: name for key, name in names.items() if (out_dir / name).exists()}
     return {**present, "report": REPORT}

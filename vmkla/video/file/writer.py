@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,13 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.files import write_whole
 from vmkla.segment.findings import Findings, find
 from vmkla.segment.overlay import draw
 from vmkla.segment.preprocess import Rect
 from vmkla.video.channel import Channel, ChannelClosedError
 from vmkla.video.file.contact_sheet import ContactSheet
 from vmkla.video.file.letterbox import letterbox
-from vmkla.video.file.outputs import CONTACT_SHEET, MASK_FOLDER, OVERLAY_FOLDER, OVERLAY_VIDEO, OutputFolder
+from vmkla.video.file.outputs import (
+    CONTACT_SHEET,
+    MASK_FOLDER,
+    OVERLAY_FOLDER,
+    OVERLAY_VIDEO,
+    PROBABILITY_FOLDER,
+    OutputFolder,
+)
 from vmkla.video.file.plan import Plan
 from vmkla.video.file.report import Counts, Latencies
 from vmkla.video.file.summary import FindingsSummary
@@ -179,12 +188,17 @@ class FrameWriter:
     def _write_images(
         self, frame: Frame, shown: npt.NDArray[np.uint8], findings: Findings | None
     ) -> dict[str, str]:
-        """Write overlay and mask, and return the paths of images relative to the folder."""
+        """Write overlay, mask and probability, and return the paths of files relative to the folder."""
         paths: dict[str, str] = {}
         folder = self._outputs.path
+        name = PurePosixPath(f"{frame.name}.png" if frame.traits else frame.name)
+        if findings is not None and self._options.save_probability:
+            paths["probability"] = f"{PROBABILITY_FOLDER}/{name.with_suffix('.npy')}"
+            content = io.BytesIO()
+            np.save(content, findings.probability)
+            write_whole(folder / paths["probability"], content.getvalue(), durable=False)
         if findings is not None and self._options.save_masks:
-            name = f"{frame.name}.png" if frame.traits else str(PurePosixPath(frame.name).with_suffix(".png"))
-            paths["mask"] = f"{MASK_FOLDER}/{name}"
+            paths["mask"] = f"{MASK_FOLDER}/{name.with_suffix('.png')}"
             mask = findings.mask if self._multi_class else findings.mask * np.uint8(255)
             write_png(folder / paths["mask"], mask)
         if frame.traits is not None and frame.pts is not None:
@@ -200,7 +214,7 @@ class FrameWriter:
             suffix, write = (
                 (".jpg", write_jpeg) if self._options.image_format == "jpg" else (".png", write_png)
             )
-            paths["overlay"] = f"{OVERLAY_FOLDER}/{PurePosixPath(frame.name).with_suffix(suffix)}"
+            paths["overlay"] = f"{OVERLAY_FOLDER}/{name.with_suffix(suffix)}"
             write(folder / paths["overlay"], shown)
         return paths
 
@@ -234,6 +248,7 @@ class FrameWriter:
         row["box_probabilities"] = (
             [round(region.probability, 6) for region in findings.regions] if findings else None
         )
+        row["box_peaks"] = [round(region.peak, 6) for region in findings.regions] if findings else None
         if self._multi_class:
             row["box_classes"] = [region.class_index for region in findings.regions] if findings else None
         row["max_probability"] = findings.max_probability if findings else None
