@@ -192,7 +192,7 @@ class FrameWriter:
         paths: dict[str, str] = {}
         folder = self._outputs.path
         name = PurePosixPath(f"{frame.name}.png" if frame.traits else frame.name)
-        if findings is not None and self._options.save_probability:
+        if findings is not None and findings.probability is not None and self._options.save_probability:
             paths["probability"] = f"{PROBABILITY_FOLDER}/{name.with_suffix('.npy')}"
             content = io.BytesIO()
             np.save(content, findings.probability)
