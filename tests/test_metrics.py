@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from vmkla.errors import ShapeError
@@ -19,6 +20,7 @@ from vmkla.metrics import (
     Confusion,
     confusion,
     mean_measures,
+    wilson,
 )
 
 Mask = npt.NDArray[np.bool_]
@@ -94,6 +96,15 @@ def test_masks_that_are_no_masks_are_refused() -> None:
 def test_large_counts_do_not_overflow() -> None:
     total = sum([Confusion(2**31, 1, 1, 2**33)] * 4, Confusion())
     assert total.tp == 2**33 and 0.999 < total.dice < 1
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 1), (0, 26), (26, 26), (11, 26), (279, 295), (1, 2000)])
+def test_wilson_interval_against_scipy(count: int, total: int) -> None:
+    for level in (0.95, 0.8):
+        expected = stats.binomtest(count, total).proportion_ci(level, method="wilson")
+        assert wilson(count, total, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    low, high = wilson(count, total)
+    assert 0 <= low <= count / total <= high <= 1
 
 
 def test_bootstrap_interval() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,25 @@ def confusions(
 def mean_measures(confusions: Sequence[Confusion]) -> dict[str, float]:
     """Return the five measures, each the mean over the classes' confusions."""
     return {name: sum(float(getattr(c, name)) for c in confusions) / len(confusions) for name in MEASURES}
+
+
+def wilson(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval of a share.
+
+    Args:
+        count: number of hits, 0 to ``total``.
+        total: number of independent trials, at least 1.
+        level: probability that the interval covers the true share, above 0 and below 1.
+    Returns:
+        Lower and upper bound, 0 to 1.
+    Source: Wilson, J Am Stat Assoc 22:209, 1927.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, widened = count / total, total + z * z
+    middle = (count + z * z / 2) / widened
+    half = z / widened * math.sqrt(share * (1 - share) * total + z * z / 4)
+    # Rounding would leave the bound of none or of all beside 0 or 1.
+    return (0.0 if count == 0 else middle - half), (1.0 if count == total else middle + half)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vmkla.engines.verify.frame import Boundary, FrameResult
 from vmkla.engines.verify.gates import TITLES, ClinicalGates, GateCheck, check_limit
-from vmkla.evaluation.summary import SIZE_LIMITS
+from vmkla.evaluation.lesions import SIZE_LIMITS
 
 SIZE_BOUNDS = (0.0, 0.01, *SIZE_LIMITS, 1.0)
 """Bounds of the sizes of lesions, shares of the image: those of ``vmkla eval``, and the share that a default

@@ -72,6 +72,22 @@ class ClassRunner(_Runner):
         return (nearest == np.arange(self.spec.num_classes)[:, None, None]).astype(np.float32)
 
 
+class UnsureRunner(_Runner):
+    """A network of several classes that is more or less sure of one.
+
+    The class is the red channel over ``RED_PER_CLASS``. Its probability grows with the green channel, from
+    just above that of each other class to 1.
+    """
+
+    def infer(self, frames_rgb: Image) -> npt.NDArray[np.float32]:
+        """(n, h, w, 3) -> (n, classes, h, w)."""
+        classes = self.spec.num_classes
+        chosen = np.rint(self._red(frames_rgb) / RED_PER_CLASS) == np.arange(classes)[:, None, None]
+        sure = (1 + frames_rgb[..., 1][:, None].astype(np.float32)) / np.float32(256)
+        other = (1 - sure) / classes
+        return np.where(chosen, other + sure, other).astype(np.float32)
+
+
 def picture(red: npt.NDArray[np.generic]) -> Image:
     """Make an image with red 255 in a mask (bool), or the red of each class (integers)."""
     rng = np.random.default_rng(0)

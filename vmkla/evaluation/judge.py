@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
+from vmkla.evaluation.lesions import LesionMatch, match
 from vmkla.metrics import Confusion, confusions, mean_measures
 from vmkla.runner import Runner
 from vmkla.segment.findings import Findings, Region
@@ -94,6 +95,7 @@ class ImageResult:
         size_hw: height and width of the image, px.
         native: comparison at the image's own resolution.
         model: comparison at the network's resolution.
+        lesions: the lesions of the truth and the false regions, at the image's own resolution.
         truth_fraction: share of the image's own pixels that the truth marks, 0 to 1.
         max_probability: largest probability of a class that is not background, 0 to 1.
         packed: whether the image was packed at another size than its own, so that ``native`` is that size.
@@ -105,6 +107,7 @@ class ImageResult:
     size_hw: tuple[int, int]
     native: MaskComparison
     model: MaskComparison
+    lesions: LesionMatch
     truth_fraction: float
     max_probability: float
     packed: bool = False
@@ -159,6 +162,7 @@ def judge(
             point,
             Rect(0, 0, spec.width, spec.height),
         ),
+        lesions=match(truth, findings.mask, findings.regions, point, seen.rect.w * seen.rect.h),
         truth_fraction=np.count_nonzero(truth) / truth.size,
         max_probability=findings.max_probability,
         packed=sample.prepared is not None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vmkla.evaluation.judge import ImageResult
-from vmkla.evaluation.summary import size_of
+from vmkla.evaluation.lesions import size_of
 from vmkla.files import output_errors, write_whole
 from vmkla.folders import check_free, locked_folder
 from vmkla.metrics import MEASURES
@@ -59,7 +59,11 @@ def write_outputs(
 
 
 def per_image_csv(results: Sequence[ImageResult], class_names: Sequence[str]) -> str:
-    """Make one row per image: the measures at both resolutions, and of several classes the Dice of each."""
+    """Make one row per image.
+
+    Measures of the raw mask at both resolutions, lesions and false regions of the findings at the image's
+    own, and of several classes the Dice of each.
+    """
     text = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     for result in results:
@@ -73,6 +77,9 @@ def per_image_csv(results: Sequence[ImageResult], class_names: Sequence[str]) ->
             "size": size_of(result.truth_fraction),
             "max_probability": result.max_probability,
             "largest_region_fraction": result.native.largest_region,
+            "lesions": len(result.lesions.lesions),
+            "lesions_found": result.lesions.found,
+            "false_regions": len(result.lesions.false_findings),
         }
         for label, view in (("native", result.native), ("model", result.model)):
             measures = view.measures()

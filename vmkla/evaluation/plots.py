@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vmkla.evaluation.judge import ImageResult
-from vmkla.evaluation.summary import SIZE_LIMITS, SIZES, size_of
+from vmkla.evaluation.lesions import SIZE_LIMITS, SIZES, size_of
 from vmkla.imports import require
 from vmkla.metrics import MEASURES
 

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.evaluation.froc import lesion_report
 from vmkla.evaluation.judge import ImageResult, MaskComparison
+from vmkla.evaluation.lesions import SIZE_LIMITS, SIZES, size_of
 from vmkla.metrics import MEASURES, Bootstrap, Confusion, mean_measures
 from vmkla.segment.operating_point import OperatingPoint
 
-SIZE_LIMITS = (0.05, 0.15)
-"""A lesion is small below the first limit and large from the second on, shares of the image."""
-SIZES = ("small", "medium", "large")
 _GLOBAL_NAMES = {"dice": "dsc", "iou": "miou"}
 
 Report = dict[str, Any]
@@ -50,6 +49,9 @@ def summarise(
         "images": len(results),
         **both[at_native],
         "resolutions": {"native": both[True], "model": both[False]},
+        "lesions": lesion_report(
+            results, class_names=class_names, point=point, resolution=labels[True], bootstrap=bootstrap
+        ),
         "by_size": _by_size(results, at_native, bootstrap),
         "by_sequence": _by_sequence(results, at_native, bootstrap),
     }
@@ -57,13 +59,6 @@ def summarise(
         report["by_class"] = _by_class(results, class_names, at_native, bootstrap)
     report["each"] = [each_row(result, at_native) for result in results]
     return report
-
-
-def size_of(truth_fraction: float) -> str:
-    """Return the size of a lesion, ``small``, ``medium`` or ``large``; empty without a lesion."""
-    if truth_fraction <= 0:
-        return ""
-    return SIZES[sum(truth_fraction >= limit for limit in SIZE_LIMITS)]
 
 
 def each_row(result: ImageResult, at_native: bool) -> Report:
@@ -76,6 +71,9 @@ def each_row(result: ImageResult, at_native: bool) -> Report:
         "max_probability": result.max_probability,
         "truth_fraction": result.truth_fraction,
         "size": size_of(result.truth_fraction),
+        "lesions": len(result.lesions.lesions),
+        "lesions_found": result.lesions.found,
+        "false_regions": len(result.lesions.false_findings),
         "set": result.set_name,
         "group": result.group,
     }

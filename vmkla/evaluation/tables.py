@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vmkla.evaluation.summary import SIZES
+from vmkla.evaluation.lesions import SIZES
 from vmkla.metrics import MEASURES
 
 SHOWN_SEQUENCES = 30
