@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vmkla.errors import ArtefactMismatchError, UsageError
 from vmkla.metadata import ArtefactMetadata
-from vmkla.segment.operating_point import OperatingPoint, PointOverrides
+from vmkla.segment.operating_point import CLINICAL_MIN_FRACTION, OperatingPoint, PointOverrides
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -179,6 +179,7 @@ def model_warnings(runner: Runner) -> list[str]:
     if metadata.operating_point is None and not metadata.random_weights:
         warnings.append(
             "the model states no operating point: without --peak and --min-fraction every region counts as a "
-            "finding, however faint and small (vmkla tune fits a point)"
+            "finding, however faint and small; eval and verify count those of at least "
+            f"{100 * CLINICAL_MIN_FRACTION:g} % of the field of view (vmkla tune fits a point)"
         )
     return warnings

@@ -79,7 +79,7 @@ def test_tables_on_stdout_and_a_numbered_folder(
     report = json.loads(Path("runs/eval/tiny/report.json").read_text(encoding="utf-8"))
     for figure in (report["per_image"]["dice"], report["resolutions"]["model"]["global"]["dsc"]):
         assert f"{figure:.3f}" in done.stdout
-    for text in ("6 images", "native", "32x64", "small, below 5 %", "region over 0.5 %", "runs/eval/tiny/"):
+    for text in ("6 images", "native", "32x64", "small, below 5 %", "at least 0.5 % of", "runs/eval/tiny/"):
         assert text in done.stdout, text
     assert vmkla(*arguments).status == 0 and Path("runs/eval/tiny-2/report.json").is_file()
     assert vmkla(*arguments, "--exist-ok").status == 0
@@ -175,7 +175,9 @@ def test_a_name_that_is_no_valid_unicode(
         ((), 2, "--data"),
         (("--data", "missing"), 3, "missing"),
         (("--data", "SET", "--model", "missing.onnx"), 3, "missing.onnx"),
-        (("--data", "SET", "--threshold", "7"), 2, "between 0 and 1"),
+        (("--data", "SET", "--threshold", "7"), 2, "above 0 and at most 1"),
+        (("--data", "SET", "--peak", "0.3"), 2, "the peak is 0.3"),
+        (("--data", "SET", "--min-fraction", "1"), 2, "expected at least 0 and below 1"),
         (("--data", "SET", "--roi", "cake"), 2, "cake"),
         (("--data", "SET", "--roi", "0,0,999,999"), 3, "leaves the frame"),
         (
@@ -212,6 +214,21 @@ def test_a_taken_folder_and_a_damaged_image(
     damaged = vmkla(*arguments, "--exist-ok")
     assert damaged.status == 3 and "case-03" in damaged.stderr
     assert (tmp_path / "out" / "per_image.csv").read_bytes() == before
+
+
+def test_peak_and_smallest_area_reach_the_findings_and_leave_the_raw_mask(
+    vmkla: Any, tiny_weights: Path, folder: Path, tmp_path: Path
+) -> None:
+    common = ("eval", "--model", tiny_weights, "--data", folder, "--exist-ok", "--no-html", "--json")
+    plain, strict = (
+        vmkla(*common, "--out", tmp_path / "out", *more).json
+        for more in ((), ("--peak", 0.999, "--min-fraction", 0.5))
+    )
+    assert strict["per_image"] == plain["per_image"]
+    assert strict["operating_point"] == {"threshold": 0.5, "peak": 0.999, "min_fraction": 0.5}
+    assert plain["lesions"]["lesions"] == strict["lesions"]["lesions"] == 5
+    assert plain["lesions"]["found"] > strict["lesions"]["found"] == 0 == strict["lesions"]["false_regions"]
+    assert len(plain["lesions"]["froc"]["peak"]) > len(strict["lesions"]["froc"]["peak"])
 
 
 def test_threshold_and_field_of_view_reach_the_judge(

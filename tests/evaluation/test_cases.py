@@ -6,9 +6,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tests.evaluation.colour_runners import RedRunner, labelled
+from tests.evaluation.colour_runners import Labelled, RedRunner, labelled
 from vmkla.evaluation import judge
-from vmkla.evaluation.cases import PREDICTION_RGB, TRUTH_RGB, CaseBook, draw_classes, draw_contours
+from vmkla.evaluation.cases import (
+    PREDICTION_RGB,
+    REST_RGB,
+    TRUTH_RGB,
+    CaseBook,
+    draw_classes,
+    draw_contours,
+)
 from vmkla.segment.operating_point import OperatingPoint
 
 
@@ -76,7 +83,7 @@ def test_the_choice() -> None:
         "Best": ["00", "01", "02", "03"],
         "Median": ["08", "09", "10", "11"],
         "Worst": ["19", "18", "17", "16", "15", "14", "13", "12"],
-        "Largest false alarms on frames without a lesion": ["20", "21"],
+        "Worst false alarms: images without a lesion, highest peak first": ["20", "21"],
     }
     for cases in chosen.values():
         for case in cases:  # the picture is the case's own: its prediction is drawn where it was made
@@ -86,3 +93,47 @@ def test_the_choice() -> None:
             left = 20 + number if number < 20 else 5
             far = np.abs(picture[30, left].astype(int) - PREDICTION_RGB).max()
             assert far < 110, "JPEG blurs a thin line; anything else differs more"
+
+
+def test_what_is_no_finding_is_drawn_apart() -> None:
+    grey = np.full((60, 80, 3), 90, np.uint8)
+    finding, rest = square(10), square(45)
+    picture = draw_contours(grey, square(0, 1) * 0, finding | rest, finding)
+    assert coloured(picture, PREDICTION_RGB)[20, 10] and not coloured(picture, PREDICTION_RGB)[:, 40:].any()
+    assert coloured(picture, REST_RGB)[20, 45] and not coloured(picture, REST_RGB)[:, :40].any()
+    _, right = np.split(draw_classes(grey, finding, finding | rest, finding), 2, axis=1)
+    drawn = (right != 90).any(-1)
+    assert drawn[:, :40].sum() > 1.5 * drawn[:, 40:].sum() > 0, "thinner"
+
+
+def test_a_speck_does_not_vanish_when_the_image_is_shrunk() -> None:
+    speck = np.zeros((1500, 2000), np.uint8)
+    speck[701, 1003] = 1
+    picture = draw_contours(np.zeros((1500, 2000, 3), np.uint8), speck * 0, speck)
+    assert coloured(picture, PREDICTION_RGB)[140, 200]
+
+
+def test_worst_false_alarms_are_those_of_the_highest_peak() -> None:
+    """Five images with a false region; of three the region is no finding, or not the highest of its kind."""
+    point = OperatingPoint(0.5, 0.7, 0.005)
+    placed = {  # red of a false region and its size; whether there is a lesion elsewhere
+        "large and low": (200, 20, False),
+        "small and high": (250, 10, False),
+        "below the peak": (170, 20, False),
+        "too small": (255, 2, False),
+        "beside a lesion": (240, 10, True),
+        "higher beside a lesion": (245, 10, True),
+    }
+    with CaseBook() as book:
+        results = []
+        for name, (red, size, with_lesion) in placed.items():
+            image = np.zeros((60, 80, 3), np.uint8)
+            image[..., 0] = red * square(5, size)
+            sample = Labelled(name, image, square(50) * np.uint8(with_lesion))
+            result, prediction = judge(RedRunner(60, 80), sample, point)
+            results.append(result)
+            book.add(result, sample, prediction)
+        chosen = book.choose(results)
+    names = {heading.split(",")[0]: [case.result.name for case in cases] for heading, cases in chosen.items()}
+    assert names["Worst false alarms: images without a lesion"] == ["small and high", "large and low"]
+    assert names["Worst false regions beside a lesion"] == ["higher beside a lesion", "beside a lesion"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sklearn import metrics as sklearn_metrics
 from tests.evaluation.colour_runners import ClassRunner, Labelled, RedRunner, labelled
 from vmkla.errors import BadInputError, UsageError
 from vmkla.evaluation import evaluate
-from vmkla.segment.operating_point import PointOverrides
+from vmkla.segment.operating_point import OperatingPoint, PointOverrides
 from vmkla.segment.preprocess import PreprocessSpec, Rect
 
 
@@ -213,6 +214,36 @@ def test_false_alarms_by_region_and_by_pixel() -> None:
     assert [alarm["false_alarms"] for alarm in alarms.values()] == [0, 1, 1, 0, 0]
     assert [alarm["any_mark"] for alarm in alarms.values()] == [1, 1, 1, 1, 0]
     assert all(alarm["region_fraction"] == 0.005 and alarm["images"] == 1 for alarm in alarms.values())
+
+
+def test_findings_at_the_point_in_force() -> None:
+    """The raw mask stays; lesions, alarms and their counts follow the model's point or the given one."""
+    truth = np.zeros((40, 50), np.uint8)
+    truth[5:15, 5:15] = 1
+    image = np.zeros((40, 50, 3), np.uint8)
+    image[5:15, 5:15, 0], image[5:15, 30:40, 0], image[30:33, 30:32, 0] = 255, 180, 255
+    images = [Labelled("lesion", image, truth), Labelled("none", image, truth * np.uint8(0))]
+    plain, own = RedRunner(40, 50), RedRunner(40, 50)
+    stated = OperatingPoint(0.5, 0.9, 0.002)
+    own.spec = replace(own.spec, metadata=replace(own.spec.metadata, operating_point=stated))
+
+    def figures(runner: RedRunner, **given: float) -> tuple[Any, ...]:
+        report = evaluate(runner, images, point=PointOverrides(**given))
+        lesions = report["lesions"]
+        assert report["per_image"] == evaluate(plain, images)["per_image"], "of the raw mask"
+        assert report["without_polyp"]["false_alarms"] == lesions["alarms"]
+        assert report["without_polyp"]["region_fraction"] == report["operating_point"]["min_fraction"]
+        counts = tuple(lesions[name] for name in ("found", "false_regions", "alarms"))
+        return (*counts, report["operating_point"], report["operating_point_from"])
+
+    default = "eval's default, since the model states none"
+    assert figures(plain) == (1, 3, 1, OperatingPoint(0.5, 0.5, 0.005).to_dict(), default)
+    assert figures(own) == (1, 3, 1, stated.to_dict(), "the model's own")
+    found = figures(own, peak=1.0, min_fraction=0.01)
+    given = "the model's own, with another peak and min_fraction"
+    assert found == (1, 1, 1, OperatingPoint(0.5, 1.0, 0.01).to_dict(), given)
+    assert figures(plain, min_fraction=0.0)[:3] == (1, 5, 1)
+    assert figures(plain, min_fraction=0.06)[:3] == (0, 0, 0)
 
 
 def test_strata_by_size() -> None:

@@ -13,13 +13,14 @@ import pytest
 
 from tests.evaluation.colour_runners import Labelled, RedRunner, UnsureRunner
 from tests.evaluation.slow_count import SlowImage, slow_count, slow_image
-from vmkla.evaluation import judge
+from vmkla.evaluation import evaluate, judge
 from vmkla.evaluation.froc import froc, lesion_report
 from vmkla.evaluation.judge import ImageResult
 from vmkla.evaluation.lesions import SIZES
+from vmkla.evaluation.tables import tables
 from vmkla.metrics import Bootstrap
 from vmkla.runner import Runner
-from vmkla.segment.operating_point import OperatingPoint
+from vmkla.segment.operating_point import OperatingPoint, PointOverrides
 
 NAMES = ("background", "adenoma", "serrated")
 HEIGHT, WIDTH = 13, 17
@@ -69,7 +70,7 @@ def report_of(results: list[ImageResult], point: OperatingPoint, classes: int) -
     return lesion_report(
         results,
         class_names=NAMES[1:] if classes > 1 else ("polyp",),
-        point=point,
+        threshold=point.threshold,
         resolution="native",
         bootstrap=BOOTSTRAP,
     )
@@ -158,6 +159,40 @@ def test_rates_and_intervals() -> None:
     assert none["sensitivity"] == none["false_regions_per_image"] == 0.0 and none["froc"]["peak"] == []
     # exact Poisson bound of no event in thirty images
     assert none["false_regions_per_image_ci95"] == pytest.approx([0.0, math.log(40) / 30])
+
+
+def test_tables_name_their_mask_and_every_printed_peak_gives_its_row() -> None:
+    """The tables of real figures: a user who sets a printed peak gets the printed row."""
+    runner, images = runner_and_images(8, 1)
+    document = evaluate(
+        runner, images, point=PointOverrides(peak=0.9, min_fraction=0.01), bootstrap=BOOTSTRAP
+    )
+    made = list(tables(document))
+    mixed = [table for table in made if table.title == "Images missed and false alarms"]
+    assert [table.columns[1:] for table in mixed] == [
+        ("missed by the raw mask", "no lesion, but a finding", "no lesion, but a pixel of the raw mask")
+    ]
+    for table in made:
+        assert table in mixed or table.title.endswith((", raw mask", ", findings")), table.title
+    lesions = document["lesions"]
+    table = next(table for table in made if table.title.startswith("Lesions"))
+    assert "a peak of at least 0.9" in table.note and "at least 1 %" in table.note
+    share = f"{lesions['sensitivity']:.3f}, {lesions['found']} of {lesions['lesions']}\n["
+    assert table.rows[0][1].startswith(share) and [row[0].split(",")[0] for row in table.rows[1:]] == list(
+        SIZES
+    )
+    curve = next(table for table in made if table.title.startswith("FROC"))
+    own = [row for row in curve.rows if "in force" in row[2]]
+    assert own == [
+        (f"{lesions['false_regions_per_image']:.3g}", f"{lesions['sensitivity']:.3f}", "0.9, in force")
+    ]
+    others = [row for row in curve.rows if row not in own and row[2] != "-"]
+    assert len(others) >= 3
+    for rate, sensitivity, peak in others:
+        point = PointOverrides(peak=float(peak), min_fraction=0.01)
+        again = evaluate(runner, images, point=point, bootstrap=BOOTSTRAP)["lesions"]
+        assert f"{again['sensitivity']:.3f}" == sensitivity
+        assert again["false_regions_per_image"] <= float(rate)
 
 
 def test_only_images_without_a_lesion_and_only_images_with_one() -> None:

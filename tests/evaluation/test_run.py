@@ -86,7 +86,14 @@ def test_files_hold_what_evaluate_says(tmp_path: Path) -> None:
         for where in ("native", "model"):
             values = [float(row[f"{where}_{name}"]) for row in rows]
             assert np.mean(values) == pytest.approx(document["resolutions"][where]["per_image"][name])
-    assert [row["size"] for row in rows] == [row["size"] for row in each]
+    for name in ("size", "lesions", "lesions_found", "false_regions"):
+        assert [row[name] for row in rows] == [str(row[name]) for row in each], name
+    for name, total in (
+        ("lesions", "lesions"),
+        ("lesions_found", "found"),
+        ("false_regions", "false_regions"),
+    ):
+        assert sum(int(row[name]) for row in rows) == document["lesions"][total] > 0, name
     assert rows[0]["group"] == "seq" and rows[0]["height_px"] == "48" and rows[-2]["truth_fraction"] == "0.0"
 
 
@@ -99,12 +106,16 @@ def test_page_is_whole_and_needs_no_other_file(tmp_path: Path) -> None:
     assert "red on a<b>" in text and "set/<0>" in text and "Research use" in text
     assert f"{document['per_image']['dice']:.3f} ± {document['per_image']['dice_std']:.3f}" in text
     assert f"{document['global']['dsc']:.3f}" in text
-    for heading in ("Best", "Median", "Worst", "Largest false alarms", "Dice by sequence"):
+    for heading in ("Best", "Median", "Worst", "Worst false alarms", "Dice by sequence", "FROC"):
         assert heading in text
     pictures = [re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", source) for source in page.pictures]
     kinds = [match[1] for match in pictures if match]
-    assert kinds.count("png") == 4  # measures, histogram, size, sequences
-    assert kinds.count("jpeg") == 4 + 4 + 7 + 1  # seven images have a lesion; there is one false alarm
+    assert kinds.count("png") == 5  # FROC, measures, histogram, size, sequences
+    # Seven images have a lesion, one has a false alarm, and beside the smallest lesion is a false region.
+    assert kinds.count("jpeg") == 4 + 4 + 7 + 1 + 1
+    assert (
+        "set/<0>: Dice 0.000, 0 of 1 lesion found" in text and "; 1 false region, highest peak 1.0000" in text
+    )
     for match in pictures:
         assert match
         picture = cv2.imdecode(np.frombuffer(base64.b64decode(match[2]), np.uint8), cv2.IMREAD_COLOR)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from vmkla.errors import BadInputError
@@ -44,15 +44,18 @@ def evaluate(
         bootstrap: draws of the intervals; None takes the defaults.
         on_image: called for each image with its result, the image, and the prediction (H, W), class indices.
     Returns:
-        Plain values: ``images``, ``threshold``, ``operating_point``, ``class_names`` (without the
-        background), ``resolution``,
-        ``per_image`` (mean, std and 95 % interval of each measure over images; an image with neither truth
-        nor prediction scores 1), ``global`` (one confusion matrix over all pixels, and intervals),
-        ``without_polyp`` (images without one; ``false_alarms``: a connected region of at least
-        ``region_fraction`` of the field of view is marked; ``any_mark``: a pixel is), ``with_polyp`` (images
-        with one; ``missed``: no pixel of it was found), ``resolutions`` (all of these at ``native`` and at
-        ``model`` resolution), ``by_size``, ``by_sequence`` (None where frames form none), ``by_class``
-        (several classes), ``by_set`` (several sets), ``volumes`` (when requested), ``each``.
+        Plain values: ``images``, ``threshold``, ``operating_point`` and where it comes from
+        (``operating_point_from``), ``class_names`` (without the background), ``resolution``, ``per_image``
+        (mean, std and 95 % interval of each measure over images; an image with neither truth nor prediction
+        scores 1), ``global`` (one confusion matrix over all pixels, and intervals), ``without_polyp`` (images
+        without one; ``false_alarms``: there is a finding; ``any_mark``: the raw mask marks a pixel;
+        ``region_fraction``: the point's smallest area), ``with_polyp`` (images with one; ``missed``: the raw
+        mask marks no pixel of it), ``resolutions`` (all of these at ``native`` and at ``model`` resolution),
+        ``lesions`` (at native resolution, by findings: ``sensitivity`` per lesion, ``image_sensitivity``,
+        ``false_regions_per_image``, ``alarm_rate`` on images without a lesion, with counts and 95 %
+        intervals; ``by_size``; ``by_class``; the columns of the ``froc`` curve), ``by_size``,
+        ``by_sequence`` (None where frames form none), ``by_class`` (several classes), ``by_set`` (several
+        sets), ``volumes`` (when requested), ``each``.
         With several classes every measure is the mean over the classes that are not background.
     Raises:
         BadInputError: there is no image, or a truth does not fit its image or the model.
@@ -92,6 +95,7 @@ def evaluate(
     report = {
         "threshold": in_force.threshold if spec.num_classes == 1 else None,
         "operating_point": in_force.to_dict(),
+        "operating_point_from": point_origin(spec, point),
         "class_names": list(class_names),
         **summary(results),
     }
@@ -122,6 +126,14 @@ def clinical_point(spec: RunnerSpec, overrides: PointOverrides = OWN_POINT) -> O
     if spec.metadata.operating_point is None and overrides.min_fraction is None:
         return replace(point, min_fraction=CLINICAL_MIN_FRACTION)
     return point
+
+
+def point_origin(spec: RunnerSpec, overrides: PointOverrides) -> str:
+    """Return where the values of ``clinical_point`` come from, for the report."""
+    stated = spec.metadata.operating_point is not None
+    origin = "the model's own" if stated else "eval's default, since the model states none"
+    given = [name for name, value in asdict(overrides).items() if value is not None]
+    return f"{origin}, with another {' and '.join(given)}" if given else origin
 
 
 def finding_names(spec: RunnerSpec) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from vmkla.evaluation.judge import ImageResult
 from vmkla.evaluation.lesions import SIZE_LIMITS, SIZES, FalseRegion, Lesion, size_of
 from vmkla.metrics import Bootstrap, wilson
-from vmkla.segment.operating_point import OperatingPoint
 
 Report = dict[str, Any]
 Part = TypeVar("Part", Lesion, FalseRegion)
@@ -22,7 +21,7 @@ def lesion_report(
     results: Sequence[ImageResult],
     *,
     class_names: Sequence[str],
-    point: OperatingPoint,
+    threshold: float,
     resolution: str,
     bootstrap: Bootstrap,
 ) -> Report:
@@ -31,17 +30,15 @@ def lesion_report(
     Args:
         results: results of the images, at least one.
         class_names: names of the classes that are not background.
-        point: the operating point at which findings were counted.
+        threshold: threshold of the operating point at which findings were counted.
         resolution: name of the images' own resolution.
         bootstrap: draws of the interval of false regions per image.
     Returns:
-        Plain values: ``resolution``, ``operating_point``, the figures of ``_figures``, the same ``by_size``
-        (of a lesion's own share of the image, and of a false region's) and ``by_class`` (several classes),
-        and ``froc``.
+        Plain values: ``resolution``, the figures of ``_figures``, the same ``by_size`` (of a lesion's own
+        share of the image, and of a false region's) and ``by_class`` (several classes), and ``froc``.
     """
     report: Report = {
         "resolution": resolution,
-        "operating_point": point.to_dict(),
         **_figures(results, bootstrap),
         "by_size": {
             "limits": list(SIZE_LIMITS),
@@ -53,7 +50,7 @@ def lesion_report(
             name: _figures(results, bootstrap, class_index=index)
             for index, name in enumerate(class_names, start=1)
         }
-    report["froc"] = froc(results, point.threshold)
+    report["froc"] = froc(results, threshold)
     return report
 
 

@@ -23,7 +23,9 @@ img { max-width: 100% }
 .cases { display: flex; flex-wrap: wrap; gap: 12px }
 figure { margin: 0; width: 255px } .wide figure { width: 520px }
 figcaption { font-size: 12px; overflow-wrap: anywhere }
-.truth { background: #ffe600; padding: 0 .4em } .prediction { background: #00e6ff; padding: 0 .4em }
+.truth, .prediction, .rest { padding: 0 .4em }
+.truth { background: #ffe600 } .prediction { background: #00e6ff } .rest { background: #466eff; color: #fff }
+.facts td { text-align: left }
 .key { border: 3px solid; background: #444; color: #fff; padding: 0 .4em }
 .note { color: #555 }
 """
@@ -68,11 +70,16 @@ def _facts(document: Mapping[str, Any]) -> str:
         ("weights, sha256", model["weights_sha256"]),
         ("runtime", f"{runtime['version']}, {runtime['device']}, kernels {runtime['kernels']}"),
         ("threshold", "none, the most probable class wins" if threshold is None else f"{threshold:g}"),
+        ("operating point", f"{_point(document['operating_point'])}: {document['operating_point_from']}"),
         ("field of view", document["roi"]),
         ("vmkla", document["vmkla_version"]),
     ]
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows)
-    return f'<table style="text-align:left">{cells}</table><p>Research use, not a medical device.</p>'
+    return f'<table class="facts">{cells}</table><p>Research use, not a medical device.</p>'
+
+
+def _point(point: Mapping[str, float]) -> str:
+    return f"peak {point['peak']:g}, smallest area {100 * point['min_fraction']:g} % of the field of view"
 
 
 def table_html(table: Table) -> str:
@@ -89,7 +96,10 @@ def table_html(table: Table) -> str:
 def _plots(document: Mapping[str, Any], results: Sequence[ImageResult]) -> Iterable[str]:
     report = dict(document)
     pictures = {
-        "All measures": plots.measures_plot(report),
+        "FROC: lesions found over false regions, by the peak that a finding must reach": plots.froc_plot(
+            report, results
+        ),
+        "All measures of the raw mask": plots.measures_plot(report),
         "Images by Dice": plots.dice_histogram(results),
         "Dice by size of the lesion": plots.dice_by_size(results),
         "Dice by sequence": plots.dice_by_sequence(report),
@@ -111,11 +121,16 @@ def _cases(cases: Mapping[str, Sequence[Case]], class_names: Sequence[str]) -> s
             f'<span class="key" style="border-color: rgb{colour}">{escape(name)}</span>'
             for name, colour in zip(class_names, colours, strict=True)
         )
-        parts.append(f"<p>Left the truth, right the prediction. {keys}</p>")
+        parts.append(
+            f"<p>Left the truth, right the prediction: findings with a thick line, what else the raw mask "
+            f"marks with a thin one. {keys}</p>"
+        )
     else:
         parts.append(
-            '<p><span class="truth">truth</span> <span class="prediction">prediction</span>; '
-            "Dice at native resolution</p>"
+            '<p><span class="truth">truth</span> <span class="prediction">finding</span> '
+            '<span class="rest">raw mask that is no finding</span> '
+            "Dice is that of the raw mask at native resolution; lesions and false regions are counted by "
+            "findings.</p>"
         )
     for heading, chosen in cases.items():
         parts.append(f'<h3>{escape(heading)}</h3><div class="cases{" wide" if several else ""}">')
@@ -126,12 +141,18 @@ def _cases(cases: Mapping[str, Sequence[Case]], class_names: Sequence[str]) -> s
 
 def _case(case: Case) -> str:
     result = case.result
-    caption = f"{result.name}: Dice {result.native.measures()['dice']:.3f}"
-    if result.native.has_polyp:
-        caption += f", lesion {100 * result.truth_fraction:.1f} % of the image"
+    if lesions := result.lesions.lesions:
+        caption = f"Dice {result.native.measures()['dice']:.3f}, {result.lesions.found} of {len(lesions)} "
+        caption += (
+            f"lesion{'s' * (len(lesions) != 1)} found, {100 * result.truth_fraction:.1f} % of the image"
+        )
     else:
-        caption += f", largest region {100 * result.native.largest_region:.1f} % of the image"
-    return figure_html(result.name, case.jpeg, caption)
+        caption = "no lesion"
+    if (worst := result.lesions.highest_false) is not None:
+        count = len(result.lesions.false_findings)
+        caption += f"; {count} false region{'s' * (count != 1)}, highest peak {worst.peak:.4f}, "
+        caption += f"{100 * worst.fraction:.1f} % of the image"
+    return figure_html(result.name, case.jpeg, f"{result.name}: {caption}")
 
 
 def figure_html(name: str, jpeg: bytes, caption: str) -> str:

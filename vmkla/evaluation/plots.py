@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vmkla.evaluation.froc import froc
 from vmkla.evaluation.judge import ImageResult
 from vmkla.evaluation.lesions import SIZE_LIMITS, SIZES, size_of
 from vmkla.imports import require
@@ -79,6 +80,49 @@ def dice_by_size(results: Sequence[ImageResult]) -> bytes | None:
     axes.xaxis.set_minor_formatter("")
     axes.set(ylim=(-0.02, 1.02), xlabel="lesion, % of the image", ylabel="Dice, native resolution")
     figure.legend(loc="outside upper center")
+    return _png(figure)
+
+
+def froc_plot(report: dict[str, Any], results: Sequence[ImageResult]) -> bytes | None:
+    """Plot the FROC curve, of all lesions and by size, with the operating point; None without a lesion."""
+    lesions = report["lesions"]
+    if not lesions["lesions"]:
+        return None
+    figure, axes = _figure(7, 4.2)
+    series = [("all lesions", "", "black", lesions)]
+    series += [
+        (f"{size} lesions", size, colour, lesions["by_size"][size])
+        for size, colour in zip(SIZES, ("tab:orange", "tab:green", "tab:blue"), strict=True)
+        if lesions["by_size"][size]["lesions"]
+    ]
+    false_rate = lesions["false_regions_per_image"]
+    end = max([*lesions["froc"]["false_regions_per_image"], lesions["false_regions_per_image_ci95"][1]])
+    for label, size, colour, figures in series:
+        curve = froc(results, report["operating_point"]["threshold"], size)
+        rates = [0.0, *curve["false_regions_per_image"], end]
+        found = [0.0, *curve["sensitivity"]]
+        axes.step(
+            rates, [*found, found[-1]], where="post", color=colour, linewidth=1 if size else 2,
+            label=f"{label} ({figures['found']} of {figures['lesions']} found at the point)",
+        )  # fmt: skip
+        axes.plot(false_rate, figures["sensitivity"], marker="o", color=colour, zorder=3)
+    intervals = [
+        np.abs(np.array([lesions[f"{name}_ci95"]]).T - lesions[name])
+        for name in ("false_regions_per_image", "sensitivity")
+    ]
+    axes.errorbar(
+        false_rate, lesions["sensitivity"], intervals[1], intervals[0], fmt="o", color="black", capsize=3,
+        label="operating point and its 95 % intervals", zorder=4,
+    )  # fmt: skip
+    axes.set_xscale("symlog", linthresh=0.1, linscale=0.5)
+    ticks = [tick for tick in (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if tick <= 1.2 * end]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set(
+        xlim=(-0.004, max(0.1, 1.1 * end)), ylim=(0, 1.02),
+        xlabel="false regions per image", ylabel="sensitivity per lesion",
+    )  # fmt: skip
+    axes.grid(alpha=0.4)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     return _png(figure)
 
 

@@ -50,7 +50,11 @@ def summarise(
         **both[at_native],
         "resolutions": {"native": both[True], "model": both[False]},
         "lesions": lesion_report(
-            results, class_names=class_names, point=point, resolution=labels[True], bootstrap=bootstrap
+            results,
+            class_names=class_names,
+            threshold=point.threshold,
+            resolution=labels[True],
+            bootstrap=bootstrap,
         ),
         "by_size": _by_size(results, at_native, bootstrap),
         "by_sequence": _by_sequence(results, at_native, bootstrap),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from vmkla.evaluation.lesions import SIZES
 from vmkla.metrics import MEASURES
 
+FROC_RATES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""False regions per image at which the table of the FROC curve states the sensitivity; ``report.json`` has
+every step."""
 SHOWN_SEQUENCES = 30
 """Largest number of rows in the table of sequences; ``report.json`` has all."""
+_FROC_COLUMNS = ("false_regions_per_image", "sensitivity", "peak")
 _HEADS = ("Dice", "IoU", "accuracy", "sensitivity", "specificity")
 
 
@@ -34,6 +40,9 @@ class Table:
 def tables(document: Mapping[str, Any]) -> Iterator[Table]:
     """Yield all tables of a result of ``evaluate``."""
     yield _measures(document)
+    yield _lesions(document)
+    if document["lesions"]["lesions"]:
+        yield _froc(document)
     if "volumes" in document:
         yield _volumes(document["volumes"])
     if "by_set" in document:
@@ -62,10 +71,83 @@ def _measures(document: Mapping[str, Any]) -> Table:
         rows.append((f"all pixels as one,\n{view['resolution']}", *cells))
     count = document["images"]
     return Table(
-        f"{count} image{'s' * (count != 1)}",
+        f"{count} image{'s' * (count != 1)}, raw mask",
         ("", *_HEADS),
         tuple(rows),
-        "± standard deviation over images, in brackets the 95 % bootstrap interval over images.",
+        "± standard deviation over images, in brackets the 95 % bootstrap interval over images. "
+        f"{_raw_rule(document)}, whether or not its region is a finding.",
+    )
+
+
+def _raw_rule(document: Mapping[str, Any]) -> str:
+    """Return what the raw mask marks."""
+    threshold = document["threshold"]
+    if threshold is None:
+        return "The raw mask gives each pixel its most probable class"
+    return f"The raw mask is every pixel of probability {threshold:g} or more"
+
+
+def _finding_rule(document: Mapping[str, Any]) -> str:
+    """Return which regions of the raw mask are findings."""
+    point = document["operating_point"]
+    rules = []
+    if point["min_fraction"]:
+        rules.append(f"of at least {100 * point['min_fraction']:g} % of the field of view")
+    if point["peak"] > point["threshold"]:
+        rules.append(f"with a peak of at least {point['peak']:g}")
+    return f"A finding is a connected region of the raw mask {' '.join(rules)}".rstrip()
+
+
+def _lesions(document: Mapping[str, Any]) -> Table:
+    """Make the table of lesions and false regions: all, by size, by class and by set."""
+    report = document["lesions"]
+    sizes = zip(SIZES, _ranges(report["by_size"]["limits"]), strict=True)
+    parts = [("all", report), *((f"{size}, {text}", report["by_size"][size]) for size, text in sizes)]
+    parts += [(f"class {name}", part) for name, part in report.get("by_class", {}).items()]
+    parts += [(f"set {name}", part["lesions"]) for name, part in document.get("by_set", {}).items()]
+    rows = tuple(
+        (
+            name,
+            _share(part, "sensitivity", "found", "lesions"),
+            _share(part, "image_sensitivity", "images_found", "images_with"),
+            _share(part, "false_regions_per_image", "false_regions", "images"),
+            _share(part, "alarm_rate", "alarms", "images_without"),
+        )
+        for name, part in parts
+    )
+    return Table(
+        f"Lesions and false regions, {report['resolution']}, findings",
+        ("", "lesions found", "images with one found", "false regions per image", "alarms without lesion"),
+        rows,
+        f"{_finding_rule(document)} ({document['operating_point_from']}). "
+        "A lesion is a connected region of the truth, found when a finding shares a pixel with it; a false "
+        "region is a finding that shares none with any lesion. A finding over two lesions finds both; two "
+        "findings on one lesion find it once. By size: the lesion's share of the image, and a false region's "
+        "own. In brackets 95 % intervals: Wilson's, and of false regions by drawing images.",
+    )
+
+
+def _froc(document: Mapping[str, Any]) -> Table:
+    """Make the table of the FROC curve at ``FROC_RATES`` and at the operating point."""
+    report, point = document["lesions"], document["operating_point"]
+    steps = list(zip(*(report["froc"][name] for name in _FROC_COLUMNS), strict=True))
+    own = (f"{report['sensitivity']:.3f}", f"{point['peak']:g}, in force")
+    rows = [(report["false_regions_per_image"], *own)]
+    for rate in FROC_RATES:
+        within = [step for step in steps if step[0] <= rate]
+        if not within:  # several regions share the highest peak
+            rows.append((rate, "-", "-"))
+            continue
+        # As many digits as float32 needs, so that the printed peak gives the row.
+        rows.append((rate, f"{within[-1][1]:.3f}", str(np.float32(within[-1][2]))))
+        if len(within) == len(steps):
+            break
+    return Table(
+        f"FROC, {report['resolution']}, findings",
+        ("false regions per image, at most", "sensitivity per lesion", "peak"),
+        tuple((f"{rate:.3g}", *cells) for rate, *cells in sorted(rows)),
+        "What another peak of the operating point would give on these images; threshold and smallest area "
+        "stay.",
     )
 
 
@@ -83,7 +165,7 @@ def _volumes(volumes: Mapping[str, Any]) -> Table:
     ]
     mean = ("mean", _spread(volumes, "dice", 3), _figure(volumes["hd95_voxels"], 2), str(volumes["count"]))
     return Table(
-        "Volumes, per organ",
+        "Volumes, per organ, raw mask",
         ("", "Dice", "HD95, voxels", "volumes", "missed", "invented"),
         (*rows, (*mean, "", "")),
         "An organ missed or invented has no HD95 and is left out of its mean.",
@@ -106,7 +188,7 @@ def _sets(by_set: Mapping[str, Any]) -> Table:
         )
     size = next(iter(by_set.values()))["resolutions"]["model"]["resolution"]
     heads = ("mean Dice, native", "mean IoU, native", f"global DSC, {size}", f"global mIoU, {size}")
-    return Table("Sets", ("", "images", *heads), tuple(rows))
+    return Table("Sets, raw mask", ("", "images", *heads), tuple(rows))
 
 
 def _classes(by_class: Mapping[str, Any], resolution: str) -> Table:
@@ -124,16 +206,21 @@ def _classes(by_class: Mapping[str, Any], resolution: str) -> Table:
     )
     heads = ("images with it", "mean Dice", "where present", "global DSC", "global mIoU", "missed")
     return Table(
-        f"Classes, {resolution}",
+        f"Classes, {resolution}, raw mask",
         ("", *heads),
         rows,
         "In the mean Dice an image that lacks the class in truth and prediction scores 1.",
     )
 
 
+def _ranges(limits: Sequence[float]) -> tuple[str, str, str]:
+    """Return the sizes in words."""
+    low, high = (100 * limit for limit in limits)
+    return f"below {low:g} %", f"{low:g} to {high:g} %", f"{high:g} % and more"
+
+
 def _sizes(by_size: Mapping[str, Any], resolution: str) -> Table:
-    low, high = (100 * limit for limit in by_size["limits"])
-    ranges = (f"below {low:g} %", f"{low:g} to {high:g} %", f"{high:g} % and more")
+    ranges = _ranges(by_size["limits"])
     rows = tuple(
         (
             f"{size}, {text}",
@@ -145,7 +232,7 @@ def _sizes(by_size: Mapping[str, Any], resolution: str) -> Table:
         for size, text in zip(SIZES, ranges, strict=True)
     )
     return Table(
-        f"By size of the lesion, {resolution}",
+        f"By size of the lesion, {resolution}, raw mask",
         ("share of the image", "images", "mean Dice", "mean IoU", "missed"),
         rows,
     )
@@ -163,12 +250,16 @@ def _alarms(document: Mapping[str, Any]) -> Table:
                 f"{negatives['any_mark']} of {negatives['images']}",
             )
         )
-    percent = 100 * document["without_polyp"]["region_fraction"]
     return Table(
-        "Missed lesions and false alarms",
-        ("", "missed", f"without lesion, region over {percent:g} %", "without lesion, any pixel"),
+        "Images missed and false alarms",
+        (
+            "",
+            "missed by the raw mask",
+            "no lesion, but a finding",
+            "no lesion, but a pixel of the raw mask",
+        ),
         tuple(rows),
-        "Missed: no pixel of the lesion is marked.",
+        f"Missed: no pixel of the lesion is marked. {_finding_rule(document)}.",
     )
 
 
@@ -192,7 +283,15 @@ def _sequences(by_sequence: Mapping[str, Any], resolution: str) -> Table:
         f"{_interval(whole['dice_ci95'])}. Interval of the mean over images when whole sequences are drawn: "
         f"{_interval(by_sequence['image_mean_dice_ci95'])}.{left_out}"
     )
-    return Table(f"Sequences, {resolution}", ("", "frames", "mean Dice", "lowest Dice", "missed"), rows, note)
+    title = f"Sequences, {resolution}, raw mask"
+    return Table(title, ("", "frames", "mean Dice", "lowest Dice", "missed"), rows, note)
+
+
+def _share(row: Mapping[str, Any], name: str, count: str, total: str) -> str:
+    """Return a rate with its counts and its interval."""
+    if row[name] is None:
+        return "-"
+    return f"{row[name]:.3f}, {row[count]} of {row[total]}\n{_interval(row[f'{name}_ci95'])}"
 
 
 def _spread(row: Mapping[str, Any], name: str, digits: int) -> str:
