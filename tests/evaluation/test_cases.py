@@ -95,7 +95,7 @@ def test_the_choice() -> None:
             assert far < 110, "JPEG blurs a thin line; anything else differs more"
 
 
-def test_what_is_no_finding_is_drawn_apart() -> None:
+def test_what_is_not_a_finding_is_drawn_apart() -> None:
     grey = np.full((60, 80, 3), 90, np.uint8)
     finding, rest = square(10), square(45)
     picture = draw_contours(grey, square(0, 1) * 0, finding | rest, finding)

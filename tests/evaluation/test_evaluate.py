@@ -240,7 +240,7 @@ def test_findings_at_the_point_in_force() -> None:
     assert figures(plain) == (1, 3, 1, OperatingPoint(0.5, 0.5, 0.005).to_dict(), default)
     assert figures(own) == (1, 3, 1, stated.to_dict(), "the model's own")
     found = figures(own, peak=1.0, min_fraction=0.01)
-    given = "the model's own, with another peak and min_fraction"
+    given = "peak and min_fraction as given, the rest the model's own"
     assert found == (1, 1, 1, OperatingPoint(0.5, 1.0, 0.01).to_dict(), given)
     assert figures(plain, min_fraction=0.0)[:3] == (1, 5, 1)
     assert figures(plain, min_fraction=0.06)[:3] == (0, 0, 0)

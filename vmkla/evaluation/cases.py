@@ -131,7 +131,7 @@ def draw_classes(image_rgb: Rgb, truth: Mask, prediction: Mask, findings: Mask |
     """Draw truth (left) and prediction (right) side by side, each class in its own colour.
 
     Args:
-        image_rgb, truth, prediction, findings: see ``draw_contours``; what is no finding is drawn thin.
+        image_rgb, truth, prediction, findings: see ``draw_contours``; what is not a finding is drawn thin.
     """
     found, rest = _parts(prediction, findings)
     sides = []

@@ -133,7 +133,7 @@ def point_origin(spec: RunnerSpec, overrides: PointOverrides) -> str:
     stated = spec.metadata.operating_point is not None
     origin = "the model's own" if stated else "eval's default, since the model states none"
     given = [name for name, value in asdict(overrides).items() if value is not None]
-    return f"{origin}, with another {' and '.join(given)}" if given else origin
+    return f"{' and '.join(given)} as given, the rest {origin}" if given else origin
 
 
 def finding_names(spec: RunnerSpec) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ figure { margin: 0; width: 255px } .wide figure { width: 520px }
 figcaption { font-size: 12px; overflow-wrap: anywhere }
 .truth, .prediction, .rest { padding: 0 .4em }
 .truth { background: #ffe600 } .prediction { background: #00e6ff } .rest { background: #466eff; color: #fff }
-.facts td { text-align: left }
+.facts td { text-align: left } .facts th { white-space: nowrap }
 .key { border: 3px solid; background: #444; color: #fff; padding: 0 .4em }
 .note { color: #555 }
 """
@@ -128,7 +128,7 @@ def _cases(cases: Mapping[str, Sequence[Case]], class_names: Sequence[str]) -> s
     else:
         parts.append(
             '<p><span class="truth">truth</span> <span class="prediction">finding</span> '
-            '<span class="rest">raw mask that is no finding</span> '
+            '<span class="rest">raw mask that is not a finding</span> '
             "Dice is that of the raw mask at native resolution; lesions and false regions are counted by "
             "findings.</p>"
         )

@@ -119,7 +119,8 @@ def froc_plot(report: dict[str, Any], results: Sequence[ImageResult]) -> bytes |
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set(
         xlim=(-0.004, max(0.1, 1.1 * end)), ylim=(0, 1.02),
-        xlabel="false regions per image", ylabel="sensitivity per lesion",
+        xlabel="false regions per image (linear up to 0.1, logarithmic above)",
+        ylabel="sensitivity per lesion",
     )  # fmt: skip
     axes.grid(alpha=0.4)
     figure.legend(loc="outside upper center", ncols=2, fontsize=8)
