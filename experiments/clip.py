@@ -24,7 +24,6 @@ import vmkla
 from vmkla.errors import VmklaError
 from vmkla.segment.findings import Findings
 from vmkla.segment.operating_point import OperatingPoint, PointOverrides
-from vmkla.segment.segmenter import Segmenter
 
 
 def of_frame(raw: Findings, kept: Findings, boxes: Sequence[Sequence[int]] = ()) -> dict[str, bool]:
