@@ -114,7 +114,7 @@ def test_a_speck_does_not_vanish_when_the_image_is_shrunk() -> None:
 
 
 def test_worst_false_alarms_are_those_of_the_highest_peak() -> None:
-    """Five images with a false region; of three the region is no finding, or not the highest of its kind."""
+    """Six images: false regions below the point are left out; the others come by their peak."""
     point = OperatingPoint(0.5, 0.7, 0.005)
     placed = {  # red of a false region and its size; whether there is a lesion elsewhere
         "large and low": (200, 20, False),

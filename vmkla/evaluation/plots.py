@@ -96,13 +96,11 @@ def froc_plot(report: dict[str, Any], results: Sequence[ImageResult]) -> bytes |
         if lesions["by_size"][size]["lesions"]
     ]
     false_rate = lesions["false_regions_per_image"]
-    end = max([*lesions["froc"]["false_regions_per_image"], lesions["false_regions_per_image_ci95"][1]])
     for label, size, colour, figures in series:
         curve = froc(results, report["operating_point"]["threshold"], size)
-        rates = [0.0, *curve["false_regions_per_image"], end]
-        found = [0.0, *curve["sensitivity"]]
         axes.step(
-            rates, [*found, found[-1]], where="post", color=colour, linewidth=1 if size else 2,
+            [0.0, *curve["false_regions_per_image"]], [0.0, *curve["sensitivity"]], where="post",
+            color=colour, linewidth=1 if size else 2,
             label=f"{label} ({figures['found']} of {figures['lesions']} found at the point)",
         )  # fmt: skip
         axes.plot(false_rate, figures["sensitivity"], marker="o", color=colour, zorder=3)
@@ -114,6 +112,7 @@ def froc_plot(report: dict[str, Any], results: Sequence[ImageResult]) -> bytes |
         false_rate, lesions["sensitivity"], intervals[1], intervals[0], fmt="o", color="black", capsize=3,
         label="operating point and its 95 % intervals", zorder=4,
     )  # fmt: skip
+    end = max([*lesions["froc"]["false_regions_per_image"], lesions["false_regions_per_image_ci95"][1]])
     axes.set_xscale("symlog", linthresh=0.1, linscale=0.5)
     ticks = [tick for tick in (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if tick <= 1.2 * end]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
