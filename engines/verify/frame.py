@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from vmkla.evaluation.evaluate import clinical_point
 from vmkla.evaluation.judge import checked_truth, remaining_preprocess
+from vmkla.evaluation.lesions import overlaps
 from vmkla.metrics import confusions, mean_measures
 from vmkla.runner import Runner, RunnerSpec
 from vmkla.segment.operating_point import OperatingPoint
@@ -227,13 +228,9 @@ def _lesions(target: Mask, reference: Mask, candidate: Mask) -> tuple[Lesion, ..
     """List the connected regions of each class of a mask, and who finds them."""
     found = []
     for value in np.unique(target[target > 0]):
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(
-            (target == value).astype(np.uint8), connectivity=8
-        )
-        for label in range(1, count):
-            region = labels == label
-            seen = [bool((mask[region] == value).any()) for mask in (reference, candidate)]
-            found.append(Lesion(float(stats[label, cv2.CC_STAT_AREA] / target.size), *seen))
+        sides = (overlaps(target == value, mask == value) for mask in (reference, candidate))
+        for (area_px, by_reference), (_, by_candidate) in zip(*sides, strict=True):
+            found.append(Lesion(area_px / target.size, bool(by_reference), bool(by_candidate)))
     return tuple(found)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -116,16 +117,16 @@ def match(
     for value in sorted({*np.unique(truth).tolist(), *(region.class_index for region in large)} - {0}):
         of_class = [region for region in large if region.class_index == value]
         is_finding = [point.accepts(region.area_px, region.peak, field_px) for region in of_class]
-        areas_px, touched = _overlaps(truth == value, mask == value, of_class)
-        for area_px, indices in zip(areas_px, touched, strict=True):
-            found = any(is_finding[index] for index in indices)
-            peak = max((of_class[index].peak for index in indices), default=None)
+        true: set[int] = set()
+        for area_px, touching in overlaps(truth == value, _numbered(mask == value, of_class)):
+            found = any(is_finding[number - 1] for number in touching)
+            peak = max((of_class[number - 1].peak for number in touching), default=None)
             lesions.append(Lesion(value, area_px / truth.size, found, peak))
-        true = set().union(*touched)
+            true |= touching
         false_regions += [
-            FalseRegion(value, region.area_px / truth.size, region.peak, is_finding[index])
-            for index, region in enumerate(of_class)
-            if index not in true
+            FalseRegion(value, region.area_px / truth.size, region.peak, finding)
+            for number, (region, finding) in enumerate(zip(of_class, is_finding, strict=True), start=1)
+            if number not in true
         ]
     return LesionMatch(tuple(lesions), tuple(false_regions))
 
@@ -144,23 +145,22 @@ def only(mask: Mask, regions: Collection[Region]) -> Mask:
     return kept
 
 
-def _overlaps(
-    truth: npt.NDArray[np.bool_], mask: npt.NDArray[np.bool_], regions: Sequence[Region]
-) -> tuple[list[int], list[set[int]]]:
-    """List the lesions of one class, and which regions share a pixel with each.
+def overlaps(truth: npt.NDArray[np.bool_], numbers: npt.NDArray[Any]) -> Iterator[tuple[int, set[int]]]:
+    """Yield the lesions of one class, and which regions share a pixel with each.
 
-    Returns:
-        Number of pixels of each lesion, and the indices of its regions.
+    Args:
+        truth: (H, W) bool.
+        numbers: (H, W) integers, the region that each pixel belongs to, from 1; 0 where there is none.
+    Yields:
+        Number of pixels of the lesion, and the numbers of its regions.
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(truth.view(np.uint8), connectivity=8)
-    touched: list[set[int]] = [set() for _ in range(count - 1)]
-    both = truth & mask
-    pairs = labels[both].astype(np.int64) * (len(regions) + 1) + _numbered(mask, regions)[both]
-    for pair in np.unique(pairs).tolist():
-        lesion, region = divmod(pair, len(regions) + 1)
-        if region:
-            touched[lesion - 1].add(region - 1)
-    return stats[1:, cv2.CC_STAT_AREA].tolist(), touched
+    touched: list[set[int]] = [set() for _ in range(count)]
+    both = truth & (numbers > 0)
+    base = int(numbers.max(initial=0)) + 1
+    for pair in np.unique(labels[both].astype(np.int64) * base + numbers[both]).tolist():
+        touched[pair // base].add(pair % base)
+    yield from list(zip(stats[:, cv2.CC_STAT_AREA].tolist(), touched, strict=True))[1:]
 
 
 def _numbered(mask: npt.NDArray[np.bool_], regions: Sequence[Region]) -> Labels:
