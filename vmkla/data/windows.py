@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ WINDOW = " (polyp-free window)"
 SMALLEST = 0.45
 """Sides of the smallest window, as a share of the field of view's: what remains is enlarged 2.2 times."""
 _LARGEST, _STEP = 0.95, 0.05
+_SEPARATE = (0.45, 0.4)
+"""Sides of ``separate_windows``, in the order in which they are tried."""
 _POSITIONS = 24
 """Windows are tried at every 24th of the field's sides."""
 _MARGIN = 0.05
@@ -58,21 +60,107 @@ def quiet_window(image_rgb: Image, mask: Image) -> Image | None:
         (H, W, 3) uint8; None when every window of ``SMALLEST`` or more touches a lesion, or when the image
         has none.
     """
-    if not mask.any():
+    picture = _Picture.of(image_rgb, mask)
+    if picture is None:
         return None
-    cv2 = require("cv2", extra="train", purpose="cutting polyp-free windows")
-    field = visible_field(image_rgb) or Rect(0, 0, mask.shape[1], mask.shape[0])
-    inside = np.s_[field.y : field.y + field.h, field.x : field.x + field.w]
-    part, lesion = image_rgb[inside], mask[inside]
-    outside = _border(cv2, part)
-    found = _largest_free(cv2, part, lesion, outside)
-    if found is None:
-        return None
-    window = part[found.y : found.y + found.h, found.x : found.x + found.w]
-    filled: Image = image_rgb.copy()
-    enlarged = cv2.resize(window, (field.w, field.h), interpolation=cv2.INTER_CUBIC)
-    filled[inside] = np.where(outside[..., None], part, enlarged)
-    return filled
+    for size in np.arange(_LARGEST, SMALLEST - 1e-9, -_STEP):
+        if places := picture.places(size):
+            return picture.enlarged(places[len(places) // 2])
+    return None
+
+
+def separate_windows(image_rgb: Image, mask: Image) -> list[Image]:
+    """Return several windows as ``quiet_window`` makes them, small ones that do not overlap.
+
+    They judge a network on many different views where a set has few images without a lesion.
+
+    Args:
+        image_rgb, mask: as of ``quiet_window``.
+    Returns:
+        (H, W, 3) uint8 each; their parts' sides are 0.45 and 0.4 of the field's. Empty as ``quiet_window``
+        is None.
+    """
+    picture = _Picture.of(image_rgb, mask)
+    windows = []
+    for size in _SEPARATE if picture is not None else ():
+        while places := picture.places(size):
+            windows.append(picture.enlarged(places[0]))
+            picture.take(places[0])
+    return windows
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """An image with a lesion, and where its windows may lie.
+
+    Attributes:
+        image_rgb: (H, W, 3) uint8.
+        field: the field of view, px of the image.
+        outside: (h, w) of the field, what lies outside the convex hull of the picture.
+        taken: (h, w) uint8, what a window must not touch: the lesion, its surroundings, other windows.
+        sums: integrals of flags over the field, and the share of a window that each may take up.
+    """
+
+    image_rgb: Image
+    field: Rect
+    outside: Flags
+    taken: Image
+    sums: Sequence[tuple[npt.NDArray[np.int32], float]]
+
+    @classmethod
+    def of(cls, image_rgb: Image, mask: Image) -> _Picture | None:
+        """Prepare an image; None when it shows no lesion."""
+        if not mask.any():
+            return None
+        cv2 = require("cv2", extra="train", purpose="cutting polyp-free windows")
+        field = visible_field(image_rgb) or Rect(0, 0, mask.shape[1], mask.shape[0])
+        inside = _inside(field)
+        part = image_rgb[inside]
+        reach = 2 * max(1, round(_MARGIN * min(field.h, field.w))) + 1
+        near = cv2.dilate((mask[inside] > 0).astype(np.uint8), np.ones((reach, reach), np.uint8))
+        level = part.max(axis=2)
+        foreign = (part[..., 1:].max(axis=2) >= part[..., 0]) & (level > _LIT) & (level < _GLARE)
+        outside = _border(cv2, part)
+        limits = ((outside, _OUTSIDE_SHARE), (foreign, _FOREIGN_SHARE))
+        sums = [(cv2.integral(flags.astype(np.uint8)), limit) for flags, limit in limits]
+        return cls(image_rgb, field, outside, near, sums)
+
+    def places(self, size: float) -> list[Rect]:
+        """Return the allowed windows of a size, row by row, px of the field.
+
+        Args:
+            size: their sides, as a share of the field's.
+        """
+        cv2 = require("cv2", extra="train", purpose="cutting polyp-free windows")
+        h, w = round(size * self.field.h), round(size * self.field.w)
+        steps = max(2, round((1 - size) * _POSITIONS))
+        tops = np.unique(np.linspace(0, self.field.h - h, steps).astype(int))
+        lefts = np.unique(np.linspace(0, self.field.w - w, steps).astype(int))
+        free = np.ones((len(tops), len(lefts)), bool)
+        for total, limit in ((cv2.integral(self.taken), 0.0), *self.sums):
+            rows, ends = total[tops], total[tops + h]
+            count = ends[:, lefts + w] - ends[:, lefts] - rows[:, lefts + w] + rows[:, lefts]
+            free &= count <= limit * h * w
+        return [Rect(int(lefts[column]), int(tops[row]), w, h) for row, column in np.argwhere(free)]
+
+    def enlarged(self, place: Rect) -> Image:
+        """Fill the image's field of view with a window, px of the field."""
+        cv2 = require("cv2", extra="train", purpose="cutting polyp-free windows")
+        inside = _inside(self.field)
+        part, filled = self.image_rgb[inside], self.image_rgb.copy()
+        enlarged = cv2.resize(
+            part[_inside(place)], (self.field.w, self.field.h), interpolation=cv2.INTER_CUBIC
+        )
+        filled[inside] = np.where(self.outside[..., None], part, enlarged)
+        return filled
+
+    def take(self, place: Rect) -> None:
+        """Keep later windows away from a window, px of the field."""
+        self.taken[_inside(place)] = 1
+
+
+def _inside(rect: Rect) -> tuple[slice, slice]:
+    return np.s_[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w]
 
 
 def _border(cv2: Any, part: Image) -> Flags:
@@ -91,28 +179,3 @@ def _border(cv2: Any, part: Image) -> Flags:
         cv2.fillConvexPoly(lit, cv2.convexHull(points), 1)
     border: Flags = lit == 0
     return border
-
-
-def _largest_free(cv2: Any, part: Image, lesion: Image, outside: Flags) -> Rect | None:
-    """The largest window that is allowed; of several the one in the middle of their list."""
-    height, width = lesion.shape
-    reach = 2 * max(1, round(_MARGIN * min(height, width))) + 1
-    near = cv2.dilate((lesion > 0).astype(np.uint8), np.ones((reach, reach), np.uint8))
-    level = part.max(axis=2)
-    foreign = (part[..., 1:].max(axis=2) >= part[..., 0]) & (level > _LIT) & (level < _GLARE)
-    limits = ((near, 0.0), (outside, _OUTSIDE_SHARE), (foreign, _FOREIGN_SHARE))
-    sums = [(cv2.integral(flags.astype(np.uint8)), limit) for flags, limit in limits]
-    for size in np.arange(_LARGEST, SMALLEST - 1e-9, -_STEP):
-        h, w = round(size * height), round(size * width)
-        tops = np.unique(np.linspace(0, height - h, max(2, round((1 - size) * _POSITIONS))).astype(int))
-        lefts = np.unique(np.linspace(0, width - w, max(2, round((1 - size) * _POSITIONS))).astype(int))
-        free = np.ones((len(tops), len(lefts)), bool)
-        for total, limit in sums:
-            rows, ends = total[tops], total[tops + h]
-            count = ends[:, lefts + w] - ends[:, lefts] - rows[:, lefts + w] + rows[:, lefts]
-            free &= count <= limit * h * w
-        if free.any():
-            places = np.argwhere(free)
-            row, column = places[len(places) // 2]
-            return Rect(int(lefts[column]), int(tops[row]), w, h)
-    return None

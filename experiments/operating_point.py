@@ -1,0 +1,381 @@
+"""Choose an operating point on half of the validation sequences, and report it on the other half.
+
+    python experiments/operating_point.py MODEL --val DIR:VAL.txt --most-alarms 0.03 0.1
+
+Quiet pictures are the images with an empty mask, and polyp-free windows of the others (at least 0.4 of the
+view's sides, apart from each other). An alarm is a quiet picture with a finding. A lesion is a connected region
+of the truth; it is found when a finding shares a pixel with it. Prints tables in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # behind the installed vmkla
+
+from benchmarks.common import Table
+from vmkla.data import DataSource, Sample, iter_samples
+from vmkla.data.windows import WINDOW, separate_windows
+from vmkla.engines.runners.load import load_runner
+from vmkla.errors import BadInputError, UsageError, VmklaError
+from vmkla.runner import Runner
+from vmkla.segment.findings import Findings, Region, find
+from vmkla.segment.operating_point import OperatingPoint
+from vmkla.segment.preprocess import Rect
+from vmkla.segment.steps import check, infer, view
+
+PEAKS = (
+    *(n / 20 for n in range(10, 19)),  # 0.5, 0.55 ... 0.9
+    *(n / 100 for n in range(91, 99)),
+    *(n / 1000 for n in range(985, 1000)),
+)
+"""Peaks that are tried, finer towards 1, where a trained network's peaks crowd."""
+MIN_FRACTIONS = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005)
+"""Smallest areas that are tried, as shares of the field of view. Larger ones would overlook small lesions."""
+ALIKE = 20.0
+"""Images whose copies of 32x32 px differ by less (of 255, on average) belong to one group."""
+_Z = 1.959964  # 95 %, two-sided
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the network marked in one picture.
+
+    Attributes:
+        name: of the picture.
+        group: sequence and look-alikes of its image.
+        lesions: how many the truth shows; 0 makes it a quiet picture.
+        field_px: number of pixels of the field of view.
+        regions: connected regions over the threshold.
+        touched: of each region, the lesions that it shares a pixel with.
+    """
+
+    name: str
+    group: str
+    lesions: int
+    field_px: int
+    regions: tuple[Region, ...]
+    touched: tuple[frozenset[int], ...]
+
+    def counted(self, point: OperatingPoint) -> list[frozenset[int]]:
+        """Return the lesions that each finding touches, at an operating point of the same threshold."""
+        return [
+            touched
+            for region, touched in zip(self.regions, self.touched, strict=True)
+            if point.accepts(region.area_px, region.peak, self.field_px)
+        ]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts over pictures at one operating point.
+
+    Attributes:
+        windows, empty: how many quiet pictures there are: polyp-free windows, and images with an empty mask.
+        window_alarms, empty_alarms: how many of them have a finding.
+        lesions, found: lesions, and those that a finding touches.
+        images: pictures with a lesion.
+        false_regions: findings in these that touch no lesion.
+    """
+
+    windows: int = 0
+    window_alarms: int = 0
+    empty: int = 0
+    empty_alarms: int = 0
+    lesions: int = 0
+    found: int = 0
+    images: int = 0
+    false_regions: int = 0
+
+    @property
+    def quiet(self) -> int:
+        """How many quiet pictures there are."""
+        return self.windows + self.empty
+
+    @property
+    def alarms(self) -> int:
+        """How many quiet pictures have a finding."""
+        return self.window_alarms + self.empty_alarms
+
+
+def judge(runner: Runner, sample: Sample, threshold: float) -> Judged:
+    """Segment a picture as ``vmkla infer`` does, and note its regions and the lesions that they touch."""
+    seen = view(sample.image_rgb, runner.spec.metadata.preprocess)
+    probability = infer(runner, [seen.pixels_rgb])
+    check(probability, runner.spec)
+    findings = find(
+        probability[0],
+        seen.rect,
+        (sample.mask.shape[0], sample.mask.shape[1]),
+        OperatingPoint(threshold),
+    )
+    count, lesions = cv2.connectedComponents(sample.mask, connectivity=8)
+    touched = tuple(
+        frozenset(np.unique(lesions[pixels]).tolist()) - {0} for pixels in _pixels_of_regions(findings)
+    )
+    return Judged(
+        sample.name, sample.group, count - 1, seen.rect.w * seen.rect.h, findings.regions, touched
+    )
+
+
+def _pixels_of_regions(findings: Findings) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield (H, W) bool of each region; no two regions have the same bounding box."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(findings.mask, connectivity=8)
+    boxes = {Rect(*row[:4]): label for label, row in enumerate(stats.tolist()) if label}
+    for region in findings.regions:
+        yield labels == boxes[region.box]
+
+
+def judge_all(runner: Runner, samples: Iterable[Sample], threshold: float) -> list[Judged]:
+    """Judge images and their polyp-free windows; look-alikes get one group."""
+    judged: list[list[Judged]] = []
+    small: list[npt.NDArray[np.float32]] = []
+    for sample in samples:
+        windows = [
+            replace(
+                sample,
+                name=f"{sample.name} {number}{WINDOW}",
+                image_rgb=window,
+                mask=np.zeros_like(sample.mask),
+            )
+            for number, window in enumerate(separate_windows(sample.image_rgb, sample.mask), start=1)
+        ]
+        judged.append([judge(runner, picture, threshold) for picture in (sample, *windows)])
+        small.append(cv2.resize(sample.image_rgb, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32))
+    groups = join_alike([pictures[0].group for pictures in judged], small)
+    return [
+        replace(picture, group=group)
+        for group, pictures in zip(groups, judged, strict=True)
+        for picture in pictures
+    ]
+
+
+def join_alike(groups: Sequence[str], small: Sequence[npt.NDArray[np.float32]]) -> list[str]:
+    """Name the group of each image: images of one sequence, and images that look alike, share one.
+
+    Args:
+        groups: of each image the sequence that its name tells; empty when it does not.
+        small: of each image a copy of 32x32 px.
+    """
+    of_image = list(range(len(groups)))
+    for one, other in itertools.combinations(range(len(groups)), 2):
+        same = groups[one] and groups[one] == groups[other]
+        if same or float(np.abs(small[one] - small[other]).mean()) < ALIKE:
+            joined, replaced = of_image[one], of_image[other]
+            of_image = [joined if number == replaced else number for number in of_image]
+    return [f"group {number}" for number in of_image]
+
+
+def halve(judged: Sequence[Judged], seed: int) -> tuple[list[Judged], list[Judged]]:
+    """Split pictures into halves; groups stay whole.
+
+    Groups come in the order of their number of quiet pictures, largest first, equal ones in the order of a
+    hash of seed and name. Each goes to the half with fewer quiet pictures so far, or with fewer lesions where
+    these are equal.
+    """
+    members: dict[str, list[Judged]] = {}
+    for picture in judged:
+        members.setdefault(picture.group, []).append(picture)
+    sizes = {
+        name: np.array([sum(not p.lesions for p in group), sum(p.lesions for p in group)])
+        for name, group in members.items()
+    }
+
+    def order(name: str) -> tuple[int, str]:
+        return -int(sizes[name][0]), hashlib.sha256(f"{seed}/{members[name][0].name}".encode()).hexdigest()
+
+    halves: tuple[list[Judged], list[Judged]] = ([], [])
+    held = [np.zeros(2, int), np.zeros(2, int)]  # quiet pictures, lesions
+    for name in sorted(members, key=order):
+        half = int(tuple(held[1]) < tuple(held[0]))
+        halves[half].extend(members[name])
+        held[half] += sizes[name]
+    return halves
+
+
+def count(judged: Iterable[Judged], point: OperatingPoint) -> Counts:
+    """Count alarms, found lesions and false regions at an operating point."""
+    total = Counts()
+    for picture in judged:
+        findings = picture.counted(point)
+        if picture.lesions:
+            total = replace(
+                total,
+                images=total.images + 1,
+                lesions=total.lesions + picture.lesions,
+                found=total.found + len(frozenset().union(*findings)),
+                false_regions=total.false_regions + sum(not touched for touched in findings),
+            )
+        elif picture.name.endswith(WINDOW):
+            total = replace(
+                total, windows=total.windows + 1, window_alarms=total.window_alarms + bool(findings)
+            )
+        else:
+            total = replace(total, empty=total.empty + 1, empty_alarms=total.empty_alarms + bool(findings))
+    return total
+
+
+def choose(judged: Sequence[Judged], threshold: float, most_alarms: float) -> OperatingPoint:
+    """Return the operating point that finds most lesions with few enough alarms.
+
+    Of points that find as many, the one with fewest alarms, then fewest false regions, then the lowest peak
+    and area.
+
+    Args:
+        judged: pictures, judged at the threshold.
+        threshold: of the point.
+        most_alarms: share of the quiet pictures that may have a finding, 0 to 1.
+    Raises:
+        BadInputError: there is no quiet picture or no lesion, or no point is quiet enough.
+    """
+    points = [
+        OperatingPoint(threshold, peak, fraction)
+        for peak in sorted({threshold, *(peak for peak in PEAKS if peak > threshold)})
+        for fraction in MIN_FRACTIONS
+    ]
+    counts = [count(judged, point) for point in points]
+    if not counts[0].quiet or not counts[0].lesions:
+        raise BadInputError(
+            f"the point is chosen on {counts[0].quiet} polyp-free pictures and {counts[0].lesions} lesions, "
+            "expected some of both"
+        )
+    rated = [
+        (-c.found, c.alarms, c.false_regions, point.peak, point.min_fraction)
+        for c, point in zip(counts, points, strict=True)
+        if c.alarms <= most_alarms * c.quiet and c.found
+    ]
+    if not rated:
+        fewest = min((c for c in counts if c.found), key=lambda c: c.alarms, default=counts[0])
+        raise BadInputError(
+            f"no point finds a lesion with alarms in at most {most_alarms:.1%} of {fewest.quiet} polyp-free "
+            f"pictures; the quietest that finds one has {fewest.alarms}",
+            hint="Raise --most-alarms, or use a quieter network.",
+        )
+    *_, peak, fraction = min(rated)
+    return OperatingPoint(threshold, peak, fraction)
+
+
+def wilson(hits: int, total: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share.
+
+    Args:
+        hits: how many of the total.
+        total: at least 1.
+    Source: Wilson, Journal of the American Statistical Association 22, 1927.
+    """
+    share, z2 = hits / total, _Z * _Z
+    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = _Z / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def report(judged: Sequence[Judged], own: OperatingPoint, limits: Sequence[float], seed: int) -> list[Table]:
+    """Choose a point for each limit on one half, and count on both.
+
+    Args:
+        judged: pictures, judged at the threshold of ``own``.
+        own: the model's own point.
+        limits: shares of the quiet pictures that may have a finding.
+        seed: of the halves.
+    Returns:
+        One table for each half and one for both.
+    Raises:
+        BadInputError: as of ``choose``.
+    """
+    choosing, reporting = halve(judged, seed)
+    low = OperatingPoint(own.threshold)
+    points = {"threshold only": low, "the model's own": own}
+    if own == low:
+        del points["the model's own"]
+    for limit in limits:
+        points[f"chosen for {limit:.1%}"] = choose(choosing, own.threshold, limit)
+    parts = {
+        f"Choosing half (seed {seed})": choosing,
+        "Reporting half": reporting,
+        "Both halves, chosen on the first": judged,
+    }
+    tables = []
+    for title, pictures in parts.items():
+        table = Table(
+            title,
+            ("point", "peak", "min_fraction", "alarms", "on windows", "on empty images", "lesions found",
+             "of those at the threshold", "false regions an image"),
+        )  # fmt: skip
+        before = count(pictures, low)
+        for name, point in points.items():
+            c = count(pictures, point)
+            table.add(
+                name,
+                f"{point.peak:g}",
+                f"{point.min_fraction:g}",
+                _share(c.alarms, c.quiet),
+                f"{c.window_alarms} of {c.windows}",
+                f"{c.empty_alarms} of {c.empty}",
+                _share(c.found, c.lesions),
+                _share(c.found, before.found),
+                f"{c.false_regions / c.images:.2f}",
+            )
+        tables.append(table)
+    tables[-1].notes += [
+        f"Threshold {own.threshold:g}. Chosen: most lesions found with alarms in at most so many of the choosing",
+        "half's quiet pictures. A half has whole sequences, and images that look alike are in one half. In",
+        "brackets: 95 % Wilson intervals, which take pictures as independent; frames of one sequence and windows",
+        "of one image are not, so the true intervals are wider.",
+    ]
+    return tables
+
+
+def _share(hits: int, total: int) -> str:
+    if not total:
+        return "0 of 0"
+    low, high = wilson(hits, total)
+    return f"{hits} of {total}, {hits / total:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Judge a model, choose its point and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="a shipped model's name, .onnx, .plan or .safetensors")
+    parser.add_argument("--val", required=True, help="DIR or DIR:FILE, validation images with masks")
+    parser.add_argument(
+        "--most-alarms", type=float, nargs="+", default=[0.03], help="shares of the quiet pictures"
+    )
+    parser.add_argument("--threshold", type=float, help="default: the model's own")
+    parser.add_argument("--seed", type=int, default=0, help="of the halves")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(arguments)
+    try:
+        for limit in args.most_alarms:
+            if not 0 <= limit < 1:
+                raise UsageError(f"--most-alarms is {limit}, expected at least 0 and below 1")
+        with load_runner(args.model, threads=args.threads) as runner:
+            if runner.spec.num_classes != 1:
+                raise UsageError(f"{args.model} has {runner.spec.num_classes} classes, expected one")
+            own = runner.spec.operating_point
+            if args.threshold is not None:
+                own = OperatingPoint(args.threshold)
+            judged = judge_all(runner, iter_samples([DataSource.parse(args.val)]), own.threshold)
+            path, sha256 = Path(runner.spec.path), runner.spec.sha256
+        tables = report(judged, own, args.most_alarms, args.seed)
+        print(f"{path.name}, sha256 {sha256}", *(table.markdown() for table in tables), sep="\n\n")
+        return 0
+    except VmklaError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
