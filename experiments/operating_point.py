@@ -124,9 +124,7 @@ def judge(runner: Runner, sample: Sample, threshold: float) -> Judged:
     touched = tuple(
         frozenset(np.unique(lesions[pixels]).tolist()) - {0} for pixels in _pixels_of_regions(findings)
     )
-    return Judged(
-        sample.name, sample.group, count - 1, seen.rect.w * seen.rect.h, findings.regions, touched
-    )
+    return Judged(sample.name, sample.group, count - 1, seen.rect.w * seen.rect.h, findings.regions, touched)
 
 
 def _pixels_of_regions(findings: Findings) -> Iterator[npt.NDArray[np.bool_]]:
@@ -291,10 +289,17 @@ def report(judged: Sequence[Judged], own: OperatingPoint, limits: Sequence[float
     Returns:
         One table for each half and one for both.
     Raises:
-        BadInputError: as of ``choose``.
+        BadInputError: as of ``choose``, or the other half has no quiet picture or no lesion.
     """
     choosing, reporting = halve(judged, seed)
     low = OperatingPoint(own.threshold)
+    half = count(reporting, low)
+    if not half.quiet or not half.lesions:
+        raise BadInputError(
+            f"the reporting half has {half.quiet} polyp-free pictures and {half.lesions} lesions, expected some "
+            "of both",
+            hint="Use more sequences, or another --seed.",
+        )
     points = {"threshold only": low, "the model's own": own}
     if own == low:
         del points["the model's own"]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.labelled_folders import labelled_image
 from vmkla.data.sources import Sample
-from vmkla.data.windows import WINDOW, quiet_window, with_windows
+from vmkla.data.windows import WINDOW, quiet_window, separate_windows, with_windows
 
 LESION = (10, 200, 10)  # a colour that nothing else has
 
@@ -53,10 +53,30 @@ def test_the_window_is_the_largest_that_stays_away_from_the_lesion() -> None:
     assert left == pytest.approx(int(image[100, 70, 0]), abs=8)
 
 
+def test_separate_windows_do_not_overlap_and_stay_away_from_the_lesion() -> None:
+    image = np.full((200, 200, 3), 200, np.uint8)
+    image[..., 1:] = np.indices((200, 200)).transpose(1, 2, 0) * 0.7  # row and column tell each place
+    mask = np.zeros((200, 200), np.uint8)
+    mask[90:110, 90:110] = 1
+    windows = separate_windows(image, mask)
+    # With a margin of 10 px the lesion leaves 80 px at each of its sides: room for four windows of 0.4.
+    assert len(windows) == 4
+    times_seen = np.zeros((200, 200), int)
+    for window in windows:
+        top, left, bottom, right = (round(float(window[y, x, c]) / 0.7) for y, x, c in
+                                    ((0, 99, 1), (99, 0, 2), (199, 99, 1), (99, 199, 2)))  # fmt: skip
+        assert (bottom - top, right - left) == pytest.approx((79, 79), abs=4)
+        times_seen[top + 2 : bottom - 1, left + 2 : right - 1] += 1
+    assert times_seen.max() == 1 and not times_seen[82:118, 82:118].any()
+
+
 def test_a_lesion_that_leaves_no_room_has_no_window() -> None:
-    assert quiet_window(*scope_frame((190, 120), 60)) is None
+    crowded = scope_frame((190, 120), 60)
+    assert quiet_window(*crowded) is None and separate_windows(*crowded) == []
     image, mask = scope_frame()
-    assert quiet_window(image, np.zeros_like(mask)) is None  # the image is quiet as it is
+    # Without a lesion the image is quiet as it is.
+    assert quiet_window(image, np.zeros_like(mask)) is None
+    assert separate_windows(image, np.zeros_like(mask)) == []
 
 
 def test_dye_and_display_panels_are_no_healthy_bowel() -> None:

@@ -81,8 +81,10 @@ def separate_windows(image_rgb: Image, mask: Image) -> list[Image]:
         is None.
     """
     picture = _Picture.of(image_rgb, mask)
-    windows = []
-    for size in _SEPARATE if picture is not None else ():
+    windows: list[Image] = []
+    if picture is None:
+        return windows
+    for size in _SEPARATE:
         while places := picture.places(size):
             windows.append(picture.enlarged(places[0]))
             picture.take(places[0])
@@ -147,7 +149,8 @@ class _Picture:
         """Fill the image's field of view with a window, px of the field."""
         cv2 = require("cv2", extra="train", purpose="cutting polyp-free windows")
         inside = _inside(self.field)
-        part, filled = self.image_rgb[inside], self.image_rgb.copy()
+        part = self.image_rgb[inside]
+        filled: Image = self.image_rgb.copy()
         enlarged = cv2.resize(
             part[_inside(place)], (self.field.w, self.field.h), interpolation=cv2.INTER_CUBIC
         )
