@@ -2,9 +2,9 @@
 
     python experiments/operating_point.py MODEL --val DIR:VAL.txt --most-alarms 0.03 0.1
 
-Quiet pictures are the images with an empty mask, and polyp-free windows of the others (at least 0.4 of the
-view's sides, apart from each other). An alarm is a quiet picture with a finding. A lesion is a connected region
-of the truth; it is found when a finding shares a pixel with it. Prints tables in Markdown.
+Quiet pictures are the images with an empty mask, and polyp-free windows of the others (0.4 or 0.45 of the
+field's sides, apart from each other). An alarm is a quiet picture with a finding. A lesion is a connected
+region of the truth; it is found when a finding shares a pixel with it. Prints tables in Markdown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from vmkla.engines.runners.load import load_runner
 from vmkla.errors import BadInputError, UsageError, VmklaError
 from vmkla.runner import Runner
 from vmkla.segment.findings import Findings, Region, find
-from vmkla.segment.operating_point import OperatingPoint
+from vmkla.segment.operating_point import OperatingPoint, PointOverrides
 from vmkla.segment.preprocess import Rect
 from vmkla.segment.steps import check, infer, view
 
@@ -296,8 +296,8 @@ def report(judged: Sequence[Judged], own: OperatingPoint, limits: Sequence[float
     half = count(reporting, low)
     if not half.quiet or not half.lesions:
         raise BadInputError(
-            f"the reporting half has {half.quiet} polyp-free pictures and {half.lesions} lesions, expected some "
-            "of both",
+            f"the reporting half has {half.quiet} polyp-free pictures and {half.lesions} lesions, expected "
+            "some of both",
             hint="Use more sequences, or another --seed.",
         )
     points = {"threshold only": low, "the model's own": own}
@@ -333,10 +333,10 @@ def report(judged: Sequence[Judged], own: OperatingPoint, limits: Sequence[float
             )
         tables.append(table)
     tables[-1].notes += [
-        f"Threshold {own.threshold:g}. Chosen: most lesions found with alarms in at most so many of the choosing",
-        "half's quiet pictures. A half has whole sequences, and images that look alike are in one half. In",
-        "brackets: 95 % Wilson intervals, which take pictures as independent; frames of one sequence and windows",
-        "of one image are not, so the true intervals are wider.",
+        f"Threshold {own.threshold:g}. Chosen: most lesions found with alarms in at most so many of the",
+        "choosing half's quiet pictures. A half has whole sequences, and images that look alike are in one",
+        "half. In brackets: 95 % Wilson intervals, which take pictures as independent; those of one sequence",
+        "and of one image are not, so the true intervals are wider.",
     ]
     return tables
 
@@ -369,9 +369,7 @@ def main(arguments: Sequence[str]) -> int:
         with load_runner(args.model, threads=args.threads) as runner:
             if runner.spec.num_classes != 1:
                 raise UsageError(f"{args.model} has {runner.spec.num_classes} classes, expected one")
-            own = runner.spec.operating_point
-            if args.threshold is not None:
-                own = OperatingPoint(args.threshold)
+            own = runner.spec.point_at(PointOverrides(threshold=args.threshold))
             judged = judge_all(runner, iter_samples([DataSource.parse(args.val)]), own.threshold)
             path, sha256 = Path(runner.spec.path), runner.spec.sha256
         tables = report(judged, own, args.most_alarms, args.seed)
