@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,16 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # behind the installe
 from benchmarks.common import Table
 from experiments.polyp import add_speed_flags, say, speed_of
 from experiments.ranking import RULE, late_share, ranks
-from experiments.rows import check_tests, judge, machine, write_json
+from experiments.rows import (
+    RESULT,
+    check_one_plan,
+    check_tests,
+    done_runs,
+    finished_run,
+    judge,
+    machine,
+    write_json,
+)
 from vmkla.config import DECODER_BLOCKS, ModelConfig
 from vmkla.data import AugmentConfig, DataSet, open_dataset
 from vmkla.errors import VmklaError
@@ -34,7 +42,6 @@ from vmkla.models.complexity import measure
 from vmkla.training import TrainConfig, train
 
 HERE = Path(__file__).resolve().parent
-RESULT = "result.json"
 FLAT = 0.05
 """A loss curve has flattened when the last fifth of the epochs brought at most this share of its fall."""
 
@@ -126,14 +133,9 @@ def run(plan: Plan, variant: str, seed: int, dataset: DataSet) -> dict[str, Any]
         VmklaError: the result that lies there is of another plan.
         StoppedError: a signal came; the state was saved.
     """
-    path = plan.run_folder(variant, seed) / RESULT
+    folder = plan.run_folder(variant, seed)
     shared = {"side": plan.side, "epochs": plan.epochs, "batch_size": plan.batch_size, "lr": plan.lr}
-    if path.is_file():
-        done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if done["plan"] != shared:
-            raise VmklaError(
-                f"{path} is of another plan: {done['plan']}, expected {shared}", hint="Choose another --out."
-            )
+    if done := finished_run(folder, shared):
         return done
     config = plan.config(variant, seed, dataset)
     result = train(config)
@@ -153,7 +155,7 @@ def run(plan: Plan, variant: str, seed: int, dataset: DataSet) -> dict[str, Any]
         "machine": machine(plan.device),
         "tests": judge(model, {"test": [s for sources in dataset.test.values() for s in sources]}, config),
     }
-    write_json(path, document)
+    write_json(folder / RESULT, document)
     return document
 
 
@@ -197,12 +199,8 @@ def report(documents: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         VmklaError: the runs are of several plans, and so not of equal steps.
     """
+    check_one_plan(documents)
     first = documents[0]
-    others = [document["plan"] for document in documents if document["plan"] != first["plan"]]
-    if others:
-        raise VmklaError(
-            f"the runs are of several plans, {first['plan']} and {others[0]}", hint="Choose another --out."
-        )
     plan, test = first["plan"], first["tests"]["test"]
     low, high = test["resolutions"]["native"]["per_image"]["dice_ci95"]
     rising = [d for d in documents if d["late_share"] > FLAT]
@@ -237,11 +235,6 @@ def report(documents: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def done_runs(folder: Path) -> list[dict[str, Any]]:
-    """Read the results of all finished runs."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*/{RESULT}"))]
-
-
 def _dice(document: Mapping[str, Any]) -> float:
     return float(document["tests"]["test"]["resolutions"]["native"]["per_image"]["dice"])
 
@@ -271,10 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not args.table:
             _run_all(args)
-        documents = done_runs(args.out)
-        if not documents:
-            raise VmklaError(f"{args.out} holds no finished run")
-        args.output.write_text(report(documents), encoding="utf-8")
+        args.output.write_text(report(done_runs(args.out)), encoding="utf-8")
         print(args.output)
         return 0
     except VmklaError as error:

@@ -181,6 +181,9 @@ def halve(judged: Sequence[Judged], seed: int) -> tuple[list[Judged], list[Judge
     Groups come in the order of their number of quiet pictures, largest first, equal ones in the order of a
     hash of seed and name. Each goes to the half with fewer quiet pictures so far, or with fewer lesions where
     these are equal.
+
+    Raises:
+        BadInputError: a half has no quiet picture or no lesion.
     """
     members: dict[str, list[Judged]] = {}
     for picture in judged:
@@ -199,6 +202,12 @@ def halve(judged: Sequence[Judged], seed: int) -> tuple[list[Judged], list[Judge
         half = int(tuple(held[1]) < tuple(held[0]))
         halves[half].extend(members[name])
         held[half] += sizes[name]
+    if not np.all(held):
+        raise BadInputError(
+            f"halves of {len(members)} groups have {held[0][0]} and {held[1][0]} polyp-free pictures, "
+            f"{held[0][1]} and {held[1][1]} lesions, expected some of each",
+            hint="Use more sequences.",
+        )
     return halves
 
 
@@ -235,7 +244,7 @@ def choose(judged: Sequence[Judged], threshold: float, most_alarms: float) -> Op
         threshold: of the point.
         most_alarms: share of the quiet pictures that may have a finding, 0 to 1.
     Raises:
-        BadInputError: there is no quiet picture or no lesion, or no point is quiet enough.
+        BadInputError: no point that finds a lesion is quiet enough.
     """
     points = [
         OperatingPoint(threshold, peak, fraction)
@@ -243,11 +252,6 @@ def choose(judged: Sequence[Judged], threshold: float, most_alarms: float) -> Op
         for fraction in MIN_FRACTIONS
     ]
     counts = [count(judged, point) for point in points]
-    if not counts[0].quiet or not counts[0].lesions:
-        raise BadInputError(
-            f"the point is chosen on {counts[0].quiet} polyp-free pictures and {counts[0].lesions} lesions, "
-            "expected some of both"
-        )
     rated = [
         (-c.found, c.alarms, c.false_regions, point.peak, point.min_fraction)
         for c, point in zip(counts, points, strict=True)
@@ -289,17 +293,10 @@ def report(judged: Sequence[Judged], own: OperatingPoint, limits: Sequence[float
     Returns:
         One table for each half and one for both.
     Raises:
-        BadInputError: as of ``choose``, or the other half has no quiet picture or no lesion.
+        BadInputError: as of ``halve`` and ``choose``.
     """
     choosing, reporting = halve(judged, seed)
     low = OperatingPoint(own.threshold)
-    half = count(reporting, low)
-    if not half.quiet or not half.lesions:
-        raise BadInputError(
-            f"the reporting half has {half.quiet} polyp-free pictures and {half.lesions} lesions, expected "
-            "some of both",
-            hint="Use more sequences, or another --seed.",
-        )
     points = {"threshold only": low, "the model's own": own}
     if own == low:
         del points["the model's own"]
@@ -324,11 +321,11 @@ def report(judged: Sequence[Judged], own: OperatingPoint, limits: Sequence[float
                 name,
                 f"{point.peak:g}",
                 f"{point.min_fraction:g}",
-                _share(c.alarms, c.quiet),
+                share_of(c.alarms, c.quiet),
                 f"{c.window_alarms} of {c.windows}",
                 f"{c.empty_alarms} of {c.empty}",
-                _share(c.found, c.lesions),
-                _share(c.found, before.found),
+                share_of(c.found, c.lesions),
+                share_of(c.found, before.found),
                 f"{c.false_regions / c.images:.2f}",
             )
         tables.append(table)
@@ -341,7 +338,8 @@ def report(judged: Sequence[Judged], own: OperatingPoint, limits: Sequence[float
     return tables
 
 
-def _share(hits: int, total: int) -> str:
+def share_of(hits: int, total: int) -> str:
+    """Format a share with its 95 % Wilson interval, in brackets."""
     if not total:
         return "0 of 0"
     low, high = wilson(hits, total)

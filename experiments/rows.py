@@ -19,7 +19,7 @@ from vmkla.config import PRESETS, get_preset
 from vmkla.cpu_features import cpu_name
 from vmkla.data import AugmentConfig, DataSource, iter_samples
 from vmkla.engines.runners.torch_runner import TorchRunner
-from vmkla.errors import UsageError
+from vmkla.errors import UsageError, VmklaError
 from vmkla.evaluation import evaluate
 from vmkla.files import write_whole
 from vmkla.metadata import ArtefactMetadata
@@ -45,6 +45,8 @@ LONG: Mapping[str, Any] = {
 RECIPES = {"paper": PAPER, "long": LONG}
 
 ROW, RUN = "row.json", "run"
+RESULT = "result.json"
+"""In the folder of a run of an experiment, once it is finished."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,49 @@ def results_table(title: str, documents: Sequence[Mapping[str, Any]], notes: Seq
 def read_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Read ``row.json`` files, or those of the folders given."""
     return [json.loads((path / ROW if path.is_dir() else path).read_text(encoding="utf-8")) for path in paths]
+
+
+def finished_run(folder: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read the result of a run; None when it is not finished.
+
+    Raises:
+        VmklaError: it is of another plan.
+    """
+    path = folder / RESULT
+    if not path.is_file():
+        return None
+    done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if done["plan"] != plan:
+        raise VmklaError(
+            f"{path} is of another plan: {done['plan']}, expected {plan}", hint="Choose another --out."
+        )
+    return done
+
+
+def done_runs(folder: Path) -> list[dict[str, Any]]:
+    """Read the results of all finished runs.
+
+    Raises:
+        VmklaError: there is none.
+    """
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*/{RESULT}"))]
+    if not documents:
+        raise VmklaError(f"{folder} holds no finished run")
+    return documents
+
+
+def check_one_plan(documents: Sequence[Mapping[str, Any]]) -> None:
+    """Reject results whose budgets differ.
+
+    Raises:
+        VmklaError: they are of several plans.
+    """
+    plan = documents[0]["plan"]
+    for document in documents:
+        if document["plan"] != plan:
+            raise VmklaError(
+                f"the runs are of several plans, {plan} and {document['plan']}", hint="Choose another --out."
+            )
 
 
 def write_json(path: Path, document: Any) -> None:

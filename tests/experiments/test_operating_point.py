@@ -100,8 +100,6 @@ def test_a_limit_that_no_point_keeps_is_an_error() -> None:
     loud = [judged("quiet", ((30, 30, 1.0),)), judged("lesion", ((30, 30, 0.9),), (30, 30))]
     with pytest.raises(BadInputError, match="at most 10.0% of 1 polyp-free pictures; .* one has 1"):
         script.choose(loud, 0.5, 0.1)
-    with pytest.raises(BadInputError, match="0 polyp-free pictures and 1 lesions"):
-        script.choose(loud[1:], 0.5, 0.1)
 
 
 def test_halves_are_balanced_and_keep_groups_together() -> None:
@@ -120,6 +118,8 @@ def test_halves_are_balanced_and_keep_groups_together() -> None:
     assert {p.name for p in again} == {p.name for p in one}
     third, _ = script.halve(pictures, 1)
     assert {p.name for p in third} != {p.name for p in one}
+    with pytest.raises(BadInputError, match="1 groups have 36 and 0 polyp-free pictures, 11 and 0 lesions"):
+        script.halve([replace(picture, group="one") for picture in pictures], 0)
 
 
 def test_sequences_and_look_alikes_are_joined() -> None:
@@ -152,8 +152,6 @@ def test_the_tables_count_both_halves() -> None:
     assert [row[0] for row in both.rows] == ["threshold only", "chosen for 50.0%"]
     assert both.rows[0][3].startswith("4 of 4") and both.rows[0][6].startswith("4 of 4")
     assert all(table.rows[0][3].startswith("2 of 2") for table in (choosing, reporting))
-    with pytest.raises(BadInputError, match="reporting half has 0 polyp-free pictures and 0 lesions"):
-        script.report([replace(p, group="one") for p in quiet_and_lesions()], OperatingPoint(0.5), [0.5], 0)
 
 
 def test_a_shipped_model_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
