@@ -221,7 +221,7 @@ def judge_ablation(weights: Path, val: DataSource, plan: Plan, threads: int) -> 
     with load_runner(weights, threads=threads) as runner:
         figures = evaluate(runner, iter_samples([val]))
         low = OperatingPoint(runner.spec.operating_point.threshold)
-        choosing, reporting = halve(judge_all(runner, iter_samples([val]), low.threshold), plan.seed)
+        choosing, reporting = halve(judge_all(runner, iter_samples([val]), low), plan.seed)
     found: dict[str, Any] = {**_dice(figures), "counts": asdict(count(reporting, low)), "point": None}
     try:
         point = choose(choosing, low.threshold, plan.most_alarms)
@@ -237,7 +237,7 @@ def judge_centre(weights: Path, held_out: DataSource, threads: int) -> dict[str,
     with load_runner(weights, threads=threads) as runner:
         figures = evaluate(runner, iter_samples([held_out]))
         low = OperatingPoint(runner.spec.operating_point.threshold)
-        judged = [judge(runner, sample, low.threshold) for sample in iter_samples([held_out])]
+        judged = [judge(runner, sample, low) for sample in iter_samples([held_out])]
     return {**_dice(figures), "counts": asdict(count(judged, low))}
 
 

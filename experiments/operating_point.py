@@ -12,9 +12,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
-import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,10 +28,11 @@ from vmkla.data import DataSource, Sample, iter_samples
 from vmkla.data.windows import WINDOW, separate_windows
 from vmkla.engines.runners.load import load_runner
 from vmkla.errors import BadInputError, UsageError, VmklaError
+from vmkla.evaluation.lesions import LesionMatch, match
+from vmkla.metrics import wilson
 from vmkla.runner import Runner
-from vmkla.segment.findings import Findings, Region, find
+from vmkla.segment.findings import find
 from vmkla.segment.operating_point import OperatingPoint, PointOverrides
-from vmkla.segment.preprocess import Rect
 from vmkla.segment.steps import check, infer, view
 
 PEAKS = (
@@ -45,7 +45,6 @@ MIN_FRACTIONS = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005)
 """Smallest areas that are tried, as shares of the field of view. Larger ones would overlook small lesions."""
 ALIKE = 20.0
 """Images whose copies of 32x32 px differ by less (of 255, on average) belong to one group."""
-_Z = 1.959964  # 95 %, two-sided
 
 
 @dataclass(frozen=True)
@@ -55,26 +54,17 @@ class Judged:
     Attributes:
         name: of the picture.
         group: sequence and look-alikes of its image.
-        lesions: how many the truth shows; 0 makes it a quiet picture.
-        field_px: number of pixels of the field of view.
-        regions: connected regions over the threshold.
-        touched: of each region, the lesions that it shares a pixel with.
+        matches: its lesions and false regions, by the smallest area of a finding.
     """
 
     name: str
     group: str
-    lesions: int
-    field_px: int
-    regions: tuple[Region, ...]
-    touched: tuple[frozenset[int], ...]
+    matches: Mapping[float, LesionMatch]
 
-    def counted(self, point: OperatingPoint) -> list[frozenset[int]]:
-        """Return the lesions that each finding touches, at an operating point of the same threshold."""
-        return [
-            touched
-            for region, touched in zip(self.regions, self.touched, strict=True)
-            if point.accepts(region.area_px, region.peak, self.field_px)
-        ]
+    @property
+    def lesions(self) -> int:
+        """How many lesions the truth shows; 0 makes it a quiet picture."""
+        return len(next(iter(self.matches.values())).lesions)
 
 
 @dataclass(frozen=True)
@@ -109,33 +99,34 @@ class Counts:
         return self.window_alarms + self.empty_alarms
 
 
-def judge(runner: Runner, sample: Sample, threshold: float) -> Judged:
-    """Segment a picture as ``vmkla infer`` does, and note its regions and the lesions that they touch."""
+def judge(runner: Runner, sample: Sample, own: OperatingPoint) -> Judged:
+    """Segment a picture as ``vmkla infer`` does, and match its regions with the lesions.
+
+    Args:
+        runner: the network.
+        sample: picture and truth.
+        own: the model's point; its threshold makes the regions, and its area is tried beside others.
+    """
     seen = view(sample.image_rgb, runner.spec.metadata.preprocess)
     probability = infer(runner, [seen.pixels_rgb])
     check(probability, runner.spec)
-    findings = find(
-        probability[0],
-        seen.rect,
-        (sample.mask.shape[0], sample.mask.shape[1]),
-        OperatingPoint(threshold),
-    )
-    count, lesions = cv2.connectedComponents(sample.mask, connectivity=8)
-    touched = tuple(
-        frozenset(np.unique(lesions[pixels]).tolist()) - {0} for pixels in _pixels_of_regions(findings)
-    )
-    return Judged(sample.name, sample.group, count - 1, seen.rect.w * seen.rect.h, findings.regions, touched)
+    frame_hw = (sample.mask.shape[0], sample.mask.shape[1])
+    found = find(probability[0], seen.rect, frame_hw, OperatingPoint(own.threshold))
+    field_px = seen.rect.w * seen.rect.h
+    matches = {
+        fraction: match(
+            sample.mask,
+            found.mask,
+            found.regions,
+            OperatingPoint(own.threshold, min_fraction=fraction),
+            field_px,
+        )
+        for fraction in {*MIN_FRACTIONS, own.min_fraction}
+    }
+    return Judged(sample.name, sample.group, matches)
 
 
-def _pixels_of_regions(findings: Findings) -> Iterator[npt.NDArray[np.bool_]]:
-    """Yield (H, W) bool of each region; no two regions have the same bounding box."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(findings.mask, connectivity=8)
-    boxes = {Rect(*row[:4]): label for label, row in enumerate(stats.tolist()) if label}
-    for region in findings.regions:
-        yield labels == boxes[region.box]
-
-
-def judge_all(runner: Runner, samples: Iterable[Sample], threshold: float) -> list[Judged]:
+def judge_all(runner: Runner, samples: Iterable[Sample], own: OperatingPoint) -> list[Judged]:
     """Judge images and their polyp-free windows; look-alikes get one group."""
     judged: list[list[Judged]] = []
     small: list[npt.NDArray[np.float32]] = []
@@ -149,7 +140,7 @@ def judge_all(runner: Runner, samples: Iterable[Sample], threshold: float) -> li
             )
             for number, window in enumerate(separate_windows(sample.image_rgb, sample.mask), start=1)
         ]
-        judged.append([judge(runner, picture, threshold) for picture in (sample, *windows)])
+        judged.append([judge(runner, picture, own) for picture in (sample, *windows)])
         small.append(cv2.resize(sample.image_rgb, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32))
     groups = join_alike([pictures[0].group for pictures in judged], small)
     return [
@@ -212,24 +203,27 @@ def halve(judged: Sequence[Judged], seed: int) -> tuple[list[Judged], list[Judge
 
 
 def count(judged: Iterable[Judged], point: OperatingPoint) -> Counts:
-    """Count alarms, found lesions and false regions at an operating point."""
+    """Count alarms, found lesions and false regions at a point of the judged threshold and areas."""
     total = Counts()
+    any_area = replace(point, min_fraction=0.0)  # the match has left out what is too small
     for picture in judged:
-        findings = picture.counted(point)
+        matched = picture.matches[point.min_fraction]
+        false = sum(any_area.accepts(1, region.peak, 1) for region in matched.false_regions)
         if picture.lesions:
+            found = sum(
+                lesion.peak is not None and any_area.accepts(1, lesion.peak, 1) for lesion in matched.lesions
+            )
             total = replace(
                 total,
                 images=total.images + 1,
                 lesions=total.lesions + picture.lesions,
-                found=total.found + len(frozenset().union(*findings)),
-                false_regions=total.false_regions + sum(not touched for touched in findings),
+                found=total.found + found,
+                false_regions=total.false_regions + false,
             )
         elif picture.name.endswith(WINDOW):
-            total = replace(
-                total, windows=total.windows + 1, window_alarms=total.window_alarms + bool(findings)
-            )
+            total = replace(total, windows=total.windows + 1, window_alarms=total.window_alarms + bool(false))
         else:
-            total = replace(total, empty=total.empty + 1, empty_alarms=total.empty_alarms + bool(findings))
+            total = replace(total, empty=total.empty + 1, empty_alarms=total.empty_alarms + bool(false))
     return total
 
 
@@ -266,20 +260,6 @@ def choose(judged: Sequence[Judged], threshold: float, most_alarms: float) -> Op
         )
     *_, peak, fraction = min(rated)
     return OperatingPoint(threshold, peak, fraction)
-
-
-def wilson(hits: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share.
-
-    Args:
-        hits: how many of the total.
-        total: at least 1.
-    Source: Wilson, Journal of the American Statistical Association 22, 1927.
-    """
-    share, z2 = hits / total, _Z * _Z
-    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def report(judged: Sequence[Judged], own: OperatingPoint, limits: Sequence[float], seed: int) -> list[Table]:
@@ -368,7 +348,7 @@ def main(arguments: Sequence[str]) -> int:
             if runner.spec.num_classes != 1:
                 raise UsageError(f"{args.model} has {runner.spec.num_classes} classes, expected one")
             own = runner.spec.point_at(PointOverrides(threshold=args.threshold))
-            judged = judge_all(runner, iter_samples([DataSource.parse(args.val)]), own.threshold)
+            judged = judge_all(runner, iter_samples([DataSource.parse(args.val)]), own)
             path, sha256 = Path(runner.spec.path), runner.spec.sha256
         tables = report(judged, own, args.most_alarms, args.seed)
         print(f"{path.name}, sha256 {sha256}", *(table.markdown() for table in tables), sep="\n\n")

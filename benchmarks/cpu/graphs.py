@@ -18,6 +18,7 @@ from benchmarks.cpu.other_cpu import children_as, kinds
 DENSE = {"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Conv", "FusedConv"}
 RUNS = 30
 GOALS = {"small": 1.7, "nano": 2.5}
+SIDES = (192, 256)
 AS_AVX2 = (
     "avx2: the same CPU with AVX-512 hidden from ONNX Runtime, OpenVINO and vmkla (tests/other_cpus): the\n"
     "code that a CPU without AVX-512 runs, at this CPU's speed."
@@ -51,6 +52,33 @@ def measure(threads: int) -> list[Table]:
             with exported(preset) as path:
                 _measure_preset(preset, path, threads, sets, (latency, ratio, where))
     return [latency, ratio, where]
+
+
+def measure_sizes(_: int) -> list[Table]:
+    """Measure nano on one thread at two input sizes: frames a second, and the time of each op."""
+    with kinds() as sets:
+        speed = Table(
+            "nano on one thread",
+            ("input", *(f"{kind}, {what}" for kind in sets for what in ("median ms", "frames/s"))),
+            notes=[AS_AVX2] if len(sets) > 1 else [],
+        )
+        columns = [f"{side}x{side} {kind}" for side in SIDES for kind in sets]
+        where = Table("nano on one thread: where the time goes, ms per frame", ("op", "kernels", *columns))
+        per_op: list[dict[str, tuple[float, float]]] = []  # of each column
+        for side in SIDES:
+            frame = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+            cells: list[float] = []
+            with exported("nano", size=side) as path:
+                for kind, copies in sets.items():
+                    with children_as(kind, copies):
+                        ms = apart(ort_latency, path, frame, 1, "native")
+                        per_op.append(apart(profile, path, frame, 1))
+                    cells += [ms, 1e3 / ms]
+            speed.add(f"{side}x{side}", *cells)
+    for op, (count, _) in sorted(per_op[-1].items(), key=lambda item: -item[1][1]):
+        where.add(op, f"{count:.0f}", *(of_column.get(op, (0, 0.0))[1] for of_column in per_op))
+    where.add("all", "", *(sum(ms for _, ms in of_column.values()) for of_column in per_op))
+    return [speed, where]
 
 
 def _measure_preset(

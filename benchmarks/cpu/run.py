@@ -27,6 +27,7 @@ from vmkla.cpu_features import cpu_flags, cpu_name, kernel_instruction_set
 HERE = Path(__file__).resolve().parent
 PARTS: dict[str, Callable[[int], list[Table]]] = {
     "graphs": graphs.measure,
+    "sizes": graphs.measure_sizes,
     "scan": kernels.measure_scan,
     "frame": kernels.measure_reference_frame,
     "training": kernels.measure_training_step,

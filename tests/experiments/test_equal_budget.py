@@ -35,7 +35,7 @@ def test_names_tell_the_centre() -> None:
 
 @pytest.mark.needs_data
 def test_every_image_of_polypgen_has_its_centre(shared_data: Path) -> None:
-    stems = [path.stem for path in (shared_data / "polypgen" / "images").iterdir()]
+    stems = [path.stem for path in (shared_data / "data" / "polypgen" / "images").iterdir()]
     counts = {c: sum(script.centre_of(stem) == c for stem in stems) for c in script.CENTRES}
     assert counts == {"C1": 231, "C2": 271, "C3": 412, "C4": 205, "C5": 188, "C6": 80}
 
@@ -86,7 +86,7 @@ def test_a_miniature_is_trained_judged_and_not_repeated(
     data, val = write_polypgen(tmp_path / "polypgen")
     out, output = tmp_path / "runs", tmp_path / "equal_budget.md"
     common = ["--out", str(out), "--output", str(output)]
-    given = [*common, "--data", data, "--val", val, "--imgsz", "32", "--batch", "4", "--images", "32"]
+    given = [*common, "--data", data, "--val", val, "--imgsz", "32", "--batch", "4", "--images", "16"]
     only = ["--only", "scratch", "teacher", "C4", "C3"]
     assert script.main([*given, *only]) == 2
     assert "--teacher FILE.vmkpack" in capsys.readouterr().err
