@@ -80,6 +80,7 @@ def write_teacher(data: DataSource, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_miniature_is_trained_judged_and_not_repeated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
