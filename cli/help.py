@@ -15,7 +15,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 GROUPS: dict[str, str] = {
     "Input": "--video --source --data --root --val --split --split-seed --against --track --stride "
     "--deinterlace --mask-values --mask-orientation --max-megapixels --half --frames --check "
-    "--check-frames --frame",
+    "--check-frames --frame --fps",
     "Model": "--model --weights --random-weights --runtime --runtime-a --runtime-b --device --device-a "
     "--device-b --kernels --kernels-a --kernels-b --plugin --threads --threshold --peak --min-fraction --roi "
     "--imgsz --batch --precision --input --half-storage --decoder-block --drop-path --init "
@@ -29,11 +29,15 @@ GROUPS: dict[str, str] = {
     "Checks": "--gates --max-dice-drop --skip-gates --allow-few --sensitivity --locate --save --load",
     "Method": "--target --method --percentile --profile --workspace --timing-cache --optimization-level "
     "--target-sm --iterations --warmup --conformance --idle-s --margin --quality --lossless --seed "
-    "--size --masks",
+    "--size --masks --alarms-per-minute --holdout",
     "Output": "--out --output --exist-ok --continue --overlay --alpha --label --save-masks "
-    "--save-probability --image-format --anonymous --html --curves --tensorboard --json --quiet",
+    "--save-probability --image-format --anonymous --html --curves --tensorboard --json --quiet "
+    "--no-progress",
 }
 """Heading -> the flags under it, in the order of the help; a flag that is missing stands under "Options"."""
+
+WITH_VALUE = {"--quiet": "Input", "--sensitivity": "Method"}
+"""Flag -> the heading where it takes a value, of flags that take none in other commands."""
 
 _GROUP_OF = {flag: group for group, flags in GROUPS.items() for flag in flags.split()}
 
@@ -69,6 +73,8 @@ def group_of(parameter: Any) -> str:
     """Return the heading that an option or argument stands under in the help."""
     if parameter.param_type_name == "argument":
         return "Arguments"
+    if not parameter.is_flag and (valued := [flag for flag in parameter.opts if flag in WITH_VALUE]):
+        return WITH_VALUE[valued[0]]
     return next((_GROUP_OF[flag] for flag in parameter.opts if flag in _GROUP_OF), "Options")
 
 

@@ -28,6 +28,7 @@ from vmkla.cli.infer import infer
 from vmkla.cli.inspect import inspect
 from vmkla.cli.sample import sample
 from vmkla.cli.train import train
+from vmkla.cli.tune import tune
 from vmkla.cli.usage import usage_hint
 from vmkla.cli.verify import verify
 from vmkla.cpus import cpu_budget, limit_libraries
@@ -55,6 +56,12 @@ command(
 )(infer)
 command(app, "train", example="vmkla train --data DIR --out runs/train/mine")(train)
 command(app, "eval", example="vmkla eval --model runs/train/mine/best.safetensors --data DIR")(evaluate)
+command(
+    app,
+    "tune",
+    example="vmkla tune nano --data DIR --quiet quiet1.mp4 quiet2.mp4 --alarms-per-minute 1\n"
+    "vmkla tune mine.plan --data DIR --quiet stills/ --fps 25 --sensitivity 0.95",
+)(tune)
 app.add_typer(data, name="data")
 for function, example in (
     (explain, "vmkla explain --model runs/train/mine/best.safetensors --source frames/"),

@@ -146,7 +146,7 @@ def test_no_heavy_import_at_the_top(module: str) -> None:
 def test_no_module_of_our_own_is_imported_by_a_string() -> None:
     """mypy and readers do not see such an import, nor do the tests above."""
     names = modules()
-    keys = {"vmkla.training", "vmkla.calibration"}  # of the metadata in a model file
+    keys = {"vmkla.training", "vmkla.calibration", "vmkla.tuning"}  # of the metadata in a model file
     wrong = [
         f"{module}:{node.lineno}: {node.value}"
         for module, path in names.items()
@@ -251,6 +251,7 @@ sys.exit(f"status {{status}}, loaded {{loaded}}" if status or loaded else 0)
         "calibrate",
         "train",
         "eval",
+        "tune",
         "explain",
         "inspect",
         "doctor",

@@ -230,9 +230,13 @@ def write_manifest(manifest: EngineManifest, plan: Path) -> Path:
         BadInputError: it cannot be written.
     """
     path = manifest_path(plan)
-    text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, text.encode(), private=False)
+    write_whole(path, encode_manifest(manifest), private=False)
     return path
+
+
+def encode_manifest(manifest: EngineManifest) -> bytes:
+    """Return the bytes of a manifest's file."""
+    return (json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_manifest(plan: Path) -> EngineManifest:

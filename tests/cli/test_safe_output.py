@@ -43,6 +43,8 @@ COMMANDS = (
     ("verify", "nano", "nano", "--source"),
     ("calibrate", "nano", "--target", "cpu", "--output", "x.onnx", "--data"),
     ("eval", "--data"),
+    ("tune", "nano", "--sensitivity", "0.5", "--quiet", "x", "--data"),
+    ("tune", "nano", "--sensitivity", "0.5", "--data", "x", "--quiet"),
     ("data", "check", "--data"),
     ("explain", "--source"),
     ("export", "--model", "nano", "--output", "x.onnx", "--frames"),

@@ -15,8 +15,9 @@ from vmkla.cli.main import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.hardware]
 
-STATUSES = {"build": (0, 4), "infer": (0, 7)}
-"""Exit statuses other than 0 that are as good here: no TensorRT, and too slow for live mode under strace."""
+STATUSES = {"build": (0, 4), "infer": (0, 7), "tune": (0, 5)}
+"""Exit statuses other than 0 that are as good here: no TensorRT, too slow for live mode under strace, and too
+few discs found."""
 
 # A bare inference in a process of its own: the switch is what differs.
 INFERENCE = """
@@ -116,6 +117,8 @@ def test_twenty_seconds_of_inference_are_silent_and_the_switch_is_why(tmp_path: 
         + ("--monitor", "127.0.0.1:0"),
         ("train", "--data", "set", "--imgsz", "32", "--batch", "2", "--epochs", "1", "--out", "out"),
         ("eval", "--data", "set", "--split", "all", "--out", "out"),
+        ("tune", "nano", "--data", "set", "--quiet", "clip.mp4", "--sensitivity", "0.1", "--output")
+        + ("out/tuned.onnx",),
         ("data", "check", "--data", "set"),
         ("data", "pack", "--data", "set", "--out", "out/set.vmkpack", "--imgsz", "32"),
         ("explain", "--source", "set/images/case-00.png", "--model", "WEIGHTS", "--out", "out"),

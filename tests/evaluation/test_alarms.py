@@ -59,7 +59,8 @@ def test_runs_are_counted_by_their_duration() -> None:
     assert [alarms.count(limit_s) for limit_s in (0, 0.5, 1, 2)] == [3, 2, 1, 1]
     assert alarms.recorded_s == pytest.approx(10) and alarms.per_minute() == pytest.approx(18)
     facts = alarms.to_dict()
-    assert list(facts) == ["recorded_s", "any", "0.5_s", "1_s", "2_s"]
+    assert facts["share_of_time"] == pytest.approx(0.26)
+    assert list(facts) == ["recorded_s", "share_of_time", "any", "0.5_s", "1_s", "2_s"]
     assert facts["0.5_s"]["alarms"] == 2 and facts["0.5_s"]["per_minute"] == pytest.approx(12)
 
 

@@ -50,6 +50,11 @@ class Alarms:
         """Recorded time, minutes."""
         return self.recorded_s / 60
 
+    @property
+    def share(self) -> float:
+        """Share of the recorded time that is in an alarm, 0 to 1; NaN without a recording."""
+        return sum(self.durations_s) / self.recorded_s if self.recorded_s else math.nan
+
     def count(self, at_least_s: float = 0.0) -> int:
         """Return the number of alarms that last at least so many seconds."""
         return sum(duration_s >= at_least_s - _ROUNDING_S for duration_s in self.durations_s)
@@ -59,9 +64,10 @@ class Alarms:
         return self.count(at_least_s) / self.minutes if self.recorded_s else math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts by duration, for JSON: ``any``, ``0.5_s``, ``1_s``, ``2_s``."""
+        """Return the share and the counts by duration, for JSON: ``any``, ``0.5_s``, ``1_s``, ``2_s``."""
         return {
             "recorded_s": round(self.recorded_s, 3),
+            "share_of_time": self.share,
             **{
                 f"{limit_s:g}_s" if limit_s else "any": {
                     "alarms": self.count(limit_s),
@@ -96,12 +102,10 @@ def count_alarms(
         raise ShapeError(f"{begin_s.shape} times for {found.shape} frames, expected one for each")
     if not len(begin_s):
         return Alarms()
-    steps_s = np.diff(begin_s)
-    if not np.isfinite(begin_s).all() or (steps_s <= 0).any():
+    if not np.isfinite(begin_s).all() or (np.diff(begin_s) <= 0).any():
         raise BadInputError("the times of the frames do not rise, expected seconds in their order")
-    usual_s = frame_s if frame_s is not None else float(np.median(steps_s)) if len(steps_s) else 0.0
-    joined = ~is_gap(steps_s, usual_s)  # (n - 1,), of a frame and the next one
-    end_s = begin_s + usual_s
+    joined = joined_frames(begin_s, frame_s)
+    end_s = begin_s + _usual_step(begin_s, frame_s)
     end_s[:-1][joined] = begin_s[1:][joined]
     both = found[:-1] & found[1:] & joined
     first, last = found.copy(), found.copy()
@@ -111,14 +115,19 @@ def count_alarms(
     return Alarms(tuple(durations_s.tolist()), float(np.sum(end_s - begin_s)))
 
 
-def is_gap(steps_s: Times, usual_s: float) -> Flags:
-    """Return whether each step between two frames is a gap, see ``count_alarms``.
+def joined_frames(times_s: Times, frame_s: float | None = None) -> Flags:
+    """Return whether each frame but the last is joined to the next one, without a gap between them.
 
     Args:
-        steps_s: (n,) seconds from a frame to the next one.
-        usual_s: usual duration of a frame, seconds.
+        times_s, frame_s: see ``count_alarms``.
     """
-    return steps_s > max(PAUSE_S, 2 * usual_s)
+    return np.diff(times_s) <= max(PAUSE_S, 2 * _usual_step(times_s, frame_s))
+
+
+def _usual_step(times_s: Times, frame_s: float | None) -> float:
+    if frame_s is not None:
+        return frame_s
+    return float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
 
 
 def rate_interval(count: int, exposure: float) -> tuple[float, float]:

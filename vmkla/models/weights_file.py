@@ -59,9 +59,23 @@ def encode(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:
     """
     safetensors = require("safetensors.torch", extra="train", purpose="saving weights")
     plain: bytes = safetensors.save(dict(tensors), metadata=dict(header))
-    fields, content = _split(plain)
-    about = {**header, CONTENT_SHA256: _digest(fields, content)}
-    text = json.dumps({**fields, _ABOUT: about}, ensure_ascii=False, separators=(",", ":")).encode()
+    return with_header(plain, header)
+
+
+def with_header(data: bytes, header: Mapping[str, str]) -> bytes:
+    """Set entries of a file's header, and its checksum; other entries and the tensors' bytes stay.
+
+    Args:
+        data: the file's bytes.
+        header: entries to add or replace.
+    Raises:
+        MalformedError: the bytes have no such header.
+    """
+    fields, content = _split(data)
+    about = {**fields.get(_ABOUT, {}), **header}
+    fields = {**fields, _ABOUT: about}
+    about[CONTENT_SHA256] = _digest(fields, content)
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return b"".join((_LENGTH.pack(len(text)), text, content))
 
