@@ -97,7 +97,7 @@ def tune(
     from vmkla.data import list_pairs, open_dataset
     from vmkla.data.folder import iter_pairs
     from vmkla.engines import load_runner
-    from vmkla.engines.operating_point import check_tuned_name, write_tuned
+    from vmkla.engines.operating_point import check_output, write_tuned
     from vmkla.tuning.collect import open_recordings
     from vmkla.tuning.fit import TuneRequest
     from vmkla.tuning.run import LabelledData, cost_table
@@ -111,7 +111,7 @@ def tune(
     reading = read_rules(max_megapixels, mask_values, mask_orientation)
     path = weights.resolve(model, ".safetensors" if runtime is Runtime.torch else ".onnx")
     target = output or tuned_name(path)
-    check_tuned_name(path, target)
+    check_output(path, target)
     recordings = open_recordings(
         [*(quiet or ()), *(more or ())], fps, ReadOptions(max_megapixels=max_megapixels)
     )
@@ -129,9 +129,9 @@ def tune(
                     bar(done, total, part)
 
             result = fit_point(runner, labelled, recordings, request, show, holdout=holdout)
-        metadata = runner.spec.metadata
+        earlier = runner.spec.metadata.tuning
     record = result.record()
-    write_tuned(path, target, result.new, record, metadata=metadata, sha256=result.model_sha256)
+    write_tuned(path, target, result.new, (*earlier, record), sha256=result.model_sha256)
     for warning in result.warnings:
         say(f"note: {warning}", quiet=silent)
     if json:

@@ -12,6 +12,7 @@ from typing import Any
 
 from vmkla.engines.runners.model_file import open_model
 from vmkla.engines.runners.onnx_file import METADATA_SHA256, metadata_sha256, with_metadata
+from vmkla.engines.tensorrt.build.outputs import check_writable
 from vmkla.engines.tensorrt.manifest import encode_manifest, manifest_path, read_manifest
 from vmkla.errors import ArtefactMismatchError, UsageError
 from vmkla.files import read_regular, write_whole, written_whole
@@ -21,14 +22,15 @@ from vmkla.segment.operating_point import OperatingPoint
 _ENGINE_MAX_BYTES = 16 << 30
 
 
-def check_tuned_name(model: Path, output: Path) -> None:
-    """Check the name of a tuned file before the work.
+def check_output(model: Path, output: Path) -> None:
+    """Check the file to write before the work.
 
     Args:
         model: the model's file.
         output: the file to write.
     Raises:
         UsageError: it is the model itself, or of another kind.
+        BadInputError: it cannot be written.
     """
     if output.suffix != model.suffix:
         raise UsageError(
@@ -43,6 +45,7 @@ def check_tuned_name(model: Path, output: Path) -> None:
                 raise UsageError(
                     f"--output {output} would replace the model", hint="Give the tuned file another name."
                 )
+    check_writable(output)
 
 
 def write_tuned(
@@ -69,7 +72,7 @@ def write_tuned(
         BadInputError: the model cannot be read, or the output cannot be written.
         ArtefactMismatchError: the model is damaged, or changed since it was loaded.
     """
-    check_tuned_name(model, output)
+    check_output(model, output)
     entries = {
         "vmkla.threshold": json.dumps(point.threshold),
         **point_props(point, tuning),

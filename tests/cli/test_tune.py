@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Command
-from tests.data.labelled_folders import write_folder
+from tests.data.labelled_folders import write_folder, write_synapse
 from tests.test_imports import BLOCKER, HEAVY
 from tests.video.small_videos import write_video
 from vmkla.engines.runners.model_file import open_model
@@ -214,10 +214,12 @@ def test_a_shipped_model_gets_its_tuned_file_here(
         (("--sensitivity", "0.5", "--fps", "25"), 2, "--fps is for"),
         (("--sensitivity", "0.5", "--output", "MODEL"), 2, "would replace the model"),
         (("--sensitivity", "0.5", "--output", "new.plan"), 2, "ends in .onnx"),
+        (("--sensitivity", "0.5", "--output", "quiet.mp4/new.onnx"), 3, "cannot be written"),
         (("--alarms-per-minute", "1"), 3, "at least 3.00 min"),
         (("--sensitivity", "0.95"), 3, "hold 10 lesions"),
         (("--sensitivity", "0.5", "--data", "missing"), 3, "missing"),
         (("--sensitivity", "0.5", "--data", "EMPTY"), 3, "hold no lesion"),
+        (("--sensitivity", "0.5", "--data", "ORGANS"), 2, "needs 9"),
         (("--sensitivity", "0.5", "--quiet", "missing.mp4"), 3, "missing.mp4"),
         (("--sensitivity", "0.5", "--quiet", "STILLS"), 2, "Add: --fps"),
         (("--sensitivity", "0.5", "--quiet", "NOTHING"), 3, "holds no image"),
@@ -237,8 +239,10 @@ def test_bad_input_ends_before_the_network_runs(
     monkeypatch.chdir(tmp_path)
     empty = write_folder(tmp_path / "empty", 1, first_seed=4)
     (tmp_path / "nothing").mkdir()
+    organs = write_synapse(tmp_path / "organs", patients=1, slices=1) if "ORGANS" in arguments else tmp_path
     places = {
         "MODEL": tiny_onnx, "EMPTY": empty, "STILLS": labelled / "images", "NOTHING": tmp_path / "nothing",
+        "ORGANS": f"synapse={organs}",
     }  # fmt: skip
     given = [str(places.get(argument, argument)) for argument in arguments]
     known = () if "--data" in given else ("--data", labelled)

@@ -20,7 +20,7 @@ from tests.export.exported_models import exported, frames
 from vmkla.calibration.calibrate import calibrate
 from vmkla.calibration.request import CalibrateRequest
 from vmkla.engines import load_runner
-from vmkla.engines.operating_point import check_tuned_name, write_tuned
+from vmkla.engines.operating_point import check_output, write_tuned
 from vmkla.engines.runners.model_file import open_model
 from vmkla.engines.runners.onnx_file import METADATA_SHA256, content_sha256, metadata_sha256
 from vmkla.engines.tensorrt.manifest import manifest_path, read_manifest
@@ -167,7 +167,7 @@ def test_the_model_is_never_replaced(tmp_path: Path, tiny_onnx: Path) -> None:
         with pytest.raises(UsageError, match="would replace the model"):
             rewrite(tiny_onnx, output, metadata)
     with pytest.raises(UsageError, match=r"ends in \.onnx"):
-        check_tuned_name(tiny_onnx, tmp_path / "new.plan")
+        check_output(tiny_onnx, tmp_path / "new.plan")
     assert tiny_onnx.read_bytes() == before
 
 

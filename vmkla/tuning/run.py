@@ -253,12 +253,12 @@ def cost_table(result: TuneResult) -> Table:
     ]
     documents = [cost.to_dict() for cost in costs]
     rows.append(("sensitivity per lesion", *(_interval(d, "sensitivity", 3) for d in documents)))
+    rows.append(("quiet time in an alarm, %", *(f"{100 * cost.alarms.share:.1f}" for cost in costs)))
     for key in [key for key, value in documents[0]["alarms"].items() if isinstance(value, dict)]:
         label = "any" if key == "any" else f"of at least {key.removesuffix('_s')} s"
         rows.append(
             (f"alarms a minute, {label}", *(_interval(d["alarms"][key], "per_minute", 2) for d in documents))
         )
-    rows.append(("quiet time in an alarm, %", *(f"{100 * cost.alarms.share:.1f}" for cost in costs)))
     quiet_s = result.after.alarms.recorded_s
     return Table(
         f"Operating point, on {result.after.lesions} lesions and {quiet_s / 60:.2f} min of quiet recording"
@@ -266,7 +266,8 @@ def cost_table(result: TuneResult) -> Table:
         ("", "before", "after"),
         tuple(rows),
         "95 % intervals: Wilson's; of alarms Byar's, too narrow where alarms come in clusters. An alarm is a "
-        "run of frames with a finding.",
+        "run of frames with a finding, so a point that is always in one has few. The fit counts the most "
+        "alarms at a point's peak and above.",
     )
 
 

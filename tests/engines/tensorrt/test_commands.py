@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.labelled_folders import write_folder
 from tests.engines.tensorrt import stand_in_gpu, stand_in_tensorrt
 from tests.engines.tensorrt.small_libraries import UNUSABLE, UNUSABLE_KINDS, write_plugin
 from tests.export.exported_models import HEIGHT, WIDTH
 from tests.video.small_videos import write_video
+from vmkla.engines.tensorrt.manifest import read_manifest
 from vmkla.engines.tensorrt.plugins import CREATORS, LIBRARY
 
 Run = Callable[..., tuple[int, str, str]]
@@ -66,6 +68,26 @@ def test_infer_gives_what_it_gives_on_onnxruntime(
     for ours, theirs in zip(*masks, strict=True):
         assert ours.name == theirs.name and ours.read_bytes() == theirs.read_bytes()
     assert stand_in_gpu.live() == 0
+
+
+@pytest.mark.stand_in_gpu
+def test_tune_writes_the_engine_with_another_manifest(run: Run, engine: Path, clip: Path) -> None:
+    data = write_folder(engine.parent / "set", 12)
+    status, stdout, stderr = run(
+        "tune", engine, "--data", data, "--quiet", clip, "--sensitivity", 0.6, "--json"
+    )
+    assert status == 0, stderr
+    tuned = engine.with_name("tiny-tuned.plan")
+    assert json.loads(stdout)["path"] == str(tuned) and tuned.read_bytes() == engine.read_bytes()
+    metadata = read_manifest(tuned).artefact(tuned)
+    assert metadata.operating_point is not None
+    assert metadata.operating_point.to_dict() == json.loads(stdout)["new"] == metadata.tuning[0]["new"]
+    assert read_manifest(engine).artefact(engine).tuning == ()
+    out = engine.parent / "out"
+    status, _, stderr = run("infer", "--video", clip, "--model", tuned, "--out", out)
+    assert status == 0, stderr
+    settings = json.loads((out / "report.json").read_text())["settings"]
+    assert settings.items() >= metadata.operating_point.to_dict().items()
 
 
 @pytest.mark.stand_in_gpu
