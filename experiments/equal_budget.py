@@ -363,7 +363,7 @@ def main(arguments: Sequence[str]) -> int:
     names = [*STEPS, *CENTRES]
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="some of the runs")
     parser.add_argument("--imgsz", type=int, default=Plan.side)
-    parser.add_argument("--images", type=int, default=Plan.images, help="that each training shows, about")
+    parser.add_argument("--images", type=int, default=Plan.images, help="about how many a training shows")
     parser.add_argument("--batch", type=int, default=Plan.batch_size)
     parser.add_argument("--seed", type=int, default=Plan.seed)
     parser.add_argument("--threads", type=int, default=1)

@@ -34,6 +34,7 @@ from vmkla.runner import Runner
 from vmkla.segment.findings import find
 from vmkla.segment.operating_point import OperatingPoint, PointOverrides
 from vmkla.segment.steps import check, infer, view
+from vmkla.tuning.fit import fractions_for, reaches
 
 PEAKS = (
     *(n / 20 for n in range(10, 19)),  # 0.5, 0.55 ... 0.9
@@ -41,8 +42,6 @@ PEAKS = (
     *(n / 1000 for n in range(985, 1000)),
 )
 """Peaks that are tried, finer towards 1, where a trained network's peaks crowd."""
-MIN_FRACTIONS = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005)
-"""Smallest areas that are tried, as shares of the field of view. Larger ones would overlook small lesions."""
 ALIKE = 20.0
 """Images whose copies of 32x32 px differ by less (of 255, on average) belong to one group."""
 
@@ -121,7 +120,7 @@ def judge(runner: Runner, sample: Sample, own: OperatingPoint) -> Judged:
             OperatingPoint(own.threshold, min_fraction=fraction),
             field_px,
         )
-        for fraction in {*MIN_FRACTIONS, own.min_fraction}
+        for fraction in fractions_for(own)
     }
     return Judged(sample.name, sample.group, matches)
 
@@ -205,19 +204,16 @@ def halve(judged: Sequence[Judged], seed: int) -> tuple[list[Judged], list[Judge
 def count(judged: Iterable[Judged], point: OperatingPoint) -> Counts:
     """Count alarms, found lesions and false regions at a point of the judged threshold and areas."""
     total = Counts()
-    any_area = replace(point, min_fraction=0.0)  # the match has left out what is too small
     for picture in judged:
         matched = picture.matches[point.min_fraction]
-        false = sum(any_area.accepts(1, region.peak, 1) for region in matched.false_regions)
+        false = _reaching([region.peak for region in matched.false_regions], point)
         if picture.lesions:
-            found = sum(
-                lesion.peak is not None and any_area.accepts(1, lesion.peak, 1) for lesion in matched.lesions
-            )
+            peaks = [lesion.peak for lesion in matched.lesions if lesion.peak is not None]
             total = replace(
                 total,
                 images=total.images + 1,
                 lesions=total.lesions + picture.lesions,
-                found=total.found + found,
+                found=total.found + _reaching(peaks, point),
                 false_regions=total.false_regions + false,
             )
         elif picture.name.endswith(WINDOW):
@@ -225,6 +221,10 @@ def count(judged: Iterable[Judged], point: OperatingPoint) -> Counts:
         else:
             total = replace(total, empty=total.empty + 1, empty_alarms=total.empty_alarms + bool(false))
     return total
+
+
+def _reaching(peaks: Sequence[float], point: OperatingPoint) -> int:
+    return int(reaches(np.array(peaks, np.float64), point).sum())
 
 
 def choose(judged: Sequence[Judged], threshold: float, most_alarms: float) -> OperatingPoint:
@@ -243,7 +243,7 @@ def choose(judged: Sequence[Judged], threshold: float, most_alarms: float) -> Op
     points = [
         OperatingPoint(threshold, peak, fraction)
         for peak in sorted({threshold, *(peak for peak in PEAKS if peak > threshold)})
-        for fraction in MIN_FRACTIONS
+        for fraction in judged[0].matches
     ]
     counts = [count(judged, point) for point in points]
     rated = [

