@@ -3,8 +3,9 @@
     python experiments/clip.py MODEL CLIP [--peak F] [--min-fraction F] [--boxes FILE]
 
 The clip is one with a lesion in every frame. Printed as JSON: frames; frames with more than one region of the
-raw mask, and with more than one finding; frames whose largest region is not a finding; frames without a finding;
-with a box list ([[x, y, w, h], ...] for each frame), frames in which a region or a finding overlaps a box.
+raw mask, and with more than one finding; frames whose largest region is not a finding; frames without a
+finding; with a box list ([[x, y, w, h], ...] for each frame), frames in which a region or a finding overlaps
+a box.
 """
 
 from __future__ import annotations
