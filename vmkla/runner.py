@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+NO_POINT = (
+    "the model states no operating point: without --peak and --min-fraction every region counts as a "
+    "finding, however faint and small; eval and verify count those of at least "
+    f"{100 * CLINICAL_MIN_FRACTION:g} % of the field of view (vmkla tune fits a point)"
+)
+"""Warning for a model that states a threshold only."""
+
+
 @dataclass(frozen=True)
 class RunnerSpec:
     """Input, output and identity of a loaded model.
@@ -177,9 +185,5 @@ def model_warnings(runner: Runner) -> list[str]:
         why = reason or "the check that ends its export was skipped or not passed"
         warnings.append(f"the model is unverified: {why}")
     if metadata.operating_point is None and not metadata.random_weights:
-        warnings.append(
-            "the model states no operating point: without --peak and --min-fraction every region counts as a "
-            "finding, however faint and small; eval and verify count those of at least "
-            f"{100 * CLINICAL_MIN_FRACTION:g} % of the field of view (vmkla tune fits a point)"
-        )
+        warnings.append(NO_POINT)
     return warnings

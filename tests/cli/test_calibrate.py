@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.calibration.small_graphs import small_weights, write_images, write_small
+from vmkla.runner import NO_POINT
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_the_result_is_taken_by_inspect_and_infer(
     assert (facts["precision"], facts["verified"], facts["requires"]) == ("int8", True, None)
     ran = vmkla("infer", "--video", clip, "--model", done.json["path"], "--out", tmp_path / "ran", "--json")
     assert ran.status == 0, ran.stderr
-    assert ran.json["warnings"] == []
+    assert ran.json["warnings"] == [NO_POINT]
     assert json.loads((tmp_path / "out" / "report.json").read_text())["sha256"] == done.json["sha256"]
 
 

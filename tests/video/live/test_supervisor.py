@@ -181,7 +181,7 @@ def test_options_reach_the_worker() -> None:
         show.wait_for(lambda: show.supervisor.result is not None)
         result = show.supervisor.result
         assert result is not None and not result.findings.any  # all of it is smaller than nine tenths
-        assert show.supervisor.describe()["threshold"] == 0.999
+        assert show.supervisor.describe()["point"]["threshold"] == 0.999
 
 
 @pytest.mark.parametrize(
