@@ -1,11 +1,10 @@
 """Count the findings of a clip's frames, and what the operating point takes away from the raw mask.
 
-    python experiments/clip.py MODEL CLIP [--peak F] [--min-fraction F] [--boxes FILE]
+    python experiments/clip.py MODEL CLIP [--peak F] [--min-fraction F]
 
 The clip is one with a lesion in every frame. Printed as JSON: frames; frames with more than one region of the
 raw mask, and with more than one finding; frames whose largest region is not a finding; frames without a
-finding; with a box list ([[x, y, w, h], ...] for each frame), frames in which a region or a finding overlaps
-a box.
+finding.
 """
 
 from __future__ import annotations
@@ -18,21 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 import vmkla
 from vmkla.errors import VmklaError
 from vmkla.segment.findings import Findings
 from vmkla.segment.operating_point import OperatingPoint, PointOverrides
 
 
-def of_frame(raw: Findings, kept: Findings, boxes: Sequence[Sequence[int]] = ()) -> dict[str, bool]:
+def of_frame(raw: Findings, kept: Findings) -> dict[str, bool]:
     """Compare the raw mask of one frame with its findings.
 
     Args:
         raw, kept: findings of the frame when every region counts, and at the operating point.
-        boxes: lesions, (x, y, w, h) in pixels of the frame.
     """
     return {
         "several_regions": len(raw.regions) > 1,
@@ -40,16 +35,10 @@ def of_frame(raw: Findings, kept: Findings, boxes: Sequence[Sequence[int]] = ())
         "largest_lost": bool(raw.regions) and raw.regions[0] not in kept.regions,
         "without_region": not raw.any,
         "without_finding": not kept.any,
-        "region_on_a_box": _overlaps(raw.mask, boxes),
-        "finding_on_a_box": _overlaps(kept.mask, boxes),
     }
 
 
-def _overlaps(mask: npt.NDArray[np.uint8], boxes: Sequence[Sequence[int]]) -> bool:
-    return any(bool(mask[y : y + h, x : x + w].any()) for x, y, w, h in boxes)
-
-
-def count(model: str, clip: Path, overrides: PointOverrides, boxes: Sequence[Any]) -> dict[str, Any]:
+def count(model: str, clip: Path, overrides: PointOverrides) -> dict[str, Any]:
     """Count over all frames of a clip; see the module."""
     counts: Counter[str] = Counter()
     frames = 0
@@ -57,7 +46,7 @@ def count(model: str, clip: Path, overrides: PointOverrides, boxes: Sequence[Any
         segmenter.point = segmenter.spec.point_at(overrides)
         raw.point = OperatingPoint(segmenter.point.threshold)
         for shown, every in zip(segmenter.video(clip), raw.video(clip), strict=True):
-            counts.update(of_frame(every.findings, shown.findings, boxes[frames] if boxes else ()))
+            counts.update(of_frame(every.findings, shown.findings))
             frames += 1
         point = segmenter.point.to_dict()
     return {"frames": frames, "operating_point": point, **counts}
@@ -70,12 +59,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("clip", type=Path)
     parser.add_argument("--peak", type=float)
     parser.add_argument("--min-fraction", type=float)
-    parser.add_argument("--boxes", type=Path, help="JSON file")
     args = parser.parse_args(arguments)
-    boxes = [] if args.boxes is None else json.loads(args.boxes.read_text(encoding="utf-8"))
     try:
         overrides = PointOverrides(peak=args.peak, min_fraction=args.min_fraction)
-        print(json.dumps(count(args.model, args.clip, overrides, boxes), indent=2))
+        print(json.dumps(count(args.model, args.clip, overrides), indent=2))
     except VmklaError as error:
         print(error, file=sys.stderr)
         return error.exit_status
