@@ -30,13 +30,13 @@ from benchmarks.common import Table
 from benchmarks.cpu.run import machine
 from benchmarks.live import temporal
 from vmkla.engines import load_runner
+from vmkla.procedures.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 from vmkla.runner import Runner
 from vmkla.segment.findings import Findings, find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect, field_of_view, prepare
 from vmkla.video.live.frame import LiveFrame, LiveResult
 from vmkla.video.live.markers.marker_board import MarkerBoard
-from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 from vmkla.video.media.clip import FPS, Scene
 
 HERE = Path(__file__).resolve().parent

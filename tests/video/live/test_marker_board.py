@@ -192,7 +192,7 @@ def test_a_marker_of_a_frame_that_never_went_by() -> None:
 
 
 def test_a_given_thumbnail_stands_in_for_the_frame() -> None:
-    from vmkla.video.live.markers.scene import thumbnail
+    from vmkla.procedures.scene import thumbnail
 
     board = MarkerBoard()
     first, second = still(2)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmkla.errors import UsageError
+from vmkla.procedures.scene import thumbnail
 from vmkla.segment.findings import find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
-from vmkla.video.live.markers.scene import thumbnail
 from vmkla.video.live.network.options import TemporalOptions
 from vmkla.video.live.network.temporal import RESET_AFTER_S, TemporalFilter
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.procedures.motion import follow
+from vmkla.procedures.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 from vmkla.segment.overlay import Drawing, Label, OverlayStyle, outline, paint
 from vmkla.segment.preprocess import Rect, union
 from vmkla.video.live.frame import LiveFrame, LiveResult
-from vmkla.video.live.markers.motion import follow
-from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change, thumbnail
 
 MAX_STALENESS_S = 0.12
 """Marker delay that regulators accept (FDA De Novo DEN200055)."""

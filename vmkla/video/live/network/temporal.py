@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import UsageError
+from vmkla.procedures.scene import CHANGE_LIMIT, Thumbnail, change
 from vmkla.segment.findings import class_mask, find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
-from vmkla.video.live.markers.scene import CHANGE_LIMIT, Thumbnail, change
 from vmkla.video.live.network.options import TemporalOptions
 
 RESET_AFTER_S = 0.5

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmkla.allocator import keep_freed_memory
+from vmkla.procedures.scene import thumbnail
 from vmkla.runner import Runner, check_one_by_one, describe_model, describe_runtime, model_warnings
 from vmkla.safe_text import log_printable
 from vmkla.segment.preprocess import PreprocessSpec, Rect, field_of_view, visible_field
@@ -24,7 +25,6 @@ from vmkla.segment.steps import check, find, infer, view
 from vmkla.video.latency import Stopwatch
 from vmkla.video.live.child_process import set_up_child
 from vmkla.video.live.frame import LiveFrame, LiveResult
-from vmkla.video.live.markers.scene import thumbnail
 from vmkla.video.live.network.deinterlace import LiveDeinterlacer
 from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.pulse import PulseWriter

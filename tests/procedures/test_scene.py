@@ -1,4 +1,4 @@
-"""vmkla.video.live.markers.scene: a cut is told from a moving camera."""
+"""vmkla.procedures.scene: a cut is told from a moving camera."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from vmkla.video.live.markers.scene import CHANGE_LIMIT, CUT_LIMIT, change, thumbnail
+from vmkla.procedures.scene import CHANGE_LIMIT, CUT_LIMIT, change, thumbnail
 from vmkla.video.media.clip import Scene
 
 Image = npt.NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""vmkla.video.live.markers.motion: shift, turn and scale of a region, or the word that it is lost."""
+"""vmkla.procedures.motion: shift, turn and scale of a region, or the word that it is lost."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vmkla.procedures.motion import follow, follow_all
+from vmkla.procedures.scene import thumbnail
 from vmkla.segment.preprocess import Rect
-from vmkla.video.live.markers.motion import follow
-from vmkla.video.live.markers.scene import thumbnail
 
 Image = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]
@@ -111,3 +111,15 @@ def test_tiny_and_flat_frames_do_not_fail(hw: tuple[int, int]) -> None:
     for rgb in (texture(1, *hw), np.zeros((*hw, 3), np.uint8)):
         found = follow(thumbnail(rgb), thumbnail(rgb), Rect(0, 0, hw[1], hw[0]))
         assert found is None or np.isfinite(found).all()
+
+
+def test_several_regions_are_followed_as_each_by_itself() -> None:
+    rgb = texture(3, 360, 480)
+    before, after = thumbnail(rgb), thumbnail(moved(rgb, similarity((9, -6), 0.02, 1.02, (240, 180))))
+    boxes = [Rect(60, 60, 80, 60), Rect(300, 200, 90, 90), Rect(200, 20, 40, 40)]
+    together = follow_all(before, after, boxes)
+    assert follow_all(before, after, []) == []
+    for box, motion in zip(boxes, together, strict=True):
+        alone = follow(before, after, box)
+        assert motion is not None and alone is not None
+        np.testing.assert_allclose(motion, alone)
