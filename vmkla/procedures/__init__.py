@@ -1,1 +1,1 @@
-"""Procedures: what is seen over time, scene by scene and lesion by lesion; imports neither vmkla.video nor torch."""
+"""What is seen over time: scenes, motion and lesions. Imports neither vmkla.video nor torch."""

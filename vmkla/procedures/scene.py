@@ -50,8 +50,13 @@ def thumbnail(rgb: npt.NDArray[np.uint8]) -> Thumbnail:
     # as long at 1080p and finds cuts and follows motion no better.
     small = cv2.resize(rgb, size_wh, interpolation=cv2.INTER_LINEAR)
     grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+    return thumbnail_of_grey(grey, (width_px / size_wh[0], height_px / size_wh[1]))
+
+
+def thumbnail_of_grey(grey: npt.NDArray[np.uint8], shrink: tuple[float, float]) -> Thumbnail:
+    """Make a thumbnail from its grey image; see ``Thumbnail``."""
     coarse = cv2.resize(grey, _COARSE_HW[::-1], interpolation=cv2.INTER_AREA)
-    return Thumbnail(grey, np.asarray(coarse, np.float32), (width_px / size_wh[0], height_px / size_wh[1]))
+    return Thumbnail(grey, np.asarray(coarse, np.float32), shrink)
 
 
 def change(before: Thumbnail, after: Thumbnail) -> float:
