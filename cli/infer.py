@@ -321,8 +321,10 @@ def _summary(report: dict[str, Any]) -> list[str]:
         return [*lines, "findings:      none"]
     where = f"{found['regions']} regions in {found['frames']} {kind}"
     if video:
+        count = found.get("lesions")  # missing where they could not be written
+        lesions = "" if count is None else f"{count} lesion{'s' * (count != 1)}, "
         where = (
-            f"in {found['with_finding_s']:.1f} of {found['segmented_s']:.1f} s, {where}, "
+            f"{lesions}in {found['with_finding_s']:.1f} of {found['segmented_s']:.1f} s, {where}, "
             f"first at {found['first_s']:.2f} s, last at {found['last_s']:.2f} s"
         )
     largest = found["largest"]

@@ -55,7 +55,7 @@ def follow_all(before: Thumbnail, after: Thumbnail, boxes: Sequence[Rect]) -> li
     tracked = found[:, 0] > 0
     # From pixels of the thumbnail to those of the frame, whose centres lie half a pixel inside.
     shrink = np.array(before.shrink, np.float32)
-    first, second = ((side + 0.5) * shrink - 0.5 for side in (points, there))
+    first, second = (np.asarray((side + 0.5) * shrink - 0.5, np.float32) for side in (points, there))
     count = _POINTS_PER_SIDE**2
     motions = []
     for start in range(0, len(points), count):

@@ -168,12 +168,13 @@ class TestVideo:
             "overlay": "overlay.mp4",
             "contact_sheet": "contact_sheet.jpg",
             "frames": "frames.jsonl",
+            "lesions": "lesions.jsonl",
             "report": "report.json",
         }
         assert made["warnings"] == ["the sound track is not copied"]
         stages = made["latency_ms"]
         assert set(stages) == {
-            "decode", "preprocess", "inference", "postprocess", "overlay", "write", "total",
+            "decode", "preprocess", "inference", "postprocess", "track", "overlay", "write", "total",
         }  # fmt: skip
         for figures in stages.values():
             assert 0 <= figures["p50"] <= figures["p95"] <= figures["p99"] <= figures["max"]

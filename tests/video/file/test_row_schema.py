@@ -23,6 +23,7 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
         jsonschema.validate(row, SCHEMA, cls=jsonschema.Draft202012Validator)
         if row["segmented"]:
             assert len(row["boxes"]) == len(row["box_probabilities"]) == len(row["box_peaks"])
+            assert len(row.get("box_lesions", row["boxes"])) == len(row["boxes"])
             assert all(row["max_probability"] + 1e-6 >= value for value in row["box_probabilities"])
     return rows
 

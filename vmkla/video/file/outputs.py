@@ -21,7 +21,8 @@ from vmkla.video.media.sources import ImageItem, ImageSource
 OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER = "overlay.mp4", "overlay", "masks"
 PROBABILITY_FOLDER = "probability"
 CONTACT_SHEET = "contact_sheet.jpg"
-ROWS, REPORT, SETTINGS = "frames.jsonl", "report.json", ".settings.json"
+ROWS, LESIONS = "frames.jsonl", "lesions.jsonl"
+REPORT, SETTINGS = "report.json", ".settings.json"
 _SETTINGS_MAX_BYTES, _ROW_MAX_BYTES = 1 << 20, 4 << 20
 WHOLE = (
     OVERLAY_VIDEO,
@@ -29,6 +30,7 @@ WHOLE = (
     OVERLAY_FOLDER,
     MASK_FOLDER,
     PROBABILITY_FOLDER,
+    LESIONS,
     REPORT,
     SETTINGS,
 )
@@ -249,7 +251,7 @@ def _remove_earlier(out_dir: Path) -> None:
                 for line in file:
                     _remove_images(out_dir, line)
             row_file.unlink()
-        for name in (OVERLAY_VIDEO, CONTACT_SHEET, REPORT, SETTINGS):
+        for name in (OVERLAY_VIDEO, CONTACT_SHEET, LESIONS, REPORT, SETTINGS):
             (out_dir / name).unlink(missing_ok=True)
         for folder in (*search_exclusions(out_dir), out_dir / PROBABILITY_FOLDER):
             _remove_empty(folder)

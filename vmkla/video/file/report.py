@@ -15,7 +15,7 @@ from vmkla.video.media.decoding import VideoSource, how_often
 from vmkla.video.media.frames import Problem, Source
 from vmkla.video.media.sources import ImageSource
 
-STAGES = ("decode", "preprocess", "inference", "postprocess", "overlay", "write", "total")
+STAGES = ("decode", "preprocess", "inference", "postprocess", "track", "overlay", "write", "total")
 _HASH_BLOCK_BYTES = 1 << 20
 
 

@@ -16,9 +16,11 @@ from vmkla.segment.preprocess import Rect
 from vmkla.segment.steps import check, infer, view
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.channel import Channel, ChannelClosedError
+from vmkla.video.file.lesions import FrameLesions
 from vmkla.video.file.options import Progress, SegmentOptions
 from vmkla.video.file.outputs import (
     CONTACT_SHEET,
+    LESIONS,
     MASK_FOLDER,
     OVERLAY_FOLDER,
     OVERLAY_VIDEO,
@@ -43,7 +45,9 @@ _DECODER_JOIN_S, _DECODER_JOIN_CANCELLED_S = 10.0, 0.2
 class Run:
     """One run, from the first frame to the report."""
 
-    def __init__(self, runner: Runner, plan: Plan, outputs: OutputFolder) -> None:
+    def __init__(
+        self, runner: Runner, plan: Plan, outputs: OutputFolder, lesions: FrameLesions | None
+    ) -> None:
         self._runner = runner
         self._plan = plan
         self._source = plan.named.source
@@ -51,7 +55,9 @@ class Run:
         self._outputs = outputs
         self._decoded: Channel[_Decoded | Kept] = Channel(_QUEUE_FRAMES)
         self._inferred: Channel[Inferred | Kept] = Channel(_QUEUE_FRAMES)
-        self._writer = FrameWriter(self._inferred, outputs, plan)
+        self._lesions = lesions
+        self._writer = FrameWriter(self._inferred, outputs, plan, lesions)
+        self._found: dict[str, int] = {}
         self._wall_s = 0.0
 
     def go(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> SegmentReport:
@@ -75,6 +81,7 @@ class Run:
         counts = self._writer.counts
         gone = set() if unfinished else set(self._outputs.kept) - self._writer.seen
         error = _first(error, lambda: self._outputs.close_rows(dropped=gone))
+        error = _first(error, self._finish_lesions)
         if progress is not None and not unfinished:
             error = _first(
                 error, lambda: progress(Progress(counts.frames, counts.frames, counts.with_finding))
@@ -88,6 +95,11 @@ class Run:
         if report.outcome == "interrupted" and isinstance(cancel, Cancellation) and cancel.signum is not None:
             raise StoppedError(cancel.signum, report.message)
         return report
+
+    def _finish_lesions(self) -> None:
+        if self._lesions is not None:
+            folder = self._outputs.path
+            self._found = {"lesions": self._lesions.finish(folder / ROWS, folder / LESIONS)}
 
     def _work(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> None:
         """Move every frame through the stages, and raise the first error of any of them."""
@@ -200,7 +212,7 @@ class Run:
             out_dir=out_dir,
             outputs=_existing_outputs(out_dir, source.kind, self._options),
             counts=counts,
-            findings=writer.summary.to_dict(),
+            findings=writer.summary.to_dict() | self._found,
             wall_s=self._wall_s,
             latency_ms=writer.latencies.to_dict(),
             model=describe_model(self._runner),
@@ -233,6 +245,8 @@ def _existing_outputs(
     out_dir: Path, kind: Literal["video", "images"], options: SegmentOptions
 ) -> dict[str, str]:
     names = {"overlay": OVERLAY_VIDEO if kind == "video" else OVERLAY_FOLDER, "frames": ROWS}
+    if kind == "video":
+        names["lesions"] = LESIONS
     names["contact_sheet"] = CONTACT_SHEET
     if options.save_masks:
         names["masks"] = MASK_FOLDER

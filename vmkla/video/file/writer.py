@@ -18,6 +18,7 @@ from vmkla.segment.overlay import draw
 from vmkla.segment.preprocess import Rect
 from vmkla.video.channel import Channel, ChannelClosedError
 from vmkla.video.file.contact_sheet import ContactSheet
+from vmkla.video.file.lesions import FrameLesions
 from vmkla.video.file.letterbox import letterbox
 from vmkla.video.file.outputs import (
     CONTACT_SHEET,
@@ -71,6 +72,7 @@ class FrameWriter:
         channel: channel of the frames; closed when writing fails.
         outputs: open outputs of the run.
         plan: plan of the run.
+        lesions: numbers the lesions of a video; None for images.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class FrameWriter:
         channel: Channel[Inferred | Kept],
         outputs: OutputFolder,
         plan: Plan,
+        lesions: FrameLesions | None,
     ) -> None:
         self._channel = channel
         self._outputs = outputs
         self._options = plan.options
         self._point = plan.point
         self._multi_class = plan.multi_class
+        self._lesions = lesions
         self._thread = threading.Thread(target=self._run, name="vmkla-write", daemon=True)
         self.counts = Counts()
         self.latencies = Latencies()
@@ -163,6 +167,11 @@ class FrameWriter:
             latency_ms["postprocess"] = watch.lap_ms()
             if self._given_up(frame):
                 return
+        lesions = {}
+        if self._lesions is not None:
+            lesions = self._lesions.track(frame, findings)
+            latency_ms["track"] = watch.lap_ms()
+        if findings is not None:
             shown = draw(frame.rgb, findings, self._options.overlay, self._options.alpha, self._options.label)
             latency_ms["overlay"] = watch.lap_ms()
             if self._given_up(frame):
@@ -170,9 +179,11 @@ class FrameWriter:
         paths = self._write_images(frame, shown, findings)
         latency_ms["write"] = watch.lap_ms()
         latency_ms["total"] = sum(latency_ms.values())
-        row = self._row(frame, findings, paths, latency_ms)
+        row = self._row(frame, findings, lesions, paths, latency_ms)
         self._outputs.rows.write(row)
         self.summary.add(row)
+        if self._lesions is not None:
+            self._lesions.add(row)
         drawn = findings is not None and findings.any and self._options.overlay != "none"
         if drawn and findings is not None and frame.traits is not None:
             self.sheet.offer(shown, f"{frame.pts_s:.2f} s   {int(100 * findings.max_probability)}%")
@@ -230,6 +241,7 @@ class FrameWriter:
         self,
         frame: Frame,
         findings: Findings | None,
+        lesions: dict[str, Any],
         paths: dict[str, str],
         latency_ms: dict[str, float],
     ) -> dict[str, Any]:
@@ -251,6 +263,7 @@ class FrameWriter:
         row["box_peaks"] = [round(region.peak, 6) for region in findings.regions] if findings else None
         if self._multi_class:
             row["box_classes"] = [region.class_index for region in findings.regions] if findings else None
+        row |= lesions
         row["max_probability"] = findings.max_probability if findings else None
         if frame.damaged:
             row["damaged"] = True

@@ -1,0 +1,140 @@
+"""lesions.jsonl: the lesions of a scripted video, with their numbers in frames.jsonl."""
+
+from __future__ import annotations
+
+import json
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jsonschema
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests import ROOT
+from vmkla.segment.operating_point import PointOverrides
+from vmkla.video.file.options import SegmentOptions
+from vmkla.video.file.pipeline import segment
+
+SCHEMA = json.loads((ROOT / "docs" / "schemas" / "lesions.schema.json").read_text(encoding="utf-8"))
+RATE = 10
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def lesions(out: Path) -> list[dict[str, Any]]:
+    rows = lines(out / "lesions.jsonl")
+    for row in rows:
+        jsonschema.validate(row, SCHEMA, cls=jsonschema.Draft202012Validator)
+    return rows
+
+
+def procedure() -> list[npt.NDArray[np.uint8]]:
+    """Eight seconds: one lesion that is hidden for three of them, and one from 4 s to 5 s."""
+    noise = np.random.default_rng(0).normal(0, 1, (96, 128, 3)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 4)
+    wall = np.clip(60 + 12 * smooth / smooth.std(), 0, 255).astype(np.uint8)
+    frames = []
+    for index in range(8 * RATE):
+        frame = wall.copy()
+        if not 2 * RATE <= index < 5 * RATE:
+            cv2.circle(frame, (40, 48), 14, (240, 60, 60), -1)
+        if 4 * RATE <= index < 5 * RATE:
+            cv2.circle(frame, (100, 60), 10, (240, 60, 60), -1)
+        frames.append(frame)
+    return frames
+
+
+@pytest.fixture
+def clip(write_clip: Any) -> Path:
+    return Path(write_clip("clip.mp4", procedure(), rate=Fraction(RATE)))
+
+
+def test_lesions_match_the_script(clip: Path, make_runner: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = segment(make_runner(96, 128), clip, SegmentOptions(out)).to_dict()
+    first, second = lesions(out)
+    assert (first["id"], first["first_s"], first["last_s"]) == (1, 0.0, 7.9)
+    assert (first["frames"], first["gaps"], first["joined"]) == (50, [[1.9, 5.0]], [3])
+    assert (second["id"], second["first_s"], second["last_s"]) == (2, 4.0, 4.9)
+    assert (second["frames"], second["gaps"], second["joined"]) == (10, [], [])
+    assert first["first_marker_after_s"] == second["first_marker_after_s"] == 0.0
+    assert first["median_area_px"] == pytest.approx(np.pi * 14**2, rel=0.15)
+    assert second["largest_area_px"] == pytest.approx(np.pi * 10**2, rel=0.2)
+    assert report["findings"]["lesions"] == 2 and report["outputs"]["lesions"] == "lesions.jsonl"
+
+    rows = lines(out / "frames.jsonl")
+    for index, row in enumerate(rows):
+        expected = [1] if not 20 <= index < 50 else [2] if index >= 40 else []
+        assert row["box_lesions"] == expected, index
+        assert len(row["boxes"]) == len(expected)
+    # Rows and lesions add up to the same, also after joining.
+    peaks = [row["box_peaks"][0] for row in rows if row["box_lesions"] == [1]]
+    assert first["peak_probability"] == max(peaks)
+    assert first["largest_area_px"] == max(
+        row["box_areas_px"][0] for row in rows if row["box_lesions"] == [1]
+    )
+
+
+def test_without_markers(clip: Path, make_runner: Any, tmp_path: Path) -> None:
+    segment(make_runner(96, 128), clip, SegmentOptions(tmp_path / "out", overlay="none"))
+    assert [row["first_marker_after_s"] for row in lesions(tmp_path / "out")] == [None, None]
+
+
+def test_a_stride_leaves_no_gaps(clip: Path, make_runner: Any, tmp_path: Path) -> None:
+    segment(make_runner(96, 128), clip, SegmentOptions(tmp_path / "out", stride=5))
+    first, second = lesions(tmp_path / "out")
+    assert (first["frames"], first["gaps"]) == (10, [[1.5, 5.0]])
+    assert (second["frames"], second["gaps"]) == (2, [])
+
+
+def test_a_procedure_without_findings_and_an_earlier_run(
+    clip: Path, make_runner: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    segment(make_runner(96, 128), clip, SegmentOptions(out))
+    options = SegmentOptions(out, point=PointOverrides(0.999), exist_ok=True)
+    report = segment(make_runner(96, 128), clip, options).to_dict()
+    assert lesions(out) == [] and report["findings"]["lesions"] == 0
+
+
+def test_a_run_that_is_stopped_has_the_lesions_so_far(clip: Path, make_runner: Any, tmp_path: Path) -> None:
+    cancel = threading.Event()
+    out = tmp_path / "out"
+    report = segment(
+        make_runner(96, 128),
+        clip,
+        SegmentOptions(out),
+        progress=lambda done: cancel.set() if done.done >= 10 else None,
+        cancel=cancel,
+    )
+    assert report.outcome == "interrupted"
+    [only] = lesions(out)
+    assert only["frames"] == sum(row["box_lesions"] == [1] for row in lines(out / "frames.jsonl")) >= 10
+
+
+def test_images_have_no_lesions(make_runner: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "one.png"), procedure()[0][..., ::-1])
+    report = segment(make_runner(96, 128), folder, SegmentOptions(tmp_path / "out")).to_dict()
+    assert not (tmp_path / "out" / "lesions.jsonl").exists()
+    assert "lesions" not in report["findings"] and "lesions" not in report["outputs"]
+    assert "box_lesions" not in lines(tmp_path / "out" / "frames.jsonl")[0]
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": 0}, {"frames": 0}, {"gaps": [[1.0]]}, {"more": 1}, {"joined": None}]
+)
+def test_the_schema_sees_what_is_wrong(change: dict[str, Any]) -> None:
+    row = {"id": 1, "first_s": 0.0, "last_s": 1.0, "frames": 2, "gaps": [[0.0, 1.0]], "largest_area_px": 9,
+           "largest_area_fraction": 0.1, "median_area_px": 8.5, "peak_probability": 0.9,
+           "first_marker_after_s": 0.0, "joined": [2]}  # fmt: skip
+    jsonschema.validate(row, SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**row, **change}, SCHEMA)
