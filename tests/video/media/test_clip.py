@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from vmkla.errors import UsageError
 from vmkla.video.media import clip
 from vmkla.video.media.clip import Scene, render_clip, write_clip
+from vmkla.video.media.clip_tables import LENGTH
 
 
 def seeds_with_polyps(count: int, height: int, width: int) -> list[tuple[Scene, int]]:
@@ -53,9 +55,7 @@ def test_the_mask_is_where_the_polyps_are_painted() -> None:
         rho = cv2.resize(tables.shape[..., 2], tables.colour.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         painted = np.full_like(tables.colour, (150, 90, 80))
         painted[rho < 1] = (0, 200, 0)
-        scene.tables = type(tables)(
-            tables.radius, tables.shape, np.zeros_like(tables.bump), painted, tables.tint
-        )
+        scene.tables = dataclasses.replace(tables, bump=np.zeros_like(tables.bump), colour=painted)
         scene.shine, scene.softness_px = 0.0, 0.3
         scene.grain = np.zeros_like(scene.grain)
         scene.mask_far = clip.FAR  # polyps in the dark are in this mask too
@@ -66,6 +66,34 @@ def test_the_mask_is_where_the_polyps_are_painted() -> None:
         dice = 2 * (green & truth).sum() / (green.sum() + truth.sum())
         assert dice > 0.93, (scene.seed, index, dice)
         assert not ((mask > 0) & (whole == 0)).any()
+
+
+def test_each_polyp_has_an_identity_that_lasts_until_the_camera_has_passed() -> None:
+    """The tube is 12 radii long: a lap later the same polyps are other lesions, on the same pixels."""
+    for scene, index in seeds_with_polyps(3, 96, 128):
+        rgb, lesions = scene.frame_with_lesions(index)
+        plain_rgb, mask = scene.frame(index)
+        np.testing.assert_array_equal(rgb, plain_rgb)
+        np.testing.assert_array_equal(lesions > 0, mask > 0)
+        _, later = scene.frame_with_lesions(index + 2)
+        both = (lesions > 0) & (later > 0)
+        assert both.any() and (lesions[both] == later[both]).mean() > 0.98
+        # Every lesion is one polyp of the tables.
+        polyps = len(scene.tables.polyps_z)
+        assert 1 <= len(np.unique(lesions[lesions > 0])) <= 2 * polyps
+
+        camera = scene._camera
+
+        def a_lap_on(time_s: float, camera: Any = camera) -> Any:
+            eye, turn, bend = camera(time_s)
+            return eye + np.array([0, 0, LENGTH], np.float32), turn, bend
+
+        with mock.patch.object(scene, "_camera", a_lap_on):
+            _, other = scene.frame_with_lesions(index)
+        same = (lesions > 0) & (other > 0)
+        assert same.sum() > 0.98 * (lesions > 0).sum()
+        assert not set(np.unique(other[other > 0])) & set(np.unique(lesions[lesions > 0]))
+        assert set(np.unique((other[same] - lesions[same]) % polyps)) == {0}
 
 
 def test_frames_with_and_without_polyps_and_no_polyp_outside_the_field() -> None:

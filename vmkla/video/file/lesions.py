@@ -39,11 +39,12 @@ class FrameLesions:
         """Number the findings of the next frame.
 
         Args:
-            frame: the frame.
+            frame: the frame, of a video.
             findings: its findings; None for a frame that the stride skips.
         Returns:
             ``box_lesions`` and, where something happened, ``lesion_events``: the row's part.
         """
+        assert frame.pts_s is not None
         tracked = self._tracker.update(frame.pts_s, findings.regions if findings else None, frame.rgb)
         part: dict[str, Any] = {"box_lesions": list(tracked.numbers) if findings else None}
         if tracked.events:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,6 +38,24 @@ LEAST_LIGHT = 0.08
 _NEAR, _FALL = 0.55, 0.6  # light over distance: 1 / (NEAR + FALL distance^2)
 FPS = 30.0
 """Frame rate of ``Scene.frame``, frames a second."""
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A frame, and where its pixels lie on the wall.
+
+    Attributes:
+        rgb: (H, W, 3).
+        mask: (H, W), 255 on polyps and 0 elsewhere.
+        column, row: (H, W), place in the tables; rows go on beyond the table's end.
+        lap: number of times that the tube has repeated itself at row 0.
+    """
+
+    rgb: Image
+    mask: Image
+    column: Floats
+    row: Floats
+    lap: int
 
 
 class Scene:
@@ -87,18 +106,48 @@ class Scene:
         Returns:
             (H, W, 3) uint8 RGB and (H, W) uint8, 255 on polyps and 0 elsewhere.
         """
+        view = self._view(index)
+        return view.rgb, view.mask
+
+    def frame_with_lesions(self, index: int) -> tuple[Image, npt.NDArray[np.int32]]:
+        """Render a frame, and the identity of each polyp in it.
+
+        The tube repeats itself, so the camera passes the same polyps again after a while. Each time they are
+        other lesions, as in a colon that is as long as the camera's path.
+
+        Args:
+            index: as for ``frame``.
+        Returns:
+            (H, W, 3) uint8 RGB and (H, W) int32: the number of the lesion, from 1; 0 where the mask is 0.
+        """
+        view = self._view(index)
+        tables = self.tables
+        rows, columns = tables.owner.shape
+        row = np.floor(view.row + 0.5).astype(np.int64)
+        owner = tables.owner[row % rows, np.floor(view.column + 0.5).astype(np.int64) % columns]
+        owner[view.mask == 0] = 0
+        filled = np.asarray(cv2.dilate(owner, self.disc))  # where the mask was closed over a sliver
+        owner = np.where((owner == 0) & (view.mask > 0), filled, owner)
+        centres = np.array([0.0, *tables.polyps_z])[owner]
+        z = view.lap * LENGTH + view.row * (LENGTH / rows)
+        lap = np.round((z - centres) / LENGTH).astype(np.int64)
+        pass_number = np.where(lap >= 0, 2 * lap, -2 * lap - 1)
+        lesion = owner + len(tables.polyps_z) * pass_number
+        return view.rgb, np.where(owner > 0, lesion, 0).astype(np.int32)
+
+    def _view(self, index: int) -> _View:
         time_s = index / FPS
         eye, turn, bend = self._camera(time_s)
         coarse = self.coarse_rays @ turn
         distance = _enlarge(self._march(coarse, eye, bend), self.height, self.width)
         rays = self.rays @ turn
-        rgb, rho = self._shade(rays, distance, eye, bend)
+        rgb, rho, column, row = self._shade(rays, distance, eye, bend)
         seen = (rho < 1) & (distance < self.mask_far)
         # A steep side that is barely visible breaks into slivers of a few pixels; close them.
         closed = cv2.morphologyEx(seen.astype(np.uint8) * 255, cv2.MORPH_CLOSE, self.disc)
         mask = np.asarray(cv2.medianBlur(closed, 5 if self.width > 240 else 3), np.uint8)
         mask[self.field <= 0.3] = 0
-        return self._develop(rgb, index, time_s), mask
+        return _View(self._develop(rgb, index, time_s), mask, column, row, math.floor(eye[2] / LENGTH))
 
     def _wave(self, number: int, time_s: float) -> float:
         return math.sin(self.phases[number] + self.rates[number] * time_s)
@@ -141,8 +190,10 @@ class Scene:
         row = (along + np.float32(eye[2] % LENGTH)) * np.float32(rows / LENGTH)
         return np.asarray(radius, np.float32), column, row
 
-    def _shade(self, rays: Floats, distance: Floats, eye: Floats, bend: Floats) -> tuple[Floats, Floats]:
-        """Return the light along the rays, (H, W, 3), and the polyps' field rho, (H, W)."""
+    def _shade(
+        self, rays: Floats, distance: Floats, eye: Floats, bend: Floats
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return the light along the rays, (H, W, 3), the polyps' field rho, and column and row, (H, W)."""
         tables = self.tables
         dx, dy, dz = (np.ascontiguousarray(rays[..., axis]) for axis in range(3))
         along = distance * dz
@@ -177,7 +228,7 @@ class Scene:
         # What bounces about between red walls comes back redder.
         light[..., 0] += 0.02 * falloff * self.tables.tint
         light += gloss[..., None]
-        return light, np.asarray(rho, np.float32)
+        return light, np.asarray(rho, np.float32), column, row
 
     def _develop(self, light: Floats, index: int, time_s: float) -> Image:
         """Turn light into a frame: exposure, softness, motion blur, grain and the field of view."""

@@ -31,6 +31,8 @@ class Tables:
         bump: (256, 256, 2) float32, small slopes around and along, tiled.
         colour: (FINE * ROWS, FINE * COLUMNS, 3) uint8, RGB reflectance times 255.
         tint: strength of the reddish light between the walls, 0.3 to 1.
+        owner: (ROWS, COLUMNS) uint8, number of the nearest polyp, from 1; 0 far from any.
+        polyps_z: position of each polyp's centre along the tube, tube radii.
     """
 
     radius: Floats
@@ -38,6 +40,8 @@ class Tables:
     bump: Floats
     colour: npt.NDArray[np.uint8]
     tint: float
+    owner: npt.NDArray[np.uint8]
+    polyps_z: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,12 @@ def make_tables(rng: np.random.Generator) -> Tables:
     radius = _wall(rng)
     colour, finish = _mucosa(rng)
     rho: Floats = np.full((ROWS, COLUMNS), OUTSIDE, np.float32)
-    for polyp in _polyps(rng):
+    owner = np.zeros((ROWS, COLUMNS), np.uint8)
+    polyps = _polyps(rng)
+    for number, polyp in enumerate(polyps, start=1):
+        before = rho.copy()
         _add_polyp(polyp, radius, rho, colour, rng)
+        owner[rho < before] = number
     np.maximum(radius, 0.25, out=radius)
     d_theta = (np.roll(radius, -1, 1) - np.roll(radius, 1, 1)) * np.float32(COLUMNS / (4 * math.pi))
     d_z = (np.roll(radius, -1, 0) - np.roll(radius, 1, 0)) * np.float32(ROWS / (2 * LENGTH))
@@ -85,7 +93,8 @@ def make_tables(rng: np.random.Generator) -> Tables:
         axis=-1,
     )
     colour8 = np.clip(colour * 255 + 0.5, 0, 255).astype(np.uint8)
-    return Tables(radius, shape, np.ascontiguousarray(bump, np.float32), colour8, finish)
+    centres = tuple(polyp.z for polyp in polyps)
+    return Tables(radius, shape, np.ascontiguousarray(bump, np.float32), colour8, finish, owner, centres)
 
 
 def noise(rng: np.random.Generator, size: tuple[int, int], cells: int | tuple[int, int]) -> Floats:
