@@ -16,7 +16,7 @@ from vmkla.video.media.clip import FPS, Scene
 Image = npt.NDArray[np.uint8]
 
 LEAST_FRACTION = 0.001
-"""Share of the frame below which a lesion is too small to be asked for, and a component is no finding."""
+"""Share of the frame below which a lesion is not counted, and a component is not a finding."""
 _PASSAGE_S = (20.0, 60.0)
 """Duration of a passage; a cut to another scene ends it."""
 _LESIONS_PER_PASSAGE = 1000

@@ -1,4 +1,4 @@
-"""Move lesions along with the picture from one frame to the next."""
+"""Move lesions with the scene from one frame to the next."""
 
 from __future__ import annotations
 

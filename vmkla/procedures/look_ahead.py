@@ -97,7 +97,7 @@ class LookAhead:
         return returns
 
     def _lives_with_pieces(self) -> dict[int, _Life]:
-        """Return the lives of lesions that are no pieces, each as long as that of its longest piece."""
+        """Return the lives of whole lesions, each as long as that of its longest piece."""
         lives: dict[int, _Life] = {}
         for number, life in sorted(self._lives.items()):
             whole = lives.setdefault(_root(number, self._pieces), _Life(0, life.first_s, life.last_s))
@@ -124,7 +124,7 @@ def _connected(pairs: Mapping[tuple[int, int], float]) -> list[list[tuple[int, i
 
 
 def _root(number: int, parents: Mapping[int, int]) -> int:
-    """Follow joins to the first lesion; numbers rise with time, so there is no circle."""
+    """Follow joins to the first lesion; numbers rise with time, so joins never form a circle."""
     while number in parents and parents[number] < number:
         number = parents[number]
     return number

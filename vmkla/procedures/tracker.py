@@ -1,7 +1,7 @@
 """Give findings an identity over time: a lesion keeps its number from frame to frame and through short gaps.
 
-The tracker sees times, findings and frames, and only those of the past. Each lesion is moved along with the
-picture (``follow_all``), findings are scored against lesions by place, size and colour, and the assignment
+The tracker sees times, findings and frames, and only those of the past. Each lesion is moved with the
+scene (``follow_all``), findings are scored against lesions by place, size and colour, and the assignment
 with the largest sum of scores is chosen. A lesion without a finding is waited for up to ``bridge_s``.
 """
 
@@ -48,7 +48,7 @@ class LesionTracker:
 
     Args:
         options: limits in time.
-        state: where an earlier tracker ended; it goes on as if it had not been interrupted.
+        state: where an earlier tracker ended; the new one continues as if nothing had interrupted it.
     Raises:
         MissingDependencyError: the package ``lap`` is not installed.
 
@@ -72,8 +72,8 @@ class LesionTracker:
 
         Args:
             time_s: time of the frame, seconds, on a clock of any origin.
-            regions: findings; None where the frame was not searched: lesions only move along.
-            frame_rgb: (H, W, 3) uint8, the frame, for colours and motion; None tracks by place alone.
+            regions: findings; None where the frame was not searched: lesions are only moved.
+            frame_rgb: (H, W, 3) uint8, the frame, for colours and motion; None tracks by place only.
             scene: thumbnail of the frame, where there is one already.
         Raises:
             UsageError: the time is not finite.

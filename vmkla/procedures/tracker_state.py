@@ -55,8 +55,8 @@ class Lesion:
         number: its identity, from 1.
         class_index: class of its findings.
         box: where it is in the newest frame, or would be if it were visible, px.
-        extent: box around all pieces in which it was last seen, moved along like ``box``, px.
-        velocity: px per second, across and down; used where the picture cannot be followed.
+        extent: box around all pieces in which it was last seen, moved like ``box``, px.
+        velocity: px per second, across and down; used where the scene cannot be followed.
         appearance: colour; None without frames.
         seen_s: time when its place was last known, seconds.
         drift_px: how far it may be from ``box``.

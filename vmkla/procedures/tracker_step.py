@@ -20,7 +20,7 @@ from vmkla.procedures.tracker_state import MAX_LESIONS, Lesion, TrackerOptions, 
 _COVERED = 0.5
 """Share of a lesion's box inside another finding from which they have merged; of a piece in its lesion."""
 _HOSTING = 1.0
-"""Added to the scores of a lesion that others have merged with: one finding alone stays with it."""
+"""Added to the scores of a lesion that others have merged with: a single finding stays with it."""
 _COLOUR_BLEND, _VELOCITY_BLEND = 0.2, 0.5
 """Share of a new frame in a lesion's colour and velocity."""
 
@@ -63,7 +63,7 @@ class TrackerStep:
         self._away_scene = self._away_s = None
 
     def watch_scene(self, scene: Thumbnail | None) -> None:
-        """Set lesions aside at a cut, take them back when their scene returns, and move the others along."""
+        """Set lesions aside at a cut, take them back when their scene returns, and move the others."""
         before = self._state.scene
         elapsed_s = 0.0 if self._state.time_s is None else self._time_s - self._state.time_s
         if scene is not None and before is not None and _is_cut(before, scene):
@@ -188,7 +188,7 @@ class TrackerStep:
         elapsed_s = self._time_s - lesion.seen_s
         velocity = lesion.velocity
         if elapsed_s > 0:
-            # ``box`` was moved by the velocity or with the picture; what is left is the error of that.
+            # ``box`` was moved by the velocity or with the scene; what is left is the error of that.
             (x, y), (to_x, to_y) = boxes.centre(lesion.box), boxes.centre(finding.box)
             velocity = (
                 velocity[0] + _VELOCITY_BLEND * (to_x - x) / elapsed_s,

@@ -47,7 +47,7 @@ class _View:
     Attributes:
         rgb: (H, W, 3).
         mask: (H, W), 255 on polyps and 0 elsewhere.
-        column, row: (H, W), place in the tables; rows go on beyond the table's end.
+        column, row: (H, W), place in the tables; rows continue beyond the table's end.
         lap: number of times that the tube has repeated itself at row 0.
     """
 
