@@ -213,6 +213,16 @@ def test_a_frame_that_was_not_searched_is_no_gap() -> None:
     assert numbers(tracked) == [[1], [], [], [1]]
 
 
+def test_a_stride_longer_than_the_limit_keeps_numbers() -> None:
+    """Every 30th of 10 frames a second is searched: three seconds between two looks."""
+    frames = [None if index % 30 else [region(100, 100, 40, 40)] for index in range(91)]
+    tracked = follow(frames, [index * 0.1 for index in range(91)])
+    assert [each.numbers for each in tracked if each.numbers] == [(1,)] * 4
+    frames[31:] = [None if index % 30 else [] for index in range(31, 91)]
+    gone = follow([*frames, None], [index * 0.1 for index in range(92)])
+    assert [kind for _, kind, *_ in kinds(gone)] == ["started", "ended"]
+
+
 def test_classes_do_not_mix() -> None:
     tracked = follow([[region(100, 100, 40, 40, 1)], [region(100, 100, 40, 40, 2)]])
     assert numbers(tracked) == [[1], [2]]
@@ -306,6 +316,7 @@ def test_the_state_is_limited_in_size() -> None:
         {"next_number": "1"},
         {"extra": 1},
         {"lesions": [{"number": 1}]},
+        {"next_number": 1, "lesions": [1]},
         {"scene": {"grey": "!!", "hw": [2, 2], "shrink": [1.0, 1.0]}},
         {"scene": {"grey": "AAAA", "hw": [2, 2], "shrink": [1.0, 1.0]}},
         {"scene": {"grey": "AAAA", "hw": [0, 3], "shrink": [1.0, 1.0]}},
@@ -316,3 +327,16 @@ def test_a_state_of_something_else(change: dict[str, object]) -> None:
         TrackerState.from_dict({**TrackerState().to_dict(), **change})
     with pytest.raises(BadInputError):
         TrackerState.from_dict([])
+
+
+@pytest.mark.parametrize(
+    "change", [{"number": 0}, {"number": 2}, {"box": [1.0, 1.0, 0.0, 5.0]}, {"extent": [1.0, 2.0]}]
+)
+def test_a_state_of_impossible_lesions(change: dict[str, object]) -> None:
+    tracker = LesionTracker()
+    tracker.update(0.0, [region(100, 100, 40, 40)])
+    stored = json.loads(json.dumps(tracker.state.to_dict()))
+    TrackerState.from_dict(stored)
+    stored["lesions"][0] |= change
+    with pytest.raises(BadInputError, match="state cannot be restored"):
+        TrackerState.from_dict(stored)

@@ -61,8 +61,10 @@ class LookAhead:
             if event["kind"] == "started":
                 for earlier, score in event.get("candidates", ()):
                     self._candidates[lesion, earlier] = score
-            elif event["kind"] == "split" and self._lives[lesion].first_s == time_s:
-                self._split_from[lesion] = other  # its first frame: it was never a lesion of its own
+            elif event["kind"] == "split":
+                life = self._lives.get(lesion)
+                if life is not None and life.first_s == time_s:  # it was never a lesion of its own
+                    self._split_from[lesion] = other
             elif event["kind"] == "merged":
                 self._note_merge(lesion, other, time_s)
 

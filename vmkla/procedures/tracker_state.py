@@ -64,6 +64,7 @@ class Lesion:
         merged_s: time when it merged, seconds.
         parted_s: time since when it is seen in several pieces, seconds; None in one piece.
         away: whether it belongs to the scene before the cut.
+        ended: whether it was lost for too long, and only serves as a candidate.
     """
 
     number: int
@@ -78,6 +79,7 @@ class Lesion:
     merged_s: float | None = None
     parted_s: float | None = None
     away: bool = False
+    ended: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +122,13 @@ class TrackerState:
             stored = from_plain(_Stored, values, "tracker state")
             if len(stored.lesions) > MAX_LESIONS:
                 raise ValueError(f"{len(stored.lesions)} lesions, expected at most {MAX_LESIONS}")
+            numbers = {lesion.number for lesion in stored.lesions}
+            if len(numbers) < len(stored.lesions) or not 0 < min(numbers, default=1):
+                raise ValueError("its lesions do not have numbers of their own, from 1")
+            if max(numbers, default=0) >= stored.next_number:
+                raise ValueError(f"the next number {stored.next_number} is taken")
+            if any(min(*lesion.box[2:], *lesion.extent[2:]) <= 0 for lesion in stored.lesions):
+                raise ValueError("a box has no area")
             scenes = {"scene": _scene(stored.scene), "away_scene": _scene(stored.away_scene)}
             return cls(**{**vars(stored), **scenes})
         except (TypeError, KeyError, ValueError) as error:

@@ -95,9 +95,10 @@ class TrackerStep:
         for lesion in list(self.lesions.values()):
             if lesion.merged_s is not None and now_s - lesion.merged_s > options.merge_s:
                 self._end([lesion])
-            elif self._lost_s(lesion) > forgotten_s:
+            elif self._lost_s(lesion, now_s) > forgotten_s:
                 self._end([lesion])
-            elif self._dormant(lesion) and not self._was_dormant(lesion):
+            elif self._dormant(lesion) and not lesion.ended:
+                self._store(replace(lesion, ended=True))
                 self.events.append(Event("ended", lesion.number))
         spare = len(self.lesions) - MAX_LESIONS
         if spare > 0:
@@ -289,15 +290,13 @@ class TrackerStep:
         """Return the lesions that have merged with this one."""
         return [other for other in self.lesions.values() if other.host == lesion.number]
 
-    def _lost_s(self, lesion: Lesion) -> float:
-        return self._time_s - lesion.seen_s
+    def _lost_s(self, lesion: Lesion, now_s: float) -> float:
+        """Return for how long a lesion has been missing; frames that were not searched do not count."""
+        return 0.0 if lesion.seen_s == self._state.looked_s else now_s - lesion.seen_s
 
     def _dormant(self, lesion: Lesion) -> bool:
         """Whether a lesion was lost for too long to be continued, and only serves as a candidate."""
-        return self._lost_s(lesion) > self._options.bridge_s
-
-    def _was_dormant(self, lesion: Lesion) -> bool:
-        return self._state.time_s is not None and self._state.time_s - lesion.seen_s > self._options.bridge_s
+        return lesion.ended or self._lost_s(lesion, self._time_s) > self._options.bridge_s
 
     def _store(self, *lesions: Lesion) -> None:
         for lesion in lesions:
@@ -307,7 +306,7 @@ class TrackerStep:
         """Forget lesions; those that wait inside one of them are separate again."""
         for lesion in lesions:
             del self.lesions[lesion.number]
-            if not self._was_dormant(lesion):
+            if not lesion.ended:
                 self.events.append(Event("ended", lesion.number))
         gone = {lesion.number for lesion in lesions}
         for lesion in list(self.lesions.values()):
