@@ -151,6 +151,19 @@ def test_pieces_share_a_number_and_become_a_lesion_of_their_own_when_they_stay_a
     ]  # fmt: skip
 
 
+def test_specks_and_parts_do_not_become_lesions_and_do_not_shrink_them() -> None:
+    """The network finds the whole lesion, then only a corner of it, then specks beside it."""
+    whole, corner = region(100, 100, 60, 60), region(104, 140, 12, 12)
+    specks = [region(164, 120, 4, 3), region(130, 162, 2, 2), region(110, 110, 5, 5)]
+    frames = [[whole], [corner], [corner], [whole, *specks], *[[whole, *specks]] * 30, []]
+    tracked = follow(frames)
+    assert {number for each in tracked for number in each.numbers} == {1}
+    assert [kind for _, kind, *_ in kinds(tracked)] == ["started"]
+    # A speck elsewhere is a lesion, and so is one of a first frame far from the other.
+    assert numbers(follow([[whole, region(250, 200, 4, 4)]])) == [[1, 2]]
+    assert numbers(follow([[whole, specks[0]]])) == [[1, 1]]
+
+
 def test_a_cut_ends_lesions() -> None:
     tracker = LesionTracker()
     disc = Disc("one", 160, 120)

@@ -75,6 +75,18 @@ def centred_within(box: Box, outer: Box) -> Box:
     )
 
 
+def widened(box: Box, share: float) -> Box:
+    """Return the box with a margin on each side, a share of its diagonal."""
+    margin = share * diagonal(box)
+    return box[0] - margin, box[1] - margin, box[2] + 2 * margin, box[3] + 2 * margin
+
+
+def blended(before: Box, now: Box, share: float) -> Box:
+    """Return a box between two: 0 is the first, 1 the second."""
+    x, y, w, h = (a + share * (b - a) for a, b in zip(before, now, strict=True))
+    return x, y, w, h
+
+
 def to_rect(box: Box) -> Rect:
     """Return the box in whole pixels, at least one pixel large."""
     left, top = math.floor(box[0]), math.floor(box[1])

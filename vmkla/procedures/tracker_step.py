@@ -23,6 +23,10 @@ _HOSTING = 1.0
 """Added to the scores of a lesion that others have merged with: a single finding stays with it."""
 _COLOUR_BLEND, _VELOCITY_BLEND = 0.2, 0.5
 """Share of a new frame in a lesion's colour and velocity."""
+_PARTIAL, _PARTIAL_BLEND = 0.5, 0.2
+"""Area below which a finding inside its lesion is only a part of it; its share in the lesion's box then."""
+_SPECK, _SPECK_MARGIN = 0.1, 0.1
+"""Area of a speck beside a finding and its distance, shares of the finding's area and diagonal."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,15 @@ class TrackerStep:
         self._merge([lesion for lesion in open_lesions if lesion.number not in seen], findings, seen)
         for number, index in seen.items():
             self._see(self.lesions[number], findings[index])
+        found = {number: findings[index] for number, index in seen.items()}
         for index, finding in enumerate(findings):
-            if numbers[index] is None:
-                numbers[index] = self._piece(finding, extents, seen) or self._start(finding, seen, numbers)
+            number = numbers[index]
+            if number is None:
+                number = self._speck(finding, found) or self._piece(finding, extents, seen)
+                if number is None:
+                    number = self._start(finding, numbers)
+                    found[number] = finding
+                numbers[index] = number
         self._rejoin(numbers)
         return tuple(numbers)
 
@@ -195,11 +205,15 @@ class TrackerStep:
                 velocity[0] + _VELOCITY_BLEND * (to_x - x) / elapsed_s,
                 velocity[1] + _VELOCITY_BLEND * (to_y - y) / elapsed_s,
             )
+        box = finding.box
+        area = lesion.box[2] * lesion.box[3]
+        if box[2] * box[3] < _PARTIAL * area and boxes.coverage(box, lesion.box) >= 1 - _PARTIAL_BLEND:
+            box, velocity = boxes.blended(lesion.box, box, _PARTIAL_BLEND), lesion.velocity
         self._store(
             replace(
                 lesion,
-                box=finding.box,
-                extent=finding.box,
+                box=box,
+                extent=box,
                 velocity=velocity,
                 appearance=blend(lesion.appearance, finding.appearance, _COLOUR_BLEND),
                 seen_s=self._time_s,
@@ -231,6 +245,17 @@ class TrackerStep:
                 )
             )
 
+    def _speck(self, finding: Finding, found: dict[int, Finding]) -> int | None:
+        """Return the lesion of a much larger finding that a speck lies in or beside, or None."""
+        for number, other in found.items():
+            if (
+                other.class_index == finding.class_index
+                and finding.box[2] * finding.box[3] < _SPECK * other.box[2] * other.box[3]
+                and boxes.coverage(finding.box, boxes.widened(other.box, _SPECK_MARGIN)) >= _COVERED
+            ):
+                return number
+        return None
+
     def _piece(self, finding: Finding, extents: dict[int, Box], seen: dict[int, int]) -> int | None:
         """Return the lesion that a finding is a piece of, widening its extent, or None."""
         inside = {
@@ -249,7 +274,7 @@ class TrackerStep:
         self._store(replace(lesion, extent=boxes.enclosing(lesion.extent, finding.box), parted_s=parted_s))
         return number
 
-    def _start(self, finding: Finding, seen: dict[int, int], numbers: Sequence[int | None]) -> int:
+    def _start(self, finding: Finding, numbers: Sequence[int | None]) -> int:
         """Start a lesion, and report the earlier ones that it could be."""
         taken = {number for number in numbers if number is not None}
         scores = {
