@@ -174,7 +174,12 @@ def test_files_are_segmented_with_nothing_but_the_output_folder(out: Path) -> No
     assert clip.returncode == 0, clip.stderr
     done = run(read_only([VMKLA, "infer", "--video", "clip.mp4", "--out", "run"], out), out)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (out / "run").iterdir()} == {"overlay.mp4", "frames.jsonl", "report.json"}
+    assert {path.name for path in (out / "run").iterdir()} == {
+        "overlay.mp4",
+        "frames.jsonl",
+        "lesions.jsonl",
+        "report.json",
+    }
     assert {path.name for path in out.iterdir()} == {"clip.mp4", "run"}
 
 

@@ -19,8 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).parents[2]))
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
 from benchmarks.common import Table, replace_section
 from benchmarks.procedures.identities import Agreement, Identities, agreement

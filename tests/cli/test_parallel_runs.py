@@ -23,7 +23,7 @@ VMKLA = str(Path(sys.executable).with_name("vmkla"))
 IN_USE = f"is in use by another run, process {os.getpid()}"
 
 
-OUTPUTS = ["contact_sheet.jpg", "frames.jsonl", "overlay.mp4", "report.json"]
+OUTPUTS = ["contact_sheet.jpg", "frames.jsonl", "lesions.jsonl", "overlay.mp4", "report.json"]
 
 
 def names(folder: Path) -> list[str]:

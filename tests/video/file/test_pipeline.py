@@ -121,6 +121,7 @@ class TestVideo:
             [
                 "contact_sheet.jpg",
                 "frames.jsonl",
+                "lesions.jsonl",
                 "overlay.mp4",
                 "report.json",
                 *(f"masks/{index:06d}.png" for index in range(30)),
@@ -355,7 +356,13 @@ class TestDegraded:
         assert 10 < len(images) < 40 and len(rows(out)) == len(images) == made["counts"]["frames"]
         assert (made["outcome"], made["exit_status"]) == ("degraded", 7)
         assert any("cut off" in problem["what"] for problem in made["problems"])
-        assert listing(out) == ["contact_sheet.jpg", "frames.jsonl", "overlay.mp4", "report.json"]
+        assert listing(out) == [
+            "contact_sheet.jpg",
+            "frames.jsonl",
+            "lesions.jsonl",
+            "overlay.mp4",
+            "report.json",
+        ]
 
     def test_mended_timestamps_are_a_warning_only(
         self, write_clip: WriteClip, make_frames: MakeFrames, make_runner: Any, tmp_path: Path
