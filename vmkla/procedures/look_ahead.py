@@ -62,8 +62,8 @@ class LookAhead:
                 for earlier, score in event.get("candidates", ()):
                     self._candidates[lesion, earlier] = score
             elif event["kind"] == "split":
-                life = self._lives.get(lesion)
-                if life is not None and life.first_s == time_s:  # it was never a lesion of its own
+                began = self._lives.get(lesion)
+                if began is not None and began.first_s == time_s:  # it was never a lesion of its own
                     self._split_from[lesion] = other
             elif event["kind"] == "merged":
                 self._note_merge(lesion, other, time_s)

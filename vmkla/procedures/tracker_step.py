@@ -131,13 +131,12 @@ class TrackerStep:
             self._see(self.lesions[number], findings[index])
         found = {number: findings[index] for number, index in seen.items()}
         for index, finding in enumerate(findings):
-            number = numbers[index]
-            if number is None:
-                number = self._speck(finding, found) or self._piece(finding, extents, seen)
-                if number is None:
-                    number = self._start(finding, numbers)
-                    found[number] = finding
-                numbers[index] = number
+            if numbers[index] is not None:
+                continue
+            numbers[index] = self._speck(finding, found) or self._piece(finding, extents, seen)
+            if numbers[index] is None:
+                numbers[index] = self._start(finding, numbers)
+                found[self._next - 1] = finding
         self._rejoin(numbers)
         return tuple(numbers)
 
