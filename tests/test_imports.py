@@ -183,6 +183,17 @@ def test_the_checkout_does_not_hide_the_installed_package() -> None:
     assert done.stdout.strip() == str(modules()["vmkla.cli"]), done.stderr
 
 
+def test_procedures_know_no_video() -> None:
+    """The tracker serves live mode, files and evaluation alike, so nothing in its package imports vmkla.video."""
+    own = {name: path for name, path in modules().items() if name.startswith("vmkla.procedures.")}
+    assert len(own) > 5
+    for name, path in own.items():
+        known = [
+            module for _, module in imported(path, top_level_only=False) if module.startswith("vmkla.video")
+        ]
+        assert not known, f"{name} imports {known}"
+
+
 def test_programs_find_what_they_share() -> None:
     """A program that imports from the checkout first appends the checkout to the path."""
     files = [*SCRIPTS, *(path for path in ROOT.glob("tests/**/*.py") if not path.name.startswith("test_"))]
