@@ -184,7 +184,7 @@ def test_the_checkout_does_not_hide_the_installed_package() -> None:
 
 
 def test_procedures_know_no_video() -> None:
-    """The tracker serves live mode, files and evaluation alike, so nothing in its package imports vmkla.video."""
+    """The tracker serves live mode, files and evaluation alike: its package does not import vmkla.video."""
     own = {name: path for name, path in modules().items() if name.startswith("vmkla.procedures.")}
     assert len(own) > 5
     for name, path in own.items():
