@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.procedures.scripted import HEIGHT, PALE, RED, WIDTH, Disc, findings, region, render
+from tests.procedures.scripted import HEIGHT, PALE, RED, WIDTH, Disc, Image, findings, region, render
 from vmkla.errors import BadInputError, UsageError
 from vmkla.procedures.events import Event
+from vmkla.procedures.scene import CHANGE_LIMIT, CUT_LIMIT, change, thumbnail
 from vmkla.procedures.tracker import MAX_REGIONS, LesionTracker, Tracked, TrackerOptions, TrackerState
 from vmkla.procedures.tracker_state import MAX_LESIONS
 from vmkla.segment.findings import Region
@@ -175,6 +177,31 @@ def test_a_cut_ends_lesions() -> None:
     assert [(kind, lesion) for _, kind, lesion, _ in kinds([*before, *after])] == [
         ("started", 1), ("cut", None), ("started", 2), ("ended", 1),
     ]  # fmt: skip
+
+
+def test_a_fast_camera_at_a_low_rate_is_no_cut() -> None:
+    """Eight frames a second, 24 px each: neighbours differ as much as two scenes may."""
+
+    def contrasty(rgb: Image) -> Image:
+        return np.clip(110 + 1.8 * (rgb.astype(np.float32) - 110), 0, 255).astype(np.uint8)
+
+    tracker = LesionTracker()
+    result, scenes = [], []
+    for index in range(10):
+        pan = (30 + 24 * index, 60)
+        disc = Disc("one", 310 - pan[0], 120)
+        rgb = contrasty(render([disc], pan))
+        scenes.append(thumbnail(rgb))
+        result.append(tracker.update(index / 8, findings([disc]), rgb))
+    changes = [change(*pair) for pair in itertools.pairwise(scenes)]
+    assert CUT_LIMIT < max(changes) <= CHANGE_LIMIT
+    assert numbers(result) == [[1]] * 10
+    assert [kind for _, kind, *_ in kinds(result)] == ["started"]
+    # Without a lesion it is none either.
+    tracker = LesionTracker()
+    for index in range(10):
+        empty = tracker.update(index / 8, [], contrasty(render([], (30 + 24 * index, 60))))
+        assert empty.events == ()
 
 
 def test_a_flush_does_not_end_lesions() -> None:

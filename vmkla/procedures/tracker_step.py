@@ -13,9 +13,11 @@ from vmkla.procedures.assignment import Assignment
 from vmkla.procedures.boxes import Box
 from vmkla.procedures.carrying import carry
 from vmkla.procedures.events import Event
-from vmkla.procedures.scene import CUT_LIMIT, Thumbnail, change
+from vmkla.procedures.motion import follow_all
+from vmkla.procedures.scene import CHANGE_LIMIT, CUT_LIMIT, Thumbnail, change
 from vmkla.procedures.scoring import LEAST_CANDIDATE, LEAST_SCORE, score
 from vmkla.procedures.tracker_state import MAX_LESIONS, Lesion, TrackerOptions, TrackerState
+from vmkla.segment.preprocess import Rect
 
 _COVERED = 0.5
 """Share of a lesion's box inside another finding from which they have merged; of a piece in its lesion."""
@@ -70,9 +72,9 @@ class TrackerStep:
         """Set lesions aside at a cut, take them back when their scene returns, and move the others."""
         before = self._state.scene
         elapsed_s = 0.0 if self._state.time_s is None else self._time_s - self._state.time_s
-        if scene is not None and before is not None and _is_cut(before, scene):
+        here = [lesion for lesion in self.lesions.values() if not lesion.away]
+        if scene is not None and before is not None and _is_cut(before, scene, here):
             self.events.append(Event("cut"))
-            here = [lesion for lesion in self.lesions.values() if not lesion.away]
             if self._away_scene is None and here:
                 self._away_scene, self._away_s = before, self._state.time_s
                 self._store(*(replace(lesion, away=True) for lesion in here))
@@ -83,7 +85,8 @@ class TrackerStep:
             self._end([lesion for lesion in self.lesions.values() if lesion.away])
             self._away_scene = self._away_s = None
         away, away_s = self._away_scene, self._away_s
-        if scene is not None and away is not None and away_s is not None and not _is_cut(away, scene):
+        gone = [lesion for lesion in self.lesions.values() if lesion.away]
+        if scene is not None and away is not None and away_s is not None and not _is_cut(away, scene, gone):
             self.events.append(Event("returned"))
             self._end([lesion for lesion in self.lesions.values() if not lesion.away])
             self._store(*(replace(lesion, away=False) for lesion in self.lesions.values()))
@@ -338,8 +341,18 @@ class TrackerStep:
                 self._store(replace(lesion, host=None, merged_s=None))
 
 
-def _is_cut(before: Thumbnail, after: Thumbnail) -> bool:
-    """Whether two frames are of different sizes or show different scenes."""
+def _is_cut(before: Thumbnail, after: Thumbnail, lesions: Sequence[Lesion]) -> bool:
+    """Whether two frames are of different sizes or show different scenes.
+
+    Neighbouring frames differ little. Frames further apart may differ as much as those of two scenes, so
+    between the limits it counts whether a lesion (without one: anything) is found again.
+    """
     if before.grey.shape != after.grey.shape or before.shrink != after.shrink:
         return True
-    return change(before, after) > CUT_LIMIT
+    changed = change(before, after)
+    if not CUT_LIMIT < changed <= CHANGE_LIMIT:
+        return changed > CHANGE_LIMIT
+    height_px, width_px = before.grey.shape
+    whole = Rect(0, 0, round(width_px * before.shrink[0]), round(height_px * before.shrink[1]))
+    places = [boxes.to_rect(lesion.box) for lesion in lesions] or [whole]
+    return all(motion is None for motion in follow_all(before, after, places))
