@@ -31,7 +31,7 @@ GROUPS: dict[str, str] = {
     "--target-sm --iterations --warmup --conformance --idle-s --margin --quality --lossless --seed "
     "--size --masks --alarms-per-minute --holdout",
     "Output": "--out --output --exist-ok --continue --overlay --alpha --label --save-masks "
-    "--save-probability --image-format --anonymous --html --curves --tensorboard --json --quiet "
+    "--save-probability --export --image-format --anonymous --html --curves --tensorboard --json --quiet "
     "--no-progress",
 }
 """Heading -> the flags under it, in the order of the help; a flag that is missing stands under "Options"."""

@@ -75,6 +75,14 @@ def infer(
         bool,
         typer.Option("--save-probability", help="Also write probability/, the network's own output."),
     ] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            "--export",
+            metavar="FORMAT,...",
+            help="Also write annotations/, the findings for annotation tools: coco, cvat, yolo.",
+        ),
+    ] = None,
     stride: Annotated[int, typer.Option("--stride", help="Segment only every Nth frame.")] = 1,
     roi: Annotated[
         str | None,
@@ -191,6 +199,7 @@ def infer(
         of_files = {
             "--save-masks": save_masks,
             "--save-probability": save_probability,
+            "--export": export is not None,
             "--stride": stride != 1,
             "--track": track is not None,
             "--continue": resume,
@@ -232,6 +241,7 @@ def infer(
         )
 
     from vmkla.engines import load_runner
+    from vmkla.procedures.annotations.formats import parse_formats
     from vmkla.segment.operating_point import PointOverrides
     from vmkla.segment.preprocess import parse_roi
     from vmkla.video.cancellation import stop_on_signals
@@ -250,6 +260,7 @@ def infer(
         label=label.value,
         save_masks=save_masks,
         save_probability=save_probability,
+        export=() if export is None else parse_formats(export),
         stride=stride,
         roi=None if roi is None else parse_roi(roi),
         image_format=image_format.value,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vmkla.segment.preprocess import Rect
 
 _SIDE_PX = 180
-"""Shorter side of the field of view in the small copy, px: a sixth of 1080 lines, about what the networks see."""
+"""Shorter side of the field of view in the small copy, px: about what the networks see."""
 _BLUR_TAPS = 9
 """Length of the box filter that blurs the copy once more (Crete et al. use 9)."""
 _NOISE = 1.0
@@ -75,9 +75,9 @@ class Quality:
         underexposed: share of the picture darker than 25 of 255 grey levels, 0 to 1. The open lumen is dark
             too; dark areas that reach the left or right end of a row are taken for the border.
         black: whether no channel of any pixel is above 24 of 255.
-    Source: Crete et al., The blur effect, Proc. SPIE 6492, 2007 (``blur``, with a limit for noise); Oh et al.,
-        Informative frame classification for endoscopy video, Medical Image Analysis 11, 2007 (glare is bright
-        and without colour).
+    Source: Crete et al., The blur effect, Proc. SPIE 6492, 2007 (``blur``, with a limit for noise); Oh et
+        al., Informative frame classification for endoscopy video, Medical Image Analysis 11, 2007 (glare is
+        bright and without colour).
     """
 
     blur: float

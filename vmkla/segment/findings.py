@@ -75,6 +75,22 @@ class Findings:
             region for region in self.regions if point.accepts(region.area_px, region.peak, field_px)
         )
 
+    def pixels_of(self, region: Region) -> Mask:
+        """Return the pixels of one of the regions in its box, (box.h, box.w) uint8, 1 inside the region.
+
+        Other regions may reach into the box; they are left out.
+        """
+        box = region.box
+        window = self.mask[box.y : box.y + box.h, box.x : box.x + box.w] == region.class_index
+        if np.count_nonzero(window) == region.area_px:
+            return window.view(np.uint8)
+        import cv2
+
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(window.view(np.uint8), connectivity=8)
+        # Only one connected region can reach all four sides of a box.
+        spans = (stats[1:, :4] == (0, 0, box.w, box.h)).all(axis=1)
+        return np.asarray(labels == 1 + int(spans.argmax()), np.uint8)
+
     @property
     def area_fraction(self) -> float:
         """Share of the frame's pixels that are not background, 0 to 1."""

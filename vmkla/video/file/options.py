@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from vmkla.errors import UsageError
 from vmkla.limits import MAX_MEGAPIXELS
+from vmkla.procedures.annotations.formats import check_formats
 from vmkla.segment.operating_point import OWN_POINT, PointOverrides
 from vmkla.segment.overlay import Label, OverlayStyle
 from vmkla.segment.preprocess import Rect
@@ -32,6 +33,7 @@ class SegmentOptions:
         save_masks: write a mask of the findings for each segmented frame.
         save_probability: write the network's own output for each segmented frame, at its own size, without
             the operating point.
+        export: annotation formats to write the findings in: ``"coco"``, ``"cvat"``, ``"yolo"``.
         stride: segment every Nth frame, at least 1, starting with the first. A video's other frames are
             written without an overlay; a folder's other images are skipped.
         roi: field of view: ``"auto"``, ``"none"`` or a ``Rect``; None uses the model's own.
@@ -54,6 +56,7 @@ class SegmentOptions:
     label: Label = "none"
     save_masks: bool = False
     save_probability: bool = False
+    export: tuple[str, ...] = ()
     stride: int = 1
     roi: str | Rect | None = None
     image_format: ImageFormat = "png"
@@ -67,6 +70,7 @@ class SegmentOptions:
     def __post_init__(self) -> None:
         check_roi(self.roi)
         check_drawing(self.overlay, self.alpha, self.label)
+        check_formats(self.export)
         if self.stride < 1:
             raise UsageError(f"stride is {self.stride}, expected at least 1 (every frame)")
         ReadOptions(self.track, self.deinterlace, self.max_megapixels)  # raises UsageError

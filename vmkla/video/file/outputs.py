@@ -13,6 +13,7 @@ from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.files import output_errors, unfinished_path, write_whole
 from vmkla.folders import RESERVE, check_free
 from vmkla.plain_values import from_plain
+from vmkla.video.file.annotations import ANNOTATIONS, AnnotationLog, logged_images, remove_annotations
 from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.plan import Plan
 from vmkla.video.media.sinks import DiskReserve, JsonlSink, to_json
@@ -35,7 +36,7 @@ WHOLE = (
     SETTINGS,
 )
 """Outputs of a killed run that are useless under their temporary names; its rows serve ``resume``."""
-_TAKEN = (*(name for name in WHOLE if name != SETTINGS), ROWS)
+_TAKEN = (*(name for name in WHOLE if name != SETTINGS), ROWS, ANNOTATIONS)
 _ROW_TYPES = {"name": str, "sha256": str, "segmented": bool, "frame_hw": list}
 
 Row = dict[str, Any]
@@ -50,16 +51,20 @@ class OutputFolder:
         rows: writer of ``frames.jsonl``.
         reserve: reserved disk space for closing the outputs.
         kept: rows of an interrupted run whose outputs exist, by image name.
+        annotations: findings for the annotation formats; None without ``export``.
     """
 
     path: Path
     rows: JsonlSink
     reserve: DiskReserve
     kept: dict[str, Row] = field(default_factory=dict)
+    annotations: AnnotationLog | None = None
 
     def discard(self) -> None:
         """Remove what ``open_outputs`` created after a run without a frame, but no earlier frames."""
         self.reserve.release()
+        if self.annotations is not None:
+            self.annotations.discard()
         if self.kept:
             self.close_rows()
             return
@@ -158,10 +163,15 @@ def open_outputs(plan: Plan) -> OutputFolder:
         rows = JsonlSink(out_dir / ROWS)
         for row in kept.values():
             rows.write(row)
+        annotations = None
+        if options.export:
+            with output_errors(out_dir):
+                remove_annotations(out_dir, keep_log=True)
+            annotations = AnnotationLog(plan, {name: int(row["index"]) for name, row in kept.items()})
     except BaseException:
         reserve.release()
         raise
-    return OutputFolder(out_dir, rows, reserve, kept)
+    return OutputFolder(out_dir, rows, reserve, kept, annotations)
 
 
 def _kept_rows(
@@ -183,6 +193,7 @@ def _kept_rows(
                 f"now it is {settings.get(name)!r}",
                 hint="Use the same model and flags as before, or start again with another folder: --out DIR",
             )
+    logged = logged_images(out_dir) if options.export else set()
     wanted = {item.name: (index, item) for index, item in enumerate(images)}
     kept: dict[str, Row] = {}
     for row in (*_read_rows(out_dir / ROWS), *_read_rows(unfinished_path(out_dir / ROWS))):
@@ -191,6 +202,8 @@ def _kept_rows(
         index, item = wanted[row["name"]]
         if row["segmented"] != (index % settings["stride"] == 0):
             continue  # images were added or removed, and the stride now selects others
+        if options.export and row["segmented"] and (row["name"], row["sha256"]) not in logged:
+            continue
         files = [f"{OVERLAY_FOLDER}/{item.output_name('.' + settings['image_format'])}"]
         if options.save_masks:
             files.append(f"{MASK_FOLDER}/{item.output_name()}")
@@ -244,6 +257,7 @@ def _is_whole(row: Row) -> bool:
 def _remove_earlier(out_dir: Path) -> None:
     """Remove an earlier run's outputs and no other file; its rows name its images."""
     with output_errors(out_dir):
+        remove_annotations(out_dir, keep_log=False)
         for row_file in (out_dir / ROWS, unfinished_path(out_dir / ROWS)):
             if not row_file.exists():
                 continue

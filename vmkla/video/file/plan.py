@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmkla import __version__
+from vmkla.procedures.annotations.formats import check_fits
+from vmkla.procedures.annotations.records import label_names
 from vmkla.runner import Runner, model_warnings
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import PreprocessSpec
@@ -13,6 +15,7 @@ from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.view import Views
 from vmkla.video.media.decoding import VideoSource
 from vmkla.video.media.naming import NamedSource
+from vmkla.video.media.sources import ImageSource
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Plan:
         spec: preprocessing of a frame.
         point: rule by which a region counts as a finding.
         multi_class: whether the model has several classes, so that findings carry theirs.
+        labels: name of each class that a finding can have.
         views: fields of view of the source's frames.
         settings: everything that decides the content of the outputs, as plain values.
         warnings: what the user should know of the model and the source.
@@ -35,6 +39,7 @@ class Plan:
     spec: PreprocessSpec
     point: OperatingPoint
     multi_class: bool
+    labels: dict[int, str]
     views: Views
     settings: dict[str, Any]
     warnings: tuple[str, ...]
@@ -49,10 +54,13 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
         options: options of the run.
     Raises:
         UsageError: the operating point does not suit the model.
-        BadInputError: the source cannot be read.
+        BadInputError: the source cannot be read, or an annotation format cannot hold its names.
     """
     source = named.source
     metadata = runner.spec.metadata
+    labels = label_names(metadata.class_names)
+    images = [item.name for item in source.items] if isinstance(source, ImageSource) else []
+    check_fits(options.export, [named.label, *images], labels)
     roi = metadata.preprocess.roi if options.roi is None else options.roi
     point = runner.spec.point_at(options.point)
     warnings = model_warnings(runner)
@@ -76,8 +84,10 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
         "roi": roi if isinstance(roi, str) else list(roi),
         "anonymous": options.anonymous,
     }
+    if options.export:
+        settings["export"] = list(options.export)
     if isinstance(source, VideoSource):
         settings |= {"track": source.track.number, "deinterlace": options.deinterlace}
     spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)
     multi_class = runner.spec.num_classes > 1
-    return Plan(options, named, spec, point, multi_class, views, settings, tuple(warnings))
+    return Plan(options, named, spec, point, multi_class, labels, views, settings, tuple(warnings))

@@ -16,6 +16,7 @@ from vmkla.segment.preprocess import Rect
 from vmkla.segment.steps import check, infer, view
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.channel import Channel, ChannelClosedError
+from vmkla.video.file.annotations import ANNOTATIONS
 from vmkla.video.file.lesions import FrameLesions
 from vmkla.video.file.options import Progress, SegmentOptions
 from vmkla.video.file.outputs import (
@@ -82,6 +83,8 @@ class Run:
         gone = set() if unfinished else set(self._outputs.kept) - self._writer.seen
         error = _first(error, lambda: self._outputs.close_rows(dropped=gone))
         error = _first(error, self._finish_lesions)
+        if (annotations := self._outputs.annotations) is not None:
+            error = _first(error, lambda: annotations.write(dropped=gone))
         if progress is not None and not unfinished:
             error = _first(
                 error, lambda: progress(Progress(counts.frames, counts.frames, counts.with_finding))
@@ -252,5 +255,7 @@ def _existing_outputs(
         names["masks"] = MASK_FOLDER
     if options.save_probability:
         names["probability"] = PROBABILITY_FOLDER
+    if options.export:
+        names["annotations"] = ANNOTATIONS
     present = {key: name for key, name in names.items() if (out_dir / name).exists()}
     return {**present, "report": REPORT}

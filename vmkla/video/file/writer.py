@@ -177,6 +177,8 @@ class FrameWriter:
             if self._given_up(frame):
                 return
         paths = self._write_images(frame, shown, findings)
+        if findings is not None and self._outputs.annotations is not None:
+            self._outputs.annotations.add(frame, findings)
         latency_ms["write"] = watch.lap_ms()
         latency_ms["total"] = sum(latency_ms.values())
         row = self._row(frame, findings, lesions, paths, latency_ms)

@@ -1,0 +1,169 @@
+"""Keep the findings of a run on disk as they come, and write them in annotation formats at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+
+from vmkla.bounded import MalformedError, parse_json
+from vmkla.files import output_errors, unfinished_path, written_whole
+from vmkla.procedures.annotations.formats import FILES, write_annotations
+from vmkla.procedures.annotations.records import AnnotatedFrame, annotate
+from vmkla.procedures.annotations.yolo import LABELS, label_path
+from vmkla.segment.findings import Findings
+from vmkla.video.file.plan import Plan
+from vmkla.video.media.frames import Frame
+from vmkla.video.media.sinks import JsonlSink, to_json
+
+ANNOTATIONS, LOG = "annotations", ".annotations.jsonl"
+_LINE_MAX_BYTES = 64 << 20
+
+TrackOf = Callable[[int, int], int | None]
+"""Index of a frame and position among its findings -> number of the lesion over time, or None."""
+
+
+class AnnotationLog:
+    """The findings of every segmented frame, one line each, in a hidden file beside the rows.
+
+    Memory does not grow with the run: the formats are written from this file, not from a second pass over
+    the source.
+
+    Args:
+        plan: the run.
+        kept: images of an interrupted run that are not segmented again: name to index in the source.
+    Raises:
+        BadInputError: the file cannot be written.
+    """
+
+    def __init__(self, plan: Plan, kept: Mapping[str, int]) -> None:
+        self._plan = plan
+        self._path = plan.options.out_dir / LOG
+        self._resumed = bool(kept)
+        if kept:  # under its final name first, so that the lines are on disk at any moment
+            with written_whole(self._path) as file:
+                for frame in _kept_frames(plan.options.out_dir, kept):
+                    file.write(to_json(frame.to_row()) + b"\n")
+        self._sink = JsonlSink(self._path)
+        if kept:
+            for frame in _read(self._path):
+                self._sink.write(frame.to_row())
+
+    def add(self, frame: Frame, findings: Findings) -> None:
+        """Append the findings of a frame.
+
+        Raises:
+            BadInputError: the disk is full.
+        """
+        name = frame.name if frame.traits is None else f"frame_{frame.index:06d}.png"
+        size_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
+        regions = tuple(annotate(findings))
+        self._sink.write(AnnotatedFrame(frame.index, name, size_hw, regions, frame.sha256).to_row())
+
+    def write(self, *, dropped: Collection[str] = (), track_of: TrackOf | None = None) -> None:
+        """Close the file and write the formats from it.
+
+        Args:
+            dropped: names of images of an interrupted run that are no longer there.
+            track_of: numbers of lesions; None where lesions were not followed.
+        Raises:
+            BadInputError: a file cannot be written.
+        """
+        self._sink.close()
+        offsets = _latest(self._path, dropped) if self._resumed else None
+        named = self._plan.named
+
+        def frames() -> Iterator[AnnotatedFrame]:
+            for frame in _read(self._path, offsets):
+                yield frame if track_of is None else _tracked(frame, track_of)
+
+        write_annotations(
+            self._plan.options.out_dir / ANNOTATIONS,
+            self._plan.options.export,
+            frames,
+            self._plan.labels,
+            name=named.label,
+            count=self._sink.rows if offsets is None else len(offsets),
+        )
+
+    def discard(self) -> None:
+        """Remove the file of a run without a frame."""
+        self._sink.close(keep=self._resumed)
+
+
+def logged_images(out_dir: Path) -> set[tuple[str, str | None]]:
+    """Return name and sha256 of the images whose findings an interrupted run kept."""
+    paths = (out_dir / LOG, unfinished_path(out_dir / LOG))
+    return {(frame.name, frame.sha256) for path in paths for frame in _read(path)}
+
+
+def remove_annotations(out_dir: Path, *, keep_log: bool) -> None:
+    """Remove an earlier run's annotations and no other file; its log names the files of labels.
+
+    Args:
+        out_dir: folder of the run.
+        keep_log: leave the log for a run that continues it.
+    """
+    folder = out_dir / ANNOTATIONS
+    for log in (out_dir / LOG, unfinished_path(out_dir / LOG)):
+        for frame in _read(log):
+            labels = (folder / label_path(frame.stem)).resolve()
+            if (folder / LABELS).resolve() in labels.parents:
+                labels.unlink(missing_ok=True)
+        if not keep_log:
+            log.unlink(missing_ok=True)
+    for name in FILES.values():
+        (folder / name).unlink(missing_ok=True)
+    for path, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):  # it holds files that are not this run's
+            os.rmdir(path)
+
+
+def _tracked(frame: AnnotatedFrame, track_of: TrackOf) -> AnnotatedFrame:
+    regions = tuple(
+        dataclasses.replace(region, track_id=track_of(frame.index, position))
+        for position, region in enumerate(frame.regions)
+    )
+    return dataclasses.replace(frame, regions=regions)
+
+
+def _kept_frames(out_dir: Path, kept: Mapping[str, int]) -> Iterator[AnnotatedFrame]:
+    """Yield the frames of an interrupted run that are kept, with their index in the source of today."""
+    for path in (out_dir / LOG, unfinished_path(out_dir / LOG)):
+        for frame in _read(path):
+            if frame.name in kept:
+                yield dataclasses.replace(frame, index=kept[frame.name])
+
+
+def _latest(path: Path, dropped: Collection[str]) -> list[int]:
+    """Return where the last line of each image begins, in the order of the source."""
+    found: dict[str, tuple[int, int]] = {}
+    for offset, frame in _lines(path):
+        found[frame.name] = (frame.index, offset)
+    return [offset for _, offset in sorted(at for name, at in found.items() if name not in dropped)]
+
+
+def _read(path: Path, offsets: Collection[int] | None = None) -> Iterator[AnnotatedFrame]:
+    return (frame for _, frame in _lines(path, offsets))
+
+
+def _lines(path: Path, offsets: Collection[int] | None = None) -> Iterator[tuple[int, AnnotatedFrame]]:
+    """Yield the place of each line of a log and what it holds; incomplete and senseless lines are skipped."""
+    with output_errors(path), contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        places = iter(offsets) if offsets is not None else None
+        while True:
+            if places is not None:
+                place = next(places, None)
+                if place is None:
+                    return
+                file.seek(place)
+            begin = file.tell()
+            line = file.readline()
+            if not line:
+                return
+            try:
+                yield begin, AnnotatedFrame.from_row(parse_json(line, _LINE_MAX_BYTES))
+            except (MalformedError, KeyError, TypeError, ValueError):
+                continue
