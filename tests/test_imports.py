@@ -52,6 +52,8 @@ HEAVY = (
     "pycuda",
     "starlette",
     "uvicorn",
+    "supervision",
+    "pycocotools",
 )
 
 

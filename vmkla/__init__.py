@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vmkla.engines.runners.load import load_runner
     from vmkla.errors import VmklaError
     from vmkla.runner import Runner, RunnerSpec
+    from vmkla.segment.detections import to_supervision
     from vmkla.segment.findings import Findings, Region
     from vmkla.segment.operating_point import OperatingPoint
     from vmkla.segment.overlay import draw
@@ -41,6 +42,7 @@ __all__ = [
     "draw",
     "load_runner",
     "open",
+    "to_supervision",
 ]
 
 _HOMES = {
@@ -56,6 +58,7 @@ _HOMES = {
     "VmklaError": "errors",
     "draw": "segment.overlay",
     "load_runner": "engines.runners.load",
+    "to_supervision": "segment.detections",
 }
 """Name -> module that defines it. This is the only module of vmkla that reaches up to the engines."""
 

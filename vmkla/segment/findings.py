@@ -83,7 +83,7 @@ class Findings:
         box = region.box
         window = self.mask[box.y : box.y + box.h, box.x : box.x + box.w] == region.class_index
         if np.count_nonzero(window) == region.area_px:
-            return window.view(np.uint8)
+            return np.asarray(window, np.uint8)
         import cv2
 
         _, labels, stats, _ = cv2.connectedComponentsWithStats(window.view(np.uint8), connectivity=8)

@@ -62,8 +62,8 @@ def _head(labels: Mapping[int, str], name: str, count: int) -> str:
     )
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>\n'
-        f"    <task>\n      <name>{escape(name)}</name>\n      <size>{count}</size>\n      <mode>annotation</mode>\n"
-        f"      <labels>\n{listed}      </labels>\n    </task>\n  </meta>\n"
+        f"    <task>\n      <name>{escape(name)}</name>\n      <size>{count}</size>\n"
+        f"      <mode>annotation</mode>\n      <labels>\n{listed}      </labels>\n    </task>\n  </meta>\n"
     )
 
 

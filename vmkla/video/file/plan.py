@@ -70,7 +70,7 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
             f"the first {views.searched_in_vain} frames show no field of view; whole frames are used"
         )
         roi = "none"
-    settings = {
+    settings: dict[str, Any] = {
         "vmkla_version": __version__,
         "model_sha256": runner.spec.sha256,
         **point.to_dict(),
