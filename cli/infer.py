@@ -80,9 +80,13 @@ def infer(
         typer.Option(
             "--export",
             metavar="FORMAT,...",
-            help="Also write annotations/, the findings for annotation tools: coco, cvat, yolo.",
+            help="Also write export/, the findings for annotation tools: coco, cvat, yolo.",
         ),
     ] = None,
+    export_frames: Annotated[
+        bool,
+        typer.Option("--export-frames", help="With --export: also write each segmented frame of a video."),
+    ] = False,
     stride: Annotated[int, typer.Option("--stride", help="Segment only every Nth frame.")] = 1,
     roi: Annotated[
         str | None,
@@ -200,6 +204,7 @@ def infer(
             "--save-masks": save_masks,
             "--save-probability": save_probability,
             "--export": export is not None,
+            "--export-frames": export_frames,
             "--stride": stride != 1,
             "--track": track is not None,
             "--continue": resume,
@@ -261,6 +266,7 @@ def infer(
         save_masks=save_masks,
         save_probability=save_probability,
         export=() if export is None else parse_formats(export),
+        export_frames=export_frames,
         stride=stride,
         roi=None if roi is None else parse_roi(roi),
         image_format=image_format.value,

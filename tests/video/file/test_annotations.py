@@ -17,11 +17,13 @@ from tests.video.file.annotation_readers import read_coco, read_cvat, read_yolo
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
 from vmkla.video.file.annotations import AnnotationLog
 from vmkla.video.file.pipeline import Progress, SegmentOptions, segment
+from vmkla.video.media.decoding import VideoSource
 
 # pycocotools is older than numpy's argument.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 ALL = ("coco", "cvat", "yolo")
+COCO_FILE = "export/annotations/instances_default.json"
 Image = npt.NDArray[np.uint8]
 
 
@@ -60,16 +62,16 @@ def saved_masks(out: Path, classes: int, *, video: bool) -> dict[str, Image]:
 def check_equal(out: Path, classes: int, *, video: bool) -> dict[str, Image]:
     """Compare every format with the masks, and return these."""
     wanted = saved_masks(out, classes, video=video)
-    for found in (read_coco(out / "annotations/coco.json"), read_cvat(out / "annotations/cvat.xml")):
+    for found in (
+        read_coco(out / COCO_FILE),
+        read_cvat(out / "export/annotations.xml"),
+    ):
         assert list(found) == list(wanted)
         for name, mask in wanted.items():
             np.testing.assert_array_equal(found[name], mask, err_msg=name)
     for name, mask in wanted.items():
-        np.testing.assert_array_equal(read_yolo(out / "annotations", name, mask.shape), mask, err_msg=name)
-    labels = {
-        path.relative_to(out / "annotations/labels").as_posix()
-        for path in (out / "annotations").rglob("*.txt")
-    }
+        np.testing.assert_array_equal(read_yolo(out / "export", name, mask.shape), mask, err_msg=name)
+    labels = {path.relative_to(out / "export/labels").as_posix() for path in (out / "export").rglob("*.txt")}
     assert labels == {str(Path(name).with_suffix(".txt")) for name in wanted}
     return wanted
 
@@ -85,14 +87,38 @@ def test_a_video(tmp_path: Path, write_clip: Any, make_runner: Any, classes: int
     masks = check_equal(out, classes, video=True)
     assert list(masks) == ["frame_000000.png", "frame_000002.png", "frame_000004.png"]
     assert len(np.unique(masks["frame_000000.png"])) == (2 if classes == 1 else classes)
-    assert report["outputs"]["annotations"] == "annotations" and report["settings"]["export"] == list(ALL)
-    coco = json.loads((out / "annotations/coco.json").read_text())
+    assert report["outputs"]["export"] == "export" and report["settings"]["export"] == list(ALL)
+    coco = json.loads((out / COCO_FILE).read_text())
     names = ["class0"] if classes == 1 else ["class1", "class2"]
     assert [(each["id"], each["name"]) for each in coco["categories"]] == list(enumerate(names, start=1))
     assert [image["id"] for image in coco["images"]] == [1, 3, 5]  # index and 1
-    assert "'" not in (text := (out / "annotations/data.yaml").read_text()) and f'  0: "{names[0]}"' in text
-    cvat = (out / "annotations/cvat.xml").read_text()
+    assert "'" not in (text := (out / "export/data.yaml").read_text()) and f'  0: "{names[0]}"' in text
+    cvat = (out / "export/annotations.xml").read_text()
     assert '<image id="4" name="frame_000004.png" width="128" height="96">' in cvat
+
+
+def test_the_frames_of_a_video_are_written_when_asked_for(
+    tmp_path: Path, write_clip: Any, make_runner: Any
+) -> None:
+    clip, out = write_clip("clip.mp4", busy_frames(4, (96, 128))), tmp_path / "out"
+    own = {index: frame.rgb for index, frame in enumerate(VideoSource(clip).frames())}
+    segment(make_runner(96, 128), clip, SegmentOptions(out, export=("coco",), export_frames=True, stride=3))
+    written = {path.name: cv2.imread(str(path)) for path in (out / "export/images").iterdir()}
+    assert set(written) == set(read_coco(out / COCO_FILE))
+    assert set(written) == {"frame_000000.png", "frame_000003.png"}
+    for index in (0, 3):
+        np.testing.assert_array_equal(written[f"frame_{index:06d}.png"][..., ::-1], own[index])
+    segment(make_runner(96, 128), clip, SegmentOptions(out, exist_ok=True))
+    assert not (out / "export").exists()
+
+
+def test_frames_are_exported_of_videos_and_with_a_format(tmp_path: Path, make_runner: Any) -> None:
+    folder, runner = write_images(tmp_path / "in", ["0.png"]), make_runner(50, 71)
+    with pytest.raises(UsageError, match="no format was given"):
+        SegmentOptions(tmp_path / "out", export_frames=True)
+    with pytest.raises(UsageError, match="is images"):
+        segment(runner, folder, SegmentOptions(tmp_path / "out", export=ALL, export_frames=True))
+    assert runner.calls == 0
 
 
 def test_probabilities_are_the_rows(tmp_path: Path, write_clip: Any, make_runner: Any) -> None:
@@ -103,12 +129,12 @@ def test_probabilities_are_the_rows(tmp_path: Path, write_clip: Any, make_runner
         SegmentOptions(out, export=("coco",)),
     )
     rows = [json.loads(line) for line in (out / "frames.jsonl").read_text().splitlines()]
-    annotations = json.loads((out / "annotations/coco.json").read_text())["annotations"]
+    annotations = json.loads((out / COCO_FILE).read_text())["annotations"]
     assert [each["score"] for each in annotations] == [
         value for row in rows for value in row["box_probabilities"]
     ]
     assert [each["bbox"] for each in annotations] == [box for row in rows for box in row["boxes"]]
-    assert sorted(path.name for path in (out / "annotations").iterdir()) == ["coco.json"]
+    assert sorted(path.name for path in (out / "export").iterdir()) == ["annotations", "images"]
 
 
 def test_a_folder_with_sizes_of_its_own_and_a_negative(tmp_path: Path, make_runner: Any) -> None:
@@ -118,7 +144,7 @@ def test_a_folder_with_sizes_of_its_own_and_a_negative(tmp_path: Path, make_runn
     masks = check_equal(out, 1, video=False)
     assert set(masks) == {"a.png", "b c é.jpg", "deep/c.png", "deep/a.png"}
     negative = next(name for name, mask in masks.items() if not mask.any())
-    assert (out / "annotations/labels" / negative).with_suffix(".txt").read_bytes() == b""
+    assert (out / "export/labels" / negative).with_suffix(".txt").read_bytes() == b""
 
 
 def stop_after(count: int, cancel: threading.Event) -> Callable[[Progress], None]:
@@ -147,7 +173,7 @@ def test_a_stopped_run_is_annotated_up_to_there_and_can_be_continued(
     assert report.counts.kept == len(first) - 2
     masks = check_equal(out, 1, video=False)
     assert set(masks) == {*names, "00.png"} - {"1.png"}
-    ids = [image["id"] for image in json.loads((out / "annotations/coco.json").read_text())["images"]]
+    ids = [image["id"] for image in json.loads((out / COCO_FILE).read_text())["images"]]
     assert ids == list(range(1, 13))
 
 
@@ -166,19 +192,18 @@ def test_other_formats_are_another_run(tmp_path: Path, make_runner: Any) -> None
     segment(make_runner(50, 71), folder, SegmentOptions(out, export=("coco",)))
     with pytest.raises(ArtefactMismatchError, match="its export was"):
         segment(make_runner(50, 71), folder, SegmentOptions(out, export=("cvat",), resume=True))
-    with pytest.raises(UsageError, match="annotations|outputs"):
+    with pytest.raises(UsageError, match="export|outputs"):
         segment(make_runner(50, 71), folder, SegmentOptions(out))
 
 
 def test_a_later_run_removes_its_files_and_no_other(tmp_path: Path, make_runner: Any) -> None:
     folder, out = write_images(tmp_path / "in", ["0.png", "deep/1.png"]), tmp_path / "out"
     segment(make_runner(50, 71), folder, SegmentOptions(out, export=ALL))
-    own = out / "annotations/images/0.png"
-    own.parent.mkdir()
+    own = out / "export/images/0.png"
     own.write_bytes(b"mine")
     segment(make_runner(50, 71), folder, SegmentOptions(out, exist_ok=True))
-    left = [path.relative_to(out).as_posix() for path in (out / "annotations").rglob("*") if path.is_file()]
-    assert left == ["annotations/images/0.png"] and not (out / ".annotations.jsonl").exists()
+    left = [path.relative_to(out).as_posix() for path in (out / "export").rglob("*") if path.is_file()]
+    assert left == ["export/images/0.png"] and not (out / ".annotations.jsonl").exists()
 
 
 def test_lesion_numbers_go_where_tools_keep_them(
@@ -193,11 +218,11 @@ def test_lesion_numbers_go_where_tools_keep_them(
     )
     out, clip = tmp_path / "out", write_clip("c.mp4", busy_frames(2, (96, 128)))
     segment(make_runner(96, 128), clip, SegmentOptions(out, export=ALL))
-    annotations = json.loads((out / "annotations/coco.json").read_text())["annotations"]
+    annotations = json.loads((out / COCO_FILE).read_text())["annotations"]
     tracks = [each.get("attributes", {}).get("track_id") for each in annotations]
     first = sum(each["image_id"] == 1 for each in annotations)
     assert tracks == [n or None for n in range(first)] + [10 + n for n in range(len(tracks) - first)]
-    assert '<attribute name="track_id">11</attribute>' in (out / "annotations/cvat.xml").read_text()
+    assert '<attribute name="track_id">11</attribute>' in (out / "export/annotations.xml").read_text()
 
 
 @pytest.mark.parametrize("formats", [("voc",), ("coco", "pascal")])
@@ -214,7 +239,7 @@ def test_a_name_that_cvat_cannot_hold_is_refused_before_anything(tmp_path: Path,
         segment(runner, folder, SegmentOptions(out, export=ALL))
     assert runner.calls == 0 and not out.exists()
     segment(runner, folder, SegmentOptions(out, export=("coco", "yolo"), save_masks=True))
-    assert list(read_coco(out / "annotations/coco.json")) == ["a\x01.png"]
+    assert list(read_coco(out / COCO_FILE)) == ["a\x01.png"]
 
 
 def test_anonymous_names_reach_the_formats(tmp_path: Path, make_runner: Any) -> None:

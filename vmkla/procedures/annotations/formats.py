@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vmkla.errors import BadInputError, UsageError
+from vmkla.files import make_folder, output_errors
 from vmkla.procedures.annotations.coco import write_coco
 from vmkla.procedures.annotations.cvat import fits_xml, write_cvat
 from vmkla.procedures.annotations.records import AnnotatedFrame
-from vmkla.procedures.annotations.yolo import DATA, write_yolo
+from vmkla.procedures.annotations.yolo import DATA, IMAGES, write_yolo
 
 FORMATS = ("coco", "cvat", "yolo")
-FILES = {"coco": "coco.json", "cvat": "cvat.xml", "yolo": DATA}
-"""The file of each format in the folder; YOLO has one more for each frame."""
+FILES = {"coco": "annotations/instances_default.json", "cvat": "annotations.xml", "yolo": DATA}
+"""The file of each format in the folder, where its tools look for it; YOLO has one more for each frame."""
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -79,6 +80,9 @@ def write_annotations(
 ) -> None:
     """Write the findings of a run in each format, in one or two passes over its frames.
 
+    The folder is one data set for all of its formats. Its ``images`` is for the pictures, and empty:
+    Datumaro reads COCO only where it exists.
+
     Args:
         folder: the folder of the files.
         formats: names of formats.
@@ -95,3 +99,5 @@ def write_annotations(
         write_cvat(folder / FILES["cvat"], frames(), labels, name, count)
     if "yolo" in formats:
         write_yolo(folder, frames(), labels)
+    with output_errors(folder):
+        make_folder(folder / IMAGES)

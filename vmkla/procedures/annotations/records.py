@@ -51,6 +51,7 @@ class AnnotatedFrame:
         frame_hw: height and width, px.
         regions: the findings, largest first.
         sha256: hex digest of an image's file; None for a video's frame.
+        pictured: whether the run wrote the frame into ``images``.
     """
 
     index: int
@@ -58,6 +59,7 @@ class AnnotatedFrame:
     frame_hw: tuple[int, int]
     regions: tuple[AnnotatedRegion, ...]
     sha256: str | None = None
+    pictured: bool = False
 
     @property
     def stem(self) -> str:
@@ -71,6 +73,7 @@ class AnnotatedFrame:
             "name": self.name,
             "sha256": self.sha256,
             "frame_hw": list(self.frame_hw),
+            "pictured": self.pictured,
             "regions": [
                 {
                     "class": region.class_index,
@@ -102,6 +105,7 @@ class AnnotatedFrame:
             (height_px, width_px),
             regions,
             from_plain(str | None, row["sha256"], "sha256"),
+            from_plain(bool, row["pictured"], "pictured"),
         )
 
 

@@ -12,13 +12,14 @@ from vmkla.bounded import MalformedError, parse_json
 from vmkla.files import output_errors, unfinished_path, written_whole
 from vmkla.procedures.annotations.formats import FILES, write_annotations
 from vmkla.procedures.annotations.records import AnnotatedFrame, annotate
-from vmkla.procedures.annotations.yolo import LABELS, label_path
+from vmkla.procedures.annotations.yolo import IMAGES, LABELS, label_path
 from vmkla.segment.findings import Findings
 from vmkla.video.file.plan import Plan
 from vmkla.video.media.frames import Frame
+from vmkla.video.media.images import write_png
 from vmkla.video.media.sinks import JsonlSink, to_json
 
-ANNOTATIONS, LOG = "annotations", ".annotations.jsonl"
+EXPORT, LOG = "export", ".annotations.jsonl"
 _LINE_MAX_BYTES = 64 << 20
 
 TrackOf = Callable[[int, int], int | None]
@@ -52,7 +53,7 @@ class AnnotationLog:
                 self._sink.write(frame.to_row())
 
     def add(self, frame: Frame, findings: Findings) -> None:
-        """Append the findings of a frame.
+        """Append the findings of a frame, and write its picture where that was asked for.
 
         Raises:
             BadInputError: the disk is full.
@@ -60,7 +61,13 @@ class AnnotationLog:
         name = frame.name if frame.traits is None else f"frame_{frame.index:06d}.png"
         size_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
         regions = tuple(annotate(findings))
-        self._sink.write(AnnotatedFrame(frame.index, name, size_hw, regions, frame.sha256).to_row())
+        options = self._plan.options
+        row = AnnotatedFrame(
+            frame.index, name, size_hw, regions, frame.sha256, options.export_frames
+        ).to_row()
+        self._sink.write(row)  # first, so that a later run knows what to remove
+        if options.export_frames:
+            write_png(options.out_dir / EXPORT / IMAGES / name, frame.rgb)
 
     def write(self, *, dropped: Collection[str] = (), track_of: TrackOf | None = None) -> None:
         """Close the file and write the formats from it.
@@ -80,7 +87,7 @@ class AnnotationLog:
                 yield frame if track_of is None else _tracked(frame, track_of)
 
         write_annotations(
-            self._plan.options.out_dir / ANNOTATIONS,
+            self._plan.options.out_dir / EXPORT,
             self._plan.options.export,
             frames,
             self._plan.labels,
@@ -106,19 +113,22 @@ def remove_annotations(out_dir: Path, *, keep_log: bool) -> None:
         out_dir: folder of the run.
         keep_log: leave the log for a run that continues it.
     """
-    folder = out_dir / ANNOTATIONS
+    folder = out_dir / EXPORT
     for log in (out_dir / LOG, unfinished_path(out_dir / LOG)):
         for frame in _read(log):
-            labels = (folder / label_path(frame.stem)).resolve()
-            if (folder / LABELS).resolve() in labels.parents:
-                labels.unlink(missing_ok=True)
+            files = [(folder / LABELS, label_path(frame.stem))]
+            files += [(folder / IMAGES, f"{IMAGES}/{frame.name}")] * frame.pictured
+            for parent, name in files:
+                path = (folder / name).resolve()
+                if parent.resolve() in path.parents:
+                    path.unlink(missing_ok=True)
         if not keep_log:
             log.unlink(missing_ok=True)
     for name in FILES.values():
         (folder / name).unlink(missing_ok=True)
-    for path, _, _ in os.walk(folder, topdown=False):
+    for parents, _, _ in os.walk(folder, topdown=False):
         with contextlib.suppress(OSError):  # it holds files that are not this run's
-            os.rmdir(path)
+            os.rmdir(parents)
 
 
 def _tracked(frame: AnnotatedFrame, track_of: TrackOf) -> AnnotatedFrame:

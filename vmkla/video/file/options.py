@@ -34,6 +34,8 @@ class SegmentOptions:
         save_probability: write the network's own output for each segmented frame, at its own size, without
             the operating point.
         export: annotation formats to write the findings in: ``"coco"``, ``"cvat"``, ``"yolo"``.
+        export_frames: also write each segmented frame of a video as a PNG file, under the name that the
+            formats give it.
         stride: segment every Nth frame, at least 1, starting with the first. A video's other frames are
             written without an overlay; a folder's other images are skipped.
         roi: field of view: ``"auto"``, ``"none"`` or a ``Rect``; None uses the model's own.
@@ -57,6 +59,7 @@ class SegmentOptions:
     save_masks: bool = False
     save_probability: bool = False
     export: tuple[str, ...] = ()
+    export_frames: bool = False
     stride: int = 1
     roi: str | Rect | None = None
     image_format: ImageFormat = "png"
@@ -71,6 +74,11 @@ class SegmentOptions:
         check_roi(self.roi)
         check_drawing(self.overlay, self.alpha, self.label)
         check_formats(self.export)
+        if self.export_frames and not self.export:
+            raise UsageError(
+                "frames are exported beside annotations, and no format was given",
+                hint="For instance: --export coco --export-frames",
+            )
         if self.stride < 1:
             raise UsageError(f"stride is {self.stride}, expected at least 1 (every frame)")
         ReadOptions(self.track, self.deinterlace, self.max_megapixels)  # raises UsageError

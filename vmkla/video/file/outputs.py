@@ -13,7 +13,7 @@ from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.files import output_errors, unfinished_path, write_whole
 from vmkla.folders import RESERVE, check_free
 from vmkla.plain_values import from_plain
-from vmkla.video.file.annotations import ANNOTATIONS, AnnotationLog, logged_images, remove_annotations
+from vmkla.video.file.annotations import EXPORT, AnnotationLog, logged_images, remove_annotations
 from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.plan import Plan
 from vmkla.video.media.sinks import DiskReserve, JsonlSink, to_json
@@ -36,7 +36,7 @@ WHOLE = (
     SETTINGS,
 )
 """Outputs of a killed run that are useless under their temporary names; its rows serve ``resume``."""
-_TAKEN = (*(name for name in WHOLE if name != SETTINGS), ROWS, ANNOTATIONS)
+_TAKEN = (*(name for name in WHOLE if name != SETTINGS), ROWS, EXPORT)
 _ROW_TYPES = {"name": str, "sha256": str, "segmented": bool, "frame_hw": list}
 
 Row = dict[str, Any]

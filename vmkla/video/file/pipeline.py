@@ -80,6 +80,11 @@ def _segment(
     source = named.source
     if isinstance(source, ImageSource):
         check_image_names(source.items, options.out_dir, suffix=f".{options.image_format}")
+        if options.export_frames:
+            raise UsageError(
+                f"frames are exported of a video, and {source.path} is images, which are there already",
+                hint="Leave --export-frames out, and copy or link the images to export/images.",
+            )
     elif options.image_format != "png":
         raise UsageError(
             f"the image format is for overlays of images, and {source.path} is a video",

@@ -85,7 +85,7 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
         "anonymous": options.anonymous,
     }
     if options.export:
-        settings["export"] = list(options.export)
+        settings |= {"export": list(options.export), "export_frames": options.export_frames}
     if isinstance(source, VideoSource):
         settings |= {"track": source.track.number, "deinterlace": options.deinterlace}
     spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)

@@ -16,7 +16,7 @@ from vmkla.segment.preprocess import Rect
 from vmkla.segment.steps import check, infer, view
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.channel import Channel, ChannelClosedError
-from vmkla.video.file.annotations import ANNOTATIONS
+from vmkla.video.file.annotations import EXPORT
 from vmkla.video.file.lesions import FrameLesions
 from vmkla.video.file.options import Progress, SegmentOptions
 from vmkla.video.file.outputs import (
@@ -256,6 +256,6 @@ def _existing_outputs(
     if options.save_probability:
         names["probability"] = PROBABILITY_FOLDER
     if options.export:
-        names["annotations"] = ANNOTATIONS
+        names["export"] = EXPORT
     present = {key: name for key, name in names.items() if (out_dir / name).exists()}
     return {**present, "report": REPORT}

@@ -1,0 +1,86 @@
+"""Datumaro reads the COCO and CVAT files of a run, in a process with packages of its own.
+
+Its full installation takes about 560 MB and puts another OpenCV in place of this environment's, so it gets a
+folder of its own with those of its packages that reading needs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.video.file.test_annotations import busy_frames, saved_masks
+from vmkla.video.file.pipeline import SegmentOptions, segment
+
+pytestmark = pytest.mark.slow
+
+NEEDED = (
+    *("datumaro>=1.10", "orjson", "json-stream", "json-stream-rs-tokenizer", "shapely", "lxml"),
+    *("pandas<3", "pytz", "python-dateutil", "tzdata"),
+)
+READ = """
+import sys
+import numpy as np
+from datumaro.components.annotation import AnnotationType
+from datumaro.components.dataset import Dataset
+path, kind, output = sys.argv[1:]
+masks = {}
+data = Dataset.import_from(path, kind)
+labels = [label.name for label in data.categories()[AnnotationType.label]]
+numbers = [label for label in labels if label != "background"]
+for item in data:
+    mask = None
+    for each in item.annotations:
+        if each.type == AnnotationType.bbox:
+            continue  # it makes one of each mask
+        assert 0 < each.attributes["score" if kind == "coco_instances" else "probability"] <= 1
+        mask = np.zeros(each.image.shape, np.uint8) if mask is None else mask
+        mask[np.asarray(each.image, bool)] = 1 + numbers.index(labels[each.label])
+    masks[item.id] = np.zeros(item.media.size, np.uint8) if mask is None else mask
+np.savez(output, **masks)
+"""
+
+
+@pytest.fixture(scope="module")
+def datumaro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("datumaro")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run(
+        [*pip, "--target", str(folder), *NEEDED], capture_output=True, text=True, timeout=600
+    )
+    if done.returncode:
+        pytest.skip(f"pip cannot fetch datumaro here: {done.stderr.strip()[-300:]}")
+    return folder
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_masks_are_those_of_the_run(
+    tmp_path: Path, datumaro: Path, write_clip: Any, make_runner: Any, classes: int
+) -> None:
+    clip, out = write_clip("clip.mp4", busy_frames(4, (96, 128))), tmp_path / "out"
+    options = SegmentOptions(out, save_masks=True, export=("coco", "cvat"), export_frames=True)
+    segment(make_runner(96, 128, classes=classes), clip, options)
+    wanted = saved_masks(out, classes, video=True)
+    for kind, name in (("coco_instances", ""), ("cvat", "annotations.xml")):
+        found = tmp_path / f"{kind}.npz"
+        done = subprocess.run(
+            [sys.executable, "-c", READ, str(out / "export" / name), kind, str(found)],
+            env=os.environ | {"PYTHONPATH": str(datumaro)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert found.exists()
+        masks = dict(np.load(found))
+        assert list(masks) == [Path(each).stem for each in wanted]
+        # It reads the frames too: they are those of the run.
+        for each, mask in wanted.items():
+            np.testing.assert_array_equal(masks[Path(each).stem], mask, err_msg=f"{kind} {each}")
