@@ -35,7 +35,9 @@ def to_supervision(findings: Findings, class_names: Sequence[str] | None = None)
         >>> vmkla.to_supervision(vmkla.Findings(mask, (region,), 0.9)).xyxy.tolist()
         [[30.0, 10.0, 50.0, 20.0]]
     """
-    detections = require("supervision", extra="supervision", purpose="vmkla.to_supervision").Detections
+    detections: type[supervision.Detections] = require(
+        "supervision", extra="supervision", purpose="vmkla.to_supervision"
+    ).Detections
     regions = findings.regions
     if not regions:
         return detections.empty()
