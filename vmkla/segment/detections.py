@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vmkla.imports import require
 from vmkla.segment.findings import Findings
@@ -45,7 +46,9 @@ def to_supervision(findings: Findings, class_names: Sequence[str] | None = None)
     for mask, region in zip(masks, regions, strict=True):
         x, y, w, h = region.box
         mask[y : y + h, x : x + w] = findings.pixels_of(region)
-    names = {} if class_names is None else {"class_name": _names(findings, class_names)}
+    data: dict[str, npt.NDArray[Any] | list[Any]] = {}
+    if class_names is not None:
+        data["class_name"] = _names(findings, class_names)
     return detections(
         xyxy=np.array(
             [(x, y, x + w, y + h) for x, y, w, h in (region.box for region in regions)], np.float32
@@ -53,11 +56,11 @@ def to_supervision(findings: Findings, class_names: Sequence[str] | None = None)
         mask=masks,
         confidence=np.array([region.probability for region in regions], np.float32),
         class_id=np.array([region.class_index for region in regions], int),
-        data=names,
+        data=data,
     )
 
 
-def _names(findings: Findings, class_names: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
+def _names(findings: Findings, class_names: Sequence[str]) -> npt.NDArray[np.str_]:
     """Return the class name of each finding; a model with one channel has the class 1 only."""
     offset = 1 if len(class_names) == 1 else 0
     return np.array([class_names[region.class_index - offset] for region in findings.regions])
