@@ -65,36 +65,45 @@ def _run_on_images(folder: Path) -> tuple[Path, Path]:
     images, out = folder / "images", folder / "result"
     images.mkdir()
     (images / "0.png").write_bytes(seeds.images()[0][1])
-    _segment(images, out)
+    _segment(images, out, export=("coco", "cvat", "yolo"))
     return images, out
 
 
 def _continue(path: Path, out: Path) -> None:
-    """``vmkla infer --continue`` where the settings (the file's first line) or the rows were spoilt."""
+    """``vmkla infer --continue`` where the settings (the file's first line), the findings for annotation
+    formats (its last) or the rows were spoilt.
+    """
+    from vmkla.video.file.annotations import LOG
     from vmkla.video.file.outputs import ROWS, SETTINGS
 
     images, result = _run_on_images(out)
     settings, _, rows = path.read_bytes().partition(b"\n")
+    rows, _, log = rows.rpartition(b"\n")
+    (result / LOG).write_bytes(log + b"\n")
     (result / SETTINGS).write_bytes(settings.replace(_IMAGES, str(images).encode()))
     (result / ROWS).write_bytes(rows)
-    _segment(images, result, resume=True)
+    _segment(images, result, resume=True, export=("coco", "cvat", "yolo"))
 
 
 def _run_records(folder: Path) -> list[Seed]:
+    from vmkla.video.file.annotations import LOG
     from vmkla.video.file.outputs import ROWS, SETTINGS
 
     images, result = _run_on_images(folder)
     settings = json.dumps(json.loads((result / SETTINGS).read_bytes())).encode()
     settings = settings.replace(str(images).encode(), _IMAGES)
-    return [(".txt", settings + b"\n" + (result / ROWS).read_bytes())]
+    return [(".txt", settings + b"\n" + (result / ROWS).read_bytes() + (result / LOG).read_bytes().strip())]
 
 
 def _spoil_records(data: bytes, rng: Random) -> bytes:
     settings, _, rows = data.partition(b"\n")
     if rng.random() < 0.5:
         return spoilers.spoil_json(settings, rng).replace(b"\n", b" ") + b"\n" + rows
+    rows, _, log = rows.rpartition(b"\n")
+    if rng.random() < 0.5:
+        return settings + b"\n" + rows + b"\n" + spoilers.spoil_json(log, rng).replace(b"\n", b" ")
     first, end, rest = rows.partition(b"\n")
-    return settings + b"\n" + spoilers.spoil_json(first, rng) + end + rest
+    return settings + b"\n" + spoilers.spoil_json(first, rng) + end + rest + b"\n" + log
 
 
 def _check_pair(path: Path, out: Path, *, part: str) -> None:
