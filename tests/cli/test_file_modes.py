@@ -13,7 +13,8 @@ import pytest
 from tests.data.labelled_folders import write_folder
 
 COMMANDS = {
-    "video": ("infer", "--video", "clip.mp4", "--save-masks", "--out", "made/out"),
+    "video": ("infer", "--video", "clip.mp4", "--save-masks", "--out", "made/out")
+    + ("--export", "coco,cvat,yolo", "--export-frames"),
     "images": ("infer", "--source", "set/images", "--save-masks", "--out", "made/out"),
     "live": ("infer", "--live", "--source", "sample://?seconds=2&size=96x64", "--duration-s", "1", "--record")
     + ("--out", "made/out"),

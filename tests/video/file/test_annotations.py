@@ -206,6 +206,33 @@ def test_a_later_run_removes_its_files_and_no_other(tmp_path: Path, make_runner:
     assert left == ["export/images/0.png"] and not (out / ".annotations.jsonl").exists()
 
 
+def test_a_data_set_of_someone_else_is_left_alone(tmp_path: Path, make_runner: Any) -> None:
+    folder, out = write_images(tmp_path / "in", ["0.png"]), tmp_path / "out"
+    (out / "export").mkdir(parents=True)
+    (out / "export/data.yaml").write_text("mine")
+    with pytest.raises(UsageError, match="export"):
+        segment(make_runner(50, 71), folder, SegmentOptions(out, export=ALL))
+    segment(make_runner(50, 71), folder, SegmentOptions(out))
+    segment(make_runner(50, 71), folder, SegmentOptions(out, exist_ok=True))
+    assert (out / "export/data.yaml").read_text() == "mine"
+
+
+def test_a_run_that_fails_is_annotated_up_to_there(tmp_path: Path, write_clip: Any, make_runner: Any) -> None:
+    clip, out, runner = write_clip("c.mp4", busy_frames(6, (96, 128))), tmp_path / "out", make_runner(96, 128)
+    runner.fail_at = 4
+    with pytest.raises(RuntimeError, match="fell off"):
+        segment(runner, clip, SegmentOptions(out, save_masks=True, export=ALL))
+    assert len(check_equal(out, 1, video=True)) == 4
+
+
+def test_a_run_without_a_frame_leaves_nothing(tmp_path: Path, write_clip: Any, make_runner: Any) -> None:
+    clip, out, runner = write_clip("c.mp4", busy_frames(2, (96, 128))), tmp_path / "out", make_runner(96, 128)
+    runner.fail_at = 0
+    with pytest.raises(RuntimeError):
+        segment(runner, clip, SegmentOptions(out, export=ALL))
+    assert not [path for path in out.rglob("*") if path.name != ".vmkla.lock"]
+
+
 def test_lesion_numbers_go_where_tools_keep_them(
     tmp_path: Path, write_clip: Any, make_runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

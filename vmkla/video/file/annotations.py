@@ -114,7 +114,8 @@ def remove_annotations(out_dir: Path, *, keep_log: bool) -> None:
         keep_log: leave the log for a run that continues it.
     """
     folder = out_dir / EXPORT
-    for log in (out_dir / LOG, unfinished_path(out_dir / LOG)):
+    logs = [log for log in (out_dir / LOG, unfinished_path(out_dir / LOG)) if log.exists()]
+    for log in logs:
         for frame in _read(log):
             files = [(folder / LABELS, label_path(frame.stem))]
             files += [(folder / IMAGES, f"{IMAGES}/{frame.name}")] * frame.pictured
@@ -124,9 +125,9 @@ def remove_annotations(out_dir: Path, *, keep_log: bool) -> None:
                     path.unlink(missing_ok=True)
         if not keep_log:
             log.unlink(missing_ok=True)
-    for name in FILES.values():
+    for name in FILES.values() if logs else ():
         (folder / name).unlink(missing_ok=True)
-    for parents, _, _ in os.walk(folder, topdown=False):
+    for parents, _, _ in os.walk(folder, topdown=False) if logs else ():
         with contextlib.suppress(OSError):  # it holds files that are not this run's
             os.rmdir(parents)
 

@@ -36,7 +36,7 @@ WHOLE = (
     SETTINGS,
 )
 """Outputs of a killed run that are useless under their temporary names; its rows serve ``resume``."""
-_TAKEN = (*(name for name in WHOLE if name != SETTINGS), ROWS, EXPORT)
+_TAKEN = (*(name for name in WHOLE if name != SETTINGS), ROWS)
 _ROW_TYPES = {"name": str, "sha256": str, "segmented": bool, "frame_hw": list}
 
 Row = dict[str, Any]
@@ -149,7 +149,7 @@ def open_outputs(plan: Plan) -> OutputFolder:
     if options.resume and (out_dir / SETTINGS).exists():
         kept = _kept_rows(out_dir, settings, images or (), options)
     else:
-        check_free(out_dir, _TAKEN, exist_ok=options.exist_ok)
+        check_free(out_dir, (*_TAKEN, EXPORT) if options.export else _TAKEN, exist_ok=options.exist_ok)
         _remove_earlier(out_dir)
     with output_errors(out_dir):
         reserve = DiskReserve(out_dir / RESERVE)
