@@ -24,8 +24,8 @@ def write_cvat(
     """Write an annotation file of CVAT, frame by frame, so that its size does not count in memory.
 
     Masks are shapes of single frames, also of a video: of a track of masks CVAT's importer keeps only the
-    first. A shape has the attributes ``probability`` and, with a lesion's number, ``track_id``; CVAT keeps those
-    that the task's labels declare. ``id`` of an image is the number of the frame in the source.
+    first. A shape has the attributes ``probability`` and, with a lesion's number, ``track_id``; CVAT keeps
+    those that the task's labels declare. ``id`` of an image is the number of the frame in the source.
 
     Args:
         path: the file.
