@@ -143,6 +143,19 @@ class TestLight:
         assert found.black and found.underexposed == 1 and found.glare == 0 and found.brightness < 0.1
 
 
+def test_why_a_picture_is_poor() -> None:
+    good, white, dark = tissue((360, 480)), tissue((360, 480)), tissue((360, 480))
+    white[:90] = 255
+    dark[60:300, 40:440] //= 12
+    shining = good.copy()
+    for y in range(20, 350, 40):
+        for x in range(20, 470, 40):
+            cv2.circle(shining, (x, y), 8, (255, 255, 255), -1)
+    blurred = np.asarray(cv2.GaussianBlur(good, (0, 0), 12), np.uint8)
+    found = [quality(frame).poor for frame in (good, white, dark, shining, blurred, flat(3))]
+    assert found == [None, "overexposed", "underexposed", "glare", "blur", "black"]
+
+
 class TestBorder:
     @pytest.mark.parametrize("shape", ["disc", "octagon"])
     def test_the_endoscopes_border_is_ignored(self, shape: str) -> None:

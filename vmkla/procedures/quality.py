@@ -6,6 +6,7 @@ All measures are taken from one small copy of the field of view, without the end
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -36,6 +37,15 @@ _FROZEN_LEVEL = 3.0
 """Change of a block's mean, grey levels, up to which it is the same: a codec's noise stays below it."""
 _FROZEN_HW = (18, 32)
 """Blocks over the field of view that are compared, down and across."""
+
+POOR = {"blur": 0.65, "glare": 0.07, "overexposed": 0.1, "underexposed": 0.5}
+"""Value of each measure above which a picture is poor.
+
+The 99th percentiles over the images of Kvasir-SEG, CVC-ClinicDB and PolypGen and over two videos are at most
+0.64 (blur), 0.06 (glare), 0.07 (overexposed) and 0.13 (underexposed), see
+``benchmarks/procedures/quality.py --of``.
+"""
+PoorReason = Literal["black", "blur", "glare", "overexposed", "underexposed"]
 
 Grey = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.uint8]
@@ -91,6 +101,14 @@ class Quality:
     def sharpness(self) -> float:
         """1 minus the blur: 0 (nothing sharp) to 1."""
         return 1.0 - self.blur
+
+    @property
+    def poor(self) -> PoorReason | None:
+        """Why the picture is poor: it is black, or the first measure above its limit; None when it is not."""
+        if self.black:
+            return "black"
+        reasons: tuple[PoorReason, ...] = ("underexposed", "overexposed", "glare", "blur")
+        return next((name for name in reasons if getattr(self, name) > POOR[name]), None)
 
 
 def small_view(frame_rgb: npt.NDArray[np.uint8], rect: Rect) -> SmallView:
