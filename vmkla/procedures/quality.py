@@ -211,7 +211,8 @@ def _inside(grey: Grey) -> Flags:
     """Mark the picture without the endoscope's border and without a margin along it, 255 or 0.
 
     The border is what is dark from the left or the right end of a row inwards: endoscopes show a rectangle,
-    an octagon or a disc. The dark lumen inside the picture is not part of it. A frame that is all dark has none.
+    an octagon or a disc. The dark lumen inside the picture is not part of it. A frame that is all dark has
+    none.
     """
     height_px, width_px = grey.shape
     lit = cv2.morphologyEx(
