@@ -1,1 +1,1 @@
-"""What is seen over time: scenes, motion, lesions and picture quality. Imports neither vmkla.video nor torch."""
+"""What is seen over time: scenes, motion, lesions, picture quality. Imports neither vmkla.video nor torch."""

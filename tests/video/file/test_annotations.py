@@ -15,7 +15,6 @@ import pytest
 
 from tests.video.file.annotation_readers import read_coco, read_cvat, read_yolo
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
-from vmkla.video.file.annotations import AnnotationLog
 from vmkla.video.file.pipeline import Progress, SegmentOptions, segment
 from vmkla.video.media.decoding import VideoSource
 
@@ -231,25 +230,6 @@ def test_a_run_without_a_frame_leaves_nothing(tmp_path: Path, write_clip: Any, m
     with pytest.raises(RuntimeError):
         segment(runner, clip, SegmentOptions(out, export=ALL))
     assert not [path for path in out.rglob("*") if path.name != ".vmkla.lock"]
-
-
-def test_lesion_numbers_go_where_tools_keep_them(
-    tmp_path: Path, write_clip: Any, make_runner: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file of findings is read once more at the end, so numbers may come from the whole run."""
-    whole = AnnotationLog.write
-    monkeypatch.setattr(
-        AnnotationLog,
-        "write",
-        lambda log, **given: whole(log, **given, track_of=lambda i, n: 10 * i + n or None),
-    )
-    out, clip = tmp_path / "out", write_clip("c.mp4", busy_frames(2, (96, 128)))
-    segment(make_runner(96, 128), clip, SegmentOptions(out, export=ALL))
-    annotations = json.loads((out / COCO_FILE).read_text())["annotations"]
-    tracks = [each.get("attributes", {}).get("track_id") for each in annotations]
-    first = sum(each["image_id"] == 1 for each in annotations)
-    assert tracks == [n or None for n in range(first)] + [10 + n for n in range(len(tracks) - first)]
-    assert '<attribute name="track_id">11</attribute>' in (out / "export/annotations.xml").read_text()
 
 
 @pytest.mark.parametrize("formats", [("voc",), ("coco", "pascal")])

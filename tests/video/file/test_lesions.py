@@ -81,6 +81,18 @@ def test_lesions_match_the_script(clip: Path, make_runner: Any, tmp_path: Path) 
     )
 
 
+def test_annotations_have_the_final_numbers(clip: Path, make_runner: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    segment(make_runner(96, 128), clip, SegmentOptions(out, export=("coco", "cvat")))
+    annotations = json.loads((out / "export/annotations/instances_default.json").read_text())["annotations"]
+    numbers = [number for row in lines(out / "frames.jsonl") for number in row["box_lesions"]]
+    assert (
+        [each["attributes"]["track_id"] for each in annotations] == numbers == [1] * 20 + [2] * 10 + [1] * 30
+    )
+    shapes = (out / "export/annotations.xml").read_text().split('<attribute name="track_id">')[1:]
+    assert [int(shape.split("<")[0]) for shape in shapes] == numbers
+
+
 def test_without_markers(clip: Path, make_runner: Any, tmp_path: Path) -> None:
     segment(make_runner(96, 128), clip, SegmentOptions(tmp_path / "out", overlay="none"))
     assert [row["first_marker_after_s"] for row in lesions(tmp_path / "out")] == [None, None]

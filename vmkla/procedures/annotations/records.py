@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -80,6 +80,7 @@ class AnnotatedFrame:
                     "probability": region.probability,
                     "box": list(region.box),
                     "counts": list(region.counts),
+                    "track": region.track_id,
                 }
                 for region in self.regions
             ],
@@ -115,14 +116,21 @@ def _region(values: Mapping[str, Any]) -> AnnotatedRegion:
         from_plain(float, values["probability"], "probability"),
         Rect(*from_plain(tuple[int, int, int, int], values["box"], "box")),
         from_plain(tuple[int, ...], values["counts"], "counts"),
+        from_plain(int | None, values["track"], "track"),
     )
 
 
-def annotate(findings: Findings) -> Iterator[AnnotatedRegion]:
-    """Yield each finding with its own pixels, in the order of ``findings.regions``."""
-    for region in findings.regions:
+def annotate(findings: Findings, lesions: Sequence[int] | None = None) -> Iterator[AnnotatedRegion]:
+    """Yield each finding with its own pixels, in the order of ``findings.regions``.
+
+    Args:
+        findings: of one frame.
+        lesions: number of each finding's lesion; None where lesions were not followed.
+    """
+    for region, track_id in zip(findings.regions, lesions or [None] * len(findings.regions), strict=True):
         counts = run_lengths(findings.pixels_of(region).ravel())
-        yield AnnotatedRegion(region.class_index, round(region.probability, 6), region.box, tuple(counts))
+        probability = round(region.probability, 6)
+        yield AnnotatedRegion(region.class_index, probability, region.box, tuple(counts), track_id)
 
 
 def run_lengths(flags: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vmkla.bounded import MalformedError, parse_json
@@ -21,9 +21,6 @@ from vmkla.video.media.sinks import JsonlSink, to_json
 
 EXPORT, LOG = "export", ".annotations.jsonl"
 _LINE_MAX_BYTES = 64 << 20
-
-TrackOf = Callable[[int, int], int | None]
-"""Index of a frame and position among its findings -> number of the lesion over time, or None."""
 
 
 class AnnotationLog:
@@ -52,15 +49,19 @@ class AnnotationLog:
             for frame in _read(self._path):
                 self._sink.write(frame.to_row())
 
-    def add(self, frame: Frame, findings: Findings) -> None:
+    def add(self, frame: Frame, findings: Findings, lesions: Sequence[int] | None = None) -> None:
         """Append the findings of a frame, and write its picture where that was asked for.
 
+        Args:
+            frame: the frame.
+            findings: its findings.
+            lesions: number of each finding's lesion; None for images.
         Raises:
             BadInputError: the disk is full.
         """
         name = frame.name if frame.traits is None else f"frame_{frame.index:06d}.png"
         size_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
-        regions = tuple(annotate(findings))
+        regions = tuple(annotate(findings, lesions))
         options = self._plan.options
         row = AnnotatedFrame(
             frame.index, name, size_hw, regions, frame.sha256, options.export_frames
@@ -69,12 +70,12 @@ class AnnotationLog:
         if options.export_frames:
             write_png(options.out_dir / EXPORT / IMAGES / name, frame.rgb)
 
-    def write(self, *, dropped: Collection[str] = (), track_of: TrackOf | None = None) -> None:
+    def write(self, *, dropped: Collection[str] = (), joined: Mapping[int, int] | None = None) -> None:
         """Close the file and write the formats from it.
 
         Args:
             dropped: names of images of an interrupted run that are no longer there.
-            track_of: numbers of lesions; None where lesions were not followed.
+            joined: final number of each lesion that was joined to an earlier one.
         Raises:
             BadInputError: a file cannot be written.
         """
@@ -84,7 +85,7 @@ class AnnotationLog:
 
         def frames() -> Iterator[AnnotatedFrame]:
             for frame in _read(self._path, offsets):
-                yield frame if track_of is None else _tracked(frame, track_of)
+                yield _renumbered(frame, joined or {})
 
         write_annotations(
             self._plan.options.out_dir / EXPORT,
@@ -132,10 +133,13 @@ def remove_annotations(out_dir: Path, *, keep_log: bool) -> None:
             os.rmdir(parents)
 
 
-def _tracked(frame: AnnotatedFrame, track_of: TrackOf) -> AnnotatedFrame:
+def _renumbered(frame: AnnotatedFrame, joined: Mapping[int, int]) -> AnnotatedFrame:
+    if not any(region.track_id in joined for region in frame.regions):
+        return frame
     regions = tuple(
-        dataclasses.replace(region, track_id=track_of(frame.index, position))
-        for position, region in enumerate(frame.regions)
+        dataclasses.replace(region, track_id=None if number is None else joined.get(number, number))
+        for region in frame.regions
+        for number in [region.track_id]
     )
     return dataclasses.replace(frame, regions=regions)
 

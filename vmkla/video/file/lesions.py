@@ -34,6 +34,7 @@ class FrameLesions:
         self._tracker = LesionTracker(TrackerOptions(candidate_s=CANDIDATE_S))
         self._look_ahead = LookAhead()
         self._records = LesionRecords()
+        self.joined: Mapping[int, int] = {}  # after ``finish``: number of a lesion -> that of an earlier one
 
     def track(self, frame: Frame, findings: Findings | None) -> dict[str, Any]:
         """Number the findings of the next frame.
@@ -67,11 +68,11 @@ class FrameLesions:
         Raises:
             BadInputError: a file cannot be written.
         """
-        joined = self._look_ahead.joined()
-        if joined:
+        self.joined = self._look_ahead.joined()
+        if self.joined:
             self._records = LesionRecords()
-            self._renumber(rows, joined)
-        for number, final in joined.items():
+            self._renumber(rows, self.joined)
+        for number, final in self.joined.items():
             record = self._records.by_number[final]
             record.joined = (*record.joined, number)
         found = self._records.by_number.values()

@@ -84,7 +84,8 @@ class Run:
         error = _first(error, lambda: self._outputs.close_rows(dropped=gone))
         error = _first(error, self._finish_lesions)
         if (annotations := self._outputs.annotations) is not None:
-            error = _first(error, lambda: annotations.write(dropped=gone))
+            joined = {} if self._lesions is None else self._lesions.joined
+            error = _first(error, lambda: annotations.write(dropped=gone, joined=joined))
         if progress is not None and not unfinished:
             error = _first(
                 error, lambda: progress(Progress(counts.frames, counts.frames, counts.with_finding))

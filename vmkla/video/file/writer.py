@@ -167,7 +167,7 @@ class FrameWriter:
             latency_ms["postprocess"] = watch.lap_ms()
             if self._given_up(frame):
                 return
-        lesions = {}
+        lesions: dict[str, Any] = {}
         if self._lesions is not None:
             lesions = self._lesions.track(frame, findings)
             latency_ms["track"] = watch.lap_ms()
@@ -178,7 +178,7 @@ class FrameWriter:
                 return
         paths = self._write_images(frame, shown, findings)
         if findings is not None and self._outputs.annotations is not None:
-            self._outputs.annotations.add(frame, findings)
+            self._outputs.annotations.add(frame, findings, lesions.get("box_lesions"))
         latency_ms["write"] = watch.lap_ms()
         latency_ms["total"] = sum(latency_ms.values())
         row = self._row(frame, findings, lesions, paths, latency_ms)
