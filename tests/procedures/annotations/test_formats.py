@@ -13,7 +13,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from vmkla.errors import BadInputError, UsageError
-from vmkla.procedures.annotations.coco import compress, frame_counts
+from vmkla.procedures.annotations.coco import compress, decompress, frame_counts
 from vmkla.procedures.annotations.formats import check_fits, parse_formats, write_annotations
 from vmkla.procedures.annotations.records import (
     AnnotatedFrame,
@@ -65,6 +65,13 @@ def test_coco_run_lengths_are_those_of_pycocotools(seed: int, smooth: float) -> 
         whole[own.box.y : own.box.y + own.box.h, own.box.x : own.box.x + own.box.w] = own.pixels()
         wanted = coco_mask.encode(np.asfortranarray(whole))
         assert compress(frame_counts(own, (40, 53))) == wanted["counts"].decode()
+        assert decompress(wanted["counts"].decode()) == frame_counts(own, (40, 53))
+
+
+@pytest.mark.parametrize("text", ["é", "0 1", "P", "o" * 20])
+def test_what_is_no_text_for_run_lengths(text: str) -> None:
+    with pytest.raises(ValueError, match="ends within a number|is not COCO's text"):
+        decompress(text)
 
 
 @pytest.mark.parametrize("flags", ["0", "1", "01", "10", "0011100", "11011"])

@@ -104,3 +104,28 @@ def compress(counts: list[int]) -> str:
             if done:
                 break
     return "".join(text)
+
+
+def decompress(text: str) -> list[int]:
+    """Return the run lengths of a text that ``compress`` writes.
+
+    Raises:
+        ValueError: the text is not one.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for sign in text:
+        code = ord(sign) - 48
+        if not 0 <= code < 64 or shift > 60:
+            raise ValueError(f"{text[:20]!r} is not COCO's text for run lengths")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError(f"{text[:20]!r} ends within a number")
+    return counts
