@@ -54,6 +54,7 @@ HEAVY = (
     "uvicorn",
     "supervision",
     "pycocotools",
+    "trackeval",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -15,6 +15,8 @@ from vmkla.errors import ShapeError
 
 MEASURES = ("dice", "iou", "accuracy", "sensitivity", "specificity")
 _DRAWN_AT_ONCE = 1 << 18
+_ROUNDING = 1e-9
+"""Slack of a rank: 0.95 of 20 is above 19 in floating point."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,20 @@ def wilson(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
     return (0.0 if count == 0 else middle - half), (1.0 if count == total else middle + half)
 
 
+def reached(values: npt.NDArray[np.float64], share: float) -> float:
+    """Return the smallest value that at least a share of the values do not exceed; NaN without a value.
+
+    A quantile that is one of the values, so that infinite ones have their place.
+
+    Args:
+        values: (n,), which may be infinite.
+        share: above 0 and at most 1.
+    """
+    if not len(values):
+        return math.nan
+    return float(np.sort(values)[max(0, math.ceil(share * len(values) - _ROUNDING) - 1)])
+
+
 @dataclass(frozen=True)
 class Bootstrap:
     """Percentile intervals by drawing images with replacement.
@@ -193,6 +209,27 @@ class Bootstrap:
             "specificity": _ratios(tn, tn + fp),
         }
         return {name: self._interval(values[name].mean(0)) for name in MEASURES}
+
+    def of_statistics(
+        self, count: int, statistics: Callable[[npt.NDArray[np.int64]], Sequence[float]]
+    ) -> list[tuple[float, float]]:
+        """Return the intervals of any statistics of some units, such as procedures.
+
+        Bounds are values that were drawn, so a statistic may be infinite. A draw in which one is not defined
+        (NaN) does not count for it.
+
+        Args:
+            count: number of units.
+            statistics: called with the indices of each draw, (count,); returns one value each.
+        Returns:
+            Lower and upper bound of each; NaN twice with fewer than two units, or where no draw defines it.
+        """
+        if count < 2:
+            return [(math.nan, math.nan)] * len(statistics(np.arange(count)))
+        rows = np.array([statistics(drawn) for draws in self._draws(count) for drawn in draws], np.float64)
+        bounds = ((1 - self.level) / 2, (1 + self.level) / 2)
+        columns = [column[~np.isnan(column)] for column in rows.T]
+        return [(reached(column, bounds[0]), reached(column, bounds[1])) for column in columns]
 
     def _draws(self, count: int) -> Iterator[npt.NDArray[np.int64]]:
         """Yield drawn indices, (some, count) at a time, so that many images need little memory."""

@@ -22,9 +22,9 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
 
 from benchmarks.common import Table, replace_section
-from benchmarks.procedures.identities import Agreement, Identities, agreement
-from benchmarks.procedures.script import ScriptedFrame, scripted_procedure
+from benchmarks.procedures.script import scripted_procedure
 from vmkla.cpu_features import cpu_name
+from vmkla.evaluation.identities import Agreement, Identities, agreement, boxes_by_number
 from vmkla.procedures.look_ahead import LookAhead
 from vmkla.procedures.tracker import LesionTracker, TrackerOptions
 from vmkla.segment.preprocess import Rect, union
@@ -55,20 +55,11 @@ def track(seed: int, minutes: float, height: int, width: int, errors: bool) -> O
         tracked = tracker.update(frame.time_s, frame.regions, frame.rgb)
         events = [event.to_dict() for event in tracked.events]
         look_ahead.add({"pts_s": frame.time_s, "box_lesions": tracked.numbers, "lesion_events": events})
-        online.truth.append(frame.lesions)
-        online.given.append(_boxes(frame, tracked.numbers))
+        online.truth.append({**frame.lesions})
+        online.given.append(boxes_by_number(tracked.numbers, frame.regions))
     finals = look_ahead.joined()
     joined = Identities(online.truth, [_renumbered(boxes, finals) for boxes in online.given])
     return Outcome(online, joined)
-
-
-def _boxes(frame: ScriptedFrame, numbers: tuple[int | None, ...]) -> dict[int, Rect]:
-    """Return the box around all pieces of each numbered lesion."""
-    pieces: dict[int, list[Rect]] = {}
-    for number, region in zip(numbers, frame.regions, strict=True):
-        if number is not None:
-            pieces.setdefault(number, []).append(region.box)
-    return {number: box for number, boxes in pieces.items() if (box := union(boxes)) is not None}
 
 
 def _renumbered(boxes: dict[int, Rect], finals: dict[int, int]) -> dict[int, Rect]:

@@ -105,14 +105,25 @@ def count_alarms(
     if not np.isfinite(begin_s).all() or (np.diff(begin_s) <= 0).any():
         raise BadInputError("the times of the frames do not rise, expected seconds in their order")
     joined = joined_frames(begin_s, frame_s)
-    end_s = begin_s + _usual_step(begin_s, frame_s)
-    end_s[:-1][joined] = begin_s[1:][joined]
+    end_s = begin_s + frame_durations(begin_s, frame_s)
     both = found[:-1] & found[1:] & joined
     first, last = found.copy(), found.copy()
     first[1:] &= ~both
     last[:-1] &= ~both
     durations_s = end_s[last] - begin_s[first]
     return Alarms(tuple(durations_s.tolist()), float(np.sum(end_s - begin_s)))
+
+
+def frame_durations(times_s: Times, frame_s: float | None = None) -> Times:
+    """Return how long each frame lasts, (n,), seconds: until the next one, and as usual before a gap.
+
+    Args:
+        times_s, frame_s: see ``count_alarms``.
+    """
+    durations_s = np.full(len(times_s), _usual_step(times_s, frame_s))
+    joined = joined_frames(times_s, frame_s)
+    durations_s[:-1][joined] = np.diff(times_s)[joined]
+    return durations_s
 
 
 def joined_frames(times_s: Times, frame_s: float | None = None) -> Flags:

@@ -1,4 +1,4 @@
-"""The steps of one frame's path through a network: view, batch, infer, check, find."""
+"""The steps of one frame's path through a network: view, batch, infer, check, find; and all of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from vmkla.errors import ShapeError, VmklaError
 from vmkla.runner import Runner, RunnerSpec
-from vmkla.segment.findings import Probability, find
-from vmkla.segment.preprocess import View, view
+from vmkla.segment.findings import Findings, Probability, find
+from vmkla.segment.operating_point import OperatingPoint
+from vmkla.segment.preprocess import PreprocessSpec, Rect, View, view
 
-__all__ = ["View", "batch", "check", "find", "infer", "view"]
+__all__ = ["View", "batch", "check", "find", "infer", "segment", "view"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -82,3 +83,30 @@ def check(probability: Probability, spec: RunnerSpec, frames: int = 1) -> None:
         )
     if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
         raise VmklaError(f"the network's output reaches from {low:g} to {high:g}, expected 0 to 1")
+
+
+def segment(
+    runner: Runner,
+    frame_rgb: Pixels,
+    preprocess: PreprocessSpec,
+    point: OperatingPoint,
+    rect: Rect | None = None,
+) -> tuple[Findings, Rect]:
+    """Segment one frame by all steps.
+
+    Args:
+        runner: the network.
+        frame_rgb: (H, W, 3) uint8.
+        preprocess: its preprocessing.
+        point: the rule by which a region counts as a finding.
+        rect: field of view, px of the frame; None finds it by ``preprocess.roi``.
+    Returns:
+        The findings, and the field of view that the network saw, px of the frame.
+    Raises:
+        ShapeError, BadInputError, VmklaError: see ``view`` and ``check``.
+    """
+    seen = view(frame_rgb, preprocess, rect)
+    probability = infer(runner, [seen.pixels_rgb])
+    check(probability, runner.spec)
+    frame_hw = (frame_rgb.shape[0], frame_rgb.shape[1])
+    return find(probability[0], seen.rect, frame_hw, point), seen.rect

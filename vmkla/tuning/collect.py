@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from vmkla.errors import UsageError
 from vmkla.evaluation.judge import LabelledImage, checked_truth, remaining_preprocess
@@ -15,10 +14,9 @@ from vmkla.evaluation.lesions import match
 from vmkla.files import file_sha256
 from vmkla.names import joint_digest
 from vmkla.runner import Runner
-from vmkla.segment.findings import Findings, find
+from vmkla.segment.findings import Findings
 from vmkla.segment.operating_point import OperatingPoint
-from vmkla.segment.preprocess import PreprocessSpec, Rect
-from vmkla.segment.steps import check, infer, view
+from vmkla.segment.steps import segment
 from vmkla.tuning.fit import Floats, QuietFrames
 from vmkla.video.file.report import what_is_missing
 from vmkla.video.file.view import Views
@@ -125,7 +123,7 @@ def measure_recording(
     digests: list[str] = []
     damaged = 0
     for frame in source.frames():
-        findings, rect = _segment(runner, frame.rgb, preprocess, at_threshold, views.of(frame))
+        findings, rect = segment(runner, frame.rgb, preprocess, at_threshold, views.of(frame))
         peaks.append(_largest_peaks(findings, at_threshold, fractions, rect.w * rect.h))
         times_s.append(frame.index / (recording.fps or 1.0) if frame.pts_s is None else frame.pts_s)
         digests += [frame.sha256] if frame.sha256 else []
@@ -167,7 +165,7 @@ def measure_lesions(
     for done, sample in enumerate(samples, start=1):
         preprocess = remaining_preprocess(sample.name, sample.prepared, spec.metadata.preprocess)
         truth = checked_truth(sample.name, sample.image_rgb, sample.mask, spec.num_classes)
-        findings, rect = _segment(runner, sample.image_rgb, preprocess, at_threshold)
+        findings, rect = segment(runner, sample.image_rgb, preprocess, at_threshold)
         by_fraction = (
             match(
                 truth,
@@ -185,21 +183,6 @@ def measure_lesions(
         sequences += [sample.group or sample.name] * (len(rows) - len(sequences))
         on_image(done)
     return np.asarray(rows, np.float64).reshape(-1, len(fractions)), sequences
-
-
-def _segment(
-    runner: Runner,
-    frame_rgb: npt.NDArray[np.uint8],
-    preprocess: PreprocessSpec,
-    point: OperatingPoint,
-    rect: Rect | None = None,
-) -> tuple[Findings, Rect]:
-    """Return the regions of one frame, and its field of view."""
-    seen = view(frame_rgb, preprocess, rect)
-    probability = infer(runner, [seen.pixels_rgb])
-    check(probability, runner.spec)
-    frame_hw = (frame_rgb.shape[0], frame_rgb.shape[1])
-    return find(probability[0], seen.rect, frame_hw, point), seen.rect
 
 
 def _largest_peaks(

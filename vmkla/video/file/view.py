@@ -51,6 +51,13 @@ class Views:
         rect, searched = _field_of_video(source)
         return cls(roi, rect, 0 if rect else searched)
 
+    @classmethod
+    def of_sequence(cls, source: Source, roi: str | Rect) -> Views:
+        """Take images as the frames of one video: where ``roi`` is ``"auto"``, all have one field of view."""
+        if source.kind == "video" or roi != "auto":
+            return cls.of_source(source, roi)
+        return cls(_field_of_video(source)[0] or "none")
+
     def of(self, frame: Frame) -> Rect:
         """Return the part of a frame that the network sees."""
         if frame.traits is None:
