@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmkla.cli.console import print_json, print_line, print_tables, progress_bar, say
+from vmkla.cli.eval_procedures import evaluate_procedures
 from vmkla.cli.options import (
     Anonymous,
     Device,
@@ -48,11 +49,27 @@ class Split(str, Enum):
 
 def evaluate(
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--data", help="A folder in any known layout, DIR:FILE, a packed file, or a recipe: NAME=DIR."
         ),
-    ],
+    ] = None,
+    procedures: Annotated[
+        Path | None,
+        typer.Option(
+            "--procedures",
+            metavar="DIR",
+            help="Recordings with the lesions of each frame: REAL-Colon, SUN-SEG, COCO, MOT, or masks.",
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option("--fps", metavar="N", help="Frames a second of --procedures, where not stated."),
+    ] = None,
+    identities: Annotated[
+        bool,
+        typer.Option("--identities/--no-identities", help="Measure HOTA and IDF1 of --procedures."),
+    ] = True,
     model: Annotated[
         str, typer.Option("--model", metavar="NAME|FILE", help="A shipped model, .onnx or .safetensors.")
     ] = "nano",
@@ -86,17 +103,60 @@ def evaluate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a model on labelled images. Writes figures, a line per image, and a page with pictures."""
-    from vmkla.data import list_pairs, open_dataset
-    from vmkla.data.folder import iter_pairs
-    from vmkla.data.naming import listing, name_sets
+    """Measure a model on labelled images, or on recordings. Writes figures and a line per image or lesion."""
+    if data is None and procedures is None:
+        raise UsageError(
+            "there is nothing to measure the model on",
+            hint="Add: --data DIR for labelled images, or --procedures DIR for recordings",
+        )
+    if procedures is not None:
+        refuse_beside(
+            "--procedures",
+            {
+                "--data": data,
+                "--root": root,
+                "--split": split,
+                "--split-seed": split_seed,
+                "--mask-values": mask_values,
+                "--mask-orientation": mask_orientation,
+                "--no-html": not html,
+                "--anonymous": anonymous,
+            },
+        )
+    else:
+        refuse_beside("--data", {"--fps": fps, "--no-identities": not identities})
     from vmkla.engines import load_runner
-    from vmkla.evaluation.run import EvalOptions, run_evaluation
-    from vmkla.evaluation.tables import tables
     from vmkla.segment.operating_point import PointOverrides
     from vmkla.segment.preprocess import parse_roi
 
     wanted_roi = None if roi is None else parse_roi(roi)
+    point = PointOverrides(threshold, peak, min_fraction)
+    if procedures is not None:
+        from vmkla.evaluation.truth.layouts import open_annotated
+        from vmkla.evaluation.truth.records import TruthRules
+
+        annotated = open_annotated(procedures, TruthRules(fps, max_megapixels))
+        with load_runner(model, runtime.value, device, threads=threads, plugin=plugin) as runner:
+            evaluate_procedures(
+                runner,
+                annotated,
+                procedures,
+                point=point,
+                roi=wanted_roi,
+                identities=identities,
+                out=out,
+                exist_ok=exist_ok,
+                json=json,
+                quiet=quiet,
+            )
+        return
+    assert data is not None
+    from vmkla.data import list_pairs, open_dataset
+    from vmkla.data.folder import iter_pairs
+    from vmkla.data.naming import listing, name_sets
+    from vmkla.evaluation.run import EvalOptions, run_evaluation
+    from vmkla.evaluation.tables import tables
+
     # A split that the data lack is made from a seed only when one of its parts is asked for.
     made = split in (Split.val, Split.train)
     reading = read_rules(max_megapixels, mask_values, mask_orientation)
@@ -126,7 +186,7 @@ def evaluate(
                 split=part,
                 declared=reading.of_masks,
                 volumes=volumes,
-                point=PointOverrides(threshold, peak, min_fraction),
+                point=point,
                 roi=wanted_roi,
                 html=html,
                 exist_ok=exist_ok,
@@ -145,6 +205,19 @@ def evaluate(
     print_tables(tables(document))
     for label, file in document["outputs"].items():
         print_line(f"{label + ':':10} {out_dir / file}")
+
+
+def refuse_beside(option: str, others: dict[str, object]) -> None:
+    """Reject options that have no meaning beside another one.
+
+    Args:
+        option: the option that is given.
+        others: values of the others by name; a value that counts as false is not given.
+    Raises:
+        UsageError: one of them is given.
+    """
+    if given := [name for name, value in others.items() if value]:
+        raise UsageError(f"{given[0]} has no meaning beside {option}", hint=f"Leave {given[0]} out.")
 
 
 def choose_part(

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 GROUPS: dict[str, str] = {
-    "Input": "--video --source --data --root --val --split --split-seed --against --track --stride "
+    "Input": "--video --source --data --procedures --root --val --split --split-seed --against --track --stride "
     "--deinterlace --mask-values --mask-orientation --max-megapixels --half --frames --check "
     "--check-frames --frame --fps",
     "Model": "--model --weights --random-weights --runtime --runtime-a --runtime-b --device --device-a "
@@ -29,7 +29,7 @@ GROUPS: dict[str, str] = {
     "Checks": "--gates --max-dice-drop --skip-gates --allow-few --sensitivity --locate --save --load",
     "Method": "--target --method --percentile --profile --workspace --timing-cache --optimization-level "
     "--target-sm --iterations --warmup --conformance --idle-s --margin --quality --lossless --seed "
-    "--size --masks --alarms-per-minute --holdout",
+    "--size --masks --alarms-per-minute --holdout --identities",
     "Output": "--out --output --exist-ok --continue --overlay --alpha --label --save-masks "
     "--save-probability --export --export-frames --image-format --anonymous --html --curves --tensorboard "
     "--json --quiet --no-progress",

@@ -55,7 +55,12 @@ command(
     example="vmkla infer --video colonoscopy.mp4\nvmkla infer --source v4l2:///dev/video0 --live --display",
 )(infer)
 command(app, "train", example="vmkla train --data DIR --out runs/train/mine")(train)
-command(app, "eval", example="vmkla eval --model runs/train/mine/best.safetensors --data DIR")(evaluate)
+command(
+    app,
+    "eval",
+    example="vmkla eval --model runs/train/mine/best.safetensors --data DIR\n"
+    "vmkla eval --model nano --procedures DIR",
+)(evaluate)
 command(
     app,
     "tune",

@@ -17,8 +17,8 @@ from vmkla.folders import check_free, locked_folder
 from vmkla.metrics import MEASURES
 from vmkla.video.media.sinks import to_json
 
-REPORT, ROWS, PAGE = "report.json", "per_image.csv", "report.html"
-_FILES = (REPORT, ROWS, PAGE)
+REPORT, ROWS, LESIONS, PAGE = "report.json", "per_image.csv", "per_lesion.csv", "report.html"
+_FILES = (REPORT, ROWS, LESIONS, PAGE)
 
 
 @contextlib.contextmanager
@@ -51,6 +51,18 @@ def write_outputs(
     if page is not None:
         files[PAGE] = page.encode(errors="backslashreplace")
     files[REPORT] = to_json(plain(document), indent=2) + b"\n"
+    write_files(path, files)
+
+
+def write_files(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files of an evaluation in their order, in the place of an earlier one's.
+
+    Args:
+        path: the folder.
+        files: content by name; ``report.json`` is the last, since it states that the others are whole.
+    Raises:
+        BadInputError: a file cannot be written.
+    """
     with output_errors(path):
         for name in _FILES:  # an earlier evaluation's files must not stay beside new ones
             (path / name).unlink(missing_ok=True)
