@@ -13,8 +13,8 @@ from typer.core import TyperCommand
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 GROUPS: dict[str, str] = {
-    "Input": "--video --source --data --procedures --root --val --split --split-seed --against --track --stride "
-    "--deinterlace --mask-values --mask-orientation --max-megapixels --half --frames --check "
+    "Input": "--video --source --data --procedures --root --val --split --split-seed --against --track "
+    "--stride --deinterlace --mask-values --mask-orientation --max-megapixels --half --frames --check "
     "--check-frames --frame --fps",
     "Model": "--model --weights --random-weights --runtime --runtime-a --runtime-b --device --device-a "
     "--device-b --kernels --kernels-a --kernels-b --plugin --threads --threshold --peak --min-fraction --roi "

@@ -23,6 +23,7 @@ import numpy as np
 from tests.fuzz import seeds, spoilers
 from tests.fuzz.seeds import Seed
 from tests.fuzz.spoilers import Spoiler
+from tests.fuzz.truth import read_truth, spoil_truth, truth_seeds
 
 _IMAGES = b"FOLDER"
 """Stands for the folder of a run's images, which differs from run to run."""
@@ -357,6 +358,7 @@ TARGETS = {
     "slices": Target(_slices, _spoil_archive, _read_slices),
     "references": Target(_references, spoilers.spoil_zip, _read_reference),
     "manifests": Target(_manifests, _spoil_manifest, _read_manifest),
+    "truth": Target(lambda _: truth_seeds(), spoil_truth, read_truth),
     "records": Target(_run_records, _spoil_records, _continue),
 }
 

@@ -176,6 +176,17 @@ WRONG: list[tuple[str, Callable[[Path], Any], str]] = [
         lambda root: write(root / "exam/masks/shot003.png", miniatures.frame(3)[..., 0]),
         "values beside 0",
     ),
+    (
+        "masks beside frames",
+        lambda root: (root / "exam/masks/shot003.png").write_bytes(
+            cv2.imencode(".jpg", filled({ONE: 1}))[1].tobytes()
+        ),
+        "is a JPEG",
+    ),
+    ("COCO", in_coco(lambda d: d["images"][3].update(video_id=[7])), "an entry has no video_id"),
+    ("COCO", in_coco(lambda d: d["images"][3].update(video_id=8)), "video_id 8, which is not listed"),
+    ("COCO", in_coco(lambda d: d["images"][3].update(height="32")), "expected whole numbers"),
+    ("MOT", edited("exam/gt/gt.txt", lambda text: "1\n" + text), "line 1: not numbers"),
 ]
 
 

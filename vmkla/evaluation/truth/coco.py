@@ -140,7 +140,8 @@ class _CocoFile:
         """Return the recordings of the file."""
         by_video: dict[object, list[Entry]] = {}
         for image in self._images:
-            by_video.setdefault(image.get("video_id") if self._videos else None, []).append(image)
+            video_id = self._value(image, ("video_id",)) if self._videos else None
+            by_video.setdefault(video_id, []).append(image)
         of_image = self._shapes()
         if not self._videos:
             return [self._recording({"name": self._path.stem}, self._images, of_image)]
@@ -164,9 +165,8 @@ class _CocoFile:
         truth: dict[int, FrameTruth] = {}
         for index, image in enumerate(in_order):
             shapes = of_image.get(self._value(image, ("id",)), ())
-            size = (image.get("height"), image.get("width"))
             where = f"{self._path}, {image['file_name']}"
-            truth[index] = ShapeTruth(where, shapes, None if None in size else size)
+            truth[index] = ShapeTruth(where, shapes, self._size(image))
         times_s = tuple((number - numbers[0]) / rate for number in numbers)
         return AnnotatedRecording(name, name, source, truth, times_s, 1 / rate)
 
@@ -225,6 +225,14 @@ class _CocoFile:
             return BoxShape(lesion, checked_box(where, annotation["bbox"]))
         except (KeyError, TypeError, ValueError) as error:
             raise BadInputError(f"{where} has no segmentation or bbox that can be read: {error!r}") from error
+
+    def _size(self, image: Entry) -> Size | None:
+        sides = image.get("height"), image.get("width")
+        if sides == (None, None):
+            return None
+        if not all(isinstance(side, int) for side in sides):
+            raise BadInputError(f"{self._path}: the size of an image is {sides}, expected whole numbers")
+        return sides  # type: ignore[return-value]
 
     def _numbers(self, name: str, images: Sequence[Entry], stems: Sequence[str]) -> list[int]:
         """Return the numbers of the frames: those stated, or those of their names."""

@@ -21,7 +21,7 @@ from vmkla.evaluation.truth.records import (
 )
 from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.segment.preprocess import Rect
-from vmkla.video.media.headers import image_header
+from vmkla.video.media.headers import JPEG, image_header
 from vmkla.video.media.images import decode_unchanged, read_bytes
 
 FRAMES, MASKS = ("frames", "images", "image"), ("masks", "mask", "instances")
@@ -61,6 +61,11 @@ class MaskTruth:
         if self.lesion is not None:
             bright = _bright(values)
             return (mark_of(self.lesion, bright),) if bright.any() else ()
+        if data.startswith(JPEG):
+            raise BadInputError(
+                f"{self.path} is a JPEG, which changes values, and each value is a lesion of its own",
+                hint="Write masks without loss, such as PNG.",
+            )
         codes = values.astype(np.int64)
         if values.ndim == 3:
             codes = codes[..., 0] << 16 | codes[..., 1] << 8 | codes[..., 2]

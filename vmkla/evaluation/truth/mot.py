@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import csv
 from pathlib import Path
 
 from vmkla.errors import BadInputError, UsageError
@@ -92,15 +91,16 @@ def _check_complete(frames: Path, images: ImageSource, stems: list[str], info: d
 def _rows(path: Path) -> dict[int, list[BoxShape]]:
     """Return the boxes by the frame's number, from 1."""
     boxes: dict[int, list[BoxShape]] = {}
-    for line, row in enumerate(csv.reader(_text(path, _TEXT_MAX_BYTES).splitlines()), start=1):
-        if not row:
+    for line, text in enumerate(_text(path, _TEXT_MAX_BYTES).splitlines(), start=1):
+        if not text.strip():
             continue
+        row = text.split(",")
         where = f"{path}, line {line}"
         try:
-            number, identity = (int(float(value)) for value in row[:2])
+            number, identity = int(float(row[0])), int(float(row[1]))
             values = [float(value) for value in row[2:6]]
             considered = float(row[6]) if len(row) > 6 else 1.0
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, IndexError):
             raise BadInputError(f"{where}: not numbers, expected {_COLUMNS}") from None
         if number < 1:
             raise BadInputError(f"{where}: frame {number}, expected numbers from 1")
