@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from vmkla.evaluation.truth.records import AnnotatedRecording, Mark, TruthRules
 from vmkla.segment.findings import find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
+from vmkla.video.media.clip import write_clip
 
 POINT = OperatingPoint(0.5, min_fraction=0.005)
 
@@ -94,3 +96,22 @@ def test_truth_of_frames_that_a_video_lacks(tmp_path: Path) -> None:
     (recording,) = open_annotated(tmp_path).recordings
     with pytest.raises(BadInputError, match="1 annotated frames are not there, the last is number 69"):
         observe(runner, recording, POINT, preprocess)
+
+
+def test_masks_beside_a_video(tmp_path: Path) -> None:
+    """The rendered clip as ``vmkla sample`` writes it; its red is what the network marks."""
+    write_clip(tmp_path / "clip.mp4", 8, 6, height=96, width=128, masks_dir=tmp_path / "masks")
+    (recording,) = open_annotated(tmp_path).recordings
+    runner = RedRunner(96, 128)
+    preprocess = runner.spec.metadata.preprocess
+    seen = observe(runner, recording, POINT, preprocess)
+    areas = [cv2.countNonZero(cv2.imread(str(path), 0)) for path in sorted((tmp_path / "masks").iterdir())]
+    assert [bool(frame.lesions) for frame in seen.frames] == [area > 0 for area in areas] and any(areas)
+    assert [frame.time_s for frame in seen.frames] == pytest.approx([index / 30 for index in range(8)])
+    (tmp_path / "masks" / "000007.png").unlink()
+    (recording,) = open_annotated(tmp_path).recordings
+    with pytest.raises(BadInputError, match="frame 7 has no annotation, and the last of 7 is of frame 6"):
+        observe(runner, recording, POINT, preprocess)
+    (tmp_path / "masks" / "000003.png").unlink()
+    with pytest.raises(BadInputError, match="frame 000004 follows 000002"):
+        open_annotated(tmp_path)

@@ -62,6 +62,12 @@ def observe(
         findings, _ = segment(runner, frame.rgb, preprocess, point, views.of(frame))
         frame_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
         truth = recording.truth.get(frame.index)
+        if truth is None and recording.complete:
+            raise BadInputError(
+                f"{recording.name}: frame {frame.index} has no annotation, and the last of "
+                f"{len(recording.truth)} is of frame {max(recording.truth)}",
+                hint="Give the recording that was annotated, with an annotation for each frame.",
+            )
         marks = () if truth is None else truth.marks(frame_hw)
         time_s = frame.pts_s if recording.times_s is None else recording.times_s[frame.index]
         assert time_s is not None

@@ -22,7 +22,7 @@ _EXPECTED = """Expected one of:
   Frame/<CLIP>/ and GT/<CLIP>/, also in TestEasyDataset/Seen/ and so on (SUN-SEG)
   a .json file with video and track ids, here or in annotations/, and the images (COCO)
   <RECORDING>/gt/gt.txt and <RECORDING>/img1/ or one video (MOT)
-  <RECORDING>/frames/ and <RECORDING>/masks/, one value for each lesion"""
+  <RECORDING>/frames/ or one video, and <RECORDING>/masks/, one value for each lesion"""
 
 
 @dataclass(frozen=True, eq=False)

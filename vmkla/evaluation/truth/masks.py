@@ -15,9 +15,11 @@ from vmkla.evaluation.truth.records import (
     Mark,
     Size,
     TruthRules,
+    check_consecutive,
     check_frames,
     frame_numbers,
     stem_of,
+    videos_in,
 )
 from vmkla.limits import MAX_MEGAPIXELS
 from vmkla.segment.preprocess import Rect
@@ -80,29 +82,30 @@ class MaskTruth:
 
 
 def find_recordings(root: Path, rules: TruthRules) -> list[AnnotatedRecording]:
-    """Read the recordings of a folder that is one, or holds some: ``frames`` and ``masks`` in each.
+    """Read the recordings of a folder that is one, or holds some: ``frames`` or a video, and ``masks``.
+
+    Frames are numbered by their names; a video's masks follow its frames in order.
 
     Raises:
         BadInputError: a frame has no mask, a mask no frame, or the numbers of the frames do not rise.
-        UsageError: frames a second are missing.
+        UsageError: frames a second are missing, or given for a video.
     """
     folders = [root, *sorted(child for child in root.iterdir() if child.is_dir())]
-    pairs = [(folder, _inside(folder, FRAMES), _inside(folder, MASKS)) for folder in folders]
+    found = [(folder, masks) for folder in folders if (masks := _inside(folder, MASKS)) is not None]
     return [
-        mask_recording(folder.resolve().name, frames, masks, rules)
-        for folder, frames, masks in pairs
-        if frames is not None and masks is not None
+        _recording(folder, masks, rules)
+        for folder, masks in found
+        if _inside(folder, FRAMES) is not None or videos_in(folder)
     ]
 
 
-def mask_recording(name: str, frames: Path, masks: Path, rules: TruthRules) -> AnnotatedRecording:
-    """Read one recording, whose frames are numbered by their names.
-
-    Args:
-        name: its name, also that of its procedure.
-        frames, masks: folders with files of equal stems.
-        rules: frames a second and limits.
-    """
+def _recording(folder: Path, masks: Path, rules: TruthRules) -> AnnotatedRecording:
+    name, frames = folder.resolve().name, _inside(folder, FRAMES)
+    if frames is None:
+        items = rules.images(masks).items
+        check_consecutive(str(masks), [stem_of(item.name) for item in items])
+        of_video = {at: MaskTruth(item.path, None, rules.max_megapixels) for at, item in enumerate(items)}
+        return AnnotatedRecording(name, name, rules.video(folder), of_video, complete=True)
     source = rules.images(frames)
     stems = [stem_of(item.name) for item in source.items]
     rate = rules.rate(name)

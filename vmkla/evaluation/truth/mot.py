@@ -5,23 +5,21 @@ from __future__ import annotations
 import configparser
 from pathlib import Path
 
-from vmkla.errors import BadInputError, UsageError
+from vmkla.errors import BadInputError
 from vmkla.evaluation.truth.records import (
     AnnotatedRecording,
     BoxShape,
     FrameTruth,
     ShapeTruth,
     TruthRules,
+    check_consecutive,
     checked_box,
-    numbers_of,
     stem_of,
 )
 from vmkla.files import read_regular
-from vmkla.video.media.options import ReadOptions
-from vmkla.video.media.sources import ImageSource, Source, open_source
+from vmkla.video.media.sources import ImageSource
 
 _TRUTH, _INFO, _FRAMES = Path("gt/gt.txt"), "seqinfo.ini", "img1"
-_VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".m4v", ".wmv")
 _TEXT_MAX_BYTES, _INFO_MAX_BYTES = 1 << 29, 1 << 16
 _COLUMNS = "frame,id,left,top,width,height[,considered[,class[,visible]]]"
 
@@ -46,8 +44,7 @@ def _recording(folder: Path, rules: TruthRules) -> AnnotatedRecording:
     frames = folder / (info.get("imDir") or _FRAMES)
     boxes = _rows(folder / _TRUTH)
     if not frames.is_dir():
-        source: Source = _video(folder, frames, rules)
-        return AnnotatedRecording(name, name, source, _truth(folder, boxes))
+        return AnnotatedRecording(name, name, rules.video(folder), _truth(folder, boxes))
     images = rules.images(frames)
     stems = [stem_of(item.name) for item in images.items]
     _check_complete(frames, images, stems, info)
@@ -61,26 +58,9 @@ def _recording(folder: Path, rules: TruthRules) -> AnnotatedRecording:
     return AnnotatedRecording(name, name, images, _truth(folder, boxes), times_s, 1 / rate)
 
 
-def _video(folder: Path, frames: Path, rules: TruthRules) -> Source:
-    videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES)
-    if len(videos) != 1:
-        raise BadInputError(
-            f"{folder} has no folder {frames.name} and {len(videos)} videos, expected the frames or one video"
-        )
-    if rules.fps is not None:
-        raise UsageError(f"{videos[0]} is a video, and its frames have times", hint="Leave --fps out.")
-    return open_source(videos[0], ReadOptions(max_megapixels=rules.max_megapixels))
-
-
 def _check_complete(frames: Path, images: ImageSource, stems: list[str], info: dict[str, str]) -> None:
     """Reject frames of which some are missing: rows count frames from the first one."""
-    numbers = numbers_of(stems)
-    if numbers is not None and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-        at = next(at for at in range(1, len(numbers)) if numbers[at] != numbers[at - 1] + 1)
-        raise BadInputError(
-            f"{frames}: frame {stems[at]} follows {stems[at - 1]}, and rows count every frame from the first",
-            hint="Give the frames that were annotated, all of them.",
-        )
+    check_consecutive(str(frames), stems)
     length = _number(frames.parent, info, "seqLength")
     if length is not None and length != len(images.items):
         raise BadInputError(

@@ -23,6 +23,7 @@ from vmkla.video.media.options import ReadOptions
 from vmkla.video.media.sources import ImageSource, open_source
 
 _FPS_MAX = 1000.0
+_VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".m4v", ".wmv")
 _NAMED = 3
 """Number of names that a message lists."""
 
@@ -139,6 +140,7 @@ class AnnotatedRecording:
         truth: what is annotated, by the frame's index; a frame that is missing here shows no lesion.
         times_s: time of each frame, rising, seconds; None for a video, whose frames have times.
         frame_s: usual duration of a frame, seconds; None for a video.
+        complete: a frame that is missing in ``truth`` is an error.
     """
 
     name: str
@@ -147,6 +149,7 @@ class AnnotatedRecording:
     truth: Mapping[int, FrameTruth] = field(default_factory=dict)
     times_s: tuple[float, ...] | None = None
     frame_s: float | None = None
+    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,27 @@ class TruthRules:
             raise BadInputError(f"{folder}: {source.left_out[0]}")
         return source
 
+    def video(self, folder: Path) -> Source:
+        """Open the only video of a folder.
+
+        Raises:
+            BadInputError: there is none, or there are several.
+            UsageError: frames a second are given, and a video has times.
+        """
+        videos = videos_in(folder)
+        if len(videos) != 1:
+            raise BadInputError(
+                f"{folder} has no folder of frames and {len(videos)} videos, expected the frames or one video"
+            )
+        if self.fps is not None:
+            raise UsageError(f"{videos[0]} is a video, and its frames have times", hint="Leave --fps out.")
+        return open_source(videos[0], ReadOptions(max_megapixels=self.max_megapixels))
+
+
+def videos_in(folder: Path) -> list[Path]:
+    """Return the videos of a folder, by the suffixes of their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES)
+
 
 def stem_of(name: str) -> str:
     """Return a frame's name without its suffix, folders kept."""
@@ -239,6 +263,21 @@ def frame_numbers(where: str, stems: Sequence[str]) -> list[int]:
             hint="Number the frames by one, and give the rate at which they were kept: --fps N",
         )
     return numbers
+
+
+def check_consecutive(where: str, stems: Sequence[str]) -> None:
+    """Reject frames of which some are missing by the numbers in their names, where the order counts.
+
+    Raises:
+        BadInputError: a number does not follow the one before.
+    """
+    numbers = numbers_of(stems) or []
+    for at in range(1, len(numbers)):
+        if numbers[at] != numbers[at - 1] + 1:
+            raise BadInputError(
+                f"{where}: frame {stems[at]} follows {stems[at - 1]}, and frames are counted from the first",
+                hint="Give every frame from the first on, as it was annotated.",
+            )
 
 
 def check_rising(where: str, values: Sequence[float], names: Sequence[str]) -> None:
