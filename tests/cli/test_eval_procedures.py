@@ -139,3 +139,20 @@ def test_wrong_values(
     done = vmkla("eval", *arguments, "--out", tmp_path / "out")
     assert done.status == status and message in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert done.stdout == "" and not (tmp_path / "out").exists()
+
+
+def test_findings_as_truth(vmkla: Any, tmp_path: Path) -> None:
+    """What ``infer --export coco`` writes of a clip is a truth that the same model meets everywhere."""
+    clip, run = tmp_path / "clip.mp4", tmp_path / "run"
+    assert vmkla("sample", clip, "--frames", 8, "--seed", 6, "--size", "96x128").status == 0
+    point = ("--min-fraction", 0.005, "--threads", 1)
+    exported = vmkla("infer", "--video", clip, "--out", run, "--export", "coco", "--export-frames", *point)
+    assert exported.status == 0, exported.stderr
+    out = ("--out", tmp_path / "out", "--json")
+    done = vmkla("eval", "--procedures", run / "export", "--fps", 30, *point, *out)
+    assert done.status == 0, done.stderr
+    found = done.json
+    assert found["lesions"]["found"] == found["lesions"]["lesions"] > 0
+    assert found["first_detection"]["p95_s"] == 0 and found["persistence"]["mean"] == 1
+    assert found["per_frame"]["sensitivity"] == 1 and found["alarms"]["any"]["alarms"] == 0
+    assert (found["identities"]["hota"], found["identities"]["idf1"]) == pytest.approx((1, 1))

@@ -55,7 +55,7 @@ def _alarms(document: Mapping[str, Any]) -> Table:
         (
             label,
             str(alarms[key]["alarms"]),
-            *("\n".join(_cells(alarms[key], name, 2)) for name in ("per_procedure", "per_minute")),
+            *("\n".join(_cells(alarms[key], name, 2)).rstrip() for name in ("per_procedure", "per_minute")),
         )
         for key, label in _DURATIONS.items()
     )
