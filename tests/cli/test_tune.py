@@ -251,7 +251,7 @@ def test_bad_input_ends_before_the_network_runs(
     def refuse(*_: Any) -> Any:
         raise AssertionError("the network ran")
 
-    monkeypatch.setattr("vmkla.tuning.collect.infer", refuse)
+    monkeypatch.setattr("vmkla.tuning.collect.segment", refuse)
     before = tiny_onnx.read_bytes()
     done = vmkla("tune", tiny_onnx, *known, *clips, *given)
     assert done.status == status and message in done.stderr and done.stdout == ""
