@@ -127,7 +127,8 @@ def annotate(findings: Findings, lesions: Sequence[int] | None = None) -> Iterat
         findings: of one frame.
         lesions: number of each finding's lesion; None where lesions were not followed.
     """
-    for region, track_id in zip(findings.regions, lesions or [None] * len(findings.regions), strict=True):
+    numbers: Sequence[int | None] = lesions or [None] * len(findings.regions)
+    for region, track_id in zip(findings.regions, numbers, strict=True):
         counts = run_lengths(findings.pixels_of(region).ravel())
         probability = round(region.probability, 6)
         yield AnnotatedRegion(region.class_index, probability, region.box, tuple(counts), track_id)
