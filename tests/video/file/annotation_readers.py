@@ -49,7 +49,8 @@ def read_cvat(path: Path) -> dict[str, Mask]:
                 pixels += [place % 2] * count
             inside = np.array(pixels, bool).reshape(height, width)
             mask[top : top + height, left : left + width][inside] = 1 + labels.index(shape.attrib["label"])
-            (probability,) = (each.text for each in shape.iter("attribute"))
+            attributes = {each.attrib["name"]: each.text for each in shape.iter("attribute")}
+                probability = attributes["probability"]
             assert probability is not None and 0 < float(probability) <= 1
         masks[image.attrib["name"]] = mask
     assert root.findtext("meta/task/size") == str(len(masks))
