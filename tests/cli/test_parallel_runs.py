@@ -23,7 +23,7 @@ VMKLA = str(Path(sys.executable).with_name("vmkla"))
 IN_USE = f"is in use by another run, process {os.getpid()}"
 
 
-OUTPUTS = ["contact_sheet.jpg", "frames.jsonl", "lesions.jsonl", "overlay.mp4", "report.json"]
+OUTPUTS = ["contact_sheet.jpg", "frames.jsonl", "lesions", "lesions.jsonl", "overlay.mp4", "report.json"]
 
 
 def names(folder: Path) -> list[str]:
@@ -32,6 +32,12 @@ def names(folder: Path) -> list[str]:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def contents(folder: Path) -> dict[Path, str]:
+    """Hash every file of a folder but the lock."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK]
+    return {path: sha256(path) for path in files}
 
 
 def start(cwd: Path, *arguments: object) -> subprocess.Popen[bytes]:
@@ -74,14 +80,14 @@ def test_infer_never_writes_where_a_run_is_active(
     out = tmp_path / "out"
     given = ("infer", "--model", tiny_onnx, "--out", out, *flag)
     assert vmkla(*given, "--video", clip).status == 0
-    before = {path: sha256(path) for path in out.iterdir()}
+    before = contents(out)
     with locked_folder(out):
         for source in ("--video", clip), ("--source", images), ("--source", images, "--continue"):
             done = vmkla(*given, *source)
             assert done.status == 2 and IN_USE in done.stderr and done.stdout == ""
         done = vmkla(*given, "--live", "--source", "sample://", "--duration-s", "1")
         assert done.status == 2 and IN_USE in done.stderr
-        assert {path: sha256(path) for path in out.iterdir() if path.name != LOCK} == before
+        assert contents(out) == before
 
 
 def test_no_other_command_does_either(

@@ -74,8 +74,9 @@ def _continue(path: Path, out: Path) -> None:
     """``vmkla infer --continue`` where the settings (the file's first line), the findings for annotation
     formats (its last) or the rows were spoilt.
     """
+    from vmkla.procedures.files import ROWS
     from vmkla.video.file.annotations import LOG
-    from vmkla.video.file.outputs import ROWS, SETTINGS
+    from vmkla.video.file.outputs import SETTINGS
 
     images, result = _run_on_images(out)
     settings, _, rows = path.read_bytes().partition(b"\n")
@@ -87,8 +88,9 @@ def _continue(path: Path, out: Path) -> None:
 
 
 def _run_records(folder: Path) -> list[Seed]:
+    from vmkla.procedures.files import ROWS
     from vmkla.video.file.annotations import LOG
-    from vmkla.video.file.outputs import ROWS, SETTINGS
+    from vmkla.video.file.outputs import SETTINGS
 
     images, result = _run_on_images(folder)
     settings = json.dumps(json.loads((result / SETTINGS).read_bytes())).encode()

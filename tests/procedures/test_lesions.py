@@ -64,12 +64,12 @@ class TestRecords:
             {
                 "id": 1, "first_s": 1.0, "last_s": 4.0, "frames": 3, "gaps": [[2.0, 4.0]],
                 "largest_area_px": 200, "largest_area_fraction": 0.01, "median_area_px": 100,
-                "peak_probability": 0.9, "first_marker_after_s": 0.0, "joined": [],
+                "peak_probability": 0.9, "first_marker_after_s": 0.0, "joined": [], "still": None,
             },
             {
                 "id": 2, "first_s": 2.0, "last_s": 4.5, "frames": 2, "gaps": [[2.0, 4.5]],
                 "largest_area_px": 70, "largest_area_fraction": 0.0035, "median_area_px": 60.0,
-                "peak_probability": 0.55, "first_marker_after_s": 0.0, "joined": [],
+                "peak_probability": 0.55, "first_marker_after_s": 0.0, "joined": [], "still": None,
             },
         ]  # fmt: skip
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vmkla.procedures.stills import Still
+
 
 @dataclass
 class LesionRecord:
@@ -24,6 +26,7 @@ class LesionRecord:
         peak_probability: largest probability among the network's own pixels under it, 0 to 1.
         first_marker_s: time of the first frame that shows a marker of it, seconds; None without one.
         joined: numbers under which parts of it were first written, besides its own.
+        still: its best still; None without one.
     """
 
     number: int
@@ -36,6 +39,7 @@ class LesionRecord:
     peak_probability: float = 0.0
     first_marker_s: float | None = None
     joined: tuple[int, ...] = ()
+    still: Still | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a row of ``lesions.jsonl``."""
@@ -54,6 +58,7 @@ class LesionRecord:
             "peak_probability": round(self.peak_probability, 6),
             "first_marker_after_s": None if marker_s is None else round(marker_s - self.first_s, 6),
             "joined": list(self.joined),
+            "still": None if self.still is None else self.still.to_dict(),
         }
 
 

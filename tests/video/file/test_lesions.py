@@ -81,6 +81,40 @@ def test_lesions_match_the_script(clip: Path, make_runner: Any, tmp_path: Path) 
     )
 
 
+def test_each_lesion_has_its_best_still(make_runner: Any, write_clip: Any, tmp_path: Path) -> None:
+    """The largest disc is in one frame after the gap, where the lesion has a number of its own at first."""
+    frames = procedure()
+    cv2.circle(frames[60], (40, 48), 20, (240, 60, 60), -1)
+    clip = write_clip("clip.mp4", frames, rate=Fraction(RATE))
+    out = tmp_path / "out"
+    report = segment(make_runner(96, 128), clip, SegmentOptions(out)).to_dict()
+    first, second = lesions(out)
+    assert first["joined"] == [3] and first["still"]["pts_s"] == 6.0
+    [box] = lines(out / "frames.jsonl")[60]["boxes"]
+    assert first["still"]["box"] == box
+    assert 4.0 <= second["still"]["pts_s"] <= 4.9
+    files = [row["still"][kind] for row in (first, second) for kind in ("image", "marked")]
+    assert sorted(f"lesions/{path.name}" for path in (out / "lesions").iterdir()) == sorted(files)
+    assert report["outputs"]["stills"] == "lesions"
+    clean, marked = (cv2.imread(str(out / name)) for name in files[:2])
+    assert clean.shape == marked.shape and max(clean.shape) == 4 * (box[2] + 32)
+    assert (clean[clean.shape[0] // 2, clean.shape[1] // 2] > 200).tolist() == [False, False, True]
+
+
+def test_poor_pictures_are_named(make_runner: Any, write_clip: Any, tmp_path: Path) -> None:
+    noise = np.random.default_rng(1)
+    frames = [noise.integers(40, 200, (96, 128, 3), dtype=np.uint8) for _ in range(10)]
+    frames += [np.zeros((96, 128, 3), np.uint8)] * 5 + [frames[0]] * 25
+    clip = write_clip("clip.mp4", frames, rate=Fraction(RATE))
+    segment(make_runner(96, 128), clip, SegmentOptions(tmp_path / "out"))
+    poor = [row.get("poor") for row in lines(tmp_path / "out" / "frames.jsonl")]
+    assert poor == [None] * 10 + ["black"] * 5 + [None] * 10 + ["frozen"] * 15
+    segment(make_runner(96, 128), clip, SegmentOptions(tmp_path / "strided", stride=2))
+    rows = lines(tmp_path / "strided" / "frames.jsonl")
+    assert [row.get("poor") for row in rows if not row["segmented"]] == [None] * 20
+    assert [row["poor"] for row in rows if "poor" in row] == ["black"] * 3 + ["frozen"] * 7
+
+
 def test_annotations_have_the_final_numbers(clip: Path, make_runner: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     segment(make_runner(96, 128), clip, SegmentOptions(out, export=("coco", "cvat")))
@@ -113,6 +147,7 @@ def test_a_procedure_without_findings_and_an_earlier_run(
     options = SegmentOptions(out, point=PointOverrides(0.999), exist_ok=True)
     report = segment(make_runner(96, 128), clip, options).to_dict()
     assert lesions(out) == [] and report["findings"]["lesions"] == 0
+    assert not (out / "lesions").exists() and "stills" not in report["outputs"]
 
 
 def test_a_run_that_is_stopped_has_the_lesions_so_far(clip: Path, make_runner: Any, tmp_path: Path) -> None:
@@ -141,12 +176,12 @@ def test_images_have_no_lesions(make_runner: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"id": 0}, {"frames": 0}, {"gaps": [[1.0]]}, {"more": 1}, {"joined": None}]
+    "change", [{"id": 0}, {"frames": 0}, {"gaps": [[1.0]]}, {"more": 1}, {"joined": None}, {"still": {}}]
 )
 def test_the_schema_sees_what_is_wrong(change: dict[str, Any]) -> None:
     row = {"id": 1, "first_s": 0.0, "last_s": 1.0, "frames": 2, "gaps": [[0.0, 1.0]], "largest_area_px": 9,
            "largest_area_fraction": 0.1, "median_area_px": 8.5, "peak_probability": 0.9,
-           "first_marker_after_s": 0.0, "joined": [2]}  # fmt: skip
+           "first_marker_after_s": 0.0, "joined": [2], "still": None}  # fmt: skip
     jsonschema.validate(row, SCHEMA)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**row, **change}, SCHEMA)

@@ -122,6 +122,8 @@ class TestVideo:
                 "contact_sheet.jpg",
                 "frames.jsonl",
                 "lesions.jsonl",
+                "lesions/0001.jpg",
+                "lesions/0001.marked.jpg",
                 "overlay.mp4",
                 "report.json",
                 *(f"masks/{index:06d}.png" for index in range(30)),
@@ -170,6 +172,7 @@ class TestVideo:
             "contact_sheet": "contact_sheet.jpg",
             "frames": "frames.jsonl",
             "lesions": "lesions.jsonl",
+            "stills": "lesions",
             "report": "report.json",
         }
         assert made["warnings"] == ["the sound track is not copied"]
@@ -360,6 +363,8 @@ class TestDegraded:
             "contact_sheet.jpg",
             "frames.jsonl",
             "lesions.jsonl",
+            "lesions/0001.jpg",
+            "lesions/0001.marked.jpg",
             "overlay.mp4",
             "report.json",
         ]

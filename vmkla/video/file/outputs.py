@@ -13,18 +13,19 @@ from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.files import output_errors, unfinished_path, write_whole
 from vmkla.folders import RESERVE, check_free
 from vmkla.plain_values import from_plain
+from vmkla.procedures.files import LESIONS, OVERLAY_VIDEO, REPORT, ROW_MAX_BYTES, ROWS, STILLS
+from vmkla.procedures.stills import remove_stills
 from vmkla.video.file.annotations import EXPORT, AnnotationLog, logged_images, remove_annotations
 from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.plan import Plan
 from vmkla.video.media.sinks import DiskReserve, JsonlSink, to_json
 from vmkla.video.media.sources import ImageItem, ImageSource
 
-OVERLAY_VIDEO, OVERLAY_FOLDER, MASK_FOLDER = "overlay.mp4", "overlay", "masks"
+OVERLAY_FOLDER, MASK_FOLDER = "overlay", "masks"
 PROBABILITY_FOLDER = "probability"
 CONTACT_SHEET = "contact_sheet.jpg"
-ROWS, LESIONS = "frames.jsonl", "lesions.jsonl"
-REPORT, SETTINGS = "report.json", ".settings.json"
-_SETTINGS_MAX_BYTES, _ROW_MAX_BYTES = 1 << 20, 4 << 20
+SETTINGS = ".settings.json"
+_SETTINGS_MAX_BYTES = 1 << 20
 WHOLE = (
     OVERLAY_VIDEO,
     CONTACT_SHEET,
@@ -32,6 +33,7 @@ WHOLE = (
     MASK_FOLDER,
     PROBABILITY_FOLDER,
     LESIONS,
+    STILLS,
     REPORT,
     SETTINGS,
 )
@@ -227,7 +229,7 @@ def _read_rows(path: Path) -> list[Row]:
         return []
     for line in lines:
         try:
-            row = parse_json(line, _ROW_MAX_BYTES)
+            row = parse_json(line, ROW_MAX_BYTES)
         except MalformedError:
             continue
         if isinstance(row, dict) and _is_whole(row):
@@ -258,6 +260,7 @@ def _remove_earlier(out_dir: Path) -> None:
     """Remove an earlier run's outputs and no other file; its rows name its images."""
     with output_errors(out_dir):
         remove_annotations(out_dir, keep_log=False)
+        remove_stills(out_dir)
         for row_file in (out_dir / ROWS, unfinished_path(out_dir / ROWS)):
             if not row_file.exists():
                 continue
@@ -273,7 +276,7 @@ def _remove_earlier(out_dir: Path) -> None:
 
 def _remove_images(out_dir: Path, line: bytes) -> None:
     try:
-        row = parse_json(line, _ROW_MAX_BYTES)
+        row = parse_json(line, ROW_MAX_BYTES)
         names = [row[key] for key in ("overlay", "mask", "probability") if row.get(key)]
     except (ValueError, AttributeError, TypeError):
         return  # an incomplete line names nothing

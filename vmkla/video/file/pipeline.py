@@ -14,11 +14,12 @@ from pathlib import Path
 
 from vmkla.errors import BadInputError, UsageError
 from vmkla.folders import locked_folder
+from vmkla.procedures.files import OVERLAY_VIDEO
 from vmkla.runner import Runner, check_one_by_one
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.file.lesions import FrameLesions
 from vmkla.video.file.options import Progress, SegmentOptions
-from vmkla.video.file.outputs import OVERLAY_VIDEO, WHOLE, check_image_names, open_outputs, search_exclusions
+from vmkla.video.file.outputs import WHOLE, check_image_names, open_outputs, search_exclusions
 from vmkla.video.file.plan import make_plan
 from vmkla.video.file.report import SegmentReport
 from vmkla.video.file.run import Run
@@ -39,7 +40,8 @@ def segment(
 
     Writes ``overlay.mp4`` for a video, and ``contact_sheet.jpg`` when something is found in it; for images
     ``overlay/<name>.png`` or ``.jpg``; ``masks/`` when asked (0 and 255; with several classes the class's
-    number), ``frames.jsonl``, of a video ``lesions.jsonl``, and ``report.json`` into ``options.out_dir``.
+    number), ``frames.jsonl``, of a video ``lesions.jsonl`` and ``lesions/``, and ``report.json`` into
+    ``options.out_dir``.
     Files have temporary names until they are complete.
 
     With the field of view ``"auto"``, a video has one for all frames: the union over the first eight of every
@@ -100,6 +102,8 @@ def _segment(
             f"the output would replace the input {source.path}", hint="Give another folder: --out DIR"
         )
     plan = make_plan(runner, named, options)
-    lesions = None if isinstance(source, ImageSource) else FrameLesions(marked=options.overlay != "none")
+    lesions = None
+    if not isinstance(source, ImageSource):
+        lesions = FrameLesions(options.out_dir, marked=options.overlay != "none")
     with locked_folder(options.out_dir, WHOLE):
         return Run(runner, plan, open_outputs(plan), lesions).go(progress, cancel)

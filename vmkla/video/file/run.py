@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vmkla.errors import DegradedError, ErrorReport, StoppedError
+from vmkla.procedures.files import LESIONS, OVERLAY_VIDEO, REPORT, ROWS, STILLS
 from vmkla.runner import Runner, describe_model, describe_runtime
 from vmkla.segment.preprocess import Rect
 from vmkla.segment.steps import check, infer, view
@@ -21,13 +22,9 @@ from vmkla.video.file.lesions import FrameLesions
 from vmkla.video.file.options import Progress, SegmentOptions
 from vmkla.video.file.outputs import (
     CONTACT_SHEET,
-    LESIONS,
     MASK_FOLDER,
     OVERLAY_FOLDER,
-    OVERLAY_VIDEO,
     PROBABILITY_FOLDER,
-    REPORT,
-    ROWS,
     OutputFolder,
 )
 from vmkla.video.file.plan import Plan
@@ -102,8 +99,7 @@ class Run:
 
     def _finish_lesions(self) -> None:
         if self._lesions is not None:
-            folder = self._outputs.path
-            self._found = {"lesions": self._lesions.finish(folder / ROWS, folder / LESIONS)}
+            self._found = {"lesions": self._lesions.finish()}
 
     def _work(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> None:
         """Move every frame through the stages, and raise the first error of any of them."""
@@ -250,7 +246,7 @@ def _existing_outputs(
 ) -> dict[str, str]:
     names = {"overlay": OVERLAY_VIDEO if kind == "video" else OVERLAY_FOLDER, "frames": ROWS}
     if kind == "video":
-        names["lesions"] = LESIONS
+        names |= {"lesions": LESIONS, "stills": STILLS}
     names["contact_sheet"] = CONTACT_SHEET
     if options.save_masks:
         names["masks"] = MASK_FOLDER

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.files import write_whole
+from vmkla.procedures.files import OVERLAY_VIDEO
 from vmkla.segment.findings import Findings, find
 from vmkla.segment.overlay import draw
 from vmkla.segment.preprocess import Rect
@@ -24,7 +25,6 @@ from vmkla.video.file.outputs import (
     CONTACT_SHEET,
     MASK_FOLDER,
     OVERLAY_FOLDER,
-    OVERLAY_VIDEO,
     PROBABILITY_FOLDER,
     OutputFolder,
 )
@@ -169,7 +169,7 @@ class FrameWriter:
                 return
         lesions: dict[str, Any] = {}
         if self._lesions is not None:
-            lesions = self._lesions.track(frame, findings)
+            lesions = self._lesions.track(frame, findings, item.rect)
             latency_ms["track"] = watch.lap_ms()
         if findings is not None:
             shown = draw(frame.rgb, findings, self._options.overlay, self._options.alpha, self._options.label)

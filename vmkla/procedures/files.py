@@ -1,0 +1,13 @@
+"""Names of the files of a procedure in a run's folder."""
+
+from __future__ import annotations
+
+OVERLAY_VIDEO, PAGE, REPORT = "overlay.mp4", "procedure.html", "report.json"
+ROWS, LESIONS, STILLS = "frames.jsonl", "lesions.jsonl", "lesions"
+ROW_MAX_BYTES = 4 << 20
+"""Largest length of a line of ``frames.jsonl`` or ``lesions.jsonl``."""
+
+
+def still_names(number: int) -> tuple[str, str]:
+    """Return the names of a lesion's clean and of its marked still, relative to the run's folder."""
+    return f"{STILLS}/{number:04d}.jpg", f"{STILLS}/{number:04d}.marked.jpg"
