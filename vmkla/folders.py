@@ -7,6 +7,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import socket
 import time
 from collections.abc import Collection, Iterator
@@ -195,4 +196,7 @@ def _remove_left_overs(path: Path, outputs: Collection[str]) -> None:
             found += (path / name).rglob(partial_pattern())
         found += [unfinished_path(path / name), *path.glob(partial_pattern(name))]
     for file in found:
-        file.unlink(missing_ok=True)
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file)
+        else:
+            file.unlink(missing_ok=True)

@@ -103,8 +103,9 @@ def test_memory_holds_the_latest_only(tmp_path: Path, monkeypatch: pytest.Monkey
     stills = Stills(tmp_path)
     for number in range(1, 6):
         offer(stills, number / 10, frame(blur=3), [number], LARGE)
-    assert [stills.of(number) is not None for number in range(1, 6)] == [True, True, True, False, False]
-    before = (tmp_path / "lesions/0001.jpg").read_bytes()
+    written = tmp_path / ".lesions.partial"
+    assert sorted(path.name[:5] for path in written.glob("*marked*")) == ["0001.", "0002.", "0003."]
+    before = (written / "0001.jpg").read_bytes()
     offer(stills, 0.6, frame(), [1], LARGE)  # a better one of a lesion that is written
     stills.finish({})
     assert (tmp_path / "lesions/0001.jpg").read_bytes() != before
@@ -116,9 +117,13 @@ def test_memory_holds_the_latest_only(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_still_is_written_after_a_while(tmp_path: Path, later_s: float) -> None:
     stills = Stills(tmp_path)
     offer(stills, 0.0, frame(), [1], LARGE)
-    assert not (tmp_path / "lesions").exists()
+    assert not any(tmp_path.iterdir())
     offer(stills, later_s, frame(), [2], AWAY)
-    assert (tmp_path / "lesions/0001.jpg").is_file() and not (tmp_path / "lesions/0002.jpg").exists()
+    written = tmp_path / ".lesions.partial"
+    assert sorted(path.name for path in written.iterdir()) == ["0001.jpg", "0001.marked.jpg"]
+    assert written.stat().st_mode & 0o777 == 0o700
+    stills.finish({})
+    assert [path.name for path in tmp_path.iterdir()] == ["lesions"]
 
 
 def test_files_are_small_and_private(tmp_path: Path) -> None:

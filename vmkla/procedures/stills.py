@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.files import output_errors, write_whole
+from vmkla.files import make_folder, output_errors, unfinished_path, write_whole
 from vmkla.procedures.files import STILLS, still_names
 from vmkla.procedures.quality import SmallView, still_score
 from vmkla.segment.findings import Findings, Region
@@ -81,13 +82,14 @@ class Stills:
     surpassed later is written again.
 
     Args:
-        folder: folder of the run; stills are in ``lesions/``, which is made with the first one.
+        folder: folder of the run. Stills are in a hidden folder until ``finish``, which gives ``lesions/``.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._partial = folder, unfinished_path(folder / STILLS)
         self._best: dict[int, Still] = {}
         self._crops: dict[int, _Crop] = {}  # those that are not in files yet
+        self._final: dict[int, Still] = {}  # those whose files have their names
 
     def offer(
         self,
@@ -127,7 +129,7 @@ class Stills:
                 self._write(number)
 
     def finish(self, joined: Mapping[int, int]) -> None:
-        """Write all stills, and of joined lesions keep the best under the final number.
+        """Write all stills, and give the best one of each lesion its name in ``lesions/``.
 
         Args:
             joined: number of a lesion -> that of the earlier one that it was joined to.
@@ -136,31 +138,31 @@ class Stills:
         """
         for number in list(self._crops):
             self._write(number)
-        for number, final in joined.items():
-            part, whole = self._best.pop(number, None), self._best.get(final)
-            if part is None:
-                continue
-            files = zip(still_names(number), still_names(final), strict=True)
-            if whole is not None and whole.score >= part.score:
-                for source, target in files:
-                    with output_errors(self._folder / target):
-                        (self._folder / source).unlink()
-                continue
-            self._best.pop(final, None)  # until both files are replaced
-            for source, target in files:
-                with output_errors(self._folder / target):
-                    (self._folder / source).replace(self._folder / target)
-            self._best[final] = Still(final, part.time_s, part.box, part.score)
+        for still in sorted(self._best.values(), key=lambda each: each.score, reverse=True):
+            final = joined.get(still.number, still.number)
+            if final not in self._final:
+                self._move(still, final)
+        with output_errors(self._partial):
+            if self._partial.is_dir():
+                shutil.rmtree(self._partial)
 
     def of(self, number: int) -> Still | None:
-        """Return the still of a lesion whose files are written; None without one."""
-        return None if number in self._crops else self._best.get(number)
+        """Return the still of a lesion after ``finish``; None without one."""
+        return self._final.get(number)
+
+    def _move(self, still: Still, final: int) -> None:
+        """Give the files of a still their final names."""
+        for source, target in zip(still_names(still.number), still_names(final), strict=True):
+            with output_errors(self._folder / target):
+                make_folder(self._folder / STILLS)
+                (self._partial / Path(source).name).replace(self._folder / target)
+        self._final[final] = replace(still, number=final)
 
     def _write(self, number: int) -> None:
         crop = self._crops[number]
         marked = draw(crop.rgb, crop.findings)
         for name, image in zip(still_names(number), (crop.rgb, marked), strict=True):
-            write_whole(self._folder / name, encode_still(image), durable=False)
+            write_whole(self._partial / Path(name).name, encode_still(image), durable=False)
         del self._crops[number]
 
 
