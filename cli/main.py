@@ -26,6 +26,7 @@ from vmkla.cli.export import export
 from vmkla.cli.help import command
 from vmkla.cli.infer import infer
 from vmkla.cli.inspect import inspect
+from vmkla.cli.report import report
 from vmkla.cli.sample import sample
 from vmkla.cli.train import train
 from vmkla.cli.tune import tune
@@ -77,6 +78,7 @@ for function, example in (
     (inspect, "vmkla inspect mine.onnx"),
     (bench, "vmkla bench --model nano"),
     (doctor, "vmkla doctor"),
+    (report, "vmkla report runs/infer/colonoscopy"),
     (sample, "vmkla sample clip.mp4 --masks masks/"),
 ):
     command(app, function.__name__, example=example)(function)
@@ -141,17 +143,17 @@ def _print_error(error: BaseException, arguments: Sequence[str], debug: bool) ->
     # An import that fails within vmkla is a fault of vmkla, not a missing package.
     if isinstance(error, ImportError) and (error.name or "vmkla").partition(".")[0] != "vmkla":
         error = import_failure(error, purpose=f"vmkla {next(iter(arguments), '')}".strip())
-    report = ErrorReport.of(error)
+    ended = ErrorReport.of(error)
     if debug:
         _print_traceback()
     if isinstance(error, VmklaError):
-        say(f"vmkla: {report.message}")
-        if report.hint:
-            say(f"  {report.hint}")
+        say(f"vmkla: {ended.message}")
+        if ended.hint:
+            say(f"  {ended.hint}")
     elif not debug:
-        say(f"vmkla: unexpected {report.message.splitlines()[0]}")
+        say(f"vmkla: unexpected {ended.message.splitlines()[0]}")
         say(f"  {_SEE_WHERE}")
-    return report.exit_status
+    return ended.exit_status
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:

@@ -11,8 +11,9 @@ import numpy as np
 from vmkla.engines.verify.clinical import ShownFrame
 from vmkla.engines.verify.gates import TITLES
 from vmkla.evaluation.cases import draw_classes, draw_contours, encode_jpeg
-from vmkla.evaluation.html import figure_html, page_html, table_html
+from vmkla.evaluation.html import table_html
 from vmkla.evaluation.tables import Table
+from vmkla.page import figure_html, page_html
 
 
 def verify_tables(document: Mapping[str, Any]) -> Iterator[Table]:

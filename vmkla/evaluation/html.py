@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -11,24 +10,7 @@ from vmkla.evaluation import plots
 from vmkla.evaluation.cases import CLASS_RGB, Case
 from vmkla.evaluation.judge import ImageResult
 from vmkla.evaluation.tables import Table, tables
-
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222 }
-body { margin: 2em auto; max-width: 1100px; padding: 0 1em }
-table { border-collapse: collapse; margin: .5em 0 1.5em }
-th, td { border-bottom: 1px solid #ddd; padding: .25em .8em; text-align: right; vertical-align: top }
-th:first-child, td:first-child { text-align: left }
-caption { text-align: left; font-weight: 600; padding: .3em 0 }
-img { max-width: 100% }
-.cases { display: flex; flex-wrap: wrap; gap: 12px }
-figure { margin: 0; width: 255px } .wide figure { width: 520px }
-figcaption { font-size: 12px; overflow-wrap: anywhere }
-.truth, .prediction, .rest { padding: 0 .4em }
-.truth { background: #ffe600 } .prediction { background: #00e6ff } .rest { background: #466eff; color: #fff }
-.facts td { text-align: left } .facts th { white-space: nowrap }
-.key { border: 3px solid; background: #444; color: #fff; padding: 0 .4em }
-.note { color: #555 }
-"""
+from vmkla.page import RESEARCH_USE, data_uri, facts_html, figure_html, page_html
 
 
 def render_report(
@@ -53,14 +35,6 @@ def render_report(
     return page_html(title, parts)
 
 
-def page_html(title: str, parts: Iterable[str]) -> str:
-    """Join parts, which are HTML, into a page."""
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-
-
 def _facts(document: Mapping[str, Any]) -> str:
     model, runtime = document["model"], document["runtime"]
     threshold = document["threshold"]
@@ -74,8 +48,7 @@ def _facts(document: Mapping[str, Any]) -> str:
         ("field of view", document["roi"]),
         ("vmkla", document["vmkla_version"]),
     ]
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows)
-    return f'<table class="facts">{cells}</table><p>Research use, not a medical device.</p>'
+    return facts_html((name, str(value)) for name, value in rows) + RESEARCH_USE
 
 
 def _point(point: Mapping[str, float]) -> str:
@@ -107,7 +80,7 @@ def _plots(document: Mapping[str, Any], results: Sequence[ImageResult]) -> Itera
     }
     for heading, png in pictures.items():
         if png is not None:
-            yield f'<h2>{heading}</h2><img alt="{heading}" src="{_data_uri(png, "png")}">'
+            yield f'<h2>{heading}</h2><img alt="{heading}" src="{data_uri(png, "png")}">'
 
 
 def _cases(cases: Mapping[str, Sequence[Case]], class_names: Sequence[str]) -> str:
@@ -153,14 +126,3 @@ def _case(case: Case) -> str:
         caption += f"; {count} false region{'s' * (count != 1)}, highest peak {worst.peak:.4f}, "
         caption += f"{100 * worst.fraction:.1f} % of the image"
     return figure_html(result.name, case.jpeg, f"{result.name}: {caption}")
-
-
-def figure_html(name: str, jpeg: bytes, caption: str) -> str:
-    """Render an image with its caption; both texts are escaped."""
-    picture = f'<img alt="{escape(name)}" src="{_data_uri(jpeg, "jpeg")}">'
-    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    """Encode an image as a data URI; ``kind`` is ``png`` or ``jpeg``."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

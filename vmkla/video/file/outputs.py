@@ -13,7 +13,7 @@ from vmkla.errors import ArtefactMismatchError, BadInputError
 from vmkla.files import output_errors, unfinished_path, write_whole
 from vmkla.folders import RESERVE, check_free
 from vmkla.plain_values import from_plain
-from vmkla.procedures.files import LESIONS, OVERLAY_VIDEO, REPORT, ROW_MAX_BYTES, ROWS, STILLS
+from vmkla.procedures.files import LESIONS, OVERLAY_VIDEO, PAGE, REPORT, ROW_MAX_BYTES, ROWS, STILLS
 from vmkla.procedures.stills import remove_stills
 from vmkla.video.file.annotations import EXPORT, AnnotationLog, logged_images, remove_annotations
 from vmkla.video.file.options import SegmentOptions
@@ -34,6 +34,7 @@ WHOLE = (
     PROBABILITY_FOLDER,
     LESIONS,
     STILLS,
+    PAGE,
     REPORT,
     SETTINGS,
 )
@@ -268,7 +269,7 @@ def _remove_earlier(out_dir: Path) -> None:
                 for line in file:
                     _remove_images(out_dir, line)
             row_file.unlink()
-        for name in (OVERLAY_VIDEO, CONTACT_SHEET, LESIONS, REPORT, SETTINGS):
+        for name in (OVERLAY_VIDEO, CONTACT_SHEET, LESIONS, PAGE, REPORT, SETTINGS):
             (out_dir / name).unlink(missing_ok=True)
         for folder in (*search_exclusions(out_dir), out_dir / PROBABILITY_FOLDER):
             _remove_empty(folder)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vmkla.errors import DegradedError, ErrorReport, StoppedError
-from vmkla.procedures.files import LESIONS, OVERLAY_VIDEO, REPORT, ROWS, STILLS
+from vmkla.procedures.files import LESIONS, OVERLAY_VIDEO, PAGE, REPORT, ROWS, STILLS
+from vmkla.procedures.report.page import write_page
 from vmkla.runner import Runner, describe_model, describe_runtime
 from vmkla.segment.preprocess import Rect
 from vmkla.segment.steps import check, infer, view
@@ -88,6 +89,9 @@ class Run:
                 error, lambda: progress(Progress(counts.frames, counts.frames, counts.with_finding))
             )
         report = self._report(error, cancel, sha256)
+        if self._lesions is not None:
+            error = _first(error, self._write_page(report))
+            report = self._report(error, cancel, sha256)  # it names the page
         error = _first(error, lambda: self._outputs.write_report(report.to_dict()))
         if error is not None:
             raise error
@@ -100,6 +104,12 @@ class Run:
     def _finish_lesions(self) -> None:
         if self._lesions is not None:
             self._found = {"lesions": self._lesions.finish()}
+
+    def _write_page(self, report: SegmentReport) -> Callable[[], None]:
+        def write() -> None:
+            write_page(self._options.out_dir, report.to_dict())
+
+        return write
 
     def _work(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> None:
         """Move every frame through the stages, and raise the first error of any of them."""
@@ -246,7 +256,7 @@ def _existing_outputs(
 ) -> dict[str, str]:
     names = {"overlay": OVERLAY_VIDEO if kind == "video" else OVERLAY_FOLDER, "frames": ROWS}
     if kind == "video":
-        names |= {"lesions": LESIONS, "stills": STILLS}
+        names |= {"lesions": LESIONS, "stills": STILLS, "procedure": PAGE}
     names["contact_sheet"] = CONTACT_SHEET
     if options.save_masks:
         names["masks"] = MASK_FOLDER

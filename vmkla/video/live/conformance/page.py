@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from vmkla.evaluation.html import page_html, table_html
+from vmkla.evaluation.html import table_html
 from vmkla.evaluation.tables import Table
+from vmkla.page import page_html
 
 _PERCENTILES = ("p50", "p95", "p99", "max")
 _MEANING = (

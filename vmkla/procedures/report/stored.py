@@ -1,0 +1,207 @@
+"""Read what a run has left in its folder: report, rows and lesions, also of an interrupted or older run."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vmkla.bounded import MalformedError, parse_json, parse_names, read_file
+from vmkla.errors import BadInputError
+from vmkla.files import open_regular
+from vmkla.plain_values import from_plain
+from vmkla.procedures.files import ROW_MAX_BYTES, still_names
+from vmkla.procedures.report.spans import Span
+from vmkla.procedures.stills import STILL_MAX_BYTES
+
+_DOCUMENT_MAX_BYTES = 16 << 20
+_LATEST_S = 1e7
+"""Largest time of a row, seconds, which is months: anything beyond it is damage."""
+_PER_BOX = {
+    "box_areas_px": tuple[int, ...],
+    "box_peaks": tuple[float, ...],
+    "box_lesions": tuple[int | None, ...],
+    "box_classes": tuple[int, ...],
+}
+_OPTIONAL = ("box_lesions", "box_classes")
+_JPEG = b"\xff\xd8\xff"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the report needs of a row of ``frames.jsonl``.
+
+    Attributes:
+        time_s: time of the frame, seconds.
+        values: the row as it was written.
+        found: whether it has a finding; None where it was not segmented.
+        poor: why its picture is poor, or None.
+        events: what happened: ``"cut"``, ``"returned"`` or ``"jump"``.
+    """
+
+    time_s: float
+    values: dict[str, Any]
+    found: bool | None
+    poor: str | None
+    events: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StoredStill:
+    """A lesion's still: time in seconds, None where unknown, and names relative to the run's folder."""
+
+    pts_s: float | None
+    image: str
+    marked: str
+
+
+@dataclass(frozen=True)
+class StoredLesion:
+    """What the report needs of a row of ``lesions.jsonl``; see ``LesionRecord``."""
+
+    id: int
+    first_s: float
+    last_s: float
+    frames: int
+    gaps: tuple[tuple[float, float], ...]
+    peak_probability: float
+    largest_area_fraction: float
+    first_marker_after_s: float | None
+    joined: tuple[int, ...] = ()
+    class_index: int | None = None
+    still: StoredStill | None = None
+
+    @property
+    def spans(self) -> list[Span]:
+        """Times from which to which it was seen without a gap, seconds."""
+        starts = [self.first_s, *(gap[1] for gap in self.gaps)]
+        ends = [*(gap[0] for gap in self.gaps), self.last_s]
+        return list(zip(starts, ends, strict=True))
+
+    @property
+    def seen_s(self) -> float:
+        """Time for which it was seen, without gaps, seconds."""
+        return sum(end_s - start_s for start_s, end_s in self.spans)
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """Larger for a lesion that matters more: by time seen times peak, then peak, then the earlier one."""
+        return (self.seen_s * self.peak_probability, self.peak_probability, -self.id)
+
+
+def read_document(path: Path) -> dict[str, Any] | None:
+    """Read ``report.json``; None where it is missing.
+
+    Raises:
+        BadInputError: it cannot be read or is damaged.
+    """
+    try:
+        return parse_names(read_file(path, _DOCUMENT_MAX_BYTES), _DOCUMENT_MAX_BYTES)
+    except FileNotFoundError:
+        return None
+    except (OSError, MalformedError) as error:
+        raise BadInputError(f"{path} cannot be read: {error}") from error
+
+
+class Lines:
+    """The valid lines of a file of JSON lines, in its order, one at a time.
+
+    Args:
+        path: the file.
+        convert: makes a value of a line's JSON; ``KeyError``, ``TypeError`` and ``ValueError`` mean that the
+            line is damaged.
+
+    Attributes:
+        skipped: number of damaged lines so far; the end of an interrupted run's file is one.
+    """
+
+    def __init__(self, path: Path, convert: Callable[[dict[str, Any]], Any]) -> None:
+        self._path, self._convert = path, convert
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            with io.BufferedReader(open_regular(self._path)) as file:
+                while line := file.readline(ROW_MAX_BYTES + 1):
+                    if not line.strip():
+                        continue
+                    try:
+                        value = parse_json(line, ROW_MAX_BYTES)
+                        if not isinstance(value, dict):
+                            raise TypeError("not an object")
+                        made = self._convert(value)
+                    except (KeyError, TypeError, ValueError):
+                        self.skipped += 1
+                        continue
+                    yield made
+        except OSError as error:
+            raise BadInputError(f"{self._path} cannot be read: {error.strerror or error}") from error
+
+
+def to_row(values: dict[str, Any]) -> Row:
+    """Check a row of ``frames.jsonl`` of a video.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is damaged, or is not of a video.
+    """
+    time_s = _time(values["pts_s"])
+    events = tuple(str(event["kind"]) for event in values.get("lesion_events", ()))
+    if not from_plain(bool, values["segmented"], "segmented"):
+        return Row(time_s, values, None, None, events)
+    count = len(from_plain(tuple[Any, ...], values["boxes"], "boxes"))
+    height_px, width_px = from_plain(tuple[int, int], values["frame_hw"], "frame_hw")
+    if min(height_px, width_px) < 1:
+        raise ValueError("an empty frame")
+    for name, kind in _PER_BOX.items():
+        if (name in values or name not in _OPTIONAL) and len(from_plain(kind, values[name], name)) != count:
+            raise ValueError(f"{name} is not one per box")
+    return Row(time_s, values, count > 0, from_plain(str | None, values.get("poor"), "poor"), events)
+
+
+def to_lesion(values: dict[str, Any]) -> StoredLesion:
+    """Check a row of ``lesions.jsonl``.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is damaged.
+    """
+    known = {name: values[name] for name in StoredLesion.__dataclass_fields__ if name in values}
+    known["class_index"] = values.get("class")
+    if isinstance(still := values.get("still"), dict):
+        known["still"] = {name: still[name] for name in ("pts_s", "image", "marked")}
+    lesion: StoredLesion = from_plain(StoredLesion, known, "lesion")
+    times = [time_s for span in lesion.spans for time_s in span]
+    if lesion.id < 1 or [_time(time_s) for time_s in times] != sorted(times):
+        raise ValueError("its times are not in order")
+    if not 0 <= lesion.peak_probability <= 1:
+        raise ValueError("its peak is not a probability")
+    if lesion.still is not None and (lesion.still.image, lesion.still.marked) != still_names(lesion.id):
+        raise ValueError("its still has another name")
+    return lesion
+
+
+def read_still(folder: Path, name: str) -> bytes | None:
+    """Read a still; None where it is missing, too large, a link, or not a JPEG file.
+
+    Args:
+        folder: folder of the run.
+        name: name of the file, relative to it.
+    """
+    path = folder / name
+    if path.is_symlink() or path.parent.is_symlink():
+        return None
+    try:
+        data = read_file(path, STILL_MAX_BYTES)
+    except (OSError, MalformedError):
+        return None
+    return data if data.startswith(_JPEG) else None
+
+
+def _time(value: Any) -> float:
+    """Check a time in seconds."""
+    time_s = float(from_plain(float, value, "pts_s"))
+    if not math.fabs(time_s) <= _LATEST_S:
+        raise ValueError(f"a time of {time_s} s")
+    return time_s
