@@ -21,7 +21,8 @@ _STYLE = """
 td { overflow-wrap: anywhere } h2 { margin-top: 1.5em }
 .timeline { width: 100%; display: block } .timeline text { font: 11px system-ui, sans-serif; fill: #222 }
 .timeline .time { text-anchor: middle } .timeline .tick { stroke: #ccc; fill: none }
-.lesion { display: flex; flex-wrap: wrap; gap: 12px; border-top: 1px solid #ddd; padding: .6em 0 }
+.lesion { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 12px }
+.lesion { border-top: 1px solid #ddd; padding: .6em 0 }
 .lesion h3 { flex-basis: 100%; margin: 0 } .lesion table { margin: 0; flex: 1 1 300px }
 .lesion img { width: 100%; max-height: 300px; object-fit: contain; background: #222 }
 .missing { border-left: 4px solid #b3261e; padding-left: .8em }
@@ -29,8 +30,8 @@ td { overflow-wrap: anywhere } h2 { margin-top: 1.5em }
 @media print {
   body { font-size: 10pt; margin: 0; padding: 0; max-width: none }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact }
-  h2, h3, caption { break-after: avoid } .lesion, figure, tr, .timeline { break-inside: avoid }
-  thead { display: table-header-group } th, td { padding: .15em .5em }
+  h2, h3, .ranking { break-after: avoid } .lesion, figure, tr, .timeline { break-inside: avoid }
+  .timeline text { font-size: 14px } thead { display: table-header-group } th, td { padding: .15em .5em }
   .lesion figure { width: 190px } .lesion img { max-height: 190px }
 }
 """
@@ -96,7 +97,7 @@ def _point(document: dict[str, Any]) -> str:
         "min_fraction": "smallest area, share of the field of view",
     }
     values = {name: _text(document, "settings", name) for name in names}
-    return ", ".join(f"{names[name]} {value}" for name, value in values.items() if value) or "not known"
+    return "; ".join(f"{names[name]}: {value}" for name, value in values.items() if value) or "not known"
 
 
 def _identity(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -116,9 +117,9 @@ def _ranking(procedure: Procedure) -> str:
     if not procedure.lesions:
         return "<p>None: no finding reached the operating point.</p>"
     shown = len(procedure.shown)
-    which = "All" if shown == procedure.lesions else f"{shown} of {procedure.lesions} lesions"
+    which = "All lesions" if shown == procedure.lesions else f"{shown} of {procedure.lesions} lesions"
     return (
-        f'<p class="note">{which}, in the order of time seen times peak probability. A lesion is a '
+        f'<p class="note ranking">{which}, in the order of time seen times peak probability. A lesion is a '
         "finding over time, also a false one. Its still is the sharpest, largest one with the least glare."
         "</p>"
     )

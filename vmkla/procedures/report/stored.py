@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vmkla.bounded import MalformedError, parse_json, parse_names, read_file
 from vmkla.errors import BadInputError
@@ -17,14 +16,16 @@ from vmkla.procedures.files import ROW_MAX_BYTES, still_names
 from vmkla.procedures.report.spans import Span
 from vmkla.procedures.stills import STILL_MAX_BYTES
 
+T = TypeVar("T")
+
 _DOCUMENT_MAX_BYTES = 16 << 20
 _LATEST_S = 1e7
 """Largest time of a row, seconds, which is months: anything beyond it is damage."""
-_PER_BOX = {
-    "box_areas_px": tuple[int, ...],
-    "box_peaks": tuple[float, ...],
-    "box_lesions": tuple[int | None, ...],
-    "box_classes": tuple[int, ...],
+_PER_BOX: dict[str, tuple[type, ...]] = {
+    "box_areas_px": (int,),
+    "box_peaks": (float, int),
+    "box_lesions": (int, type(None)),
+    "box_classes": (int,),
 }
 _OPTIONAL = ("box_lesions", "box_classes")
 _JPEG = b"\xff\xd8\xff"
@@ -149,16 +150,18 @@ def to_row(values: dict[str, Any]) -> Row:
     """
     time_s = _time(values["pts_s"])
     events = tuple(str(event["kind"]) for event in values.get("lesion_events", ()))
-    if not from_plain(bool, values["segmented"], "segmented"):
+    if not _of(bool, values["segmented"]):
         return Row(time_s, values, None, None, events)
-    count = len(from_plain(tuple[Any, ...], values["boxes"], "boxes"))
-    height_px, width_px = from_plain(tuple[int, int], values["frame_hw"], "frame_hw")
-    if min(height_px, width_px) < 1:
-        raise ValueError("an empty frame")
-    for name, kind in _PER_BOX.items():
-        if (name in values or name not in _OPTIONAL) and len(from_plain(kind, values[name], name)) != count:
+    count = len(_of(list, values["boxes"]))
+    if len(values["frame_hw"]) != 2 or min(_of(int, side) for side in values["frame_hw"]) < 1:
+        raise ValueError("its frame has no size")
+    for name, kinds in _PER_BOX.items():
+        if name in _OPTIONAL and name not in values:
+            continue
+        if len(_of(list, values[name])) != count or any(type(each) not in kinds for each in values[name]):
             raise ValueError(f"{name} is not one per box")
-    return Row(time_s, values, count > 0, from_plain(str | None, values.get("poor"), "poor"), events)
+    poor = values.get("poor")
+    return Row(time_s, values, count > 0, None if poor is None else _of(str, poor), events)
 
 
 def to_lesion(values: dict[str, Any]) -> StoredLesion:
@@ -199,9 +202,15 @@ def read_still(folder: Path, name: str) -> bytes | None:
     return data if data.startswith(_JPEG) else None
 
 
+def _of(kind: type[T], value: Any) -> T:
+    """Check the exact type of a value: ``from_plain`` takes a third of a millisecond for a row."""
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.80} is not of type {kind.__name__}")
+    return value
+
+
 def _time(value: Any) -> float:
     """Check a time in seconds."""
-    time_s = float(from_plain(float, value, "pts_s"))
-    if not math.fabs(time_s) <= _LATEST_S:
-        raise ValueError(f"a time of {time_s} s")
-    return time_s
+    if type(value) not in (float, int) or not abs(value) <= _LATEST_S:
+        raise ValueError(f"{value!r:.80} is not a time")
+    return float(value)

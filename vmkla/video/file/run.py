@@ -90,7 +90,8 @@ class Run:
             )
         report = self._report(error, cancel, sha256)
         if self._lesions is not None:
-            error = _first(error, self._write_page(report))
+            document = report.to_dict()
+            error = _first(error, lambda: self._write_page(document))
             report = self._report(error, cancel, sha256)  # it names the page
         error = _first(error, lambda: self._outputs.write_report(report.to_dict()))
         if error is not None:
@@ -105,11 +106,8 @@ class Run:
         if self._lesions is not None:
             self._found = {"lesions": self._lesions.finish()}
 
-    def _write_page(self, report: SegmentReport) -> Callable[[], None]:
-        def write() -> None:
-            write_page(self._options.out_dir, report.to_dict())
-
-        return write
+    def _write_page(self, document: dict[str, Any]) -> None:
+        write_page(self._options.out_dir, document)
 
     def _work(self, progress: Callable[[Progress], None] | None, cancel: threading.Event) -> None:
         """Move every frame through the stages, and raise the first error of any of them."""
