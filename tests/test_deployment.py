@@ -178,6 +178,7 @@ def test_files_are_segmented_with_nothing_but_the_output_folder(out: Path) -> No
         "overlay.mp4",
         "frames.jsonl",
         "lesions.jsonl",
+        "procedure.html",
         "report.json",
     }
     assert {path.name for path in out.iterdir()} == {"clip.mp4", "run"}

@@ -270,6 +270,7 @@ sys.exit(f"status {{status}}, loaded {{loaded}}" if status or loaded else 0)
         "inspect",
         "doctor",
         "bench",
+        "report",
         "sample",
     ):
         assert command in done.stdout

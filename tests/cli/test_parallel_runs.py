@@ -23,7 +23,15 @@ VMKLA = str(Path(sys.executable).with_name("vmkla"))
 IN_USE = f"is in use by another run, process {os.getpid()}"
 
 
-OUTPUTS = ["contact_sheet.jpg", "frames.jsonl", "lesions", "lesions.jsonl", "overlay.mp4", "report.json"]
+OUTPUTS = [
+    "contact_sheet.jpg",
+    "frames.jsonl",
+    "lesions",
+    "lesions.jsonl",
+    "overlay.mp4",
+    "procedure.html",
+    "report.json",
+]
 
 
 def names(folder: Path) -> list[str]:

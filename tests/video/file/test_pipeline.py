@@ -125,6 +125,7 @@ class TestVideo:
                 "lesions/0001.jpg",
                 "lesions/0001.marked.jpg",
                 "overlay.mp4",
+                "procedure.html",
                 "report.json",
                 *(f"masks/{index:06d}.png" for index in range(30)),
             ]
@@ -173,6 +174,7 @@ class TestVideo:
             "frames": "frames.jsonl",
             "lesions": "lesions.jsonl",
             "stills": "lesions",
+            "procedure": "procedure.html",
             "report": "report.json",
         }
         assert made["warnings"] == ["the sound track is not copied"]
@@ -366,6 +368,7 @@ class TestDegraded:
             "lesions/0001.jpg",
             "lesions/0001.marked.jpg",
             "overlay.mp4",
+            "procedure.html",
             "report.json",
         ]
 

@@ -18,7 +18,7 @@ from vmkla.procedures.report.times import clock, link
 
 _SPANS_LISTED = 12
 _STYLE = """
-td { overflow-wrap: anywhere } h2 { margin-top: 1.5em }
+h1, p, li, td { overflow-wrap: anywhere } h2 { margin-top: 1.5em }
 .timeline { width: 100%; display: block } .timeline text { font: 11px system-ui, sans-serif; fill: #222 }
 .timeline .time { text-anchor: middle } .timeline .tick { stroke: #ccc; fill: none }
 .lesion { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 12px }

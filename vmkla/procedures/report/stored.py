@@ -90,7 +90,8 @@ class StoredLesion:
     @property
     def rank(self) -> tuple[float, float, int]:
         """Larger for a lesion that matters more: by time seen times peak, then peak, then the earlier one."""
-        return (self.seen_s * self.peak_probability, self.peak_probability, -self.id)
+        # Rounded, so that differences of times do not decide by their last digit.
+        return (round(self.seen_s * self.peak_probability, 6), self.peak_probability, -self.id)
 
 
 def read_document(path: Path) -> dict[str, Any] | None:
