@@ -57,7 +57,8 @@ def test_rows_and_report_of_a_video_hold_its_name_without_its_folder(vmkla: Any,
     out = patient.parent / "runs" / "infer" / FORENAME
     report = json.loads((out / "report.json").read_text())
     assert report["input"]["name"] == f"{FORENAME}.mp4"
-    assert PATIENT not in (out / "report.json").read_text() + (out / "frames.jsonl").read_text()
+    for name in ("report.json", "frames.jsonl", "procedure.html"):
+        assert PATIENT not in (out / name).read_text(), name
 
 
 def test_rows_and_report_of_images_hold_names_within_the_source(vmkla: Any, patient: Path) -> None:
