@@ -50,7 +50,7 @@ def read_cvat(path: Path) -> dict[str, Mask]:
             inside = np.array(pixels, bool).reshape(height, width)
             mask[top : top + height, left : left + width][inside] = 1 + labels.index(shape.attrib["label"])
             attributes = {each.attrib["name"]: each.text for each in shape.iter("attribute")}
-                probability = attributes["probability"]
+            probability = attributes["probability"]
             assert probability is not None and 0 < float(probability) <= 1
         masks[image.attrib["name"]] = mask
     assert root.findtext("meta/task/size") == str(len(masks))
