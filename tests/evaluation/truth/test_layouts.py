@@ -160,6 +160,11 @@ WRONG: list[tuple[str, Callable[[Path], Any], str]] = [
     # what cannot be read
     ("REAL-Colon", edited(XML, lambda text: text[:100]), "is not a VOC annotation"),
     ("REAL-Colon", edited(XML, lambda text: "<!DOCTYPE a>" + text), "declares entities"),
+    (
+        "REAL-Colon",
+        lambda root: (root / XML).write_text('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', "utf-16"),
+        "declares entities",
+    ),
     ("REAL-Colon", edited(XML, lambda text: text.replace("unique_id", "uid")), "no unique_id"),
     ("REAL-Colon", edited(XML, lambda text: text.replace("<xmin>6<", "<xmin>99<")), "no area"),
     ("REAL-Colon", edited("video_info.csv", lambda text: text.replace("fps", "rate")), "no columns"),

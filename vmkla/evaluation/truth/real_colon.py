@@ -26,6 +26,18 @@ _FRAMES, _ANNOTATIONS, _VIDEOS = "_frames", "_annotations", "video_info.csv"
 _XML_MAX_BYTES, _TABLE_MAX_BYTES = 1 << 20, 1 << 24
 
 
+class _DoctypeError(Exception):
+    """A document has a declaration of its type, the only place where entities are declared."""
+
+
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    """Builds elements; the parser calls it, so a declaration is found in any encoding."""
+
+    def doctype(self, name: str, pubid: str, system: str) -> None:
+        """Reject the declaration before its entities are read."""
+        raise _DoctypeError(name)
+
+
 def find_recordings(root: Path, rules: TruthRules) -> list[AnnotatedRecording]:
     """Read every pair of folders ``SSS-VVV_frames`` and ``SSS-VVV_annotations``.
 
@@ -79,10 +91,12 @@ def _recording(
 def _read(path: Path) -> ShapeTruth:
     """Read the lesions of one frame."""
     data = read_regular(path, limit_bytes=_XML_MAX_BYTES)
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise BadInputError(f"{path} declares entities, which annotations do not need and may be harmful")
     try:
-        root = ElementTree.fromstring(data)
+        root = ElementTree.fromstring(data, ElementTree.XMLParser(target=_WithoutDoctype()))
+    except _DoctypeError as error:
+        raise BadInputError(
+            f"{path} declares entities, which annotations do not need and may be harmful"
+        ) from error
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise BadInputError(f"{path} is not a VOC annotation: {error}") from error
     height, width = (_number(path, root, f"size/{side}") for side in ("height", "width"))
