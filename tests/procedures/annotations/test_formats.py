@@ -108,8 +108,11 @@ def test_a_record_comes_back_from_its_row() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"frame_hw": [3, 3]}, {"frame_hw": [40]}, {"regions": 1}, {"name": 5}, {"index": "1"}, {"sha256": 1}],
-)
+    [
+        {"frame_hw": [3, 3]}, {"frame_hw": [40]}, {"regions": 1}, {"index": "1"}, {"sha256": 1}, {"name": 5},
+        {"name": ""}, {"name": "/"}, {"name": "a\0b"},
+    ],
+)  # fmt: skip
 def test_a_row_that_makes_no_sense_is_none(change: dict[str, object]) -> None:
     row = AnnotatedFrame(7, "a.jpg", (40, 53), tuple(annotate(found(1, smooth=1.0)))).to_row()
     with pytest.raises((TypeError, ValueError)):

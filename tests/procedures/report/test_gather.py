@@ -149,7 +149,8 @@ def test_an_interrupted_run(tmp_path: Path) -> None:
         {"pts_s": 1e9}, {"pts_s": "1"}, {"pts_s": None}, {"pts_s": True}, {"segmented": 1}, {"boxes": None},
         {"box_peaks": [0.5]}, {"box_peaks": ["0.5", 0.5]}, {"box_lesions": ["a", 1]}, {"frame_hw": [0, 5]},
         {"frame_hw": 7}, {"lesion_events": 7}, {"lesion_events": [{}]}, {"poor": 3},
-        {"box_areas_px": [1, 1.5]},
+        {"box_areas_px": [1, 1.5]}, {"box_areas_px": [-5, 1]}, {"box_areas_px": [9000, 1001]},
+        {"frame_hw": [1 << 40, 1 << 40]}, {"frame_hw": [100]},
     ],
     ids=str,
 )  # fmt: skip

@@ -146,6 +146,8 @@ class _CocoFile:
         if not self._videos:
             return [self._recording({"name": self._path.stem}, self._images, of_image)]
         known = {self._value(video, ("id",)): video for video in self._videos}
+        if len(known) < len(self._videos):
+            raise BadInputError(f"{self._path}: two videos have one id")
         if unknown := [video for video in by_video if video not in known]:
             raise BadInputError(f"{self._path}: images have the video_id {unknown[0]!r}, which is not listed")
         if empty := [video for video in known if video not in by_video]:
@@ -157,6 +159,8 @@ class _CocoFile:
     ) -> AnnotatedRecording:
         name = str(video.get("name") or video.get("file_name") or video.get("id"))
         entries = {str(self._value(image, ("file_name",))): image for image in images}
+        if len(entries) < len(images):
+            raise BadInputError(f"{self._path}, {name}: two images have one file_name")
         source = self._source(name, entries)
         in_order = [entries[item.name] for item in source.items]
         stems = [stem_of(item.name) for item in source.items]
@@ -190,7 +194,7 @@ class _CocoFile:
         known = {self._value(image, ("id",)) for image in self._images}
         if len(known) != len(self._images):
             raise BadInputError(f"{self._path}: two images have one id")
-        shapes: dict[object, tuple[Shape, ...]] = {}
+        shapes: dict[object, list[Shape]] = {}
         for annotation in self._annotations:
             image = self._value(annotation, ("image_id",))
             if image not in known:
@@ -198,8 +202,8 @@ class _CocoFile:
                     f"{self._path}: an annotation is of image {image!r}, which is not listed",
                     hint="Give the file that was exported with these images.",
                 )
-            shapes[image] = (*shapes.get(image, ()), self._shape(annotation))
-        return shapes
+            shapes.setdefault(image, []).append(self._shape(annotation))
+        return {image: tuple(of) for image, of in shapes.items()}
 
     def _shape(self, annotation: Entry) -> Shape:
         where = f"{self._path}, annotation {annotation.get('id')}"

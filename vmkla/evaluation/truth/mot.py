@@ -41,7 +41,10 @@ def find_recordings(root: Path, rules: TruthRules) -> list[AnnotatedRecording]:
 def _recording(folder: Path, rules: TruthRules) -> AnnotatedRecording:
     name = folder.resolve().name
     info = _info(folder)
-    frames = folder / (info.get("imDir") or _FRAMES)
+    image_dir = info.get("imDir") or _FRAMES
+    if Path(image_dir).is_absolute() or ".." in Path(image_dir).parts:
+        raise BadInputError(f"{folder / _INFO}: imDir is {image_dir!r}, which leaves the folder")
+    frames = folder / image_dir
     boxes = _rows(folder / _TRUTH)
     if not frames.is_dir():
         return AnnotatedRecording(name, name, rules.video(folder), _truth(folder, boxes))
@@ -77,13 +80,19 @@ def _rows(path: Path) -> dict[int, list[BoxShape]]:
         row = text.split(",")
         where = f"{path}, line {line}"
         try:
-            number, identity = int(float(row[0])), int(float(row[1]))
+            number, identity = _whole(row[0]), _whole(row[1])
             values = [float(value) for value in row[2:6]]
             considered = float(row[6]) if len(row) > 6 else 1.0
         except (ValueError, OverflowError, IndexError):
             raise BadInputError(f"{where}: not numbers, expected {_COLUMNS}") from None
         if number < 1:
             raise BadInputError(f"{where}: frame {number}, expected numbers from 1")
+        if identity < 0:
+            raise BadInputError(
+                f"{where}: the identity {identity} states that the lesion is not known, and all such boxes would "
+                "be one lesion",
+                hint="Annotate with tracks: in CVAT, draw a box with Track, not with Shape.",
+            )
         if considered == 0:
             raise BadInputError(
                 f"{where}: the row is marked as not to be considered (0), and a region that counts as "
@@ -92,6 +101,18 @@ def _rows(path: Path) -> dict[int, list[BoxShape]]:
             )
         boxes.setdefault(number, []).append(BoxShape(str(identity), checked_box(where, values)))
     return boxes
+
+
+def _whole(text: str) -> int:
+    """Read a whole number, which may be written as 7.0.
+
+    Raises:
+        ValueError, OverflowError: it is not one.
+    """
+    value = float(text)
+    if value != int(value):
+        raise ValueError(f"{text} is not whole")
+    return int(value)
 
 
 def _truth(folder: Path, boxes: dict[int, list[BoxShape]]) -> dict[int, FrameTruth]:

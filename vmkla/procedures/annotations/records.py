@@ -100,9 +100,12 @@ class AnnotatedFrame:
             inside = min(x, y) >= 0 and min(w, h) >= 1 and x + w <= width_px and y + h <= height_px
             if not inside or min(region.counts) < 0 or sum(region.counts) != w * h or region.class_index < 1:
                 raise ValueError("a region does not lie in its frame, or its runs do not fill its box")
+        name = from_plain(str, row["name"], "name")
+        if not PurePosixPath(name).name or "\0" in name:
+            raise ValueError("its name is not a file's")
         return cls(
             from_plain(int, row["index"], "index"),
-            from_plain(str, row["name"], "name"),
+            name,
             (height_px, width_px),
             regions,
             from_plain(str | None, row["sha256"], "sha256"),

@@ -21,6 +21,7 @@ T = TypeVar("T")
 _DOCUMENT_MAX_BYTES = 16 << 20
 _LATEST_S = 1e7
 """Largest time of a row, seconds, which is months: anything beyond it is damage."""
+_SIDE_MAX_PX = 1 << 16
 _PER_BOX: dict[str, tuple[type, ...]] = {
     "box_areas_px": (int,),
     "box_peaks": (float, int),
@@ -154,13 +155,17 @@ def to_row(values: dict[str, Any]) -> Row:
     if not _of(bool, values["segmented"]):
         return Row(time_s, values, None, None, events)
     count = len(_of(list, values["boxes"]))
-    if len(values["frame_hw"]) != 2 or min(_of(int, side) for side in values["frame_hw"]) < 1:
-        raise ValueError("its frame has no size")
+    height_px, width_px = (_of(int, side) for side in values["frame_hw"])
+    if not (0 < height_px <= _SIDE_MAX_PX and 0 < width_px <= _SIDE_MAX_PX):
+        raise ValueError("its frame has no sensible size")
     for name, kinds in _PER_BOX.items():
         if name in _OPTIONAL and name not in values:
             continue
         if len(_of(list, values[name])) != count or any(type(each) not in kinds for each in values[name]):
             raise ValueError(f"{name} is not one per box")
+    areas_px = values["box_areas_px"]
+    if min(areas_px, default=0) < 0 or sum(areas_px) > height_px * width_px:
+        raise ValueError("its findings do not fit into its frame")
     poor = values.get("poor")
     return Row(time_s, values, count > 0, None if poor is None else _of(str, poor), events)
 
