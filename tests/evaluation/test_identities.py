@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from vmkla.evaluation import identities
 from vmkla.evaluation.identities import Identities, IdentityTally, agreement
 from vmkla.segment.preprocess import Rect
 
@@ -43,3 +45,21 @@ def test_recordings_are_joined_by_group() -> None:
     assert tally.agreement() == agreement([good, bad, good])
     joined, plain = tally.agreement(["b", "a", "a"]), agreement([bad, good, good, good])
     assert vars(joined) == pytest.approx(vars(plain))
+
+
+def test_thousands_of_false_numbers_cost_little_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes far from any lesion, each frame with new numbers: IDF1 would need a matrix of all numbers."""
+    rng = np.random.default_rng(0)
+    recording = Identities()
+    for frame in range(150):
+        truth = {7: BOX} | ({9: Rect(50, 10, 20, 20)} if frame % 3 else {})
+        moved = {frame // 20: Rect(10 + int(rng.integers(-9, 9)), 12, 20, 20)} if rng.random() < 0.7 else {}
+        strangers = {100 + 2 * frame + at: FAR for at in range(int(rng.integers(0, 3)))}
+        recording.truth.append(truth)
+        recording.given.append(strangers | moved)
+    found = agreement([recording])
+    assert int(str(identities._data(recording)["num_tracker_ids"])) <= 10
+    monkeypatch.setattr(identities, "_with_few_numbers", lambda recording: recording.given)
+    assert int(str(identities._data(recording)["num_tracker_ids"])) > 100
+    assert vars(agreement([recording])) == pytest.approx(vars(found))
+    assert found.idf1 < found.assa < 1

@@ -143,9 +143,10 @@ def _numbers_of(recording: Identities) -> dict[Hashable, set[int]]:
 def _data(recording: Identities) -> dict[str, object]:
     """Return a recording as ``trackeval`` reads it: identities from 0, and overlaps per frame."""
     true_ids = _places(recording.truth)
-    given_ids = _places(recording.given)
+    frames = _with_few_numbers(recording)
+    given_ids = _places(frames)
     similarity: list[npt.NDArray[np.float64]] = []
-    for truth, given in zip(recording.truth, recording.given, strict=True):
+    for truth, given in zip(recording.truth, frames, strict=True):
         overlaps = [[iou(box, other) for other in given.values()] for box in truth.values()]
         similarity.append(np.array(overlaps, np.float64).reshape(len(truth), len(given)))
     return {
@@ -153,11 +154,29 @@ def _data(recording: Identities) -> dict[str, object]:
         "num_gt_ids": len(true_ids),
         "num_tracker_ids": len(given_ids),
         "num_gt_dets": sum(map(len, recording.truth)),
-        "num_tracker_dets": sum(map(len, recording.given)),
+        "num_tracker_dets": sum(map(len, frames)),
         "gt_ids": [np.array([true_ids[n] for n in boxes], int) for boxes in recording.truth],
-        "tracker_ids": [np.array([given_ids[n] for n in boxes], int) for boxes in recording.given],
+        "tracker_ids": [np.array([given_ids[n] for n in boxes], int) for boxes in frames],
         "similarity_scores": similarity,
     }
+
+
+def _with_few_numbers(recording: Identities) -> list[dict[int, Rect]]:
+    """Return the given boxes, with a few numbers below 0 for all that never overlap a lesion.
+
+    Such boxes are false whatever their numbers, and IDF1's memory grows with the square of the numbers: hours
+    of alarms have thousands.
+    """
+    overlapping = {
+        number
+        for truth, given in zip(recording.truth, recording.given, strict=True)
+        for number, box in given.items()
+        if any(iou(box, other) > 0 for other in truth.values())
+    }
+    return [
+        {number if number in overlapping else -1 - place: box for place, (number, box) in enumerate(given.items())}
+        for given in recording.given
+    ]
 
 
 def _places(frames: Sequence[dict[Any, Rect]]) -> dict[Hashable, int]:
