@@ -152,7 +152,7 @@ def test_a_miss_is_infinite() -> None:
 
 def test_intervals_draw_whole_procedures() -> None:
     """Two clips of one procedure are drawn together: with one procedure there is no interval."""
-    found, missed = at_ten(({"a": True}, 1)), at_ten(({"a": False}, 0))
+    found, missed = at_ten(({"a": True}, 1)), at_ten(({"b": False}, 0))
     one = summarise_procedures([count_recording("x", "p", found), count_recording("y", "p", missed)], FEW)
     assert (one["procedures"], one["recordings"], one["lesions"]["sensitivity"]) == (1, 2, 0.5)
     assert all(map(math.isnan, one["lesions"]["sensitivity_ci95"]))
@@ -164,6 +164,22 @@ def test_intervals_draw_whole_procedures() -> None:
     alike = summarise_procedures(pairs, FEW)
     assert alike["lesions"]["sensitivity_ci95"] == [0.5, 0.5]  # every procedure is the same
     assert alike["alarms"]["any"]["per_procedure_ci95"] == [1.0, 1.0]
+
+
+def test_a_lesion_of_several_clips_is_one() -> None:
+    """Missed in a clip of 0.3 s, found after 0.1 s of the next one and kept in 2 of its 3 frames from there."""
+    missed = at_ten(*[({"a": False}, 0)] * 3)
+    found = at_ten(*[({"a": hit}, 0) for hit in (False, True, False)])
+    again = at_ten(({"a": True}, 0))
+    clips = [count_recording(str(at), "p", clip) for at, clip in enumerate((missed, found))]
+    clips.append(count_recording("2", "p", again, 0.1))
+    other = count_recording("3", "q", missed)
+    figures = summarise_procedures([*clips, other], FEW)
+    assert (figures["lesions"]["lesions"], figures["lesions"]["found"]) == (2, 1)
+    detection = figures["first_detection"]
+    assert (detection["missed"], detection["median_s"]) == (1, pytest.approx(0.4))
+    assert figures["persistence"]["mean"] == pytest.approx(2 / 3)
+    assert [len(recording["lesions"]) for recording in figures["each"]] == [1, 1, 1, 1]
 
 
 def test_nothing_to_count() -> None:

@@ -42,16 +42,17 @@ class SeenFrame:
 
 @dataclass(frozen=True)
 class LesionResult:
-    """One lesion of a recording.
+    """One lesion of a recording, or of a procedure.
 
     Attributes:
-        lesion: its identity.
+        lesion: its identity in the procedure.
         first_s: time of the first frame in which it is visible, seconds.
         frames: number of frames in which it is visible.
         hit_frames: number of these in which a finding meets it.
         delay_s: recorded time from its first visible frame to the first that is met, seconds; infinite
             where there is none.
         frames_since: number of its frames from the first one that is met.
+        visible_s: recorded time from its first visible frame to the end of its last, seconds.
     """
 
     lesion: str
@@ -60,6 +61,7 @@ class LesionResult:
     hit_frames: int
     delay_s: float
     frames_since: int
+    visible_s: float
 
     @property
     def found(self) -> bool:
@@ -134,7 +136,7 @@ def count_recording(
     return RecordingResult(
         name=name,
         procedure=procedure,
-        lesions=tuple(_lesion(lesion, of, frames, recorded_s) for lesion, of in seen.items()),
+        lesions=tuple(_lesion(lesion, of, frames, recorded_s, ends_s) for lesion, of in seen.items()),
         alarms=alarms,
         gaps=int(np.count_nonzero(~joined_frames(times_s, frame_s))),
         with_lesion=len(with_lesion),
@@ -145,13 +147,41 @@ def count_recording(
 
 
 def _lesion(
-    lesion: str, seen: Sequence[tuple[int, bool]], frames: Sequence[SeenFrame], recorded_s: Floats
+    lesion: str,
+    seen: Sequence[tuple[int, bool]],
+    frames: Sequence[SeenFrame],
+    recorded_s: Floats,
+    ends_s: Floats,
 ) -> LesionResult:
     hits = [at for at, (_, hit) in enumerate(seen) if hit]
     first = seen[0][0]
     delay_s = float(recorded_s[seen[hits[0]][0]] - recorded_s[first]) if hits else math.inf
     since = len(seen) - hits[0] if hits else 0
-    return LesionResult(lesion, frames[first].time_s, len(seen), len(hits), delay_s, since)
+    visible_s = float(ends_s[seen[-1][0]] - recorded_s[first])
+    return LesionResult(lesion, frames[first].time_s, len(seen), len(hits), delay_s, since, visible_s)
+
+
+def _of_procedures(results: Sequence[RecordingResult]) -> list[LesionResult]:
+    """Join what the clips of a procedure show of each lesion: a clip that misses it delays its detection."""
+    joined: dict[tuple[str, str], LesionResult] = {}
+    for result in results:
+        for clip in result.lesions:
+            key = result.procedure, clip.lesion
+            before = joined.get(key)
+            joined[key] = clip if before is None else _followed_by(before, clip)
+    return list(joined.values())
+
+
+def _followed_by(before: LesionResult, clip: LesionResult) -> LesionResult:
+    return LesionResult(
+        clip.lesion,
+        before.first_s,
+        before.frames + clip.frames,
+        before.hit_frames + clip.hit_frames,
+        before.delay_s if before.found else before.visible_s + clip.delay_s,
+        before.frames_since + (clip.frames if before.found else clip.frames_since),
+        before.visible_s + clip.visible_s,
+    )
 
 
 def summarise_procedures(results: Sequence[RecordingResult], bootstrap: Bootstrap) -> dict[str, Any]:
@@ -226,7 +256,7 @@ class _Sums:
     """
 
     def __init__(self, results: Sequence[RecordingResult]) -> None:
-        lesions = [lesion for result in results for lesion in result.lesions]
+        lesions = _of_procedures(results)
         self.lesions, self.found = len(lesions), sum(lesion.found for lesion in lesions)
         self.delays_s = np.array([lesion.delay_s for lesion in lesions], np.float64)
         self.persistences = np.array([lesion.persistence for lesion in lesions if lesion.found], np.float64)
