@@ -112,6 +112,16 @@ def test_times_that_jump(tmp_path: Path) -> None:
     assert procedure.poor_s == {"blur": pytest.approx(2.7)}
 
 
+def test_a_clock_that_begins_late(tmp_path: Path) -> None:
+    """Chromium opens overlay.mp4#t=610 of a video from 600 s to 603 s at its begin: it has 3 s."""
+    folder = write_run(tmp_path, [row(index, pts_s=600 + index / 10) for index in range(31)])
+    (folder / "overlay.mp4").touch()
+    (sentence,) = gather(folder).missing
+    assert "clock begins at 10:00.0: links to times after 0:03.0" in sentence
+    write_run(folder, [row(index, pts_s=1.4 + index / 10) for index in range(31)])
+    assert gather(folder).missing == []
+
+
 def test_an_older_run_has_no_lesions(tmp_path: Path) -> None:
     rows = [row(index, [1] if index < 3 else []) for index in range(6)]
     for each in rows:

@@ -299,6 +299,14 @@ class TestStopping:
         assert result.outcome == "interrupted"
         check_playable(tmp_path / "out", read_back, at_least=10, outcome="interrupted")
 
+    def test_cancel_before_the_first_frame(self, clip: Path, make_runner: Any, tmp_path: Path) -> None:
+        cancel = Cancellation()
+        cancel.stop(signal.SIGINT)
+        with pytest.raises(StoppedError) as caught:
+            segment(make_runner(), clip, SegmentOptions(tmp_path / "out"), cancel=cancel)
+        assert caught.value.exit_status == 130
+        assert not (tmp_path / "out" / "procedure.html").exists()
+
     @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_cancel_by_a_signal(
         self, clip: Path, make_runner: Any, read_back: ReadBack, tmp_path: Path, signum: int, status: int

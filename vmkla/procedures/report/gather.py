@@ -22,6 +22,7 @@ from vmkla.procedures.report.stored import (
     to_lesion,
     to_row,
 )
+from vmkla.procedures.report.times import clock
 
 CARDS, LISTED = 40, 1000
 """Lesions that are shown with their stills, and further ones that are listed in a table."""
@@ -37,6 +38,9 @@ _Ranked = tuple[tuple[float, float, int], int, StoredLesion]
 _SPANS_KEPT = 20_000
 _PAUSE_S = 1.0
 """Longest time that a segmented frame stands for, until the next one, seconds; times the stride."""
+_LATE_BEGIN_S = 5.0
+"""Begin of a recording's clock from which its links are not reliable: a browser limits a link's time to the
+length of the video. MPEG transport streams begin at 1.4 s."""
 _LANE_OF_EVENT = {"cut": CUTS, "returned": CUTS, "jump": JUMPS}
 
 
@@ -123,6 +127,12 @@ def gather(folder: Path, document: dict[str, Any] | None = None) -> Procedure:
             procedure.missing.append(f"{lines.skipped} damaged lines of the {name} were left out.")
     if not procedure.has_video:
         procedure.missing.append(f"There is no {OVERLAY_VIDEO} beside this page: times are not links.")
+    elif procedure.first_s >= _LATE_BEGIN_S:
+        length_s = procedure.last_s - procedure.first_s
+        procedure.missing.append(
+            f"The recording's clock begins at {clock(procedure.first_s)}: links to times after {clock(length_s)} "
+            "open the video at a wrong place in Chromium. Go to the time by hand."
+        )
     procedure.lanes.limit(TIMELINE_POINTS // 2)
     return procedure
 

@@ -89,7 +89,7 @@ class Run:
                 error, lambda: progress(Progress(counts.frames, counts.frames, counts.with_finding))
             )
         report = self._report(error, cancel, sha256)
-        if self._lesions is not None:
+        if self._lesions is not None and counts.frames:  # a page of no frame would be an error
             document = report.to_dict()
             error = _first(error, lambda: self._write_page(document))
             report = self._report(error, cancel, sha256)  # it names the page
