@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.procedures.scripted import region
+from vmkla.procedures.assignment import Assignment
 from vmkla.procedures.lesions import LesionRecords
 from vmkla.procedures.look_ahead import LookAhead
 from vmkla.procedures.tracker import LesionTracker, TrackerOptions
@@ -147,3 +148,22 @@ class TestLookAhead:
             row(2.0, (1, 9, 0.5), (2, 9, 0.5)),
         ]
         assert joined(rows) == {}
+
+    def test_hours_of_flicker_in_one_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Every lesion could be one of the six before: decided in parts, and the best one is taken in each."""
+        sizes: list[int] = []
+        pairs = Assignment.pairs
+
+        def watched(self: Assignment, scores: Any, least: float) -> list[tuple[int, int]]:
+            sizes.append(scores.size)
+            return pairs(self, scores, least)
+
+        monkeypatch.setattr(Assignment, "pairs", watched)
+        look_ahead = LookAhead()
+        for number in range(1, 2001):
+            before = [[other, 0.5 + 0.4 / (number - other)] for other in range(max(1, number - 6), number)]
+            started = {"kind": "started", "lesion": number, "candidates": before}
+            look_ahead.add(row(number / 2, *[(number, 50, 0.9)] * 5, events=[started]))
+        joined = look_ahead.joined()
+        assert max(sizes) < 520 * 520 and len(sizes) == 4
+        assert joined == dict.fromkeys(range(2, 2001), 1)

@@ -19,6 +19,8 @@ from vmkla.procedures.scoring import LEAST_CANDIDATE
 
 _WHOLE_LIFE_FRAMES = 5
 """Frames from which a later lesion is a full candidate: a short false alarm must not take its place."""
+_AT_ONCE = 500
+"""Later lesions that are assigned at once: hours of flicker in one place would be one matrix of thousands."""
 _PIECE_S = 2.0
 """Time for which a piece may be apart, seconds; two findings that stay apart for longer are two lesions."""
 
@@ -70,8 +72,10 @@ class LookAhead:
 
     def joined(self) -> dict[int, int]:
         """Return the final number of each lesion that is joined to an earlier one."""
-        parents = {**self._pieces, **self._returns()}
-        return {number: _root(number, parents) for number in parents}
+        joined: dict[int, int] = {}
+        for number, parent in sorted({**self._pieces, **self._returns()}.items()):
+            joined[number] = joined.get(parent, parent)  # numbers rise with time, so it is known by now
+        return joined
 
     def _note_merge(self, lesion: int, other: int, time_s: float) -> None:
         """Note a piece that has soon become one finding again with the lesion that it split from."""
@@ -89,13 +93,17 @@ class LookAhead:
                 weight = min(1.0, lives[later].frames / _WHOLE_LIFE_FRAMES)
                 possible[later, earlier] = max(score * weight, possible.get((later, earlier), 0.0))
         returns: dict[int, int] = {}
-        for group in _connected(possible):
-            laters, earliers = (sorted({pair[side] for pair in group}) for side in (0, 1))
-            scores = np.array(
-                [[possible.get((later, earlier), -1.0) for earlier in earliers] for later in laters]
-            )
-            for row, column in self._assignment.pairs(scores, LEAST_CANDIDATE):
-                returns[laters[row]] = earliers[column]
+        taken: set[int] = set()
+        for earliers_of in _connected(possible):
+            for begin in range(0, len(earliers_of), _AT_ONCE):
+                laters = sorted(earliers_of)[begin : begin + _AT_ONCE]
+                earliers = sorted({each for later in laters for each in earliers_of[later]} - taken)
+                scores = np.array(
+                    [[possible.get((later, earlier), -1.0) for earlier in earliers] for later in laters]
+                )
+                for row, column in self._assignment.pairs(scores, LEAST_CANDIDATE):
+                    returns[laters[row]] = earliers[column]
+                    taken.add(earliers[column])
         return returns
 
     def _lives_with_pieces(self) -> dict[int, _Life]:
@@ -107,8 +115,8 @@ class LookAhead:
         return lives
 
 
-def _connected(pairs: Mapping[tuple[int, int], float]) -> list[list[tuple[int, int]]]:
-    """Group pairs that compete with each other; one large assignment would grow with the square of all."""
+def _connected(pairs: Mapping[tuple[int, int], float]) -> list[dict[int, list[int]]]:
+    """Group pairs that compete with each other, each group as the earlier lesions of each later one."""
     parents: dict[tuple[str, int], tuple[str, int]] = {}
 
     def root(node: tuple[str, int]) -> tuple[str, int]:
@@ -119,9 +127,9 @@ def _connected(pairs: Mapping[tuple[int, int], float]) -> list[list[tuple[int, i
 
     for later, earlier in pairs:
         parents[root(("later", later))] = root(("earlier", earlier))
-    groups: dict[tuple[str, int], list[tuple[int, int]]] = {}
-    for pair in sorted(pairs):
-        groups.setdefault(root(("later", pair[0])), []).append(pair)
+    groups: dict[tuple[str, int], dict[int, list[int]]] = {}
+    for later, earlier in sorted(pairs):
+        groups.setdefault(root(("later", later)), {}).setdefault(later, []).append(earlier)
     return list(groups.values())
 
 
