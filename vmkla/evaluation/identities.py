@@ -174,7 +174,10 @@ def _with_few_numbers(recording: Identities) -> list[dict[int, Rect]]:
         if any(iou(box, other) > 0 for other in truth.values())
     }
     return [
-        {number if number in overlapping else -1 - place: box for place, (number, box) in enumerate(given.items())}
+        {
+            number if number in overlapping else -1 - place: box
+            for place, (number, box) in enumerate(given.items())
+        }
         for given in recording.given
     ]
 

@@ -192,7 +192,11 @@ WRONG: list[tuple[str, Callable[[Path], Any], str]] = [
     ("COCO", in_coco(lambda d: d["images"][3].update(video_id=8)), "video_id 8, which is not listed"),
     ("COCO", in_coco(lambda d: d["images"][3].update(height="32")), "expected whole numbers"),
     ("COCO", in_coco(lambda d: d["videos"].append({"id": 7, "name": "other"})), "two videos have one id"),
-    ("COCO", in_coco(lambda d: d["images"].append(d["images"][0] | {"id": 99})), "two images have one file_name"),
+    (
+        "COCO",
+        in_coco(lambda d: d["images"].append(d["images"][0] | {"id": 99})),
+        "two images have one file_name",
+    ),
     ("MOT", edited("exam/gt/gt.txt", lambda text: "1\n" + text), "line 1: not numbers"),
     ("MOT", edited("exam/gt/gt.txt", lambda text: "1.5,1,5,5,4,4\n" + text), "line 1: not numbers"),
     ("MOT", edited("exam/gt/gt.txt", lambda text: "1,-1,5,5,4,4\n" + text), "line 1: the identity -1"),

@@ -61,6 +61,7 @@ def test_lesions_are_ranked_by_time_seen_times_peak(tmp_path: Path) -> None:
     ]
     procedure = gather(write_run(tmp_path, [row(index) for index in range(101)], lesions))
     assert [each.id for each in procedure.shown] == [3, 1, 2, 4, 5]
+    assert (procedure.lesions, procedure.lasting) == (5, 2)  # 2 s and 1 s
     assert list(procedure.lanes.spans)[-5:] == ["lesion 1", "lesion 2", "lesion 3", "lesion 4", "lesion 5"]
 
 

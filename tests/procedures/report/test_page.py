@@ -60,6 +60,7 @@ def test_cards_show_stills_and_link_times(tmp_path: Path) -> None:
     assert "threshold: 0.4; peak: 0.6; smallest area, share of the field of view: 0.005" in page.text
     for text in ("Research use", "cd" * 32, "nano.onnx", "0:01.0 to 0:01.4", "0:02.2 to 0:03.0", "missing"):
         assert text in page.text
+    assert "2 findings over time, also false ones; 1 of them seen for at least 1 s" in page.text
     assert (folder / PAGE).stat().st_mode & 0o777 == 0o600
 
 

@@ -28,6 +28,8 @@ CARDS, LISTED = 40, 1000
 """Lesions that are shown with their stills, and further ones that are listed in a table."""
 TIMELINE_POINTS = 2000
 """Largest number of points in the time line; a span has two."""
+LASTING_S = 1.0
+"""Time from which a lesion is counted apart: most false findings are shorter."""
 OTHERS, FINDINGS, CUTS, JUMPS = "other lesions", "findings", "cuts", "time jumps"
 PICTURE = {"black": "black", "frozen": "frozen"}
 """Reason of a poor picture -> its lane; all other reasons have the lane ``POOR_PICTURE``."""
@@ -59,6 +61,7 @@ class Procedure:
         shown: lesions with stills, best rank first.
         listed: further ones, in the order of time.
         lesions: number of all lesions; None where lesions are not known.
+        lasting: number of these that were seen for at least ``LASTING_S``.
         missing: what the report lacks, and why; whole sentences.
     """
 
@@ -75,6 +78,7 @@ class Procedure:
     shown: list[StoredLesion] = field(default_factory=list)
     listed: list[StoredLesion] = field(default_factory=list)
     lesions: int | None = None
+    lasting: int = 0
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -249,6 +253,7 @@ def _rank(procedure: Procedure, lesions: Iterable[StoredLesion]) -> None:
     procedure.lesions = 0
     for lesion in lesions:
         procedure.lesions += 1
+        procedure.lasting += round(lesion.seen_s, 6) >= LASTING_S
         procedure.first_s = min(procedure.first_s, lesion.first_s)
         procedure.last_s = max(procedure.last_s, lesion.last_s)
         entry = (lesion.rank, procedure.lesions, lesion)

@@ -10,7 +10,7 @@ from typing import Any
 from vmkla.files import write_whole
 from vmkla.page import RESEARCH_USE, data_uri, facts_html, page_html
 from vmkla.procedures.files import LESIONS, PAGE
-from vmkla.procedures.report.gather import LISTED, Procedure, gather
+from vmkla.procedures.report.gather import LASTING_S, LISTED, Procedure, gather
 from vmkla.procedures.report.spans import joined
 from vmkla.procedures.report.stored import StoredLesion, read_still
 from vmkla.procedures.report.timeline import timeline_html
@@ -80,7 +80,7 @@ def _facts(procedure: Procedure) -> Iterator[tuple[str, str]]:
     yield "from, to", f"{clock(procedure.first_s)}, {clock(procedure.last_s)}"
     segmented = f"{procedure.segmented} of them segmented, {procedure.with_finding} with a finding"
     yield "frames", f"{procedure.frames}, {segmented}"
-    yield "lesions", "not known" if procedure.lesions is None else str(procedure.lesions)
+    yield "lesions", _count(procedure)
     if procedure.poor_s is None:
         yield "picture", "not known"
     else:
@@ -88,6 +88,15 @@ def _facts(procedure: Procedure) -> Iterator[tuple[str, str]]:
         yield "poor pictures", ", ".join(poor) or "none"
         yield "scene cuts", str(procedure.cuts)
     yield "operating point", _point(document)
+
+
+def _count(procedure: Procedure) -> str:
+    if not procedure.lesions:
+        return "not known" if procedure.lesions is None else "0"
+    return (
+        f"{procedure.lesions} findings over time, also false ones; {procedure.lasting} of them seen for at least "
+        f"{LASTING_S:g} s"
+    )
 
 
 def _point(document: dict[str, Any]) -> str:
@@ -159,8 +168,8 @@ def _card_facts(procedure: Procedure, lesion: StoredLesion) -> Iterator[tuple[st
     if len(spans) > _SPANS_LISTED:
         times.append(f"and {len(spans) - _SPANS_LISTED} more")
     yield "seen", "<br>".join(times)
-    yield "in all", f"{lesion.seen_s:.1f} s, {lesion.frames} frames"
-    yield "peak", f"{lesion.peak_probability:.3f}"
+    yield "in all", f"{lesion.seen_s:.1f} s, {lesion.frames} frame{'s' * (lesion.frames != 1)}"
+    yield "peak probability", f"{lesion.peak_probability:.3f}"
     yield "largest area", f"{100 * lesion.largest_area_fraction:.2f} % of the frame"
     if lesion.first_marker_after_s is not None:
         yield "first marker", f"{lesion.first_marker_after_s:.2f} s after its first finding"
