@@ -167,7 +167,7 @@ def test_intervals_draw_whole_procedures() -> None:
 
 
 def test_a_lesion_of_several_clips_is_one() -> None:
-    """Missed in a clip of 0.3 s, found after 0.1 s of the next one and kept in 2 of its 3 frames from there."""
+    """Missed in a clip of 0.3 s, found after 0.1 s of the next, and met in 2 of 3 frames from there on."""
     missed = at_ten(*[({"a": False}, 0)] * 3)
     found = at_ten(*[({"a": hit}, 0) for hit in (False, True, False)])
     again = at_ten(({"a": True}, 0))

@@ -150,7 +150,7 @@ class TestLookAhead:
         assert joined(rows) == {}
 
     def test_hours_of_flicker_in_one_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Every lesion could be one of the six before: decided in parts, and the best one is taken in each."""
+        """Every lesion could be one of the six before: decided in parts, each of which takes the best."""
         sizes: list[int] = []
         pairs = Assignment.pairs
 

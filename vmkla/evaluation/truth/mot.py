@@ -89,8 +89,8 @@ def _rows(path: Path) -> dict[int, list[BoxShape]]:
             raise BadInputError(f"{where}: frame {number}, expected numbers from 1")
         if identity < 0:
             raise BadInputError(
-                f"{where}: the identity {identity} states that the lesion is not known, and all such boxes would "
-                "be one lesion",
+                f"{where}: the identity {identity} means that the lesion is unknown, and all such boxes would be "
+                "one lesion",
                 hint="Annotate with tracks: in CVAT, draw a box with Track, not with Shape.",
             )
         if considered == 0:

@@ -134,8 +134,8 @@ def gather(folder: Path, document: dict[str, Any] | None = None) -> Procedure:
     elif procedure.first_s >= _LATE_BEGIN_S:
         length_s = procedure.last_s - procedure.first_s
         procedure.missing.append(
-            f"The recording's clock begins at {clock(procedure.first_s)}: links to times after {clock(length_s)} "
-            "open the video at a wrong place in Chromium. Go to the time by hand."
+            f"The recording's clock begins at {clock(procedure.first_s)}: links to times after "
+            f"{clock(length_s)} open the video at a wrong place in Chromium. Go to the time by hand."
         )
     procedure.lanes.limit(TIMELINE_POINTS // 2)
     return procedure

@@ -94,8 +94,8 @@ def _count(procedure: Procedure) -> str:
     if not procedure.lesions:
         return "not known" if procedure.lesions is None else "0"
     return (
-        f"{procedure.lesions} findings over time, also false ones; {procedure.lasting} of them seen for at least "
-        f"{LASTING_S:g} s"
+        f"{procedure.lesions} findings over time, also false ones; {procedure.lasting} of them seen for "
+        f"at least {LASTING_S:g} s"
     )
 
 
