@@ -199,7 +199,7 @@ WRONG: list[tuple[str, Callable[[Path], Any], str]] = [
     ),
     ("MOT", edited("exam/gt/gt.txt", lambda text: "1\n" + text), "line 1: not numbers"),
     ("MOT", edited("exam/gt/gt.txt", lambda text: "1.5,1,5,5,4,4\n" + text), "line 1: not numbers"),
-    ("MOT", edited("exam/gt/gt.txt", lambda text: "1,-1,5,5,4,4\n" + text), "line 1: the identity -1"),
+    ("MOT", edited("exam/gt/gt.txt", lambda text: "1,-1,5,5,4,4\n" + text), "line 1: with the identity -1"),
     ("MOT", edited("exam/seqinfo.ini", lambda text: text.replace("=img1", "=../x")), "leaves the folder"),
 ]
 

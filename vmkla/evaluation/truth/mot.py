@@ -89,7 +89,7 @@ def _rows(path: Path) -> dict[int, list[BoxShape]]:
             raise BadInputError(f"{where}: frame {number}, expected numbers from 1")
         if identity < 0:
             raise BadInputError(
-                f"{where}: the identity {identity} means that the lesion is unknown, and all such boxes would be "
+                f"{where}: with the identity {identity} the lesion is unknown, and all such boxes would be "
                 "one lesion",
                 hint="Annotate with tracks: in CVAT, draw a box with Track, not with Shape.",
             )
