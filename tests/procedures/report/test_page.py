@@ -13,7 +13,7 @@ import pytest
 from tests.procedures.report.made_up import lesion, row, write_run
 from vmkla.procedures.files import PAGE
 from vmkla.procedures.report.page import write_page
-from vmkla.procedures.report.times import clock
+from vmkla.procedures.report.times import clock, link
 from vmkla.procedures.stills import STILL_MAX_BYTES, encode_still
 
 EVIL = '<script>alert("x")</script>'
@@ -54,7 +54,7 @@ def test_cards_show_stills_and_link_times(tmp_path: Path) -> None:
     images = page.values("img", "src")
     assert len(images) == 2 and all(image.startswith("data:image/jpeg;base64,/9j/") for image in images)
     links = page.values("a", "href")
-    for time in ("1.00", "2.20", "4.00"):
+    for time in ("1.000", "2.200", "4.000"):
         assert f"overlay.mp4#t={time}" in links
     assert "#lesion-1" in links and page.values("section", "id") == ["lesion-1", "lesion-2"]
     assert "threshold: 0.4; peak: 0.6; smallest area, share of the field of view: 0.005" in page.text
@@ -154,3 +154,9 @@ def test_times_as_people_write_them() -> None:
     assert [clock(time_s) for time_s in (0, 9.96, 59.97, 65.25, 3599.99, 3725.3, -1.5, -0.01)] == [
         "0:00.0", "0:10.0", "1:00.0", "1:05.2", "1:00:00.0", "1:02:05.3", "-0:01.5", "0:00.0"
     ]  # fmt: skip
+
+
+def test_a_link_does_not_lead_to_the_frame_before() -> None:
+    """Chromium shows the frame of 0.100 s at 0.133 s, and that of 4/30 s from 0.134 s on."""
+    times = [link(time_s, "x", video=True) for time_s in (4 / 30, 2.2, 0, -3)]
+    assert times == [f'<a href="overlay.mp4#t={at}">x</a>' for at in ("0.134", "2.200", "0.000", "0.000")]

@@ -51,7 +51,7 @@ def test_the_page_matches_the_script(clip: Path, make_runner: Any, tmp_path: Pat
         # A time leads to that second of the video.
         cards["lesion-1"].find_element(By.LINK_TEXT, "0:05.0").click()
         WebDriverWait(browser, 20).until(lambda page: (page.execute_script(AT) or 0.0) >= 5.0)
-        assert browser.current_url.endswith("/overlay.mp4#t=5.00")
+        assert browser.current_url.endswith("/overlay.mp4#t=5.000")
 
 
 def test_a_run_that_is_stopped_has_a_page(clip: Path, make_runner: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 
 from vmkla.procedures.files import OVERLAY_VIDEO
@@ -19,6 +20,8 @@ def clock(time_s: float) -> str:
 def link(time_s: float, text: str, *, video: bool, title: str = "") -> str:
     """Link HTML to a time of the video by a media fragment.
 
+    The time is rounded up: a thousandth of a second before a frame, a browser shows the one before.
+
     Args:
         time_s: the time, seconds.
         text: HTML.
@@ -28,4 +31,5 @@ def link(time_s: float, text: str, *, video: bool, title: str = "") -> str:
     if not video:
         return text
     shown = f' title="{escape(title)}"' if title else ""
-    return f'<a href="{OVERLAY_VIDEO}#t={max(0.0, time_s):.2f}"{shown}>{text}</a>'
+    thousandths = math.ceil(round(1000 * max(0.0, time_s), 3))
+    return f'<a href="{OVERLAY_VIDEO}#t={thousandths / 1000:.3f}"{shown}>{text}</a>'
