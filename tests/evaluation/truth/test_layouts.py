@@ -183,6 +183,11 @@ WRONG: list[tuple[str, Callable[[Path], Any], str]] = [
     ),
     (
         "masks beside frames",
+        lambda root: write(root / "exam/masks/shot003.tif", filled({ONE: 1})),
+        "differ in their suffix only",
+    ),
+    (
+        "masks beside frames",
         lambda root: (root / "exam/masks/shot003.png").write_bytes(
             cv2.imencode(".jpg", filled({ONE: 1}))[1].tobytes()
         ),

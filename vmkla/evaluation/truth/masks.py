@@ -128,7 +128,10 @@ def masks_of(
     Raises:
         BadInputError: a frame has no mask, or a mask no frame.
     """
-    files = {stem_of(item.name): item.path for item in rules.images(masks).items}
+    items = rules.images(masks).items
+    files = {stem_of(item.name): item.path for item in items}
+    if len(files) < len(items) or len(set(stems)) < len(stems):
+        raise BadInputError(f"{frames} and {masks}: two files of one folder differ in their suffix only")
     check_frames(str(frames), files, stems, every=True)
     return {index: MaskTruth(files[stem], lesion, rules.max_megapixels) for index, stem in enumerate(stems)}
 

@@ -35,7 +35,7 @@ class Mark:
     """A lesion in one frame.
 
     Attributes:
-        lesion: its identity in the recording.
+        lesion: its identity; two clips of one procedure show one lesion where it is the same.
         box: bounding box of its pixels, px of the frame.
         pixels: (box.h, box.w) bool, its pixels; all of them where the truth is a box.
     """
