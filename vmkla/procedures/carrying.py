@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from vmkla.procedures import boxes
 from vmkla.procedures.motion import Motion, follow_all
 from vmkla.procedures.scene import Thumbnail
@@ -14,6 +16,9 @@ _DRIFT_FOLLOWED, _DRIFT_LOST = 0.5, 1.5
 """Growth of a lesion's possible distance from its box while it is not seen, diagonals of the box a second."""
 _LEAST_SIDE = 0.1
 """Smallest diagonal for that, share of the frame's longer side: small lesions move as far as large ones."""
+_MOST_FOLLOWED = 8
+"""Lesions that are followed, those that were seen last: findings that flicker leave dozens, and following all
+of them takes as long as the network."""
 _HALF_LIFE_S = 0.5
 """Time in which a velocity halves while nothing confirms it."""
 
@@ -30,9 +35,9 @@ def carry(
     Returns:
         The lesions in the same order; their drift grows until they are seen again.
     """
-    motions: list[Motion | None] = [None] * len(lesions)
+    motions: Sequence[Motion | None] = [None] * len(lesions)
     if before is not None and after is not None:
-        motions = follow_all(before, after, [boxes.to_rect(lesion.box) for lesion in lesions])
+        motions = _motions(lesions, before, after)
     side_px = 0.0
     if after is not None:
         side_px = max(after.grey.shape[1] * after.shrink[0], after.grey.shape[0] * after.shrink[1])
@@ -50,6 +55,19 @@ def carry(
         drift_px = lesion.drift_px + rate * scale_px * elapsed_s
         result.append(replace(lesion, box=box, extent=extent, velocity=velocity, drift_px=drift_px))
     return result
+
+
+def _motions(lesions: Sequence[Lesion], before: Thumbnail, after: Thumbnail) -> list[Motion | None]:
+    """Return the motion of each lesion: its own, or that of the nearest one that is followed."""
+    latest = sorted(range(len(lesions)), key=lambda place: lesions[place].seen_s, reverse=True)
+    followed = sorted(latest[:_MOST_FOLLOWED])
+    own = follow_all(before, after, [boxes.to_rect(lesions[place].box) for place in followed])
+    if len(followed) == len(lesions):
+        return own
+    centres = np.array([boxes.centre(lesion.box) for lesion in lesions])  # (lesions, 2)
+    offsets = centres[:, None] - centres[None, followed]
+    nearest = np.square(offsets).sum(axis=2).argmin(axis=1)  # a lesion that is followed is nearest to itself
+    return [own[place] for place in nearest]
 
 
 def _sensible(box: boxes.Box, side_px: float) -> bool:

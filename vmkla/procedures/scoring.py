@@ -39,14 +39,14 @@ def score(
     """
     if lesion.class_index != class_index:
         return -1.0
-    ratio = (box[2] * box[3]) / (lesion.box[2] * lesion.box[3])
-    inside = max(coverage(box, lesion.box), coverage(lesion.box, box))
-    if inside < _INSIDE and not 1 / _SIZE_RATIO <= ratio <= _SIZE_RATIO:
-        return -1.0
     (x, y), (to_x, to_y) = centre(lesion.box), centre(box)
     reach_px = _NEAR * (diagonal(lesion.box) + diagonal(box)) / 2 + lesion.drift_px
     place = 1 - math.hypot(to_x - x, to_y - y) / reach_px
     if place <= 0:
+        return -1.0
+    ratio = (box[2] * box[3]) / (lesion.box[2] * lesion.box[3])
+    inside = max(coverage(box, lesion.box), coverage(lesion.box, box))
+    if inside < _INSIDE and not 1 / _SIZE_RATIO <= ratio <= _SIZE_RATIO:
         return -1.0
     for_overlap, for_place, for_colour = _MERGED_WEIGHTS if merged else _WEIGHTS
     result = for_overlap * max(iou(lesion.box, box), _PART * inside) + for_place * place

@@ -149,8 +149,14 @@ class TrackerStep:
         """Assign findings to lesions; return the finding's index by the lesion's number."""
         if not lesions or not findings:
             return {}
-        scores = np.array([[self._score(lesion, finding) for finding in findings] for lesion in lesions])
-        hosting = np.array([[bool(self._guests(lesion))] for lesion in lesions])
+        guests = [self._guests(lesion) for lesion in lesions]
+        scores = np.array(
+            [
+                [self._score(lesion, inside, finding) for finding in findings]
+                for lesion, inside in zip(lesions, guests, strict=True)
+            ]
+        )
+        hosting = np.array([[bool(inside)] for inside in guests])
         scores = np.where((scores >= LEAST_SCORE) & hosting, scores + _HOSTING, scores)
         seen: dict[int, int] = {}
         for row, index in self._assignment.pairs(scores, LEAST_SCORE):
@@ -162,9 +168,8 @@ class TrackerStep:
                 self._store(replace(lesion, host=None, merged_s=None))
         return seen
 
-    def _score(self, lesion: Lesion, finding: Finding) -> float:
+    def _score(self, lesion: Lesion, guests: Sequence[Lesion], finding: Finding) -> float:
         """Score a finding; one that holds merged lesions is compared with the box around them as well."""
-        guests = self._guests(lesion)
         merged = bool(guests) or lesion.host is not None
         own = score(lesion, finding.box, finding.class_index, finding.appearance, merged=merged)
         if not guests:
