@@ -168,6 +168,11 @@ WRONG: list[tuple[str, Callable[[Path], Any], str]] = [
     ("REAL-Colon", edited(XML, lambda text: text.replace("unique_id", "uid")), "no unique_id"),
     ("REAL-Colon", edited(XML, lambda text: text.replace("<xmin>6<", "<xmin>99<")), "no area"),
     ("REAL-Colon", edited("video_info.csv", lambda text: text.replace("fps", "rate")), "no columns"),
+    (
+        "REAL-Colon",
+        edited("video_info.csv", lambda text: text.replace("001-001", "001-002")),
+        "no row of 001-001",
+    ),
     ("COCO", edited("annotations/truth.json", lambda text: text[:-9]), "is not COCO"),
     ("COCO", in_coco(lambda d: d["annotations"][0].pop("instance_id")), "track_id or instance_id"),
     ("COCO", in_coco(lambda d: d["annotations"][0].update(segmentation=[[1, 2]])), "three points"),

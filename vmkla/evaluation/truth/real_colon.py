@@ -78,6 +78,10 @@ def _recording(
     if numbers is None:
         raise BadInputError(f"{frames}: a frame's name does not end in its number, as {name}_123.jpg does")
     check_rising(str(frames), numbers, stems)
+    if rates and name not in rates:  # --fps would contradict the others
+        raise BadInputError(
+            f"{frames.parent / _VIDEOS} has no row of {name}", hint="Add its row, with its frames a second."
+        )
     rate = rules.rate(name, rates.get(name))
     truth: dict[int, FrameTruth] = {}
     for index, stem in enumerate(stems):
