@@ -17,6 +17,8 @@ import numpy as np
 from vmkla.procedures.assignment import Assignment
 from vmkla.procedures.scoring import LEAST_CANDIDATE
 
+CANDIDATE_S = 6.0
+"""Longest gap after which a lesion may be joined to an earlier one, seconds; see ``TrackerOptions``."""
 _WHOLE_LIFE_FRAMES = 5
 """Frames from which a later lesion is a full candidate: a short false alarm must not take its place."""
 _AT_ONCE = 500

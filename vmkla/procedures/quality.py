@@ -45,6 +45,8 @@ The 99th percentiles over the images of Kvasir-SEG, CVC-ClinicDB and PolypGen an
 0.64 (blur), 0.06 (glare), 0.07 (overexposed) and 0.13 (underexposed), see
 ``benchmarks/procedures/quality.py --of``.
 """
+FROZEN_S = 1.0
+"""Time from which a picture that stays the same is reported as frozen, seconds."""
 PoorReason = Literal["black", "blur", "glare", "overexposed", "underexposed"]
 
 Grey = npt.NDArray[np.uint8]
@@ -205,6 +207,23 @@ class FrozenPicture:
         if first is None or not same or float(cv2.norm(first, blocks, cv2.NORM_INF)) > _FROZEN_LEVEL:
             self._first, self._since_s = blocks, time_s
         return time_s - self._since_s
+
+
+class PictureWatch:
+    """Rates the pictures of one stream."""
+
+    def __init__(self) -> None:
+        self._frozen = FrozenPicture()
+
+    def poor(self, view: SmallView, time_s: float) -> str | None:
+        """Return why the next picture is poor, or None; a black one is also frozen, and reported as black.
+
+        Args:
+            view: what ``small_view`` returned.
+            time_s: time of the frame, seconds.
+        """
+        same_s = self._frozen.see(view, time_s)
+        return measure(view).poor or ("frozen" if same_s >= FROZEN_S else None)
 
 
 def _inside(grey: Grey) -> Flags:

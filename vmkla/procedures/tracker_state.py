@@ -6,7 +6,7 @@ import base64
 import binascii
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,28 @@ class TrackerState:
         values["scene"], values["away_scene"] = _plain(self.scene), _plain(self.away_scene)
         values["lesions"] = [dataclasses.asdict(lesion) for lesion in self.lesions]
         return values
+
+    def delayed(self, by_s: float) -> TrackerState:
+        """Return the state as if all of it had happened later, for a time in which nothing was tracked.
+
+        Args:
+            by_s: how much later, seconds.
+        """
+
+        def later(time_s: float | None) -> float | None:
+            return None if time_s is None else time_s + by_s
+
+        lesions = tuple(
+            replace(
+                lesion,
+                seen_s=lesion.seen_s + by_s,
+                merged_s=later(lesion.merged_s),
+                parted_s=later(lesion.parted_s),
+            )
+            for lesion in self.lesions
+        )
+        times = {name: later(getattr(self, name)) for name in ("time_s", "looked_s", "away_s")}
+        return replace(self, lesions=lesions, **times)
 
     @classmethod
     def from_dict(cls, values: Any) -> TrackerState:

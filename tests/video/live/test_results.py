@@ -13,17 +13,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vmkla.errors import BadInputError
+from vmkla.procedures.events import Event
 from vmkla.segment.findings import find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
-from vmkla.video.live.frame import LiveResult
+from vmkla.video.live.frame import FrameLesions, LiveResult
 from vmkla.video.live.network.results import decode_result, encode_result
 
 
 def result_of(probability: np.ndarray, frame_hw: tuple[int, int] = (40, 60)) -> LiveResult:
     rect = Rect(3, 2, frame_hw[1] - 5, frame_hw[0] - 4)
     findings = find(probability.astype(np.float32), rect, frame_hw, OperatingPoint(0.5))
-    return LiveResult(7, 12.25, 12.5, frame_hw, findings, {"preprocess": 0.5, "inference": 20.125})
+    numbers = (*range(1, 1 + len(findings.regions[:2])), *(None for _ in findings.regions[2:]))
+    events = (Event("started", 9, candidates=((2, 0.25), (3, 1.0))), Event("merged", 1, 2), Event("cut"))
+    lesions = FrameLesions(numbers, events, "blur", "")
+    times = {"preprocess": 0.5, "inference": 20.125}
+    return LiveResult(7, 12.25, 12.5, frame_hw, findings, times, lesions=lesions)
 
 
 def message_of(result: LiveResult) -> bytes:
@@ -41,7 +46,7 @@ def test_round_trip(probability: np.ndarray) -> None:
     np.testing.assert_array_equal(back.findings.mask, result.findings.mask)
     for name in ("area_px", "area_fraction", "regions", "max_probability"):
         assert getattr(back.findings, name) == getattr(result.findings, name), name
-    for name in ("sequence", "captured_s", "finished_s", "frame_hw", "latency_ms"):
+    for name in ("sequence", "captured_s", "finished_s", "frame_hw", "latency_ms", "lesions"):
         assert getattr(back, name) == getattr(result, name), name
 
 
@@ -67,8 +72,14 @@ def region(**changes: Any) -> dict[str, Any]:
     return {**only, **changes}
 
 
+def lesions(**changes: Any) -> dict[str, Any]:
+    """The lesions of the example, but for some values."""
+    return {"numbers": [1], "events": [], "poor": None, "failure": "", **changes}
+
+
 def test_the_example_is_sound() -> None:
     assert decode_result(changed()).findings.area_px > 0
+    assert decode_result(changed(lesions=lesions())).lesions == FrameLesions((1,))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +106,16 @@ def test_the_example_is_sound() -> None:
         {"latency_ms": {"inference": float("nan")}},
         {"latency_ms": [1]},
         {"sequence": None},
+        {"lesions": None},
+        {"lesions": lesions(numbers=[])},
+        {"lesions": lesions(numbers=[0])},
+        {"lesions": lesions(numbers=[True])},
+        {"lesions": lesions(numbers=[1 << 60])},
+        {"lesions": lesions(poor=1)},
+        {"lesions": lesions(events=[{"kind": "left", "lesion": 1, "other": None, "candidates": []}])},
+        {"lesions": lesions(events=[{"kind": "started", "lesion": -1, "other": None, "candidates": []}])},
+        {"lesions": lesions(events=[{"kind": "started", "lesion": 1, "candidates": [[1, float("nan")]]}])},
+        {"lesions": lesions(events=[{"kind": "started", "lesion": 1, "candidates": [[1]]}])},
     ],
 )
 def test_nonsense_is_refused(changes: dict[str, Any]) -> None:

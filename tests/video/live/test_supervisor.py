@@ -18,7 +18,9 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from tests import FIND_TESTS
@@ -31,6 +33,7 @@ from vmkla.segment.preprocess import Rect
 from vmkla.segment.self_test import known_output
 from vmkla.video.live.frame import AiState, LiveFrame, LiveResult
 from vmkla.video.live.network.generation import Generation
+from vmkla.video.live.network.lesions import KeptTracker
 from vmkla.video.live.network.options import TemporalOptions, WorkerOptions
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
 from vmkla.video.live.shared_memory.ring import FrameRing
@@ -165,7 +168,7 @@ def test_results_are_of_their_frames() -> None:
         assert about["model"]["name"] == "commanded" and about["runtime"]["version"] == "numpy"
         assert about["point"]["threshold"] == 0.5 and about["self_test"] == "from the first start"
         assert show.supervisor.counts["results"] >= len(taken) - 1
-        assert set(result.latency_ms) == {"preprocess", "inference", "postprocess"}
+        assert set(result.latency_ms) == {"preprocess", "inference", "postprocess", "track"}
     assert show.supervisor.state == (AiState.OFF, "ended")
     assert show.log.details("ai on") == [""] and not show.log.details("worker fault")
 
@@ -207,6 +210,42 @@ def test_what_fails_is_off_and_comes_back(command: int, reason: str) -> None:
         assert reason in show.log.details("worker fault")
         assert show.supervisor.counts[f"fault: {reason}"] >= 1 <= show.supervisor.counts["restarts"]
         assert "/dev" not in "".join(detail for _, detail, _ in show.log.lines)  # names stay in the facts
+
+
+def lesions_on_a_wall(*boxes: Rect) -> npt.NDArray[np.uint8]:
+    """A frame with a texture that the network does not see, and findings at these places."""
+    noise = np.random.default_rng(1).normal(0, 1, (60, 80)).astype(np.float32)
+    rgb = np.zeros((60, 80, 3), np.uint8)
+    rgb[..., 1] = rgb[..., 2] = np.clip(120 + 120 * cv2.GaussianBlur(noise, (0, 0), 3), 0, 255)
+    for box in boxes:
+        rgb[box.y : box.y + box.h, box.x : box.x + box.w, 0] = 255
+    return rgb
+
+
+def test_a_lesion_keeps_its_number_when_the_worker_is_killed() -> None:
+    large, small = Rect(5, 10, 30, 30), Rect(55, 30, 15, 15)
+    taken: list[LiveResult] = []
+    with live(on_result=taken.append) as show:
+
+        def numbers(*boxes: Rect) -> list[int | None]:
+            """The numbers in the first result for such a frame; those of the frames before are left."""
+            show.rgb = lesions_on_a_wall(*boxes)
+            since_s = time.monotonic()
+            show.wait_for(lambda: bool(taken) and taken[-1].captured_s > since_s + 0.05)
+            return list(taken[-1].lesions.numbers)
+
+        show.rgb = lesions_on_a_wall(large, small)
+        show.wait(AiState.ON)
+        show.wait_for(lambda: len(taken) > 3)
+        assert [list(one.lesions.numbers) for one in taken] == [[1, 2]] * len(taken)
+        for _ in range(2):
+            pid, seen = show.pid(), len(taken)
+            show.rgb = lesions_on_a_wall(small)
+            os.kill(pid, signal.SIGKILL)
+            show.wait_for(lambda before=seen: len(taken) > before + 1)  # type: ignore[misc]
+            assert show.pid() != pid
+            assert numbers(small) == [2]  # a new tracker would give 1, and one without the state 3
+        assert not any(one.lesions.failure for one in taken)
 
 
 @pytest.mark.slow
@@ -506,7 +545,7 @@ def test_a_worker_that_cannot_be_started_keeps_no_descriptor() -> None:
         before = os.listdir("/proc/self/fd")
         try:
             with free_descriptors(count), contextlib.closing(ring.subscribe()) as reader:
-                generation = Generation(CommandedRunner, WorkerOptions(), None, reader)
+                generation = Generation(CommandedRunner, WorkerOptions(), None, KeptTracker(), reader)
         except OSError as error:
             assert error.errno == errno.EMFILE
         else:
@@ -514,7 +553,7 @@ def test_a_worker_that_cannot_be_started_keeps_no_descriptor() -> None:
             break
         ring.publish(LiveFrame(1, time.monotonic(), np.zeros((8, 8, 3), np.uint8)))  # closes what left
         assert os.listdir("/proc/self/fd") == before, count
-    assert 8 < count < 63
+    assert 9 < count < 63
     ring.close()
 
 

@@ -8,6 +8,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.procedures.events import Event
 from vmkla.segment.findings import Findings
 
 MAX_FRAME_BYTES = 3 * 3840 * 2160
@@ -48,6 +49,23 @@ class LiveFrame:
     damaged: bool = False
 
 
+@dataclass(frozen=True)
+class FrameLesions:
+    """Lesions and picture of one frame.
+
+    Attributes:
+        numbers: number of each finding's lesion, in the findings' order; None without one.
+        events: what happened to lesions in this frame.
+        poor: why the picture is poor, or None.
+        failure: why findings have no numbers, or new ones; empty where nothing failed.
+    """
+
+    numbers: tuple[int | None, ...] = ()
+    events: tuple[Event, ...] = ()
+    poor: str | None = None
+    failure: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class LiveResult:
     """The findings of the network in one frame.
@@ -57,8 +75,9 @@ class LiveResult:
         finished_s: time at which the worker had the result, seconds of ``time.monotonic()``.
         frame_hw: height and width of the frame, px.
         findings: mask of ``frame_hw``, boxes and the largest probability.
-        latency_ms: latency by stage: ``preprocess``, ``inference``, ``postprocess``.
+        latency_ms: latency by stage: ``preprocess``, ``inference``, ``postprocess``, ``track``.
         deinterlaced: whether the network saw one field of the frame.
+        lesions: lesions of the findings.
     """
 
     sequence: int
@@ -68,6 +87,7 @@ class LiveResult:
     findings: Findings
     latency_ms: dict[str, float]
     deinterlaced: bool = False
+    lesions: FrameLesions = FrameLesions()
 
 
 @dataclass(frozen=True)

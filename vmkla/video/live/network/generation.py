@@ -15,6 +15,7 @@ from typing import Any
 from vmkla.errors import BadInputError
 from vmkla.runner import Runner
 from vmkla.video.live.frame import LiveResult
+from vmkla.video.live.network.lesions import TRACKER_BYTES, KeptTracker
 from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.pulse import PULSE_BYTES, Pulse
 from vmkla.video.live.network.results import RESULT_BYTES, decode_result
@@ -32,7 +33,8 @@ class Generation:
     Each has shared memory of its own, so that nothing of a dead worker is taken for a result of the next one.
 
     Args:
-        load, options, known_output, frames: see ``work``.
+        load, options, known_output, kept: see ``work``.
+        frames: reader of the display's frames.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Generation:
         load: Callable[[], Runner],
         options: WorkerOptions,
         known_output: dict[str, Any] | None,
+        kept: KeptTracker,
         frames: RingReader,
     ) -> None:
         self.started_s = time.monotonic()
@@ -49,11 +52,11 @@ class Generation:
             def board(capacity_bytes: int) -> Board:
                 return stack.enter_context(contextlib.closing(Board(capacity_bytes)))
 
-            sizes = (RESULT_BYTES, PULSE_BYTES, ABOUT_BYTES, CONTROL_BYTES)
+            sizes = (RESULT_BYTES, PULSE_BYTES, ABOUT_BYTES, CONTROL_BYTES, TRACKER_BYTES)
             self._links = WorkerLinks(frames, *map(board, sizes))
             self._process = multiprocessing.get_context("spawn").Process(
                 target=work,
-                args=(load, options, known_output, self._links, os.getpid()),
+                args=(load, options, known_output, kept, self._links, os.getpid()),
                 name="vmkla-worker",
                 daemon=True,
             )
@@ -103,6 +106,10 @@ class Generation:
         if self._links.results.torn:
             raise BadInputError("a result did not arrive complete")
         return None if message is None else decode_result(message)
+
+    def read_tracker(self) -> bytes | None:
+        """Return the newest state of the worker's tracker; None before its first frame."""
+        return self._links.tracker.read()
 
     def ask_self_test(self, number: int) -> None:
         """Ask the worker for a self-test; its pulse then carries this number."""

@@ -12,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import BadInputError
+from vmkla.plain_values import from_plain
+from vmkla.procedures.events import Event
 from vmkla.segment.findings import Findings, Region
 from vmkla.segment.preprocess import Rect, union
-from vmkla.video.live.frame import MAX_FRAME_BYTES, LiveResult
+from vmkla.video.live.frame import MAX_FRAME_BYTES, FrameLesions, LiveResult
 
 RESULT_BYTES = MAX_FRAME_BYTES // 3 + (1 << 22)
 """Size of the largest result: a mask of the largest frame, and its description."""
 _LENGTH = struct.Struct("<I")
+_MAX_NUMBER = 1 << 40
 
 
 def encode_result(result: LiveResult) -> tuple[bytes, bytes, npt.NDArray[np.uint8]]:
@@ -34,6 +37,7 @@ def encode_result(result: LiveResult) -> tuple[bytes, bytes, npt.NDArray[np.uint
         "deinterlaced": result.deinterlaced,
         "window": list(window),
         "regions": [dataclasses.asdict(region) for region in findings.regions],
+        "lesions": dataclasses.asdict(result.lesions),
         "max_probability": min(1.0, max(0.0, findings.max_probability)),  # a runner may exceed 1 by a hair
     }
     text = json.dumps(facts).encode()
@@ -69,6 +73,7 @@ def _to_result(facts: dict[str, Any], pixels: memoryview) -> LiveResult:
         raise ValueError(f"times of {times} s and {latency_ms} ms")
     if not 0 <= largest <= 1:
         raise ValueError(f"a largest probability of {largest}")
+    lesions = _to_lesions(facts["lesions"], len(regions))
     part = np.frombuffer(pixels, np.uint8).reshape(window.h, window.w)
     area_px = sum(region.area_px for region in regions)
     if np.count_nonzero(part) != area_px:
@@ -77,7 +82,31 @@ def _to_result(facts: dict[str, Any], pixels: memoryview) -> LiveResult:
     mask[window.y : window.y + window.h, window.x : window.x + window.w] = part
     findings = Findings(mask, regions, largest)
     sequence, deinterlaced = int(facts["sequence"]), bool(facts["deinterlaced"])
-    return LiveResult(sequence, times[0], times[1], (height, width), findings, latency_ms, deinterlaced)
+    return LiveResult(
+        sequence, times[0], times[1], (height, width), findings, latency_ms, deinterlaced, lesions
+    )
+
+
+def _to_lesions(values: dict[str, Any], regions: int) -> FrameLesions:
+    events = tuple(_to_event(event) for event in values["events"])
+    lesions: FrameLesions = from_plain(FrameLesions, {**values, "events": ()}, "lesions")
+    lesions = dataclasses.replace(lesions, events=events)
+    if len(lesions.numbers) != regions:
+        raise ValueError(f"{len(lesions.numbers)} numbers of {regions} regions")
+    named = list(lesions.numbers)
+    for event in events:
+        named += [event.lesion, event.other, *(number for number, _ in event.candidates)]
+    if any(number is not None and not 1 <= number <= _MAX_NUMBER for number in named):
+        raise ValueError("a lesion without a sensible number")
+    if not all(0 <= score <= 1 for event in events for _, score in event.candidates):
+        raise ValueError("a candidate without a score")
+    return lesions
+
+
+def _to_event(values: dict[str, Any]) -> Event:
+    candidates = tuple((int(number), float(score)) for number, score in values["candidates"])
+    event: Event = from_plain(Event, {**values, "candidates": ()}, "event")
+    return dataclasses.replace(event, candidates=candidates)
 
 
 def _to_region(values: dict[str, Any], window: Rect) -> Region:

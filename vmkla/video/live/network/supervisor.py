@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from vmkla.errors import ErrorReport, VmklaError
@@ -16,6 +17,7 @@ from vmkla.runner import Runner
 from vmkla.video.live.events import EventSink
 from vmkla.video.live.frame import AiState, LiveResult
 from vmkla.video.live.network.generation import Generation
+from vmkla.video.live.network.lesions import KeptTracker
 from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.watch import Fault, SupervisorLimits, Watch
 from vmkla.video.live.network.worker import LOAD_CAUSE
@@ -63,6 +65,7 @@ class Supervisor:
         self._generation: Generation | None = None
         self._counts: Counter[str] = Counter(results=0, restarts=0, faults=0)
         self._about: dict[str, Any] = {}
+        self._kept = KeptTracker()
         self._wait_s = self._limits.backoff_s
         self._load_error: VmklaError | None = None
         self._off_since_s = time.monotonic()
@@ -141,7 +144,7 @@ class Supervisor:
                 # A reader of its own, so that it does not begin with frames that its predecessor left unread.
                 reader = stack.enter_context(contextlib.closing(self._frames.subscribe()))
                 known_output = self._about.get("known_output")
-                generation = Generation(self._load, self._options, known_output, reader)
+                generation = Generation(self._load, self._options, known_output, self._kept, reader)
                 self._generation = generation
                 self._events.add("worker started", pid=generation.pid)
                 fault = self._watch(generation, (state, reason))
@@ -176,7 +179,16 @@ class Supervisor:
             self._wait_s = (
                 self._limits.backoff_s if healthy else min(self._wait_s, self._limits.backoff_ready_max_s)
             )
+            self._keep_tracker(generation)
         return fault
+
+    def _keep_tracker(self, generation: Generation) -> None:
+        """Keep the state of the tracker of a worker that ends.
+
+        A worker that was ready and has tracked nothing may have died of the state that it was given, so that
+        one is not given again.
+        """
+        self._kept = replace(self._kept, state=generation.read_tracker() or b"")
 
     def _read_description(self, generation: Generation, ready_s: float) -> None:
         """Read the description of a worker that is ready, and log it."""
@@ -189,8 +201,13 @@ class Supervisor:
     def _accept(self, result: LiveResult | None) -> None:
         if result is self._result:
             return
-        if result is not None and self._on_result is not None:
-            self._on_result(result)
+        if result is not None:
+            numbers = (number or 0 for number in result.lesions.numbers)
+            self._kept = replace(
+                self._kept, next_number=max(self._kept.next_number, 1 + max(numbers, default=0))
+            )
+            if self._on_result is not None:
+                self._on_result(result)
         self._result = result
 
     def _report_fault(self, fault: Fault) -> None:

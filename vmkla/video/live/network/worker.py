@@ -26,6 +26,7 @@ from vmkla.video.latency import Stopwatch
 from vmkla.video.live.child_process import set_up_child
 from vmkla.video.live.frame import LiveFrame, LiveResult
 from vmkla.video.live.network.deinterlace import LiveDeinterlacer
+from vmkla.video.live.network.lesions import KeptTracker, WorkerLesions
 from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.pulse import PulseWriter
 from vmkla.video.live.network.results import encode_result
@@ -68,6 +69,7 @@ class WorkerLinks:
         about: board for one description of the model as JSON: ``model``, ``runtime``, ``warnings``,
             ``point``, ``self_test``, ``known_output``.
         control: board with the numbers of requested self-tests.
+        tracker: board for the state of the tracker, see ``KeptTracker``.
     """
 
     frames: RingReader
@@ -75,12 +77,14 @@ class WorkerLinks:
     pulse: Board
     about: Board
     control: Board
+    tracker: Board
 
 
 def work(
     load: Callable[[], Runner],
     options: WorkerOptions,
     known_output: dict[str, Any] | None,
+    kept: KeptTracker,
     links: WorkerLinks,
     parent: int,
 ) -> None:
@@ -90,6 +94,7 @@ def work(
         load: loads the runner; pickled into the process.
         options: options of the worker.
         known_output: answer to the self-test at an earlier start, for a file that has none.
+        kept: state of the tracker of the worker before.
         links: shared memory with the display process.
         parent: process id of the display process.
     """
@@ -97,7 +102,7 @@ def work(
     _set_up_process(parent, options.niceness)
     pulse = PulseWriter(links.pulse, parent)
     try:
-        _work(load, options, known_output, links, pulse)
+        _work(load, options, known_output, kept, links, pulse)
     except FaultError as fault:
         pulse.fail(fault.cause, fault.error)
     except BaseException as error:  # reported, whatever it is
@@ -110,12 +115,13 @@ def _work(
     load: Callable[[], Runner],
     options: WorkerOptions,
     known_output: dict[str, Any] | None,
+    kept: KeptTracker,
     links: WorkerLinks,
     pulse: PulseWriter,
 ) -> None:
     with _raising_fault(LOAD_CAUSE):
         runner = load()
-        finder = _Finder(runner, options, pulse)
+        finder = _Finder(runner, options, pulse, WorkerLesions(kept, links.tracker))
     pulse.update(stage="self-testing")
     with _raising_fault("self-test failed"):
         known = check_self_test(runner, known_output)
@@ -147,7 +153,9 @@ def _work(
 class _Finder:
     """Computes the result of a frame."""
 
-    def __init__(self, runner: Runner, options: WorkerOptions, pulse: PulseWriter) -> None:
+    def __init__(
+        self, runner: Runner, options: WorkerOptions, pulse: PulseWriter, lesions: WorkerLesions
+    ) -> None:
         spec = runner.spec
         check_one_by_one(spec)
         metadata = spec.metadata
@@ -157,6 +165,7 @@ class _Finder:
         roi = metadata.preprocess.roi if options.roi is None else options.roi
         self._spec = PreprocessSpec(spec.height, spec.width, roi)
         self._field = _Field(roi)
+        self._lesions = lesions
         self._deinterlacer = LiveDeinterlacer(options.deinterlace)
         steady = options.temporal is not None and options.temporal.any
         self._filter = TemporalFilter(options.temporal, self._point) if options.temporal and steady else None
@@ -185,12 +194,14 @@ class _Finder:
         latency_ms["inference"] = watch.lap_ms()
         with _raising_fault("output makes no sense"):
             check(probability, self._runner.spec)
-        steady = probability[0]
+        steady, scene = probability[0], thumbnail(frame.rgb)
         if self._filter is not None:
-            steady = self._filter.apply(steady, frame.captured_s, thumbnail(frame.rgb))
+            steady = self._filter.apply(steady, frame.captured_s, scene)
         frame_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
         findings = find(steady, rect, frame_hw, self._point)
         latency_ms["postprocess"] = watch.lap_ms()
+        lesions = self._lesions.track(frame, findings, rect, scene)
+        latency_ms["track"] = watch.lap_ms()
         return LiveResult(
             frame.sequence,
             frame.captured_s,
@@ -199,6 +210,7 @@ class _Finder:
             findings,
             latency_ms,
             deinterlaced=self._deinterlacer.active,
+            lesions=lesions,
         )
 
 
