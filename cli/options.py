@@ -35,6 +35,7 @@ class Label(str, Enum):
 
     none = "none"
     probability = "probability"
+    lesion = "lesion"
 
 
 class Deinterlace(str, Enum):

@@ -14,7 +14,8 @@ from vmkla.errors import BadInputError
 
 def report(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of a run of vmkla infer over a video.")
+        Path,
+        typer.Argument(metavar="DIR", help="Folder of a run of vmkla infer over a video or with --live."),
     ],
     json: Json = False,
     quiet: Quiet = False,

@@ -25,10 +25,9 @@ from benchmarks.common import Table, replace_section
 from benchmarks.procedures.script import scripted_procedure
 from vmkla.cpu_features import cpu_name
 from vmkla.evaluation.identities import Agreement, Identities, agreement, boxes_by_number
-from vmkla.procedures.look_ahead import LookAhead
+from vmkla.procedures.look_ahead import CANDIDATE_S, LookAhead
 from vmkla.procedures.tracker import LesionTracker, TrackerOptions
 from vmkla.segment.preprocess import Rect, union
-from vmkla.video.file.lesions import CANDIDATE_S
 from vmkla.video.media.clip import FPS
 
 RESULTS = Path(__file__).with_name("results.md")

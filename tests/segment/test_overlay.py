@@ -124,14 +124,14 @@ def test_unknown_style() -> None:
 
 @pytest.mark.parametrize("style", ["contour", "fill", "box"])
 @pytest.mark.parametrize("alpha", [None, 0.3])
-@pytest.mark.parametrize("label", ["none", "probability"])
+@pytest.mark.parametrize("label", ["none", "probability", "lesion"])
 def test_a_drawing_says_which_pixels_it_covers(
     style: OverlayStyle, alpha: float | None, label: Label
 ) -> None:
     frame, findings = scene()
     for value in (0, 255):  # whatever is under it, some pixels are changed and all others are kept
         frame[:] = value
-        drawing = outline(findings, style, alpha, label)
+        drawing = outline(findings, style, alpha, label, (1, 2))
         painted = paint(frame, drawing)
         covered = drawing.covered()
         assert (painted[covered] != value).any(axis=1).mean() > 0.75
@@ -189,6 +189,19 @@ def test_labels_state_the_probability_and_stay_in_the_frame() -> None:
     )
     with pytest.raises(UsageError, match="size"):
         outline(findings, label="size")  # type: ignore[arg-type]
+
+
+def test_labels_show_the_number_of_the_lesion() -> None:
+    _, findings = scene()
+    labelled = outline(findings, label="lesion", lesions=(12, None))
+    large = max(range(2), key=lambda index: len(labelled.shapes[index].paths[0]))
+    assert [shape.text for shape in labelled.shapes] == (["#12", ""] if large == 0 else ["", "#12"])
+    plain = outline(findings)
+    text = labelled.covered() & ~plain.covered()
+    assert text.sum() > 50
+    assert not (outline(findings, label="lesion").covered() & ~plain.covered()).any()
+    other = outline(findings, label="lesion", lesions=(13, None)).covered()
+    assert (other != labelled.covered()).any()
 
 
 def test_a_label_that_would_lie_on_another_is_left_out() -> None:

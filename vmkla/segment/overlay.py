@@ -18,7 +18,7 @@ from vmkla.segment.preprocess import Rect, union
 
 OverlayStyle = Literal["contour", "fill", "box", "none"]
 OVERLAY_STYLES: tuple[str, ...] = get_args(OverlayStyle)
-Label = Literal["none", "probability"]
+Label = Literal["none", "probability", "lesion"]
 LABELS: tuple[str, ...] = get_args(Label)
 
 DEFAULT_ALPHA = {"contour": 1.0, "fill": 0.4, "box": 1.0, "none": 0.0}
@@ -79,6 +79,7 @@ def draw(
     style: OverlayStyle = "contour",
     alpha: float | None = None,
     label: Label = "none",
+    lesions: Sequence[int | None] = (),
 ) -> Image:
     """Draw the findings into a frame.
 
@@ -87,17 +88,22 @@ def draw(
         findings: those of this frame.
         style: a line along each region's smoothed edge, the region filled, a box around it, or nothing.
         alpha: opacity of the marker, 0 to 1; None takes the style's default.
-        label: write each region's probability beside it, or nothing.
+        label: write each region's probability or the number of its lesion beside it, or nothing.
+        lesions: number of each region's lesion, in their order; without a number nothing is written.
     Returns:
         (H, W, 3) uint8: the frame itself when there is nothing to draw, otherwise a copy.
     Raises:
         UsageError: the style or the label is not known.
     """
-    return paint(frame_rgb, outline(findings, style, alpha, label))
+    return paint(frame_rgb, outline(findings, style, alpha, label, lesions))
 
 
 def outline(
-    findings: Findings, style: OverlayStyle = "contour", alpha: float | None = None, label: Label = "none"
+    findings: Findings,
+    style: OverlayStyle = "contour",
+    alpha: float | None = None,
+    label: Label = "none",
+    lesions: Sequence[int | None] = (),
 ) -> Drawing:
     """Prepare the drawing of findings: the part of ``draw`` that needs no frame.
 
@@ -105,7 +111,7 @@ def outline(
 
     Args:
         findings: of one frame.
-        style, alpha, label: as for ``draw``.
+        style, alpha, label, lesions: as for ``draw``.
     Raises:
         UsageError: the style or the label is not known.
     """
@@ -114,11 +120,7 @@ def outline(
     frame_hw = (findings.mask.shape[0], findings.mask.shape[1])
     if style == "none" or not findings.any or opacity <= 0:
         return Drawing(style, opacity, frame_hw)
-    texts = {
-        (region.class_index, region.box): f"{int(100 * region.probability)}%"
-        for region in findings.regions
-        if label == "probability"
-    }
+    texts = _texts(findings, label, lesions)
     shapes = []
     for value in sorted({region.class_index for region in findings.regions}):
         boxes = [region.box for region in findings.regions if region.class_index == value]
@@ -135,6 +137,20 @@ def outline(
             shapes.append(Shape(paths, colour_rgb, plain=True))
         shapes += [Shape(edge.paths, colour_rgb, texts.get((value, edge.box), "")) for edge in edges]
     return _drawing(style, opacity, frame_hw, shapes)
+
+
+def _texts(findings: Findings, label: Label, lesions: Sequence[int | None]) -> dict[tuple[int, Rect], str]:
+    """Return the labels by class and box of their regions."""
+    regions = findings.regions
+    if label == "probability":
+        return {(region.class_index, region.box): f"{int(100 * region.probability)}%" for region in regions}
+    if label == "lesion":
+        # There are more regions than numbers where a frame has more than the tracker numbers.
+        pairs = zip(regions, lesions, strict=False)
+        return {
+            (region.class_index, region.box): f"#{number}" for region, number in pairs if number is not None
+        }
+    return {}
 
 
 def check_style(style: str, label: str) -> None:

@@ -18,7 +18,7 @@ def result(sequence: int, *, deinterlaced: bool = False) -> LiveResult:
     mask = np.zeros((60, 80), np.uint8)
     mask[20:40, 30:50] = 1
     findings = Findings(mask, (Region(Rect(30, 20, 20, 20), 400, 1, 0.9, 0.9),), 0.9)
-    latency_ms = {"preprocess": 1.0, "inference": 15.0, "postprocess": 2.0, "other": 7.0}
+    latency_ms = {"preprocess": 1.0, "inference": 15.0, "postprocess": 2.0, "track": 1.0, "other": 7.0}
     return LiveResult(
         sequence, sequence / 30, sequence / 30 + 0.02, (60, 80), findings, latency_ms, deinterlaced
     )
@@ -37,7 +37,7 @@ def test_the_newest_result_is_the_marker() -> None:
         "the network sees one field",
         "the network sees whole frames",
     ]
-    assert set(markers.latency_ms) == {"preprocess", "inference", "postprocess", "worker"}
+    assert set(markers.latency_ms) == {"preprocess", "inference", "postprocess", "track", "worker"}
     assert markers.latency_ms["inference"].count == 4
     assert markers.latency_ms["worker"].percentile_ms(50) == pytest.approx(20, rel=0.01)
 

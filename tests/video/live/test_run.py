@@ -102,7 +102,9 @@ def test_the_ai_comes_on_and_every_pixel_outside_markers_is_the_sources(tmp_path
     assert all(row["marker_age_ms"] <= 120 for row in shown if row["marker_age_ms"] is not None)
     # What is written, for whom.
     assert out.stat().st_mode & 0o777 == 0o700
-    assert {path.name for path in out.iterdir()} == {"events.jsonl", "frames.jsonl", "report.json"}
+    assert {path.name for path in out.iterdir()} == {
+        *("events.jsonl", "frames.jsonl", "results.jsonl", "lesions.jsonl", "procedure.html", "report.json")
+    }
     assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o600}
     written = report_of(out)
     assert written == json.loads(json.dumps(report.to_dict()))

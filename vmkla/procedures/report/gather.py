@@ -10,8 +10,18 @@ from typing import Any
 
 from vmkla.errors import BadInputError
 from vmkla.files import unfinished_path
-from vmkla.procedures.files import LESIONS, OVERLAY_VIDEO, REPORT, ROWS, STILLS, still_names
+from vmkla.procedures.files import (
+    EVENTS,
+    LESIONS,
+    OVERLAY_VIDEO,
+    REPORT,
+    RESULTS,
+    ROWS,
+    STILLS,
+    still_names,
+)
 from vmkla.procedures.lesions import LesionRecords
+from vmkla.procedures.report.live_events import AI_OFF, NO_SIGNAL, read_events
 from vmkla.procedures.report.spans import Lanes, Span
 from vmkla.procedures.report.stored import (
     Lines,
@@ -62,6 +72,7 @@ class Procedure:
         listed: further ones, in the order of time.
         lesions: number of all lesions; None where lesions are not known.
         lasting: number of these that were seen for at least ``LASTING_S``.
+        live: whether the run was live: ``frames`` are those that the network saw.
         missing: what the report lacks, and why; whole sentences.
     """
 
@@ -79,6 +90,7 @@ class Procedure:
     listed: list[StoredLesion] = field(default_factory=list)
     lesions: int | None = None
     lasting: int = 0
+    live: bool = False
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -88,30 +100,36 @@ class Procedure:
 
 
 def gather(folder: Path, document: dict[str, Any] | None = None) -> Procedure:
-    """Read what a run over a video has left.
+    """Read what a run over a video or a live run has left.
 
     Args:
         folder: folder of the run.
         document: content of ``report.json``; None reads it.
     Raises:
-        BadInputError: the folder is not of a run over a video, or a file of it cannot be read.
+        BadInputError: the folder is not of such a run, or a file of it cannot be read.
     """
     document = read_document(folder / REPORT) if document is None else document
-    _check_kind(folder, document)
-    procedure = Procedure(folder, document or {})
-    finished, partial = folder / ROWS, unfinished_path(folder / ROWS)
-    if not finished.is_file():
-        if not partial.is_file():
+    live = (folder / RESULTS).is_file()
+    _check_kind(folder, document, live=live)
+    procedure = Procedure(folder, document or {}, live=live)
+    rows_file = folder / (RESULTS if live else ROWS)
+    if not rows_file.is_file():
+        rows_file = unfinished_path(rows_file)
+        if not rows_file.is_file():
             raise BadInputError(
                 f"{folder} has no {ROWS}", hint="Give the folder of a run: vmkla infer --video FILE --out DIR"
             )
-        procedure.missing.append(f"The run was killed before its end: the page shows {partial.name}.")
+        procedure.missing.append(f"The run was killed before its end: the page shows {rows_file.name}.")
+    elif live and document is None:
+        procedure.missing.append(f"The run was killed before its end: the page shows {rows_file.name}.")
     if document is None:
         procedure.missing.append(
             f"There is no {REPORT}: model, operating point, settings and the video's name are not known."
         )
     has_lesions = (folder / LESIONS).is_file()
-    rows = Lines(finished if finished.is_file() else partial, to_row)
+    rows = Lines(rows_file, to_row)
+    if live:
+        _add_events(procedure)
     records = _read_rows(procedure, rows, with_records=not has_lesions)
     lesions = Lines(folder / LESIONS, to_lesion)
     if has_lesions:
@@ -129,7 +147,9 @@ def gather(folder: Path, document: dict[str, Any] | None = None) -> Procedure:
     for lines, name in ((rows, "rows"), (lesions, "lesions")):
         if lines.skipped:
             procedure.missing.append(f"{lines.skipped} damaged lines of the {name} were left out.")
-    if not procedure.has_video:
+    if live:
+        procedure.missing.append("Live runs have no single video: times are not links.")
+    elif not procedure.has_video:
         procedure.missing.append(f"There is no {OVERLAY_VIDEO} beside this page: times are not links.")
     elif procedure.first_s >= _LATE_BEGIN_S:
         length_s = procedure.last_s - procedure.first_s
@@ -141,18 +161,31 @@ def gather(folder: Path, document: dict[str, Any] | None = None) -> Procedure:
     return procedure
 
 
-def _check_kind(folder: Path, document: dict[str, Any] | None) -> None:
+def _check_kind(folder: Path, document: dict[str, Any] | None, *, live: bool) -> None:
     """Reject reports of other kinds of runs."""
-    if document is None:
+    if document is None or (live and "ended_by" in document):
         return
     source = document.get("input")
     kind = source.get("kind") if isinstance(source, dict) else None
-    what = {"video": "", "images": "images"}.get(str(kind), "another command or a live source")
-    if "ended_by" in document or what:
+    what = {"video": "", "images": "images"}.get(str(kind), "another command")
+    if "ended_by" in document:
+        what = f"a live source that has left no {RESULTS}"
+    if what:
         raise BadInputError(
-            f"{folder} is of a run over {what or 'a live source'}, expected one over a video file",
+            f"{folder} is of a run over {what}, expected one over a video file",
             hint="Give the folder of a run: vmkla infer --video FILE --out DIR",
         )
+
+
+def _add_events(procedure: Procedure) -> None:
+    """Add lanes of when the AI was off and there was no signal, from the log of a live run."""
+    path = procedure.folder / EVENTS
+    spans = read_events(path) if path.is_file() else None
+    if spans is None:
+        procedure.missing.append(f"{EVENTS} is missing or damaged: when the AI was off is not known.")
+        return
+    for lane in (AI_OFF, NO_SIGNAL):
+        procedure.lanes.add(lane, spans[lane])
 
 
 def _read_rows(procedure: Procedure, rows: Lines, *, with_records: bool) -> LesionRecords | None:

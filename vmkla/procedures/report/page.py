@@ -38,7 +38,7 @@ h1, p, li, td { overflow-wrap: anywhere } h2 { margin-top: 1.5em }
 
 
 def write_page(folder: Path, document: dict[str, Any] | None = None) -> Procedure:
-    """Write the page into the folder of a run over a video.
+    """Write the page into the folder of a run over a video or of a live run.
 
     Args:
         folder: folder of the run.
@@ -46,7 +46,7 @@ def write_page(folder: Path, document: dict[str, Any] | None = None) -> Procedur
     Returns:
         What the page shows.
     Raises:
-        BadInputError: the folder is not of a run over a video, or a file cannot be read or written.
+        BadInputError: the folder is not of such a run, or a file cannot be read or written.
     """
     procedure = gather(folder, document)
     write_whole(folder / PAGE, render(procedure).encode(errors="backslashreplace"))
@@ -76,10 +76,17 @@ def _facts(procedure: Procedure) -> Iterator[tuple[str, str]]:
     document = procedure.document
     outcome, message = _text(document, "outcome"), _text(document, "message")
     yield "run", ": ".join(part for part in (outcome, message) if part) or "not known"
-    yield "video, sha256", _text(document, "input", "sha256") or "not known"
+    if procedure.live:
+        yield "live source", _text(document, "input", "kind") or "not known"
+    else:
+        yield "video, sha256", _text(document, "input", "sha256") or "not known"
     yield "from, to", f"{clock(procedure.first_s)}, {clock(procedure.last_s)}"
-    segmented = f"{procedure.segmented} of them segmented, {procedure.with_finding} with a finding"
-    yield "frames", f"{procedure.frames}, {segmented}"
+    found = f"{procedure.with_finding} with a finding"
+    if procedure.live:
+        shown = _text(document, "counts", "shown") or "not known how many"
+        yield "frames", f"{shown} shown, {procedure.segmented} seen by the network, {found}"
+    else:
+        yield "frames", f"{procedure.frames}, {procedure.segmented} of them segmented, {found}"
     yield "lesions", _count(procedure)
     if procedure.poor_s is None:
         yield "picture", "not known"

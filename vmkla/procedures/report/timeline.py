@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from vmkla.procedures.report.gather import CUTS, FINDINGS, JUMPS, OTHERS, PICTURE, POOR_PICTURE, Procedure
+from vmkla.procedures.report.live_events import AI_OFF, NO_SIGNAL
 from vmkla.procedures.report.spans import Span
 from vmkla.procedures.report.times import clock, link
 
@@ -22,6 +23,8 @@ _COLOURS = {
     PICTURE["black"]: "#222",
     PICTURE["frozen"]: "#2563b0",
     POOR_PICTURE: "#a66a00",
+    AI_OFF: "#b3261e",
+    NO_SIGNAL: "#222",
     CUTS: "#b3261e",
     JUMPS: "#b3261e",
     OTHERS: "#7a8f80",

@@ -70,6 +70,8 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
             f"the first {views.searched_in_vain} frames show no field of view; whole frames are used"
         )
         roi = "none"
+    if options.label == "lesion" and images:
+        warnings.append("images have no lesions over time: --label lesion writes nothing beside findings")
     settings: dict[str, Any] = {
         "vmkla_version": __version__,
         "model_sha256": runner.spec.sha256,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vmkla.files import write_whole
 from vmkla.procedures.files import OVERLAY_VIDEO
+from vmkla.procedures.rows import findings_row
 from vmkla.segment.findings import Findings, find
 from vmkla.segment.overlay import draw
 from vmkla.segment.preprocess import Rect
@@ -172,7 +173,8 @@ class FrameWriter:
             lesions = self._lesions.track(frame, findings, item.rect)
             latency_ms["track"] = watch.lap_ms()
         if findings is not None:
-            shown = draw(frame.rgb, findings, self._options.overlay, self._options.alpha, self._options.label)
+            options, numbers = self._options, lesions.get("box_lesions") or ()
+            shown = draw(frame.rgb, findings, options.overlay, options.alpha, options.label, numbers)
             latency_ms["overlay"] = watch.lap_ms()
             if self._given_up(frame):
                 return
@@ -253,18 +255,7 @@ class FrameWriter:
         else:
             row |= {"name": frame.name, "sha256": frame.sha256}
         row["frame_hw"] = [frame.rgb.shape[0], frame.rgb.shape[1]]
-        row["segmented"] = findings is not None
-        # A frame that was not segmented has no findings: null, not zero.
-        row["area_px"] = findings.area_px if findings else None
-        row["area_fraction"] = findings.area_fraction if findings else None
-        row["boxes"] = [list(region.box) for region in findings.regions] if findings else None
-        row["box_areas_px"] = [region.area_px for region in findings.regions] if findings else None
-        row["box_probabilities"] = (
-            [round(region.probability, 6) for region in findings.regions] if findings else None
-        )
-        row["box_peaks"] = [round(region.peak, 6) for region in findings.regions] if findings else None
-        if self._multi_class:
-            row["box_classes"] = [region.class_index for region in findings.regions] if findings else None
+        row |= findings_row(findings, classes=self._multi_class)
         row |= lesions
         row["max_probability"] = findings.max_probability if findings else None
         if frame.damaged:

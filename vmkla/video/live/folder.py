@@ -9,10 +9,11 @@ from typing import Any
 
 from vmkla.files import FULL, output_errors, write_whole
 from vmkla.folders import RESERVE, check_free
+from vmkla.procedures.files import EVENTS, LESIONS, PAGE, REPORT, RESULTS
 from vmkla.video.media.sinks import DiskReserve, to_json
 
-EVENTS, REPORT, FRAMES, RECORDING = "events.jsonl", "report.json", "frames.jsonl", "recording"
-REPLACED = (REPORT, EVENTS, FRAMES)
+FRAMES, RECORDING = "frames.jsonl", "recording"
+REPLACED = (REPORT, EVENTS, FRAMES, RESULTS, LESIONS, PAGE)
 
 
 @dataclass
@@ -29,9 +30,16 @@ class LiveFolder:
     _reserve: DiskReserve | None = field(default=None, repr=False)
 
     def outputs(self) -> dict[str, str]:
-        """Return the files that exist: output name to path relative to the folder."""
-        names = {"events": EVENTS, "frames": FRAMES, "recording": RECORDING, "report": REPORT}
-        return {key: name for key, name in names.items() if (self.path / name).exists()}
+        """Return the files that exist, and the report: output name to path relative to the folder."""
+        names = {
+            "events": EVENTS,
+            "results": RESULTS,
+            "lesions": LESIONS,
+            "procedure": PAGE,
+            "frames": FRAMES,
+            "recording": RECORDING,
+        }
+        return {key: name for key, name in names.items() if (self.path / name).exists()} | {"report": REPORT}
 
     def write_report(self, report: dict[str, Any]) -> None:
         """Write ``report.json`` as a whole; a full disk has the reserved space for it.

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ class LineLog:
 
     Args:
         path: the file; an existing one is replaced.
-        durable: force each batch of lines to the disk, so that they survive a power cut.
+        durable: force lines to the disk, so that they survive a power cut.
+        sync_s: with ``durable``: longest time that a line waits for that, seconds; 0 forces each batch.
 
     Attributes:
         unwritten: number of lines that are not in the file.
@@ -37,11 +39,13 @@ class LineLog:
         BadInputError: the file cannot be created.
     """
 
-    def __init__(self, path: Path, *, durable: bool = False) -> None:
+    def __init__(self, path: Path, *, durable: bool = False, sync_s: float = 0.0) -> None:
         self.path = path
         self.unwritten = 0
         self.unwritten_because = ""
-        self._durable = durable
+        self._durable, self._sync_s = durable, sync_s
+        self._synced_s = time.monotonic()
+        self._unsynced = False
         self._changed = threading.Condition()
         self._waiting: deque[dict[str, Any]] = deque()
         self._closing = self._torn = False
@@ -79,12 +83,16 @@ class LineLog:
             while True:
                 with self._changed:
                     while not self._waiting and not self._closing:
-                        self._changed.wait()
-                    if not self._waiting:
-                        return
+                        if not self._changed.wait(self._sync_s if self._unsynced else None):
+                            break
+                    closing = self._closing and not self._waiting
                     lines = list(self._waiting)
                     self._waiting.clear()
                 self._write(lines)
+                if closing or time.monotonic() - self._synced_s >= self._sync_s:
+                    self._sync()
+                if closing:
+                    return
         finally:
             os.close(self._descriptor)
 
@@ -103,12 +111,21 @@ class LineLog:
                     raise OSError(0, "the disk took half a line")
                 done += 1
                 self._in_hand = len(lines) - done
-            if self._durable:
-                os.fsync(self._descriptor)
+                self._unsynced = self._durable
         except OSError as error:
             with self._changed:
                 self._fail(error.strerror or str(error), len(lines) - done)
         self._in_hand = 0
+
+    def _sync(self) -> None:
+        if not self._unsynced:
+            return
+        self._unsynced, self._synced_s = False, time.monotonic()
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            with self._changed:
+                self._fail(error.strerror or str(error), 0)
 
     def _fail(self, cause: str, lines: int) -> None:
         self.unwritten += lines

@@ -42,6 +42,7 @@ class LiveReport:
         markers_cleared: number of frames shown without the newest marker, by cause.
         events: number of events by kind.
         model, runtime, input, settings: what ran and how, as plain values.
+        lesions: number of lesions; None where they are not known.
         recording: frames written and missed by stream; None when nothing was to be recorded.
         warnings: what the user should know though nothing failed.
     """
@@ -66,6 +67,7 @@ class LiveReport:
     runtime: dict[str, Any]
     input: dict[str, Any]
     settings: dict[str, Any]
+    lesions: int | None = None
     recording: dict[str, Any] | None = None
     warnings: tuple[str, ...] = field(default=())
 
@@ -101,6 +103,7 @@ class LiveReport:
             **tallies,
             "latency_ms": self.latency_ms,
             "worker": self.worker,
+            "lesions": self.lesions,
             "markers_cleared": self.markers_cleared,
             "events": self.events,
             "model": self.model,

@@ -17,10 +17,12 @@ from vmkla.allocator import keep_freed_memory
 from vmkla.errors import DegradedError, ErrorReport, StoppedError, UsageError, VmklaError
 from vmkla.folders import locked_folder
 from vmkla.names import Names
+from vmkla.procedures.files import EVENTS, PAGE, RESULTS
 from vmkla.runner import Runner
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.folder import EVENTS, FRAMES, RECORDING, REPLACED, LiveFolder, open_folder
+from vmkla.video.live.folder import FRAMES, RECORDING, REPLACED, LiveFolder, open_folder
+from vmkla.video.live.frame import LiveResult
 from vmkla.video.live.loop import DisplayLoop
 from vmkla.video.live.markers.live_markers import LiveMarkers
 from vmkla.video.live.markers.marker_board import MarkerBoard
@@ -30,6 +32,7 @@ from vmkla.video.live.monitor.status_writer import StatusWriter
 from vmkla.video.live.network.supervisor import Supervisor, SupervisorLimits
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.priority import KEPT_BYTES, display_first, fast_thread_switches, interrupts_blocked
+from vmkla.video.live.procedure import LiveProcedure
 from vmkla.video.live.recording.recorder import Recorder
 from vmkla.video.live.report import LiveReport, too_slow, what_is_missing
 from vmkla.video.live.screen import FileScreen, Screen
@@ -63,8 +66,9 @@ def run_live(
 ) -> LiveReport:
     """Show a source live, with markers, until it ends or somebody ends it.
 
-    Writes ``events.jsonl``, ``report.json`` and, when asked, ``recording/`` into ``options.out_dir``. The
-    video starts at once and continues without markers until the network is ready and whenever it fails.
+    Writes ``events.jsonl``, ``results.jsonl``, ``report.json``, and at the end ``lesions.jsonl`` and
+    ``procedure.html``, when asked ``recording/``, into ``options.out_dir``. The video starts at once and
+    continues without markers until the network is ready and whenever it fails.
 
     Args:
         load: loads the runner, in a process of its own; picklable.
@@ -122,6 +126,8 @@ class LiveRun:
         try:
             self.events = EventLog(folder.path / EVENTS)
             self._closers.append(self.events.close)
+            self.procedure = LiveProcedure(folder.path)
+            self._closers.append(self.procedure.close)
             self.capture = make_capture(address, self.events, loop=options.loop)
             self.frames = FrameRing(_RAW_SLOTS)
             self._closers.append(self.frames.close)
@@ -140,7 +146,7 @@ class LiveRun:
                 self.frames,
                 self.events,
                 limits=replace(limits or SupervisorLimits(), max_staleness_s=options.max_staleness_s),
-                on_result=self.markers.take,
+                on_result=self._take,
             )
             self.shown: FrameRing | None = None
             if options.recording is not None or options.monitor is not None:
@@ -176,10 +182,11 @@ class LiveRun:
             self._folder.discard()
             raise self._error
         report = self._report(ended_by, cancel, wall_s)
-        try:
-            self._folder.write_report(report.to_dict())
-        except VmklaError as error:
-            self._error = self._error or error
+        self._write_report(report)
+        # The report is there before the procedure's page, which takes seconds after hours.
+        if self.procedure.rows:
+            report = self._finish_procedure(report)
+            self._write_report(report)
         if self._error is not None:
             raise self._error
         if report.outcome == "degraded":
@@ -187,6 +194,26 @@ class LiveRun:
         if report.outcome == "interrupted" and isinstance(cancel, Cancellation) and cancel.signum is not None:
             raise StoppedError(cancel.signum, report.message)
         return report
+
+    def _write_report(self, report: LiveReport) -> None:
+        try:
+            self._folder.write_report(report.to_dict())
+        except VmklaError as error:
+            self._error = self._error or error
+
+    def _finish_procedure(self, report: LiveReport) -> LiveReport:
+        """Write the lesions and the page, and return the report with them."""
+        lesions, warnings = None, report.warnings
+        try:
+            lesions = self.procedure.finish(report.to_dict(), self.tallies.first_marked_s)
+        except VmklaError as error:
+            problem = f"{PAGE} is missing, make it with vmkla report: {self._plain(error.message)}"
+            warnings = (*warnings, problem)
+        return replace(report, lesions=lesions, warnings=warnings, outputs=self._folder.outputs())
+
+    def _take(self, result: LiveResult) -> None:
+        self.markers.take(result)
+        self.procedure.add(result, classes=self.supervisor.describe().get("classes", 1) > 1)
 
     def recording(self) -> bool | None:
         """Return whether frames are being written; None when nothing is to be recorded."""
@@ -232,7 +259,7 @@ class LiveRun:
 
         ``_end`` closes what was started, whatever happens here.
         """
-        self.events.add("run begins")
+        self.procedure.origin_s = self.events.add("run begins").at_s
         if self._folder.full:
             self.events.add("disk full", "there may be no room for the report")
             notify("note: the disk is full, the log and the report may be missing")
@@ -310,25 +337,24 @@ class LiveRun:
             warnings.append(
                 f"{self.markers.deinterlaced} of {self.markers.results} results come from one field: {why}"
             )
-        unwritten, cause = self.events.unwritten
-        if unwritten:
-            warnings.append(f"{unwritten} events are not in {EVENTS}: {cause}")
-        frames_unwritten, cause = getattr(self._screen, "unwritten", (0, ""))
-        if frames_unwritten:
-            warnings.append(f"{frames_unwritten} lines of shown frames are missing: {cause}")
+        for (count, cause), what in (
+            (self.events.unwritten, f"events are not in {EVENTS}"),
+            (self.procedure.unwritten, f"results are not in {RESULTS}"),
+            (getattr(self._screen, "unwritten", (0, "")), "lines of shown frames are missing"),
+        ):
+            if count:
+                warnings.append(f"{count} {what}: {cause}")
         if slow := too_slow(self.tallies, self.markers.latency_ms["worker"], options.max_staleness_ms):
             warnings.append(slow)
         recorder = self.recorder
-        recording = None
-        if recorder is not None:
-            recording = {**recorder.counts, "state": recorder.state[1]}
+        recording = None if recorder is None else {**recorder.counts, "state": recorder.state[1]}
         return LiveReport(
             outcome=end.outcome,
             exit_status=end.exit_status,
             message=self._plain(end.message),
             ended_by=ended_by,
             out_dir=options.out_dir,
-            outputs={**self._folder.outputs(), "report": "report.json"},
+            outputs=self._folder.outputs(),
             wall_s=wall_s,
             received=counts.received,
             dropped=counts.dropped,
@@ -338,11 +364,7 @@ class LiveRun:
             latency_ms={
                 name: stats.to_dict() for name, stats in self.markers.latency_ms.items() if stats.count
             },
-            worker={
-                "restarts": worker_counts.get("restarts", 0),
-                "deinterlaced": self.markers.deinterlaced,
-                **worker_counts,
-            },
+            worker={"restarts": 0, "deinterlaced": self.markers.deinterlaced, **worker_counts},
             markers_cleared=dict(self.board.cleared),
             events=self.events.counts,
             model=about.get("model", {}),
@@ -362,9 +384,8 @@ class LiveRun:
 
     def _how_it_ended(self, cancel: threading.Event) -> ErrorReport:
         out_dir, counts = self._options.out_dir, self.capture.counts
-        recording_stopped = ""
-        if self.recorder is not None and self.recorder.state[1] not in ("", "ended"):
-            recording_stopped = self.recorder.state[1]
+        reason = "" if self.recorder is None else self.recorder.state[1]
+        recording_stopped = "" if reason == "ended" else reason
         missing = what_is_missing(
             self.tallies, counts.received, counts.dropped, self._options.drop_budget, recording_stopped
         )

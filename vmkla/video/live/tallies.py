@@ -13,6 +13,8 @@ from vmkla.video.live.monitor.status import DelayWindow
 from vmkla.video.live.screen import Shown
 
 _RECENT = 128
+_MOST_LESIONS = 1 << 16
+"""Number of lesions of which the first marker is known: days of false alarms, in some megabytes."""
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Tallies:
         gap_ms: time between two shown frames without a lost signal between them.
         added_gap_ms: how much longer such a gap is than the time between the two captures.
         ai_s, signal_s: time in each state, as the status strip showed it, seconds.
+        first_marked_s: number of a lesion -> time at which a marker of it was first handed over, seconds of
+            ``time.monotonic()``.
         off_reasons: number of times that each reason for "AI OFF" began.
         status: what the strip shows now; None before the first frame.
         frame_hw: height and width of the last frame, px.
@@ -48,6 +52,7 @@ class Tallies:
     recent_markers: DelayWindow = field(default_factory=DelayWindow.of_markers)
     ai_s: dict[AiState, float] = field(default_factory=lambda: dict.fromkeys(AiState, 0.0))
     signal_s: dict[SignalState, float] = field(default_factory=lambda: dict.fromkeys(SignalState, 0.0))
+    first_marked_s: dict[int, float] = field(default_factory=dict)
     off_reasons: Counter[str] = field(default_factory=Counter)
     status: LiveStatus | None = None
     frame_hw: tuple[int, int] | None = None
@@ -90,6 +95,9 @@ class Tallies:
             delay_ms = (handed_over_s - shown.marker.captured_s) * 1e3
             self.marker_delay_ms.add(delay_ms)
             self.recent_markers.add(delay_ms, handed_over_s)
+            if shown.marker.drawing.layers and len(self.first_marked_s) < _MOST_LESIONS:
+                for number in shown.marker.lesions:
+                    self.first_marked_s.setdefault(number, handed_over_s)
 
     def fps(self, now_s: float) -> float:
         """Return the number of frames shown in the last second."""

@@ -7,7 +7,7 @@ from vmkla.video.live.events import EventLog
 from vmkla.video.live.frame import LiveResult
 from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
 
-_STAGES = ("preprocess", "inference", "postprocess")
+_STAGES = ("preprocess", "inference", "postprocess", "track")
 
 
 class LiveMarkers:
@@ -32,6 +32,7 @@ class LiveMarkers:
         self.marker: Marker | None = None
         self.results = self.deinterlaced = 0
         self._fields = False
+        self._untracked = ""
         self.latency_ms = {stage: LatencyStats() for stage in (*_STAGES, "worker")}
 
     def take(self, result: LiveResult) -> None:
@@ -48,6 +49,10 @@ class LiveMarkers:
             self._fields = result.deinterlaced
             seen = "one field" if self._fields else "whole frames"
             self._events.add("fields", f"the network sees {seen}")
+        failure = result.lesions.failure
+        if failure and not self._untracked:  # one that lasts is logged once
+            self._events.add("lesions renumbered", "lesions could not be tracked", cause=failure)
+        self._untracked = failure
         for stage, value_ms in result.latency_ms.items():
             if stage in self.latency_ms:
                 self.latency_ms[stage].add(value_ms)

@@ -27,6 +27,7 @@ class Marker:
         drawing: pixels to paint; empty when nothing was found.
         box: rectangle around all findings, px; None when nothing was found.
         frame_thumbnail: thumbnail of the result's frame; None uses the one that the board remembers.
+        lesions: numbers of the lesions that it marks.
     """
 
     sequence: int
@@ -34,6 +35,7 @@ class Marker:
     drawing: Drawing
     box: Rect | None = None
     frame_thumbnail: Thumbnail | None = None
+    lesions: frozenset[int] = frozenset()
 
     @property
     def frame_hw(self) -> tuple[int, int]:
@@ -98,9 +100,11 @@ class MarkerBoard:
             result: result of the worker.
             frame_thumbnail: thumbnail of the result's frame; not needed when ``draw`` saw that frame.
         """
-        drawing = outline(result.findings, self._style, self._alpha, self._label)
+        numbers = result.lesions.numbers
+        drawing = outline(result.findings, self._style, self._alpha, self._label, numbers)
         box = union(region.box for region in result.findings.regions)
-        return Marker(result.sequence, result.captured_s, drawing, box, frame_thumbnail)
+        lesions = frozenset(number for number in numbers if number is not None)
+        return Marker(result.sequence, result.captured_s, drawing, box, frame_thumbnail, lesions)
 
     def draw(self, frame: LiveFrame, marker: Marker | None) -> tuple[npt.NDArray[np.uint8], Marker | None]:
         """Draw a marker on a frame if it fits.

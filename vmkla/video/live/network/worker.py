@@ -67,7 +67,7 @@ class WorkerLinks:
         results: board for results, see ``encode_result``.
         pulse: board for the ``Pulse``.
         about: board for one description of the model as JSON: ``model``, ``runtime``, ``warnings``,
-            ``point``, ``self_test``, ``known_output``.
+            ``point``, ``classes``, ``self_test``, ``known_output``.
         control: board with the numbers of requested self-tests.
         tracker: board for the state of the tracker, see ``KeptTracker``.
     """
@@ -171,12 +171,13 @@ class _Finder:
         self._filter = TemporalFilter(options.temporal, self._point) if options.temporal and steady else None
 
     def describe(self) -> dict[str, Any]:
-        """Return model, runtime, warnings and operating point as plain values."""
+        """Return model, runtime, warnings, operating point and number of classes as plain values."""
         return {
             "model": describe_model(self._runner),
             "runtime": describe_runtime(self._runner),
             "warnings": model_warnings(self._runner),
             "point": self._point.to_dict(),
+            "classes": self._runner.spec.num_classes,
         }
 
     def result(self, frame: LiveFrame) -> LiveResult:
