@@ -24,7 +24,7 @@ GROUPS: dict[str, str] = {
     "--grad-clip --bce-weight --dice-weight --augment --rendered --quiet-share --teacher "
     "--teacher-weight --deterministic --backend "
     "--channels-last --compile --workers --resume --max-minutes --save-minutes",
-    "Live": "--live --display --loop --duration-s --max-staleness-ms --record --segment-s --hide "
+    "Live": "--live --display --loop --duration-s --max-staleness-ms --record --stills --segment-s --hide "
     "--monitor --monitor-token-file --hysteresis --min-lesion-age-ms",
     "Checks": "--gates --max-dice-drop --skip-gates --allow-few --sensitivity --locate --save --load",
     "Method": "--target --method --percentile --profile --workspace --timing-cache --optimization-level "

@@ -139,6 +139,10 @@ def infer(
     record: Annotated[
         bool, typer.Option("--record", help="With --live: record the frames, raw and with markers.")
     ] = False,
+    stills: Annotated[
+        bool,
+        typer.Option("--stills", help="With --live: keep the best still of each lesion; --record does too."),
+    ] = False,
     segment_s: Annotated[
         float | None,
         typer.Option("--segment-s", help="With --record: seconds in one file; default 10."),
@@ -146,7 +150,9 @@ def infer(
     hide: Annotated[
         list[str] | None,
         typer.Option(
-            "--hide", metavar="X,Y,W,H", help="With --record: a rectangle to black out; may be repeated."
+            "--hide",
+            metavar="X,Y,W,H",
+            help="With --record or --stills: a rectangle to black out; may be repeated.",
         ),
     ] = None,
     monitor: Annotated[
@@ -190,6 +196,7 @@ def infer(
         display=display,
         max_staleness_ms=max_staleness_ms,
         record=record,
+        stills=stills,
         segment_s=segment_s,
         hide=tuple(hide or ()),
         monitor=monitor,

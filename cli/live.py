@@ -30,6 +30,7 @@ class LiveFlags:
     display: bool = False
     max_staleness_ms: float | None = None
     record: bool = False
+    stills: bool = False
     segment_s: float | None = None
     hide: tuple[str, ...] = ()
     monitor: str | None = None
@@ -150,7 +151,7 @@ def _options(
     exist_ok: bool,
 ) -> LiveOptions:
     from vmkla.video.live.monitor.access import MonitorOptions, parse_monitor_address, read_token
-    from vmkla.video.live.network.options import TemporalOptions
+    from vmkla.video.live.network.options import StillOptions, TemporalOptions
     from vmkla.video.live.options import MAX_STALENESS_MS, LiveOptions
     from vmkla.video.live.recording.options import RecordOptions
 
@@ -162,15 +163,19 @@ def _options(
         raise UsageError("--monitor-token-file is for the monitor page", hint="Add --monitor HOST:PORT.")
     if flags.segment_s is not None and not flags.record:
         raise UsageError("--segment-s is for recordings", hint="Add --record.")
-    if flags.hide and not flags.record:
-        raise UsageError("--hide is for recordings", hint="Add --record.")
-    recording = RecordOptions(
-        10.0 if flags.segment_s is None else flags.segment_s, tuple(_rect(text) for text in flags.hide)
-    )
+    stills = flags.record or flags.stills
+    if flags.hide and not stills:
+        raise UsageError("--hide is for recordings and stills", hint="Add --record or --stills.")
+    hidden = tuple(_rect(text) for text in flags.hide)
+    recording = RecordOptions(10.0 if flags.segment_s is None else flags.segment_s, hidden)
     temporal = TemporalOptions(flags.hysteresis, flags.min_lesion_age_ms or 0.0)
     return LiveOptions(
         out_dir=folder,
-        worker=replace(worker, temporal=temporal if temporal.any else None),
+        worker=replace(
+            worker,
+            temporal=temporal if temporal.any else None,
+            stills=StillOptions(hidden) if stills else None,
+        ),
         overlay=overlay,
         alpha=alpha,
         label=label,

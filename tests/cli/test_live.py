@@ -52,6 +52,8 @@ def test_a_run_prints_its_figures(vmkla: Any, tmp_path: Path, monkeypatch: pytes
         (("--live", "--max-staleness-ms", "-1"), "-1 ms"),
         (("--live", "--segment-s", "5"), "--record"),
         (("--live", "--hide", "0,0,5,5"), "--record"),
+        (("--live", "--stills", "--hide", "0,0,5"), "0,0,5"),
+        (("--stills",), "--stills"),
         (("--live", "--record", "--hide", "0,0,5"), "0,0,5"),
         (("--live", "--monitor", "nowhere"), "nowhere"),
         (("--live", "--monitor-token-file", "token"), "--monitor"),

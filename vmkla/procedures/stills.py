@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.files import make_folder, output_errors, unfinished_path, write_whole
+from vmkla.bounded import MalformedError, parse_json
+from vmkla.files import make_folder, output_errors, read_regular, unfinished_path, write_whole
+from vmkla.plain_values import from_plain
 from vmkla.procedures.files import STILLS, still_names
 from vmkla.procedures.quality import SmallView, still_score
 from vmkla.segment.findings import Findings, Region
@@ -34,6 +38,7 @@ _HELD = 64
 _HELD_S = 5.0
 """Time after which a still is written, so that a power failure loses the latest ones only, seconds."""
 _QUALITIES = (88, 75, 60, 40, 20)
+_INDEX, _INDEX_MAX_BYTES, _LINE_MAX_BYTES = "index.jsonl", 64 << 20, 1 << 12
 _NAME = re.compile(r"\d{4,}(\.marked)?\.jpg")
 
 Image = npt.NDArray[np.uint8]
@@ -83,13 +88,33 @@ class Stills:
 
     Args:
         folder: folder of the run. Stills are in a hidden folder until ``finish``, which gives ``lesions/``.
+        resumable: write an index beside the files, from which another process can ``resume``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, resumable: bool = False) -> None:
+        self._resumable = resumable
         self._folder, self._partial = folder, unfinished_path(folder / STILLS)
         self._best: dict[int, Still] = {}
         self._crops: dict[int, _Crop] = {}  # those that are not in files yet
         self._final: dict[int, Still] = {}  # those whose files have their names
+
+    def resume(self, origin_s: float = 0.0) -> None:
+        """Continue with the stills that another process has written into the folder.
+
+        Args:
+            origin_s: subtracted from their times, seconds.
+        Raises:
+            BadInputError: the index cannot be read. Damaged lines of it are left out.
+        """
+        path = self._partial / _INDEX
+        if not path.is_file():
+            return
+        for line in read_regular(path, limit_bytes=_INDEX_MAX_BYTES).splitlines():
+            try:
+                stored: _Indexed = from_plain(_Indexed, parse_json(line, _LINE_MAX_BYTES), "still")
+                self._best[stored.number] = stored.still(origin_s)
+            except (MalformedError, TypeError, KeyError):
+                continue
 
     def offer(
         self,
@@ -123,10 +148,29 @@ class Stills:
                 self._best[number] = Still(number, time_s, box, score)
                 self._crops.pop(number, None)  # the latest ones stand last
                 self._crops[number] = _crop(frame_rgb, findings, regions, box)
+        self.write_due(time_s)
+
+    def write_due(self, time_s: float) -> None:
+        """Write the stills that have been in memory for long, or are too many.
+
+        Args:
+            time_s: time now, on the clock of the frames, seconds.
+        Raises:
+            BadInputError: a file cannot be written.
+        """
         spare = len(self._crops) - _HELD
         for place, number in enumerate(list(self._crops)):
             if place < spare or not 0 <= time_s - self._best[number].time_s <= _HELD_S:
                 self._write(number)
+
+    def flush(self) -> None:
+        """Write all stills that are in memory.
+
+        Raises:
+            BadInputError: a file cannot be written.
+        """
+        for number in list(self._crops):
+            self._write(number)
 
     def finish(self, joined: Mapping[int, int]) -> None:
         """Write all stills, and give the best one of each lesion its name in ``lesions/``.
@@ -136,8 +180,7 @@ class Stills:
         Raises:
             BadInputError: a file cannot be written.
         """
-        for number in list(self._crops):
-            self._write(number)
+        self.flush()
         for still in sorted(self._best.values(), key=lambda each: each.score, reverse=True):
             final = joined.get(still.number, still.number)
             if final not in self._final:
@@ -163,18 +206,44 @@ class Stills:
         marked = draw(crop.rgb, crop.findings)
         for name, image in zip(still_names(number), (crop.rgb, marked), strict=True):
             write_whole(self._partial / Path(name).name, encode_still(image), durable=False)
+        if self._resumable:
+            self._note(self._best[number])
         del self._crops[number]
+
+    def _note(self, still: Still) -> None:
+        """Add a still to the index; the last line of a number counts."""
+        index = self._partial / _INDEX
+        line = _Indexed(still.number, still.time_s, tuple(still.box), still.score)
+        with output_errors(index):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(index, "wb", opener=lambda name, _: os.open(name, flags, 0o600)) as file:
+                file.write(json.dumps(asdict(line)).encode() + b"\n")
+
+
+@dataclass(frozen=True)
+class _Indexed:
+    """A line of the index; see ``Still``."""
+
+    number: int
+    time_s: float
+    box: tuple[int, ...]
+    score: float
+
+    def still(self, origin_s: float) -> Still:
+        return Still(self.number, round(self.time_s - origin_s, 6), Rect(*self.box), self.score)
 
 
 def remove_stills(folder: Path) -> None:
-    """Remove the stills of an earlier run, and ``lesions/`` where nothing else is in it.
+    """Remove the stills of an earlier or killed run, and ``lesions/`` where nothing else is in it.
 
     Args:
         folder: folder of the run.
     Raises:
         OSError: one cannot be removed.
     """
-    stills = folder / STILLS
+    stills, partial = folder / STILLS, unfinished_path(folder / STILLS)
+    if partial.is_dir() and not partial.is_symlink():
+        shutil.rmtree(partial)
     if stills.is_symlink() or not stills.is_dir():
         return
     for file in list(stills.iterdir()):

@@ -82,6 +82,14 @@ def test_any_size_and_changes_of_size(height: int, width: int, other_height: int
     reader.close()
 
 
+def test_each_frame_carries_the_size_of_the_first_one() -> None:
+    ring = FrameRing()
+    for sequence, width in ((1, 50), (2, 60), (3, 40)):
+        ring.publish(frame(sequence, width=width))
+    seen = ring.subscribe().latest()  # of a reader that has never seen the first one
+    assert seen is not None and seen.rgb.shape == (40, 40, 3) and seen.first_hw == (40, 50)
+
+
 def test_views_that_are_not_contiguous() -> None:
     ring = FrameRing()
     reader = ring.subscribe()

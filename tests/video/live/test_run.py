@@ -27,7 +27,7 @@ from vmkla.runner import Runner
 from vmkla.segment.operating_point import PointOverrides
 from vmkla.video.cancellation import Cancellation
 from vmkla.video.live.monitor.access import MonitorOptions
-from vmkla.video.live.network.options import TemporalOptions, WorkerOptions
+from vmkla.video.live.network.options import StillOptions, TemporalOptions, WorkerOptions
 from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.live.report import LiveReport
@@ -298,6 +298,37 @@ def test_the_screen_is_closed_whatever_happens(tmp_path: Path) -> None:
         screen = Screen()
         live(out, source, screen=screen, duration_s=0.3)
         assert screen.closes >= 1
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_procedure_is_written_at_the_end_with_stills_when_asked(tmp_path: Path, kept: bool) -> None:
+    """The run ends right after the first marker, so that its still is in the worker's memory only."""
+    out = tmp_path / "out"
+    cancel, watcher = stop_when(lambda shown: shown.marker is not None and bool(shown.marker.lesions))
+    worker = WorkerOptions(stills=StillOptions() if kept else None)
+    patient = {"max_staleness_ms": 1000.0}  # on a busy machine, too
+    report, error = live(out, cancel=cancel, screen=watcher, worker=worker, label="lesion", **patient)
+    assert error is None and report is not None and report.lesions is not None
+    lesions = [json.loads(line) for line in (out / "lesions.jsonl").read_text().splitlines()]
+    assert len(lesions) == report.lesions >= 1
+    marked = [one for one in lesions if one["first_marker_after_s"] is not None]
+    assert marked and all(0 <= one["first_marker_after_s"] < 5 for one in marked)
+    stills = [one["still"] for one in lesions]
+    page = (out / "procedure.html").read_text(encoding="utf-8")
+    assert (page.count("<figure>") > 0) == kept and (None not in stills) == kept
+    names = {path.name for path in out.iterdir()}
+    expected = {"events.jsonl", "results.jsonl", "lesions.jsonl", "procedure.html", "report.json"}
+    assert names == expected | ({"lesions"} if kept else set())
+    if kept:
+        files = {path.relative_to(out).as_posix() for path in (out / "lesions").iterdir()}
+        assert files == {still[key] for still in stills for key in ("image", "marked")}
+        assert (out / "lesions").stat().st_mode & 0o777 == 0o700
+        assert {path.stat().st_mode & 0o777 for path in (out / "lesions").iterdir()} == {0o600}
+        first_s, last_s = lesions[0]["first_s"], lesions[0]["last_s"]
+        assert first_s <= stills[0]["pts_s"] <= last_s
+    written = report_of(out)
+    assert written["lesions"] == report.lesions and written["outputs"]["procedure"] == "procedure.html"
+    assert written["settings"]["stills"] == kept and written["latency_ms"]["track"]["p50"] > 0
 
 
 def test_a_screen_that_breaks_ends_the_run_with_everything_closed(tmp_path: Path) -> None:

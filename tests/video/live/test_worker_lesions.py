@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from tests.procedures.scripted import HEIGHT, WIDTH, Disc, region, render
 from vmkla.procedures.events import Event
 from vmkla.procedures.scene import thumbnail
+from vmkla.procedures.stills import Stills
 from vmkla.procedures.tracker_state import MAX_LESIONS, TrackerState
 from vmkla.segment.findings import Findings, Region
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.frame import FrameLesions, LiveFrame
 from vmkla.video.live.network.lesions import TRACKER_BYTES, KeptTracker, WorkerLesions
+from vmkla.video.live.network.options import StillOptions
 from vmkla.video.live.shared_memory.board import Board
 
 BOTH = (Disc("left", 80, 120, 30), Disc("right", 240, 120, 20))
@@ -41,7 +48,11 @@ def track(
     lesions: WorkerLesions, time_s: float, rgb: np.ndarray, regions: tuple[Region, ...]
 ) -> FrameLesions:
     height_px, width_px = rgb.shape[:2]
-    findings = Findings(np.zeros((height_px, width_px), np.uint8), regions)
+    mask = np.zeros((height_px, width_px), np.uint8)
+    for one in regions:
+        mask[one.box.y : one.box.y + one.box.h, one.box.x : one.box.x + one.box.w] = 1
+    whole = tuple(replace(one, area_px=one.box.w * one.box.h) for one in regions)
+    findings = Findings(mask, whole)
     return lesions.track(LiveFrame(1, time_s, rgb), findings, Rect(0, 0, width_px, height_px), thumbnail(rgb))
 
 
@@ -121,3 +132,85 @@ def test_poor_pictures_are_named(board: Board) -> None:
     noise = np.random.default_rng(0).integers(60, 200, (HEIGHT, WIDTH, 3), np.uint8)
     poor = [track(lesions, 1 + step / 2, noise, ()).poor for step in range(4)]
     assert poor == [None, None, "frozen", "frozen"]
+
+
+def still_files(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.jpg")}
+
+
+def finish(lesions: WorkerLesions) -> None:
+    lesions.close(20)
+    assert not lesions._stills or not lesions._stills._thread.is_alive()
+
+
+def see_slowly(lesions: WorkerLesions, time_s: float, discs: tuple[Disc, ...]) -> None:
+    """A frame of which the still is taken, however slow the machine is."""
+    see(lesions, time_s, discs)
+    keeper = lesions._stills
+    assert keeper is not None
+    until = time.monotonic() + 20
+    while not keeper._offers.empty() and time.monotonic() < until:
+        time.sleep(0.002)
+
+
+def test_stills_outlive_a_worker_and_the_best_one_stays(board: Board, tmp_path: Path) -> None:
+    options = StillOptions(folder=tmp_path)
+    first = WorkerLesions(KeptTracker(), board, options)
+    see_slowly(first, 100.0, BOTH)
+    finish(first)
+    partial = tmp_path / ".lesions.partial"
+    names = {"0001.jpg", "0001.marked.jpg", "0002.jpg", "0002.marked.jpg"}
+    assert still_files(partial) == names and partial.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in partial.iterdir()} == {0o600}
+    before = {name: (partial / name).read_bytes() for name in names}
+    state = board.read()
+    assert state is not None
+    second = WorkerLesions(KeptTracker(state, 3), board, options)
+    small, large = Disc("left", 80, 120, 24), Disc("right", 240, 120, 26)  # one is shown worse, one better
+    see_slowly(second, 100.5, (large, small))
+    finish(second)
+    assert (partial / "0001.jpg").read_bytes() == before["0001.jpg"]
+    assert (partial / "0002.jpg").read_bytes() != before["0002.jpg"]
+    kept = Stills(tmp_path)
+    kept.resume(90.0)
+    kept.finish({})
+    left, right = kept.of(1), kept.of(2)
+    assert left is not None and right is not None and (left.time_s, right.time_s) == (10.0, 10.5)
+    assert left.box == Rect(50, 90, 60, 60) and right.box == Rect(214, 94, 52, 52)
+    assert still_files(tmp_path / "lesions") == names and not partial.exists()
+
+
+def test_what_is_to_be_hidden_is_black_in_stills(board: Board, tmp_path: Path) -> None:
+    lesions = WorkerLesions(KeptTracker(), board, StillOptions((Rect(50, 90, 30, 60),), tmp_path))
+    see_slowly(lesions, 0.0, BOTH[:1])
+    finish(lesions)
+    crop = cv2.imread(str(tmp_path / ".lesions.partial" / "0001.jpg"))
+    # The crop begins 16 pixels before the box of 60 pixels, and is enlarged to 320 pixels for 92.
+    left, right = crop[150:170, 70:150], crop[150:170, 170:250]
+    assert left.max() < 30 and right.min(axis=(0, 1)).max() > 30
+
+
+def test_a_full_disk_costs_stills_only(board: Board, tmp_path: Path) -> None:
+    (tmp_path / ".lesions.partial").write_text("in the way")
+    lesions = WorkerLesions(KeptTracker(), board, StillOptions(folder=tmp_path))
+    see(lesions, 0.0, BOTH)
+    keeper = lesions._stills
+    assert keeper is not None
+    lesions.close(20)
+    found = [see(lesions, 0.1, BOTH), see(lesions, 0.2, BOTH)]
+    assert [one.numbers for one in found] == [(1, 2), (1, 2)]
+    assert found[0].failure.startswith("no more stills: BadInputError") and not found[1].failure
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_tracker(board: Board, tmp_path: Path) -> None:
+    """The index of the stills is a pipe that nobody reads, so that opening it never returns."""
+    (tmp_path / ".lesions.partial").mkdir()
+    lesions = WorkerLesions(KeptTracker(), board, StillOptions(folder=tmp_path))
+    os.mkfifo(tmp_path / ".lesions.partial" / "index.jsonl")
+    for step in range(40):
+        assert see(lesions, step / 3, BOTH if step < 5 else BOTH[:1]).numbers[0] == 1
+    began = time.monotonic()
+    lesions.close(0.2)
+    assert time.monotonic() - began < 5
+    keeper = lesions._stills
+    assert keeper is not None and keeper._thread.is_alive() and keeper._offers.full()

@@ -9,7 +9,8 @@ from typing import Any
 
 from vmkla.files import FULL, output_errors, write_whole
 from vmkla.folders import RESERVE, check_free
-from vmkla.procedures.files import EVENTS, LESIONS, PAGE, REPORT, RESULTS
+from vmkla.procedures.files import EVENTS, LESIONS, PAGE, REPORT, RESULTS, STILLS
+from vmkla.procedures.stills import remove_stills
 from vmkla.video.media.sinks import DiskReserve, to_json
 
 FRAMES, RECORDING = "frames.jsonl", "recording"
@@ -36,6 +37,7 @@ class LiveFolder:
             "results": RESULTS,
             "lesions": LESIONS,
             "procedure": PAGE,
+            "stills": STILLS,
             "frames": FRAMES,
             "recording": RECORDING,
         }
@@ -78,6 +80,7 @@ def open_folder(path: Path, *, exist_ok: bool) -> LiveFolder:
     with output_errors(path):
         for name in REPLACED:
             (path / name).unlink(missing_ok=True)
+        remove_stills(path)
         try:
             return LiveFolder(path, _reserve=DiskReserve(path / RESERVE))
         except OSError as error:

@@ -41,12 +41,14 @@ class LiveFrame:
         captured_s: time at which the frame was complete in memory, seconds of ``time.monotonic()``.
         rgb: (H, W, 3) uint8, not to be changed.
         damaged: whether the decoder had to conceal missing data.
+        first_hw: height and width of the first frame of the run, px; None before it was published.
     """
 
     sequence: int
     captured_s: float
     rgb: npt.NDArray[np.uint8]
     damaged: bool = False
+    first_hw: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

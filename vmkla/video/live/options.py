@@ -11,7 +11,7 @@ from typing import Any
 from vmkla.errors import UsageError
 from vmkla.segment.overlay import Label, OverlayStyle
 from vmkla.video.live.monitor.access import MonitorOptions
-from vmkla.video.live.network.options import WorkerOptions
+from vmkla.video.live.network.options import StillOptions, WorkerOptions
 from vmkla.video.live.recording.options import RecordOptions
 from vmkla.video.option_checks import check_drawing
 
@@ -94,8 +94,9 @@ class LiveOptions:
             "max_staleness_ms": self.max_staleness_ms,
             "temporal": worker.calmer(),
             "record": self.recording is not None,
+            "stills": worker.stills is not None,
             "segment_s": recording.segment_s,
-            "hide": [list(rect) for rect in recording.hide],
+            "hide": [list(rect) for rect in recording.hide or (worker.stills or StillOptions()).hide],
             "monitor": self.monitor is not None,
             "loop": self.loop,
             "duration_s": self.duration_s,

@@ -13,6 +13,7 @@ from vmkla.procedures.look_ahead import LookAhead
 from vmkla.procedures.report.page import write_page
 from vmkla.procedures.report.stored import Lines, to_row
 from vmkla.procedures.rows import findings_row
+from vmkla.procedures.stills import Stills
 from vmkla.video.lesions import renumber, write_lesions
 from vmkla.video.live.frame import LiveResult
 from vmkla.video.live.line_log import LineLog
@@ -74,13 +75,16 @@ class LiveProcedure:
         """Write the rows that wait, and close their file; a second call does nothing."""
         self._lines.close()
 
-    def finish(self, document: dict[str, Any], first_marked_s: Mapping[int, float]) -> int:
+    def finish(
+        self, document: dict[str, Any], first_marked_s: Mapping[int, float], *, stills: bool = False
+    ) -> int:
         """Join lesions in the rows, and write ``lesions.jsonl`` and ``procedure.html``.
 
         Args:
             document: content of ``report.json``.
             first_marked_s: number of a lesion -> time of the first frame shown with a marker of it, seconds
                 of ``time.monotonic()``.
+            stills: whether the worker has kept stills.
         Returns:
             The number of lesions.
         Raises:
@@ -101,6 +105,10 @@ class LiveProcedure:
                 time_s = max(record.first_s, round(marked_s - self.origin_s, 6))
                 if record.first_marker_s is None or time_s < record.first_marker_s:
                     record.first_marker_s = time_s
-        found = write_lesions(self._folder, records, joined, None)
+        kept = None
+        if stills:
+            kept = Stills(self._folder)
+            kept.resume(self.origin_s)
+        found = write_lesions(self._folder, records, joined, kept)
         write_page(self._folder, document)
         return found

@@ -142,7 +142,7 @@ class LiveRun:
             self.markers = LiveMarkers(self.board, self.events)
             self.supervisor = Supervisor(
                 load,
-                options.worker,
+                options.worker.in_folder(folder.path),
                 self.frames,
                 self.events,
                 limits=replace(limits or SupervisorLimits(), max_staleness_s=options.max_staleness_s),
@@ -205,7 +205,8 @@ class LiveRun:
         """Write the lesions and the page, and return the report with them."""
         lesions, warnings = None, report.warnings
         try:
-            lesions = self.procedure.finish(report.to_dict(), self.tallies.first_marked_s)
+            marked_s, stills = self.tallies.first_marked_s, self._options.worker.stills is not None
+            lesions = self.procedure.finish(report.to_dict(), marked_s, stills=stills)
         except VmklaError as error:
             problem = f"{PAGE} is missing, make it with vmkla report: {self._plain(error.message)}"
             warnings = (*warnings, problem)

@@ -51,7 +51,7 @@ class LiveMarkers:
             self._events.add("fields", f"the network sees {seen}")
         failure = result.lesions.failure
         if failure and not self._untracked:  # one that lasts is logged once
-            self._events.add("lesions renumbered", "lesions could not be tracked", cause=failure)
+            self._events.add("lesions failed", "numbers or stills of lesions are missing", cause=failure)
         self._untracked = failure
         for stage, value_ms in result.latency_ms.items():
             if stage in self.latency_ms:

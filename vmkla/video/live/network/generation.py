@@ -20,7 +20,7 @@ from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.pulse import PULSE_BYTES, Pulse
 from vmkla.video.live.network.results import RESULT_BYTES, decode_result
 from vmkla.video.live.network.watch import Fault
-from vmkla.video.live.network.worker import ABOUT_BYTES, CONTROL_BYTES, WorkerLinks, work
+from vmkla.video.live.network.worker import ABOUT_BYTES, CONTROL_BYTES, END, STILLS_S, WorkerLinks, work
 from vmkla.video.live.shared_memory.board import Board
 from vmkla.video.live.shared_memory.ring import RingReader, Waker
 
@@ -114,6 +114,11 @@ class Generation:
     def ask_self_test(self, number: int) -> None:
         """Ask the worker for a self-test; its pulse then carries this number."""
         self._links.control.publish(str(number).encode())
+
+    def end(self) -> None:
+        """Let the worker write its stills and end, and wait for that for a moment."""
+        self._links.control.publish(END)
+        self._process.join(2 * STILLS_S)
 
     def death(self) -> Fault | None:
         """Return why the process ended; None while it runs."""

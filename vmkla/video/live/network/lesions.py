@@ -14,6 +14,8 @@ from vmkla.procedures.tracker import LesionTracker, TrackerOptions, TrackerState
 from vmkla.segment.findings import Findings
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.frame import FrameLesions, LiveFrame
+from vmkla.video.live.network.options import StillOptions
+from vmkla.video.live.network.still_keeper import StillKeeper
 from vmkla.video.live.shared_memory.board import Board
 
 TRACKER_BYTES = 1 << 20
@@ -56,12 +58,14 @@ class WorkerLesions:
     Args:
         kept: what its predecessor left.
         board: board for the tracker's state, which is published after every frame.
+        stills: options of stills; None keeps none.
     Raises:
         MissingDependencyError: the package ``lap`` is not installed.
     """
 
-    def __init__(self, kept: KeptTracker, board: Board) -> None:
+    def __init__(self, kept: KeptTracker, board: Board, stills: StillOptions | None = None) -> None:
         self._board = board
+        self._stills = None if stills is None else StillKeeper(stills)
         self._picture = PictureWatch()
         self._failure = ""
         try:
@@ -89,8 +93,12 @@ class WorkerLesions:
                 self._inherited = False
                 self._bridge_outage(frame.captured_s)
             tracked = self._tracker.update(frame.captured_s, findings.regions, frame.rgb, scene)
-            poor = self._picture.poor(small_view(frame.rgb, rect), frame.captured_s)
+            view = small_view(frame.rgb, rect)
+            poor = self._picture.poor(view, frame.captured_s)
             self._publish()
+            if self._stills is not None:
+                self._stills.offer(frame, view, findings, tracked.numbers)
+                failure = failure or self._stills.take_failure()
         except MemoryError:
             raise
         except Exception as error:
@@ -98,6 +106,11 @@ class WorkerLesions:
             numbers = (None,) * len(findings.regions)
             return FrameLesions(numbers, (Event("jump"),), failure=f"{type(error).__name__}: {error}")
         return FrameLesions(tracked.numbers, tracked.events, poor, failure)
+
+    def close(self, timeout_s: float) -> None:
+        """Write the stills that are in memory, within that time."""
+        if self._stills is not None:
+            self._stills.close(timeout_s)
 
     def _bridge_outage(self, now_s: float) -> None:
         """Let only a part of the time between two workers count."""

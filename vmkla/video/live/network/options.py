@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from vmkla.errors import UsageError
@@ -41,6 +42,19 @@ class TemporalOptions:
 
 
 @dataclass(frozen=True)
+class StillOptions:
+    """Options of the stills of lesions.
+
+    Attributes:
+        hide: rectangles with burned-in text, filled with black; in pixels of the first frame.
+        folder: folder of the run; None is that of the live run.
+    """
+
+    hide: tuple[Rect, ...] = ()
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
 class WorkerOptions:
     """Options of the worker process.
 
@@ -50,6 +64,7 @@ class WorkerOptions:
         temporal: options of the filter over time; None leaves it out.
         deinterlace: ``"auto"`` shows the network one field of frames that look interlaced; ``"yes"`` and
             ``"no"`` decide it. What is shown and recorded stays as it is.
+        stills: options of the stills of lesions; None keeps none.
         niceness: number added to the worker's niceness, so that it gives way to the display process.
         idle_test_s: interval of self-tests while no frame comes, seconds: the first frame after a gap then
             meets a network that is warm and was tested a moment ago.
@@ -61,12 +76,17 @@ class WorkerOptions:
     roi: str | Rect | None = None
     temporal: TemporalOptions | None = None
     deinterlace: Deinterlace = "auto"
+    stills: StillOptions | None = None
     niceness: int = 1
     idle_test_s: float = 2.0
 
     def __post_init__(self) -> None:
         check_roi(self.roi)
         check_deinterlace(self.deinterlace)
+
+    def in_folder(self, folder: Path) -> WorkerOptions:
+        """Return the options with the folder of a run for stills."""
+        return self if self.stills is None else replace(self, stills=replace(self.stills, folder=folder))
 
     def calmer(self) -> dict[str, Any] | None:
         """Return the options that make markers calmer as plain values; None when there are none."""

@@ -152,6 +152,8 @@ class Supervisor:
                 fault = Fault(_cause(error), f"{type(error).__name__}: {error}")
             if fault is not None:
                 self._report_fault(fault)
+            elif self._options.stills is not None and self._state[0] is not AiState.STARTING:
+                generation.end()
             self._kill()
         return fault
 

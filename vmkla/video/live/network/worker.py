@@ -38,6 +38,10 @@ from vmkla.video.live.shared_memory.ring import RingReader
 LOAD_CAUSE = "model cannot be loaded"
 ABOUT_BYTES = 1 << 20
 CONTROL_BYTES = 256
+END = b"end"
+"""What asks a worker on the control board to write its stills and end."""
+STILLS_S = 1.0
+"""Longest time for that, seconds."""
 _WAIT_S = 0.05
 _FIELD_EVERY_S = 1.0
 _FIELD_MOVES_BY = 1 / 32
@@ -68,7 +72,7 @@ class WorkerLinks:
         pulse: board for the ``Pulse``.
         about: board for one description of the model as JSON: ``model``, ``runtime``, ``warnings``,
             ``point``, ``classes``, ``self_test``, ``known_output``.
-        control: board with the numbers of requested self-tests.
+        control: board with the numbers of requested self-tests, or ``END``.
         tracker: board for the state of the tracker, see ``KeptTracker``.
     """
 
@@ -121,7 +125,8 @@ def _work(
 ) -> None:
     with _raising_fault(LOAD_CAUSE):
         runner = load()
-        finder = _Finder(runner, options, pulse, WorkerLesions(kept, links.tracker))
+        lesions = WorkerLesions(kept, links.tracker, options.stills)
+        finder = _Finder(runner, options, pulse, lesions)
     pulse.update(stage="self-testing")
     with _raising_fault("self-test failed"):
         known = check_self_test(runner, known_output)
@@ -134,6 +139,9 @@ def _work(
     busy_s = time.monotonic()
     while True:
         wanted = links.control.read()
+        if wanted == END:
+            lesions.close(STILLS_S)
+            os._exit(0)
         if wanted is not None:
             pulse.update(stage="self-testing")
             with _raising_fault("self-test failed"):

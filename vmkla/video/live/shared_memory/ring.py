@@ -16,7 +16,7 @@ from vmkla.errors import VmklaError
 from vmkla.video.live.frame import MAX_FRAME_BYTES, LiveFrame
 from vmkla.video.live.shared_memory.slots import OverwrittenError, SharedSlots, Slot, TornError
 
-_NOTE = struct.Struct("<QdIIB")  # sequence, captured_s, height, width, damaged
+_NOTE = struct.Struct("<QdIIBII")  # sequence, captured_s, height, width, damaged, first height and width
 
 
 class Waker:
@@ -152,6 +152,7 @@ class FrameRing:
         self._retired: list[Waker] = []
         self._changing = threading.Lock()  # within this process, and never taken by publish
         self._touched_bytes = 0
+        self._first_hw: tuple[int, ...] | None = None
         self.newest: tuple[int, float] | None = None
         """Sequence and capture time of the newest frame, for the process that publishes."""
 
@@ -164,7 +165,11 @@ class FrameRing:
         rgb = frame.rgb
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise VmklaError(f"a frame has shape {rgb.shape} and type {rgb.dtype}, expected (H, W, 3) uint8")
-        note = _NOTE.pack(frame.sequence, frame.captured_s, rgb.shape[0], rgb.shape[1], int(frame.damaged))
+        size_hw = rgb.shape[:2]
+        if self._first_hw is None:
+            self._first_hw = size_hw
+        facts = (frame.sequence, frame.captured_s, *size_hw, int(frame.damaged))
+        note = _NOTE.pack(*facts, *self._first_hw)
         # First, since a reader may answer before this thread runs again.
         self.newest = (frame.sequence, frame.captured_s)
         self._slots.write((np.ascontiguousarray(rgb).reshape(-1),), note)
@@ -208,5 +213,6 @@ class FrameRing:
 
 
 def _to_frame(slot: Slot) -> LiveFrame:
-    sequence, captured_s, height, width, damaged = _NOTE.unpack(slot.note[: _NOTE.size])
-    return LiveFrame(sequence, captured_s, slot.content.reshape(height, width, 3), bool(damaged))
+    sequence, captured_s, height, width, damaged, *first_hw = _NOTE.unpack(slot.note[: _NOTE.size])
+    rgb = slot.content.reshape(height, width, 3)
+    return LiveFrame(sequence, captured_s, rgb, bool(damaged), (first_hw[0], first_hw[1]))
