@@ -130,8 +130,13 @@ class TrackerState:
             )
             for lesion in self.lesions
         )
-        times = {name: later(getattr(self, name)) for name in ("time_s", "looked_s", "away_s")}
-        return replace(self, lesions=lesions, **times)
+        return replace(
+            self,
+            time_s=later(self.time_s),
+            looked_s=later(self.looked_s),
+            away_s=later(self.away_s),
+            lesions=lesions,
+        )
 
     @classmethod
     def from_dict(cls, values: Any) -> TrackerState:

@@ -103,6 +103,6 @@ class StillKeeper:
             return frame.rgb
         from vmkla.video.live.recording.segments import hide
 
-        shown = frame.rgb.copy()
+        shown: npt.NDArray[np.uint8] = frame.rgb.copy()
         hide(shown, self._hide, frame.first_hw or (frame.rgb.shape[0], frame.rgb.shape[1]))
         return shown
