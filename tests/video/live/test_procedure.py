@@ -157,6 +157,56 @@ def test_a_log_without_a_begin_is_reported(tmp_path: Path, events: str | None) -
     assert any("when the AI was off is not known" in sentence for sentence in missing)
 
 
+def test_times_lead_into_the_files_of_the_recording(tmp_path: Path) -> None:
+    procedure = kept(tmp_path)
+    recording = tmp_path / "recording"
+    recording.mkdir()
+
+    def file(number: int, first_s: float, last_s: float | None, event: str = "closed") -> dict[str, Any]:
+        return {
+            "event": event, "stream": "overlay", "file": f"overlay-{number:06d}.mp4",
+            "first_captured_s": first_s, "last_captured_s": last_s,
+        }  # fmt: skip
+
+    rows = [
+        file(1, 90_000.0, 90_009.0),  # of another day, and of a longer uptime
+        file(2, 4000.0, 4009.0),  # of the run before
+        file(3, 5000.1, 5001.0, "removed"),
+        file(4, 5000.5, None, "opened"),
+        file(4, 5000.5, 5002.1),
+        {**file(5, 5000.5, 5002.1), "file": "raw-000001.mp4"},
+        {**file(6, 5000.6, 5002.1), "file": "../overlay-000006.mp4"},
+        file(7, 5002.2, 5003.0),
+        file(8, 5005.4, None, "opened"),
+        file(9, 5006.5, None, "opened"),  # lost
+    ]
+    (recording / "recording.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    for number in range(1, 9):
+        (recording / f"overlay-{number:06d}.mp4").touch()
+    (tmp_path / "events.jsonl").write_text('{"monotonic_s": 5000.0, "kind": "run begins", "detail": ""}\n')
+    procedure.finish(DOCUMENT, {})
+    found = gather(tmp_path, DOCUMENT).recording
+    assert found is not None
+    places = {
+        time_s: found.place(time_s) for time_s in (0.0, 0.5, 1.23456, 2.1, 2.15, 2.2, 3.1, 4.0, 5.3, 60.0)
+    }
+    assert places == {
+        0.0: None,
+        0.5: "recording/overlay-000004.mp4#t=0.000",
+        1.23456: "recording/overlay-000004.mp4#t=0.735",
+        2.1: "recording/overlay-000004.mp4#t=1.600",
+        2.15: "recording/overlay-000007.mp4#t=0.000",
+        2.2: "recording/overlay-000007.mp4#t=0.000",
+        3.1: "recording/overlay-000007.mp4#t=0.900",
+        4.0: None,
+        5.3: "recording/overlay-000008.mp4#t=0.000",
+        60.0: "recording/overlay-000008.mp4#t=54.600",
+    }
+    page = (tmp_path / "procedure.html").read_text(encoding="utf-8")
+    assert '<a href="recording/overlay-000004.mp4#t=0.500">0:01.0</a>' in page  # lesion 1 begins
+    assert "times are not links" not in page
+
+
 @pytest.mark.slow
 def test_after_kill_9_the_report_shows_what_was_stored(tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -21,7 +21,8 @@ from vmkla.procedures.files import (
     still_names,
 )
 from vmkla.procedures.lesions import LesionRecords
-from vmkla.procedures.report.live_events import AI_OFF, NO_SIGNAL, read_events
+from vmkla.procedures.report.live_events import read_log
+from vmkla.procedures.report.recording import Recording
 from vmkla.procedures.report.spans import Lanes, Span
 from vmkla.procedures.report.stored import (
     Lines,
@@ -32,7 +33,7 @@ from vmkla.procedures.report.stored import (
     to_lesion,
     to_row,
 )
-from vmkla.procedures.report.times import clock
+from vmkla.procedures.report.times import clock, link
 
 CARDS, LISTED = 40, 1000
 """Lesions that are shown with their stills, and further ones that are listed in a table."""
@@ -73,6 +74,7 @@ class Procedure:
         lesions: number of all lesions; None where lesions are not known.
         lasting: number of these that were seen for at least ``LASTING_S``.
         live: whether the run was live: ``frames`` are those that the network saw.
+        recording: files of a live run's recording; None for a video, and where their times are not known.
         missing: what the report lacks, and why; whole sentences.
     """
 
@@ -91,12 +93,20 @@ class Procedure:
     lesions: int | None = None
     lasting: int = 0
     live: bool = False
+    recording: Recording | None = None
     missing: list[str] = field(default_factory=list)
 
     @property
     def has_video(self) -> bool:
-        """Whether the video with markers lies beside the page."""
-        return (self.folder / OVERLAY_VIDEO).is_file()
+        """Whether a video with markers lies beside the page."""
+        return bool(self.recording) or (not self.live and (self.folder / OVERLAY_VIDEO).is_file())
+
+    def link(self, time_s: float, text: str) -> str:
+        """Link HTML to a time of the video, or return it as it is where there is none."""
+        if self.recording is None:
+            return link(time_s, text, video=self.has_video)
+        place = self.recording.place(time_s)
+        return text if place is None else f'<a href="{place}">{text}</a>'
 
 
 def gather(folder: Path, document: dict[str, Any] | None = None) -> Procedure:
@@ -147,9 +157,9 @@ def gather(folder: Path, document: dict[str, Any] | None = None) -> Procedure:
     for lines, name in ((rows, "rows"), (lesions, "lesions")):
         if lines.skipped:
             procedure.missing.append(f"{lines.skipped} damaged lines of the {name} were left out.")
-    if live:
-        procedure.missing.append("Live runs have no single video: times are not links.")
-    elif not procedure.has_video:
+    if live and procedure.recording is not None and not procedure.recording:
+        procedure.missing.append("The run has no recording beside this page: times are not links.")
+    if not live and not procedure.has_video:
         procedure.missing.append(f"There is no {OVERLAY_VIDEO} beside this page: times are not links.")
     elif procedure.first_s >= _LATE_BEGIN_S:
         length_s = procedure.last_s - procedure.first_s
@@ -178,14 +188,17 @@ def _check_kind(folder: Path, document: dict[str, Any] | None, *, live: bool) ->
 
 
 def _add_events(procedure: Procedure) -> None:
-    """Add lanes of when the AI was off and there was no signal, from the log of a live run."""
+    """Add lanes of when the AI was off and there was no signal, and find the recording of a live run."""
     path = procedure.folder / EVENTS
-    spans = read_events(path) if path.is_file() else None
-    if spans is None:
-        procedure.missing.append(f"{EVENTS} is missing or damaged: when the AI was off is not known.")
+    log = read_log(path) if path.is_file() else None
+    if log is None:
+        procedure.missing.append(
+            f"{EVENTS} is missing or damaged: when the AI was off is not known, and times are not links."
+        )
         return
-    for lane in (AI_OFF, NO_SIGNAL):
-        procedure.lanes.add(lane, spans[lane])
+    for lane, spans in log.spans.items():
+        procedure.lanes.add(lane, spans)
+    procedure.recording = Recording(procedure.folder, log.origin_s)
 
 
 def _read_rows(procedure: Procedure, rows: Lines, *, with_records: bool) -> LesionRecords | None:

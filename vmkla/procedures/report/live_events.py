@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,19 @@ from vmkla.procedures.report.stored import Lines
 AI_OFF, NO_SIGNAL = "AI off", "no signal"
 _BEGIN = "run begins"
 _LOST = "lost"
+
+
+@dataclass(frozen=True)
+class LiveLog:
+    """What the log of a live run says about its time.
+
+    Attributes:
+        origin_s: begin of the run, seconds of ``time.monotonic()``.
+        spans: lane to the spans in which the AI was off or there was no signal, seconds from the begin.
+    """
+
+    origin_s: float
+    spans: dict[str, list[Span]]
 
 
 class _Spell:
@@ -29,15 +43,15 @@ class _Spell:
             self._since_s = None
 
 
-def read_events(path: Path) -> dict[str, list[Span]] | None:
-    """Read the spans of ``AI_OFF`` and ``NO_SIGNAL``, seconds from the begin of the run.
+def read_log(path: Path) -> LiveLog | None:
+    """Read the begin of the run, and the spans of ``AI_OFF`` and ``NO_SIGNAL``.
 
     A span that lasts when the log ends, ends with it.
 
     Args:
         path: ``events.jsonl``.
     Returns:
-        The spans by lane; None where the begin of the run is not in the log.
+        The log; None where the begin of the run is not in the log.
     Raises:
         BadInputError: the file cannot be read.
     """
@@ -59,7 +73,7 @@ def read_events(path: Path) -> dict[str, list[Span]] | None:
         return None
     off.set(time_s, holds=False)
     lost.set(time_s, holds=False)
-    return {AI_OFF: off.spans, NO_SIGNAL: lost.spans}
+    return LiveLog(origin_s, {AI_OFF: off.spans, NO_SIGNAL: lost.spans})
 
 
 def _to_event(values: dict[str, Any]) -> tuple[float, str, str]:

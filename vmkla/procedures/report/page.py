@@ -14,7 +14,7 @@ from vmkla.procedures.report.gather import LASTING_S, LISTED, Procedure, gather
 from vmkla.procedures.report.spans import joined
 from vmkla.procedures.report.stored import StoredLesion, read_still
 from vmkla.procedures.report.timeline import timeline_html
-from vmkla.procedures.report.times import clock, link
+from vmkla.procedures.report.times import clock
 
 _SPANS_LISTED = 12
 _STYLE = """
@@ -213,7 +213,7 @@ def _table(procedure: Procedure) -> str:
 
 
 def _time(procedure: Procedure, time_s: float) -> str:
-    return link(time_s, clock(time_s), video=procedure.has_video)
+    return procedure.link(time_s, clock(time_s))
 
 
 def _class_name(document: dict[str, Any], class_index: int) -> str:

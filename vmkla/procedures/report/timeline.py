@@ -8,7 +8,7 @@ from html import escape
 from vmkla.procedures.report.gather import CUTS, FINDINGS, JUMPS, OTHERS, PICTURE, POOR_PICTURE, Procedure
 from vmkla.procedures.report.live_events import AI_OFF, NO_SIGNAL
 from vmkla.procedures.report.spans import Span
-from vmkla.procedures.report.times import clock, link
+from vmkla.procedures.report.times import clock
 
 _WIDTH, _LEFT, _RIGHT = 1000, 110, 20
 """Width of the picture and of its margins, in its own units."""
@@ -56,9 +56,7 @@ def timeline_html(procedure: Procedure) -> str:
             left = across(span[0])
             width = max(_LEAST, across(span[1]) - left)
             bar = f'<rect x="{left:.1f}" y="{top:g}" width="{width:.1f}" height="{_BAR}"/>'
-            parts.append(
-                link(span[0], f"{bar}<title>{_named(name, span)}</title>", video=procedure.has_video)
-            )
+            parts.append(procedure.link(span[0], f"{bar}<title>{_named(name, span)}</title>"))
         parts.append("</g>")
     parts.append("</svg>")
     return "\n".join(parts) + f'<p class="note">{escape(_note(procedure))}</p>'
