@@ -124,12 +124,15 @@ def test_a_killed_run_is_reported_from_its_rows(tmp_path: Path) -> None:
         file.write(b'{"index": 70, "pts_s"')  # what a power cut leaves
     events = [
         (5000.0, "run begins", ""),
+        (5000.4, "signal", "lost became good"),
         (5000.9, "ai on", ""),
         (5003.0, "ai off", "worker was killed"),
         (5003.0, "worker fault", "worker was killed"),
         (5004.5, "ai on", ""),
         (5006.0, "signal", "good became lost"),
         (5006.5, "signal", "lost became good"),
+        (5008.0, "run ends", "source ended"),
+        (5008.1, "ai off", "ended"),
     ]
     lines = [{"monotonic_s": at_s, "kind": kind, "detail": detail} for at_s, kind, detail in events]
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -139,7 +142,8 @@ def test_a_killed_run_is_reported_from_its_rows(tmp_path: Path) -> None:
     procedure = gather(tmp_path)
     assert procedure.live and procedure.segmented == 70
     assert procedure.lanes.spans["AI off"] == [(0.0, 0.9), (3.0, 4.5)]
-    assert procedure.lanes.spans["no signal"] == [(6.0, 6.5)]
+    assert procedure.lanes.spans["no signal"] == [(0.0, 0.4), (6.0, 6.5)]
+    assert (procedure.first_s, procedure.last_s) == (0.0, 8.0)
     assert procedure.lanes.spans["lesion 2"] == [(2.2, 2.2), (2.4, 2.4)]
     assert procedure.missing[0] == "The run was killed before its end: the page shows results.jsonl."
     page = (tmp_path / "procedure.html").read_text(encoding="utf-8")

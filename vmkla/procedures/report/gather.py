@@ -74,6 +74,7 @@ class Procedure:
         lesions: number of all lesions; None where lesions are not known.
         lasting: number of these that were seen for at least ``LASTING_S``.
         live: whether the run was live: ``frames`` are those that the network saw.
+        live_end_s: end of a live run by its log, seconds from its begin; None for others.
         recording: files of a live run's recording; None for a video, and where their times are not known.
         missing: what the report lacks, and why; whole sentences.
     """
@@ -93,6 +94,7 @@ class Procedure:
     lesions: int | None = None
     lasting: int = 0
     live: bool = False
+    live_end_s: float | None = None
     recording: Recording | None = None
     missing: list[str] = field(default_factory=list)
 
@@ -157,9 +159,10 @@ def gather(folder: Path, document: dict[str, Any] | None = None) -> Procedure:
     for lines, name in ((rows, "rows"), (lesions, "lesions")):
         if lines.skipped:
             procedure.missing.append(f"{lines.skipped} damaged lines of the {name} were left out.")
-    if live and procedure.recording is not None and not procedure.recording:
-        procedure.missing.append("The run has no recording beside this page: times are not links.")
-    if not live and not procedure.has_video:
+    if live:
+        if procedure.recording is not None and not procedure.recording:
+            procedure.missing.append("The run has no recording beside this page: times are not links.")
+    elif not procedure.has_video:
         procedure.missing.append(f"There is no {OVERLAY_VIDEO} beside this page: times are not links.")
     elif procedure.first_s >= _LATE_BEGIN_S:
         length_s = procedure.last_s - procedure.first_s
@@ -198,6 +201,7 @@ def _add_events(procedure: Procedure) -> None:
         return
     for lane, spans in log.spans.items():
         procedure.lanes.add(lane, spans)
+    procedure.live_end_s = log.end_s
     procedure.recording = Recording(procedure.folder, log.origin_s)
 
 
@@ -230,6 +234,8 @@ def _read_rows(procedure: Procedure, rows: Lines, *, with_records: bool) -> Lesi
             hint="Give the folder of a run: vmkla infer --video FILE --out DIR",
         )
     stretches.finish()
+    if procedure.live_end_s is not None:  # the network sees nothing until it is loaded
+        first_s, last_s = min(0.0, first_s), max(procedure.live_end_s, last_s)
     procedure.first_s, procedure.last_s = first_s, last_s
     procedure.poor_s = stretches.poor_s if numbered else None
     if numbered:

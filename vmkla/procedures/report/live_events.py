@@ -11,7 +11,7 @@ from vmkla.procedures.report.spans import Span
 from vmkla.procedures.report.stored import Lines
 
 AI_OFF, NO_SIGNAL = "AI off", "no signal"
-_BEGIN = "run begins"
+_BEGIN, _END = "run begins", "run ends"
 _LOST = "lost"
 
 
@@ -21,10 +21,12 @@ class LiveLog:
 
     Attributes:
         origin_s: begin of the run, seconds of ``time.monotonic()``.
+        end_s: time of the last event of the run, seconds from its begin.
         spans: lane to the spans in which the AI was off or there was no signal, seconds from the begin.
     """
 
     origin_s: float
+    end_s: float
     spans: dict[str, list[Span]]
 
 
@@ -64,7 +66,10 @@ def read_log(path: Path) -> LiveLog | None:
                 continue
             origin_s = at_s
             off.set(0.0, holds=True)
+            lost.set(0.0, holds=True)
         time_s = max(time_s, round(at_s - origin_s, 6))
+        if kind == _END:
+            break  # the AI and the signal are switched off after it
         if kind.startswith("ai "):
             off.set(time_s, holds=kind != "ai on")
         elif kind == "signal":
@@ -73,7 +78,7 @@ def read_log(path: Path) -> LiveLog | None:
         return None
     off.set(time_s, holds=False)
     lost.set(time_s, holds=False)
-    return LiveLog(origin_s, {AI_OFF: off.spans, NO_SIGNAL: lost.spans})
+    return LiveLog(origin_s, time_s, {AI_OFF: off.spans, NO_SIGNAL: lost.spans})
 
 
 def _to_event(values: dict[str, Any]) -> tuple[float, str, str]:
