@@ -91,6 +91,7 @@ def test_the_end_of_a_run_by_hand(tmp_path: Path, classes: bool) -> None:
     page = (tmp_path / "procedure.html").read_text(encoding="utf-8")
     assert "70 shown, 70 seen by the network, 23 with a finding" in page and "sample" in page
     assert "scene cuts" in page and "black 0.5 s" in page
+    assert "<th>also drawn as</th><td>3</td>" in page
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 

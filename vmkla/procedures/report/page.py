@@ -182,6 +182,9 @@ def _card_facts(procedure: Procedure, lesion: StoredLesion) -> Iterator[tuple[st
         yield "first marker", f"{lesion.first_marker_after_s:.2f} s after its first finding"
     if lesion.class_index is not None:
         yield "class", escape(_class_name(procedure.document, lesion.class_index))
+    if lesion.joined:
+        more = f" and {len(lesion.joined) - _SPANS_LISTED} more" if len(lesion.joined) > _SPANS_LISTED else ""
+        yield "also drawn as", ", ".join(f"{number}" for number in lesion.joined[:_SPANS_LISTED]) + more
     if lesion.still is None or read_still(procedure.folder, lesion.still.image) is None:
         yield "still", "missing"
 
