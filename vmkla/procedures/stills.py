@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,12 @@ class Stills:
         self._crops: dict[int, _Crop] = {}  # those that are not in files yet
         self._final: dict[int, Still] = {}  # those whose files have their names
 
-    def resume(self, origin_s: float = 0.0) -> None:
+    def resume(self, origin_s: float = 0.0, among: Collection[int] | None = None) -> None:
         """Continue with the stills that another process has written into the folder.
 
         Args:
             origin_s: subtracted from their times, seconds.
+            among: numbers of the lesions whose stills are kept; None keeps all.
         Raises:
             BadInputError: the index cannot be read. Damaged lines of it are left out.
         """
@@ -112,7 +113,8 @@ class Stills:
         for line in read_regular(path, limit_bytes=_INDEX_MAX_BYTES).splitlines():
             try:
                 stored: _Indexed = from_plain(_Indexed, parse_json(line, _LINE_MAX_BYTES), "still")
-                self._best[stored.number] = stored.still(origin_s)
+                if among is None or stored.number in among:
+                    self._best[stored.number] = stored.still(origin_s)
             except (MalformedError, TypeError, KeyError):
                 continue
 

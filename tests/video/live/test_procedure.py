@@ -20,7 +20,9 @@ from typer.testing import CliRunner
 from tests import ROOT
 from vmkla.cli.main import app
 from vmkla.procedures.events import Event
+from vmkla.procedures.quality import small_view
 from vmkla.procedures.report.gather import gather
+from vmkla.procedures.stills import Stills
 from vmkla.segment.findings import Findings, Region
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.frame import FrameLesions, LiveResult
@@ -93,6 +95,24 @@ def test_the_end_of_a_run_by_hand(tmp_path: Path, classes: bool) -> None:
     assert "scene cuts" in page and "black 0.5 s" in page
     assert "<th>also drawn as</th><td>3</td>" in page
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_still_without_a_row_is_left_out(tmp_path: Path) -> None:
+    """The worker's last frame may come after the last result that the display process has taken."""
+    procedure = kept(tmp_path)
+    stills = Stills(tmp_path, resumable=True)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    view = small_view(noise, Rect(0, 0, 80, 60))
+    for number, index in ((1, 12), (3, 55), (2, 22), (4, 70)):
+        one = result(index, [number])
+        stills.offer(one.captured_s, noise, view, one.findings, one.lesions.numbers)
+    stills.flush()
+    assert procedure.finish(DOCUMENT, {}, stills=True) == 2
+    names = {f"000{number}{kind}.jpg" for number in (1, 2) for kind in ("", ".marked")}
+    assert {path.name for path in (tmp_path / "lesions").iterdir()} == names
+    found = [line["still"] for line in lines_of(tmp_path / "lesions.jsonl")]
+    assert [still["pts_s"] for still in found] == [5.5, 2.2]  # the larger one of 1 and 3
+    assert not (tmp_path / ".lesions.partial").exists()
 
 
 def test_nothing_is_kept_in_memory(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def open_folder(path: Path, *, exist_ok: bool) -> LiveFolder:
         UsageError: the folder holds an earlier run, and ``exist_ok`` is not set.
         BadInputError: the folder cannot be written to.
     """
-    check_free(path, (*REPLACED, RECORDING), exist_ok=exist_ok)
+    check_free(path, (*REPLACED, RECORDING, STILLS), exist_ok=exist_ok)
     with output_errors(path):
         for name in REPLACED:
             (path / name).unlink(missing_ok=True)

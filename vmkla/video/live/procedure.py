@@ -94,6 +94,7 @@ class LiveProcedure:
         for row in Lines(rows, to_row):
             look_ahead.add(row.values)
             records.add(row.values, marked=False)
+        numbers = set(records.by_number)
         joined = {
             number: final for number, final in look_ahead.joined().items() if final in records.by_number
         }
@@ -108,7 +109,8 @@ class LiveProcedure:
         kept = None
         if stills:
             kept = Stills(self._folder)
-            kept.resume(self.origin_s)
+            # The worker may have seen a lesion in a frame whose result came after the end.
+            kept.resume(self.origin_s, numbers)
         found = write_lesions(self._folder, records, joined, kept)
         write_page(self._folder, document)
         return found
