@@ -29,7 +29,7 @@ GROUPS: dict[str, str] = {
     "Checks": "--gates --max-dice-drop --skip-gates --allow-few --sensitivity --locate --save --load",
     "Method": "--target --method --percentile --profile --workspace --timing-cache --optimization-level "
     "--target-sm --iterations --warmup --conformance --idle-s --margin --quality --lossless --seed "
-    "--size --masks --alarms-per-minute --holdout --identities",
+    "--size --minutes --masks --alarms-per-minute --holdout --identities",
     "Output": "--out --output --exist-ok --continue --overlay --alpha --label --save-masks "
     "--save-probability --export --export-frames --image-format --anonymous --html --curves --tensorboard "
     "--json --quiet --no-progress",

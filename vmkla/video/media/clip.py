@@ -19,11 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.errors import UsageError
-from vmkla.files import make_folder, output_errors
+from vmkla.video.media.clip_files import write_frames
 from vmkla.video.media.clip_tables import LENGTH, Tables, make_tables
-from vmkla.video.media.frames import VideoTraits
-from vmkla.video.media.images import write_png
-from vmkla.video.media.sinks import VideoSink
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -356,23 +353,8 @@ def write_clip(
         UsageError: a size or count is out of range.
         BadInputError: the files cannot be written.
     """
-    if height % 2 or width % 2:
-        raise UsageError(f"H.264 wants even sides, got {width}x{height} (width x height)")
     rate = Fraction(fps)
     if rate <= 0:
         raise UsageError(f"fps must be above 0, got {fps}")
     clip = render_clip(seed, height, width, frames)
-    path = Path(path)
-    with output_errors(path):
-        for folder in (path.parent, *([] if masks_dir is None else [Path(masks_dir)])):
-            make_folder(folder)
-    done = False
-    sink = VideoSink(path, VideoTraits(time_base=1 / rate, frame_rate=rate), (height, width))
-    try:
-        for index, (rgb, mask) in enumerate(clip):
-            sink.write(rgb, index)
-            if masks_dir is not None:
-                write_png(Path(masks_dir) / f"{index:06d}.png", mask)
-        done = True
-    finally:
-        sink.close(keep=done)
+    write_frames(path, clip, (height, width), rate=rate, masks_dir=masks_dir)

@@ -136,12 +136,12 @@ def read_bytes(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> bytes:
     return read_regular(path, limit_bytes=int(max_megapixels * 1e6) * _BYTES_PER_PX + _BYTES_BESIDE)
 
 
-def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
+def write_png(path: Path, image: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
     """Write a private PNG file completely or not at all.
 
     Args:
         path: the file; its folder is created.
-        image: (H, W) grey or (H, W, 3) RGB, uint8.
+        image: (H, W) grey or (H, W, 3) RGB, uint8; grey also uint16.
     Raises:
         BadInputError: the image is larger than a PNG can be, or cannot be written.
     """
@@ -165,7 +165,7 @@ def write_jpeg(path: Path, image: npt.NDArray[np.uint8]) -> None:
     _write(path, image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY, *sampling])
 
 
-def _write(path: Path, image: npt.NDArray[np.uint8], suffix: str, options: list[int]) -> None:
+def _write(path: Path, image: npt.NDArray[Any], suffix: str, options: list[int]) -> None:
     bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, encoded = cv2.imencode(suffix, bgr, options)
     if not done:
