@@ -24,14 +24,14 @@ GROUPS: dict[str, str] = {
     "--grad-clip --bce-weight --dice-weight --augment --rendered --quiet-share --teacher "
     "--teacher-weight --deterministic --backend "
     "--channels-last --compile --workers --resume --max-minutes --save-minutes",
-    "Live": "--live --display --loop --duration-s --max-staleness-ms --record --stills --segment-s --hide "
+    "Live": "--live --display --loop --duration-s --max-staleness-ms --record --stills --segment-s "
     "--monitor --monitor-token-file --hysteresis --min-lesion-age-ms",
     "Checks": "--gates --max-dice-drop --skip-gates --allow-few --sensitivity --locate --save --load",
     "Method": "--target --method --percentile --profile --workspace --timing-cache --optimization-level "
     "--target-sm --iterations --warmup --conformance --idle-s --margin --quality --lossless --seed "
     "--size --minutes --masks --alarms-per-minute --holdout --identities",
     "Output": "--out --output --exist-ok --continue --overlay --alpha --label --save-masks "
-    "--save-probability --export --export-frames --image-format --anonymous --html --curves --tensorboard "
+    "--save-probability --export --export-frames --image-format --hide --anonymous --html --curves --tensorboard "
     "--json --quiet --no-progress",
 }
 """Heading -> the flags under it, in the order of the help; a flag that is missing stands under "Options"."""

@@ -31,6 +31,7 @@ from vmkla.cli.options import (
     RuntimeOption,
     Threads,
     Threshold,
+    parse_hide,
     run_folder,
 )
 from vmkla.cli.usage import EACH_SOURCE, check_source
@@ -152,7 +153,8 @@ def infer(
         typer.Option(
             "--hide",
             metavar="X,Y,W,H",
-            help="With --record or --stills: a rectangle to black out; may be repeated.",
+            help="A rectangle to black out in everything that shows frames, with --live in recordings and "
+            "stills; may be repeated.",
         ),
     ] = None,
     monitor: Annotated[
@@ -198,7 +200,7 @@ def infer(
         record=record,
         stills=stills,
         segment_s=segment_s,
-        hide=tuple(hide or ()),
+        hide=tuple(hide or ()) if live else (),
         monitor=monitor,
         monitor_token_file=monitor_token_file,
         loop=loop,
@@ -283,6 +285,7 @@ def infer(
         anonymous=anonymous,
         track=track,
         deinterlace=deinterlace.value,
+        hide=parse_hide(hide or ()),
     )
     what: str | NamedSource = spec
     if anonymous:

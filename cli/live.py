@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmkla.cli.console import print_json, print_line, say
-from vmkla.cli.options import is_gpu, run_folder
+from vmkla.cli.options import is_gpu, parse_hide, run_folder
 from vmkla.errors import DegradedError, StoppedError, UsageError
 
 if TYPE_CHECKING:
     from vmkla.runner import Runner
     from vmkla.segment.overlay import Label, OverlayStyle
-    from vmkla.segment.preprocess import Rect
     from vmkla.video.live.network.options import WorkerOptions
     from vmkla.video.live.options import LiveOptions
     from vmkla.video.media.address import LiveAddress
@@ -166,7 +165,7 @@ def _options(
     stills = flags.record or flags.stills
     if flags.hide and not stills:
         raise UsageError("--hide is for recordings and stills", hint="Add --record or --stills.")
-    hidden = tuple(_rect(text) for text in flags.hide)
+    hidden = parse_hide(flags.hide)
     recording = RecordOptions(10.0 if flags.segment_s is None else flags.segment_s, hidden)
     temporal = TemporalOptions(flags.hysteresis, flags.min_lesion_age_ms or 0.0)
     return LiveOptions(
@@ -187,18 +186,6 @@ def _options(
         exist_ok=exist_ok,
         service_socket=os.environ.get("NOTIFY_SOCKET"),
     )
-
-
-def _rect(text: str) -> Rect:
-    from vmkla.segment.preprocess import Rect
-
-    try:
-        return Rect(*(int(part) for part in text.split(",")))
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"--hide is {text!r}, expected X,Y,W,H in pixels of the frame",
-            hint="For instance: --hide 0,0,160,40",
-        ) from error
 
 
 def _default_folder(address: LiveAddress, runs: Path) -> Path:

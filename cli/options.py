@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from vmkla.folders import latest_folder, new_folder
 
 if TYPE_CHECKING:
     from vmkla.data.rules import ReadRules
+    from vmkla.segment.preprocess import Rect
 
 LONGEST_NUMBER = 100
 """Largest number of digits of a number."""
@@ -165,6 +166,27 @@ def parse_size(text: str, *, flag: str) -> tuple[int, int]:
     if match is None or 0 in (int(match[1]), int(match[2] or match[1])):
         raise UsageError(f"{flag} is {text!r}, expected H or H,W in pixels", hint=f"For instance: {flag} 256")
     return int(match[1]), int(match[2] or match[1])
+
+
+def parse_hide(texts: Iterable[str]) -> tuple[Rect, ...]:
+    """Read the values of ``--hide``, ``X,Y,W,H`` in pixels each.
+
+    Raises:
+        UsageError: one is not four whole numbers, or has no area.
+    """
+    from vmkla.segment.preprocess import Rect
+    from vmkla.video.hiding import HIDE_EXAMPLE, check_hide
+
+    rects = []
+    for text in texts:
+        try:
+            rects.append(Rect(*(int(part) for part in text.split(","))))
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"--hide is {text!r}, expected X,Y,W,H in pixels of the frame", hint=HIDE_EXAMPLE
+            ) from error
+    check_hide(rects)
+    return tuple(rects)
 
 
 def read_rules(

@@ -465,3 +465,24 @@ def test_a_folder_is_no_video(infer: Any, images: Path, tmp_path: Path) -> None:
     done = infer("--video", folder)
     assert done.status == 2 and f"vmkla infer --source '{folder}'" in done.stderr
     assert finals(tmp_path / "out") == []
+
+
+def test_hide_blacks_out_what_is_written(infer: Any, images: Path, tmp_path: Path) -> None:
+    done = infer("--source", images, "--hide", "0,0,10,8", "--hide", "20,30,99,99", "--overlay", "none", "--json")
+    assert done.status == 0, done.stderr
+    assert done.json["settings"]["hide"] == [[0, 0, 10, 8], [20, 30, 99, 99]]
+    for name in ("a.png", "b c é.png", "deeper/a.png"):
+        overlay = cv2.imread(str(tmp_path / "out" / "overlay" / name))
+        assert not overlay[:8, :10].any() and not overlay[30:, 20:].any() and overlay[8:30].mean() > 90
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("0,0,5", "X,Y,W,H"), ("0,0,0,5", "cannot be hidden"), ("900,0,5,5", "is not in the frame of 56x40")],
+)
+def test_a_rectangle_that_hides_nothing_is_refused(
+    infer: Any, images: Path, tmp_path: Path, value: str, message: str
+) -> None:
+    done = infer("--source", images, "--hide", value)
+    assert done.status == 2 and message in done.stderr, done.stderr
+    assert finals(tmp_path / "out") == []

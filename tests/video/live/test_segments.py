@@ -31,7 +31,6 @@ from vmkla.video.live.recording.segments import (
     SegmentMp4,
     StreamCounts,
     StreamRecorder,
-    hide,
     last_number,
 )
 
@@ -229,26 +228,6 @@ class TestStream:
             stream.write(LiveFrame(1, time.monotonic(), np.zeros((48, 64, 3), np.uint8)))
         assert disk.close(10)
         assert last_number(tmp_path / "rec") == 0
-
-    @given(
-        rect=st.builds(Rect, st.integers(0, 39), st.integers(0, 29), st.integers(1, 60), st.integers(1, 60)),
-        size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
-    )
-    def test_hiding_covers_both_places_and_no_other(self, rect: Rect, size: tuple[int, int]) -> None:
-        """Held against the definition, pixel by pixel: its own place, and every pixel that it grows into."""
-        rgb = np.full((*size, 3), 200, np.uint8)
-        hide(rgb, (rect,), (30, 40))
-        y, x = np.mgrid[: size[0], : size[1]]
-        same = (x >= rect.x) & (x < rect.x + rect.w) & (y >= rect.y) & (y < rect.y + rect.h)
-        scale_y, scale_x = Fraction(size[0], 30), Fraction(size[1], 40)
-        touched_y = np.array(
-            [n + 1 > rect.y * scale_y and n < (rect.y + rect.h) * scale_y for n in range(size[0])]
-        )
-        touched_x = np.array(
-            [n + 1 > rect.x * scale_x and n < (rect.x + rect.w) * scale_x for n in range(size[1])]
-        )
-        grown = touched_y[:, None] & touched_x[None, :]
-        assert np.array_equal((rgb == 0).all(axis=2), same | grown)
 
     def test_a_segment_that_nothing_comes_for_is_closed(self, tmp_path: Path) -> None:
         disk = writer(tmp_path / "rec")

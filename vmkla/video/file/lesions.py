@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from vmkla.procedures.files import ROWS
 from vmkla.procedures.lesions import LesionRecords
 from vmkla.procedures.look_ahead import CANDIDATE_S, LookAhead
@@ -16,6 +19,8 @@ from vmkla.segment.findings import Findings
 from vmkla.segment.preprocess import Rect
 from vmkla.video.lesions import renumber, write_lesions
 from vmkla.video.media.frames import Frame
+
+Image = npt.NDArray[np.uint8]
 
 
 class FrameLesions:
@@ -38,13 +43,16 @@ class FrameLesions:
         self._records = LesionRecords()
         self.joined: Mapping[int, int] = {}  # after ``finish``: number of a lesion -> that of an earlier one
 
-    def track(self, frame: Frame, findings: Findings | None, rect: Rect) -> dict[str, Any]:
+    def track(
+        self, frame: Frame, findings: Findings | None, rect: Rect, visible_rgb: Image
+    ) -> dict[str, Any]:
         """Number the findings of the next frame, and rate its picture.
 
         Args:
             frame: the frame, of a video.
             findings: its findings; None for a frame that the stride skips.
             rect: its field of view, px.
+            visible_rgb: (H, W, 3) uint8, what stills may show of it.
         Returns:
             ``box_lesions`` and, where something happened, ``lesion_events``, and of a poor picture ``poor``:
             the row's part.
@@ -61,7 +69,7 @@ class FrameLesions:
             if (poor := self._picture.poor(view, frame.pts_s)) is not None:
                 part["poor"] = poor
             if findings.any:
-                self._stills.offer(frame.pts_s, frame.rgb, view, findings, tracked.numbers)
+                self._stills.offer(frame.pts_s, visible_rgb, view, findings, tracked.numbers)
         return part
 
     def add(self, row: Mapping[str, Any]) -> None:

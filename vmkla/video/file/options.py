@@ -12,6 +12,7 @@ from vmkla.procedures.annotations.formats import check_formats
 from vmkla.segment.operating_point import OWN_POINT, PointOverrides
 from vmkla.segment.overlay import Label, OverlayStyle
 from vmkla.segment.preprocess import Rect
+from vmkla.video.hiding import check_hide
 from vmkla.video.media.interlace import Deinterlace
 from vmkla.video.media.options import ReadOptions
 from vmkla.video.option_checks import check_drawing, check_roi
@@ -46,6 +47,8 @@ class SegmentOptions:
         exist_ok: replace the outputs of an earlier run in ``out_dir``.
         anonymous: name every source and image by the first digits of its sha256; see ``name_source``.
         track: number of the video track, from 1; None reads the largest.
+        hide: rectangles to fill with black in everything that shows frames: overlays, the contact sheet,
+            stills and exported frames; in pixels of the first frame. The network sees what is under them.
         deinterlace: ``"auto"`` detects whether a video is interlaced; ``"yes"`` and ``"no"`` decide it.
     Raises:
         UsageError: a value is out of range.
@@ -69,11 +72,13 @@ class SegmentOptions:
     anonymous: bool = False
     track: int | None = None
     deinterlace: Deinterlace = "auto"
+    hide: tuple[Rect, ...] = ()
 
     def __post_init__(self) -> None:
         check_roi(self.roi)
         check_drawing(self.overlay, self.alpha, self.label)
         check_formats(self.export)
+        check_hide(self.hide)
         if self.export_frames and not self.export:
             raise UsageError(
                 "frames are exported beside annotations, and no format was given",

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmkla import __version__
+from vmkla.errors import UsageError
 from vmkla.procedures.annotations.formats import check_fits
 from vmkla.procedures.annotations.records import label_names
 from vmkla.runner import Runner, model_warnings
 from vmkla.segment.operating_point import OperatingPoint
-from vmkla.segment.preprocess import PreprocessSpec
+from vmkla.segment.preprocess import PreprocessSpec, Rect
 from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.view import Views
+from vmkla.video.hiding import HIDE_EXAMPLE, Hidden, not_inside
 from vmkla.video.media.decoding import VideoSource
+from vmkla.video.media.frames import Source
 from vmkla.video.media.naming import NamedSource
 from vmkla.video.media.sources import ImageSource
 
@@ -30,6 +33,7 @@ class Plan:
         multi_class: whether the model has several classes, so that findings carry theirs.
         labels: name of each class that a finding can have.
         views: fields of view of the source's frames.
+        hidden: rectangles that no output shows.
         settings: everything that decides the content of the outputs, as plain values.
         warnings: what the user should know of the model and the source.
     """
@@ -41,6 +45,7 @@ class Plan:
     multi_class: bool
     labels: dict[int, str]
     views: Views
+    hidden: Hidden
     settings: dict[str, Any]
     warnings: tuple[str, ...]
 
@@ -53,7 +58,7 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
         named: the source, which is searched for its field of view where that is ``"auto"``.
         options: options of the run.
     Raises:
-        UsageError: the operating point does not suit the model.
+        UsageError: the operating point does not suit the model, or a rectangle to hide is not in the frame.
         BadInputError: the source cannot be read, or an annotation format cannot hold its names.
     """
     source = named.source
@@ -72,6 +77,7 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
         roi = "none"
     if options.label == "lesion" and images:
         warnings.append("images have no lesions over time: --label lesion writes nothing beside findings")
+    hidden = _hidden(source, options.hide)
     settings: dict[str, Any] = {
         "vmkla_version": __version__,
         "model_sha256": runner.spec.sha256,
@@ -86,10 +92,25 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
         "roi": roi if isinstance(roi, str) else list(roi),
         "anonymous": options.anonymous,
     }
+    if options.hide:
+        settings["hide"] = [list(rect) for rect in options.hide]
     if options.export:
         settings |= {"export": list(options.export), "export_frames": options.export_frames}
     if isinstance(source, VideoSource):
         settings |= {"track": source.track.number, "deinterlace": options.deinterlace}
     spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)
     multi_class = runner.spec.num_classes > 1
-    return Plan(options, named, spec, point, multi_class, labels, views, settings, tuple(warnings))
+    return Plan(options, named, spec, point, multi_class, labels, views, hidden, settings, tuple(warnings))
+
+
+def _hidden(source: Source, rects: tuple[Rect, ...]) -> Hidden:
+    """Return the rectangles to black out, with the size of the first frame that can be read."""
+    if not rects:
+        return Hidden()
+    frames = source.frames()
+    first = next(frames)  # a source without a frame raises
+    frames.close()
+    reference_hw = (first.rgb.shape[0], first.rgb.shape[1])
+    if outside := not_inside(rects, reference_hw):
+        raise UsageError(f"--hide: {outside}", hint=f"{HIDE_EXAMPLE}, in pixels of the first frame")
+    return Hidden(rects, reference_hw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -88,6 +88,7 @@ class FrameWriter:
         self._options = plan.options
         self._point = plan.point
         self._multi_class = plan.multi_class
+        self._hidden = plan.hidden
         self._lesions = lesions
         self._thread = threading.Thread(target=self._run, name="vmkla-write", daemon=True)
         self.counts = Counts()
@@ -162,25 +163,27 @@ class FrameWriter:
         if self._given_up(frame):
             return
         latency_ms = dict(item.latency_ms)
-        shown, findings = frame.rgb, None
+        findings = None
         if item.probability is not None:
             findings = find(item.probability, item.rect, frame.rgb.shape[:2], self._point)
             latency_ms["postprocess"] = watch.lap_ms()
             if self._given_up(frame):
                 return
+        visible = replace(frame, rgb=self._hidden.of(frame.rgb))
+        shown = visible.rgb
         lesions: dict[str, Any] = {}
         if self._lesions is not None:
-            lesions = self._lesions.track(frame, findings, item.rect)
+            lesions = self._lesions.track(frame, findings, item.rect, visible.rgb)
             latency_ms["track"] = watch.lap_ms()
         if findings is not None:
             options, numbers = self._options, lesions.get("box_lesions") or ()
-            shown = draw(frame.rgb, findings, options.overlay, options.alpha, options.label, numbers)
+            shown = draw(visible.rgb, findings, options.overlay, options.alpha, options.label, numbers)
             latency_ms["overlay"] = watch.lap_ms()
             if self._given_up(frame):
                 return
         paths = self._write_images(frame, shown, findings)
         if findings is not None and self._outputs.annotations is not None:
-            self._outputs.annotations.add(frame, findings, lesions.get("box_lesions"))
+            self._outputs.annotations.add(visible, findings, lesions.get("box_lesions"))
         latency_ms["write"] = watch.lap_ms()
         latency_ms["total"] = sum(latency_ms.values())
         row = self._row(frame, findings, lesions, paths, latency_ms)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vmkla.errors import UsageError
 from vmkla.segment.preprocess import Rect
+from vmkla.video.hiding import check_hide
 
 MIN_FREE_BYTES = 1 << 30
 """Space that recording leaves for the run's log and report, and for whoever else writes to that disk."""
@@ -36,10 +37,4 @@ class RecordOptions:
                 raise UsageError(f"{name} is {value:g}, expected more than 0 seconds")
         if self.min_free_bytes < 0:
             raise UsageError(f"min_free_bytes is {self.min_free_bytes}, expected 0 or more")
-        for rect in self.hide:
-            if rect.x < 0 or rect.y < 0 or rect.w < 1 or rect.h < 1:
-                raise UsageError(
-                    f"the rectangle {rect.x},{rect.y},{rect.w},{rect.h} cannot be hidden, expected X,Y,W,H "
-                    "in pixels of the frame",
-                    hint="For instance: --hide 0,0,160,40",
-                )
+        check_hide(self.hide)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmkla.segment.preprocess import Rect
+from vmkla.video.hiding import hide, not_inside
 from vmkla.video.live.frame import LiveFrame
 from vmkla.video.live.recording.disk_guard import RecordingStoppedError
 from vmkla.video.live.recording.disk_writer import Block, DiskWriter, Row, SegmentFile
@@ -202,6 +203,8 @@ class StreamRecorder:
         frame_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
         if self.counts.reference_hw is None:
             self.counts.reference_hw = frame_hw
+        if outside := not_inside(self._hide, self.counts.reference_hw):
+            raise RecordingStoppedError(outside)
         hide(frame.rgb, self._hide, self.counts.reference_hw)
         key = (self._grid.cell(frame.captured_s), frame_hw)
         if key != self._key:
@@ -261,34 +264,6 @@ class StreamRecorder:
         self.counts.written += 1
         self.counts.last_sequence = frame.sequence
         self._written_s = time.monotonic()
-
-
-def hide(rgb: npt.NDArray[np.uint8], rects: Sequence[Rect], reference_hw: tuple[int, int]) -> None:
-    """Fill rectangles with black, in place.
-
-    In a frame of another size than the first one, burned-in text may have stayed in place or scaled with the
-    frame: both places are filled.
-
-    Args:
-        rgb: (H, W, 3) uint8.
-        rects: rectangles in pixels of a frame of ``reference_hw``; parts outside are ignored.
-        reference_hw: height and width of the frame to which they refer, px.
-    Raises:
-        RecordingStoppedError: a rectangle lies completely outside ``reference_hw``, so what it was to hide
-            would be recorded.
-    """
-    height, width = rgb.shape[:2]
-    from_h, from_w = reference_hw
-    for rect in rects:
-        if rect.x >= from_w or rect.y >= from_h:
-            raise RecordingStoppedError(
-                f"rectangle {rect.x},{rect.y},{rect.w},{rect.h} is not in the frame of {from_w}x{from_h}"
-            )
-        rgb[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w] = 0
-        if (height, width) != reference_hw:
-            top, bottom = rect.y * height // from_h, -(-(rect.y + rect.h) * height // from_h)
-            left, right = rect.x * width // from_w, -(-(rect.x + rect.w) * width // from_w)
-            rgb[top:bottom, left:right] = 0
 
 
 def _copied(row: Row) -> Row:
