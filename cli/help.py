@@ -30,7 +30,7 @@ GROUPS: dict[str, str] = {
     "Method": "--target --method --percentile --profile --workspace --timing-cache --optimization-level "
     "--target-sm --iterations --warmup --conformance --idle-s --margin --quality --lossless --seed "
     "--size --minutes --masks --alarms-per-minute --holdout --identities",
-    "Output": "--out --output --exist-ok --continue --overlay --alpha --label --save-masks "
+    "Output": "--out --output --exist-ok --continue --overlay --alpha --label --pause-on-poor --save-masks "
     "--save-probability --export --export-frames --image-format --hide --anonymous --html --curves --tensorboard "
     "--json --quiet --no-progress",
 }

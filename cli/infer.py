@@ -157,6 +157,10 @@ def infer(
             "stills; may be repeated.",
         ),
     ] = None,
+    pause_on_poor: Annotated[
+        bool,
+        typer.Option("--pause-on-poor", help="Draw no markers where the picture is poor, such as blurred."),
+    ] = False,
     monitor: Annotated[
         str | None,
         typer.Option("--monitor", metavar="HOST:PORT", help="With --live: serve a page that shows the run."),
@@ -286,6 +290,7 @@ def infer(
         track=track,
         deinterlace=deinterlace.value,
         hide=parse_hide(hide or ()),
+        pause_on_poor=pause_on_poor,
     )
     what: str | NamedSource = spec
     if anonymous:

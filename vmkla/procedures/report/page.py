@@ -11,6 +11,7 @@ from vmkla.files import write_whole
 from vmkla.page import RESEARCH_USE, data_uri, facts_html, page_html
 from vmkla.procedures.files import LESIONS, PAGE
 from vmkla.procedures.report.gather import LASTING_S, LISTED, Procedure, gather
+from vmkla.procedures.report.settings import settings_rows
 from vmkla.procedures.report.spans import joined
 from vmkla.procedures.report.stored import StoredLesion, read_still
 from vmkla.procedures.report.timeline import timeline_html
@@ -68,7 +69,7 @@ def render(procedure: Procedure) -> str:
     parts += [_card(procedure, lesion) for lesion in procedure.shown]
     if procedure.listed:
         parts.append(_table(procedure))
-    parts += ["<h2>Model and settings</h2>", facts_html(_identity(procedure.document))]
+    parts += ["<h2>Model and settings</h2>", facts_html(settings_rows(procedure.document))]
     return page_html(title, parts, _STYLE)
 
 
@@ -114,17 +115,6 @@ def _point(document: dict[str, Any]) -> str:
     }
     values = {name: _text(document, "settings", name) for name in names}
     return "; ".join(f"{names[name]}: {value}" for name, value in values.items() if value) or "not known"
-
-
-def _identity(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for part in ("model", "runtime", "settings", "input"):
-        values = document.get(part)
-        if not isinstance(values, dict) or not values:
-            yield part, "not known"
-            continue
-        for name in values:
-            yield f"{part}: {name}", _text(document, part, name) or "-"
-    yield "vmkla", _text(document, "vmkla_version") or "not known"
 
 
 def _ranking(procedure: Procedure) -> str:

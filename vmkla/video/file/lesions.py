@@ -29,13 +29,14 @@ class FrameLesions:
     Args:
         folder: folder of the run.
         marked: whether findings are drawn.
+        pause_on_poor: whether they are not drawn where the picture is poor.
     Raises:
         MissingDependencyError: the package ``lap`` is not installed.
     """
 
-    def __init__(self, folder: Path, *, marked: bool) -> None:
+    def __init__(self, folder: Path, *, marked: bool, pause_on_poor: bool = False) -> None:
         self._folder = folder
-        self._marked = marked
+        self._marked, self._pause_on_poor = marked, pause_on_poor
         self._picture = PictureWatch()
         self._stills = Stills(folder)
         self._tracker = LesionTracker(TrackerOptions(candidate_s=CANDIDATE_S))
@@ -75,7 +76,10 @@ class FrameLesions:
     def add(self, row: Mapping[str, Any]) -> None:
         """Count a row that was written."""
         self._look_ahead.add(row)
-        self._records.add(row, marked=self._marked)
+        self._records.add(row, marked=self._is_marked(row))
+
+    def _is_marked(self, row: Mapping[str, Any]) -> bool:
+        return self._marked and not (self._pause_on_poor and "poor" in row)
 
     def finish(self) -> int:
         """Join what belongs together, in ``frames.jsonl`` as well, and write ``lesions.jsonl``.
@@ -89,5 +93,5 @@ class FrameLesions:
         """
         self.joined = self._look_ahead.joined()
         if self.joined:
-            self._records = renumber(self._folder / ROWS, self.joined, lambda _: self._marked)
+            self._records = renumber(self._folder / ROWS, self.joined, self._is_marked)
         return write_lesions(self._folder, self._records, self.joined, self._stills)

@@ -49,6 +49,8 @@ class SegmentOptions:
         track: number of the video track, from 1; None reads the largest.
         hide: rectangles to fill with black in everything that shows frames: overlays, the contact sheet,
             stills and exported frames; in pixels of the first frame. The network sees what is under them.
+        pause_on_poor: draw no markers on frames and images whose picture is poor; rows, masks and
+            annotations keep the findings.
         deinterlace: ``"auto"`` detects whether a video is interlaced; ``"yes"`` and ``"no"`` decide it.
     Raises:
         UsageError: a value is out of range.
@@ -73,6 +75,7 @@ class SegmentOptions:
     track: int | None = None
     deinterlace: Deinterlace = "auto"
     hide: tuple[Rect, ...] = ()
+    pause_on_poor: bool = False
 
     def __post_init__(self) -> None:
         check_roi(self.roi)

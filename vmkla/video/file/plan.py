@@ -94,6 +94,8 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
     }
     if options.hide:
         settings["hide"] = [list(rect) for rect in options.hide]
+    if options.pause_on_poor:
+        settings["pause_on_poor"] = True
     if options.export:
         settings |= {"export": list(options.export), "export_frames": options.export_frames}
     if isinstance(source, VideoSource):

@@ -28,6 +28,7 @@ class Counts:
         segmented: number of frames given to the network.
         with_finding: number of segmented frames with a finding.
         kept: number of frames kept from an interrupted run.
+        paused: number of segmented frames without markers since their picture is poor.
         damaged: number of frames in which the decoder concealed missing data.
         unreadable: number of images that cannot be read.
         lost_packets: number of packets of a video that cannot be decoded.
@@ -40,6 +41,7 @@ class Counts:
     segmented: int = 0
     with_finding: int = 0
     kept: int = 0
+    paused: int = 0
     damaged: int = 0
     unreadable: int = 0
     lost_packets: int = 0

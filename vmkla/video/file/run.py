@@ -191,6 +191,10 @@ class Run:
         else:
             counts.unreadable = len(problems)
             described["images"] = source.total
+        if counts.paused:
+            warnings.append(
+                f"markers were paused in {counts.paused} of {counts.segmented} segmented frames: poor picture"
+            )
         if writer.video is not None:
             described["frame_hw"] = list(writer.video.frame_hw)
             if writer.video.size_hw != writer.video.frame_hw:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vmkla.files import write_whole
 from vmkla.procedures.files import OVERLAY_VIDEO
+from vmkla.procedures.quality import measure, small_view
 from vmkla.procedures.rows import findings_row
 from vmkla.segment.findings import Findings, find
 from vmkla.segment.overlay import draw
@@ -149,6 +150,7 @@ class FrameWriter:
         self.counts.frames += 1
         self.counts.kept += 1
         self.counts.segmented += kept.row["segmented"]
+        self.counts.paused += self._pauses(kept.row)
         self.summary.add(kept.row)
         self.counts.with_finding = self.summary.frames
 
@@ -175,7 +177,10 @@ class FrameWriter:
         if self._lesions is not None:
             lesions = self._lesions.track(frame, findings, item.rect, visible.rgb)
             latency_ms["track"] = watch.lap_ms()
-        if findings is not None:
+        elif findings is not None and self._options.pause_on_poor:
+            lesions = _rated(frame, item.rect)
+        paused = self._pauses(lesions)
+        if findings is not None and not paused:
             options, numbers = self._options, lesions.get("box_lesions") or ()
             shown = draw(visible.rgb, findings, options.overlay, options.alpha, options.label, numbers)
             latency_ms["overlay"] = watch.lap_ms()
@@ -191,7 +196,7 @@ class FrameWriter:
         self.summary.add(row)
         if self._lesions is not None:
             self._lesions.add(row)
-        drawn = findings is not None and findings.any and self._options.overlay != "none"
+        drawn = findings is not None and findings.any and self._options.overlay != "none" and not paused
         if drawn and findings is not None and frame.traits is not None:
             self.sheet.offer(shown, f"{frame.pts_s:.2f} s   {int(100 * findings.max_probability)}%")
         self.counts.frames += 1
@@ -200,8 +205,13 @@ class FrameWriter:
             self.seen.add(frame.name)
         if findings is not None:
             self.counts.segmented += 1
+            self.counts.paused += paused
             self.counts.with_finding = self.summary.frames
             self.latencies.add(latency_ms)
+
+    def _pauses(self, row: Mapping[str, Any]) -> bool:
+        """Whether markers are paused in a frame with this row, or this part of it."""
+        return self._options.pause_on_poor and "poor" in row
 
     def _write_images(
         self, frame: Frame, shown: npt.NDArray[np.uint8], findings: Findings | None
@@ -266,3 +276,9 @@ class FrameWriter:
         row |= paths
         row["latency_ms"] = {stage: round(value_ms, 3) for stage, value_ms in latency_ms.items()}
         return row
+
+
+def _rated(image: Frame, rect: Rect) -> dict[str, Any]:
+    """Return the part of an image's row that states why its picture is poor; empty where it is not."""
+    poor = measure(small_view(image.rgb, rect)).poor
+    return {} if poor is None else {"poor": poor}
