@@ -22,7 +22,7 @@ from vmkla.procedures.annotations.records import (
     label_names,
     run_lengths,
 )
-from vmkla.procedures.annotations.yolo import polygon
+from vmkla.procedures.annotations.polygons import polygon
 from vmkla.segment.findings import Findings, find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
@@ -125,14 +125,15 @@ def test_a_row_that_makes_no_sense_is_none(change: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("name", ["coco", "cvat"])  # YOLO has a file for each frame
 def test_memory_is_flat_in_the_number_of_frames(name: str, tmp_path: Path) -> None:
-    regions = tuple(annotate(found(1, smooth=3.0)))
+    findings = found(1, smooth=3.0)
+    regions = tuple(annotate(findings, list(range(1, len(findings.regions) + 1))))
 
     def write(count: int) -> None:
         def frames() -> Iterator[AnnotatedFrame]:
             for index in range(count):
                 yield AnnotatedFrame(index, f"{index}.png", (40, 53), regions)
 
-        write_annotations(tmp_path, (name,), frames, {1: "polyp"}, name="clip", count=count)
+        write_annotations(tmp_path, (name,), frames, {1: "polyp"}, name="clip", count=count, length=count)
 
     write(200)  # Python keeps freed tuples for later
     tracemalloc.start()

@@ -92,6 +92,8 @@ def test_a_video(tmp_path: Path, write_clip: Any, make_runner: Any, classes: int
     assert [(each["id"], each["name"]) for each in coco["categories"]] == list(enumerate(names, start=1))
     assert [image["id"] for image in coco["images"]] == [1, 3, 5]  # index and 1
     assert "'" not in (text := (out / "export/data.yaml").read_text()) and f'  0: "{names[0]}"' in text
+    tracks = (out / "export/tracks.xml").read_text()
+    assert "<size>6</size>" in tracks and "<width>128</width><height>96</height>" in tracks
     cvat = (out / "export/annotations.xml").read_text()
     assert '<image id="4" name="frame_000004.png" width="128" height="96">' in cvat
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import xml.etree.ElementTree as ElementTree
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,31 @@ def test_annotations_have_the_final_numbers(clip: Path, make_runner: Any, tmp_pa
     )
     shapes = (out / "export/annotations.xml").read_text().split('<attribute name="track_id">')[1:]
     assert [int(shape.split("<")[0]) for shape in shapes] == numbers
+    first, second = ElementTree.parse(out / "export/tracks.xml").getroot().findall("track")
+    stretches = [
+        [int(each.attrib["frame"]) for each in track if each.attrib["outside"] == str(outside)]
+        for track in (first, second)
+        for outside in (0, 1)
+    ]
+    assert stretches == [[*range(20), *range(50, 80)], [20], list(range(40, 50)), [50]]
+    segment(make_runner(96, 128), clip, SegmentOptions(out, exist_ok=True))
+    assert not (out / "export").exists()
+
+
+def test_tracks_of_a_run_that_is_stopped_end_there(clip: Path, make_runner: Any, tmp_path: Path) -> None:
+    cancel, out = threading.Event(), tmp_path / "out"
+    segment(
+        make_runner(96, 128),
+        clip,
+        SegmentOptions(out, export=("cvat",)),
+        progress=lambda done: cancel.set() if done.done >= 5 else None,
+        cancel=cancel,
+    )
+    written = len(lines(out / "frames.jsonl"))
+    assert 5 <= written < 20
+    (track,) = ElementTree.parse(out / "export/tracks.xml").getroot().findall("track")
+    assert [int(shape.attrib["frame"]) for shape in track] == list(range(written + 1))
+    assert [shape.attrib["outside"] for shape in track] == ["0"] * written + ["1"]
 
 
 def test_without_markers(clip: Path, make_runner: Any, tmp_path: Path) -> None:

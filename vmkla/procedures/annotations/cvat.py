@@ -24,7 +24,7 @@ def write_cvat(
     """Write an annotation file of CVAT, frame by frame, so that its size does not count in memory.
 
     Masks are shapes of single frames, also of a video: of a track of masks CVAT's importer keeps only the
-    first. A shape has the attributes ``probability`` and, with a lesion's number, ``track_id``; CVAT keeps
+    first; ``write_cvat_tracks`` writes tracks of polygons. A shape has the attributes ``probability`` and, with a lesion's number, ``track_id``; CVAT keeps
     those that the task's labels declare. ``id`` of an image is the number of the frame in the source.
 
     Args:
@@ -38,7 +38,7 @@ def write_cvat(
     Source: CVAT's documentation, XML annotation format 1.1.
     """
     with written_whole(path) as file:
-        file.write(_head(labels, name, count).encode())
+        file.write(head_xml(labels, name, count).encode())
         for frame in frames:
             height_px, width_px = frame.frame_hw
             file.write(
@@ -51,7 +51,17 @@ def write_cvat(
         file.write(b"</annotations>\n")
 
 
-def _head(labels: Mapping[int, str], name: str, count: int) -> str:
+def head_xml(
+    labels: Mapping[int, str], name: str, count: int, *, frame_hw: tuple[int, int] | None = None
+) -> str:
+    """Return the beginning of a file, up to its first image or track.
+
+    Args:
+        labels: name of each class.
+        name: name of the source.
+        count: number of frames.
+        frame_hw: height and width of a video's frames, for a file of tracks; None for one of images.
+    """
     attributes = "".join(
         f"<attribute><name>{attribute}</name><mutable>True</mutable><input_type>number</input_type>"
         "<default_value>0</default_value><values></values></attribute>"
@@ -61,23 +71,34 @@ def _head(labels: Mapping[int, str], name: str, count: int) -> str:
         f"        <label><name>{escape(label)}</name><attributes>{attributes}</attributes></label>\n"
         for label in labels.values()
     )
+    mode, size = "annotation", ""
+    if frame_hw is not None:
+        height_px, width_px = frame_hw
+        mode = "interpolation"
+        size = (
+            f"      <original_size><width>{width_px}</width><height>{height_px}</height></original_size>\n"
+        )
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>\n'
         f"    <task>\n      <name>{escape(name)}</name>\n      <size>{count}</size>\n"
-        f"      <mode>annotation</mode>\n      <labels>\n{listed}      </labels>\n    </task>\n  </meta>\n"
+        f"      <mode>{mode}</mode>\n      <labels>\n{listed}      </labels>\n{size}    </task>\n  </meta>\n"
     )
 
 
 def _mask(region: AnnotatedRegion, label: str) -> str:
     x, y, w, h = region.box
     runs = ", ".join(map(str, region.counts))
+    return (
+        f'    <mask label={quoteattr(label)} source="auto" occluded="0" rle="{runs}" left="{x}" top="{y}" '
+        f'width="{w}" height="{h}" z_order="0">\n{attributes_xml(region)}    </mask>\n'
+    )
+
+
+def attributes_xml(region: AnnotatedRegion) -> str:
+    """Return the attributes of a shape."""
     values = {"probability": region.probability, "track_id": region.track_id}
-    attributes = "".join(
+    return "".join(
         f'      <attribute name="{name}">{value}</attribute>\n'
         for name, value in values.items()
         if value is not None
-    )
-    return (
-        f'    <mask label={quoteattr(label)} source="auto" occluded="0" rle="{runs}" left="{x}" top="{y}" '
-        f'width="{w}" height="{h}" z_order="0">\n{attributes}    </mask>\n'
     )

@@ -9,11 +9,15 @@ from vmkla.errors import BadInputError, UsageError
 from vmkla.files import make_folder, output_errors
 from vmkla.procedures.annotations.coco import write_coco
 from vmkla.procedures.annotations.cvat import fits_xml, write_cvat
+from vmkla.procedures.annotations.cvat_tracks import write_cvat_tracks
 from vmkla.procedures.annotations.records import AnnotatedFrame
 from vmkla.procedures.annotations.yolo import DATA, IMAGES, write_yolo
 
 FORMATS = ("coco", "cvat", "yolo")
 FILES = {"coco": "annotations/instances_default.json", "cvat": "annotations.xml", "yolo": DATA}
+_TRACKS = "tracks.xml"
+WRITTEN = (*FILES.values(), _TRACKS)
+"""Every file of a format with a name of its own."""
 """The file of each format in the folder, where its tools look for it; YOLO has one more for each frame."""
 
 
@@ -77,6 +81,7 @@ def write_annotations(
     *,
     name: str,
     count: int,
+    length: int | None,
 ) -> None:
     """Write the findings of a run in each format, in one or two passes over its frames.
 
@@ -90,6 +95,7 @@ def write_annotations(
         labels: name of each class.
         name: name of the source.
         count: number of segmented frames.
+        length: number of a video's frames, as far as it is known; None for images, which have no tracks.
     Raises:
         BadInputError: a file cannot be written.
     """
@@ -97,6 +103,8 @@ def write_annotations(
         write_coco(folder / FILES["coco"], frames, labels, name)
     if "cvat" in formats:
         write_cvat(folder / FILES["cvat"], frames(), labels, name, count)
+        if length is not None:
+            write_cvat_tracks(folder / _TRACKS, frames(), labels, name, length)
     if "yolo" in formats:
         write_yolo(folder, frames(), labels)
     with output_errors(folder):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vmkla.bounded import MalformedError, parse_json
 from vmkla.files import output_errors, unfinished_path, written_whole
-from vmkla.procedures.annotations.formats import FILES, write_annotations
+from vmkla.procedures.annotations.formats import WRITTEN, write_annotations
 from vmkla.procedures.annotations.records import AnnotatedFrame, annotate
 from vmkla.procedures.annotations.yolo import IMAGES, LABELS, label_path
 from vmkla.segment.findings import Findings
@@ -70,10 +70,13 @@ class AnnotationLog:
         if options.export_frames:
             write_png(options.out_dir / EXPORT / IMAGES / name, frame.rgb)
 
-    def write(self, *, dropped: Collection[str] = (), joined: Mapping[int, int] | None = None) -> None:
+    def write(
+        self, *, length: int, dropped: Collection[str] = (), joined: Mapping[int, int] | None = None
+    ) -> None:
         """Close the file and write the formats from it.
 
         Args:
+            length: number of the source's frames, as far as it is known.
             dropped: names of images of an interrupted run that are no longer there.
             joined: final number of each lesion that was joined to an earlier one.
         Raises:
@@ -94,6 +97,7 @@ class AnnotationLog:
             self._plan.labels,
             name=named.label,
             count=self._sink.rows if offsets is None else len(offsets),
+            length=length if named.source.kind == "video" else None,
         )
 
     def discard(self) -> None:
@@ -126,7 +130,7 @@ def remove_annotations(out_dir: Path, *, keep_log: bool) -> None:
                     path.unlink(missing_ok=True)
         if not keep_log:
             log.unlink(missing_ok=True)
-    for name in FILES.values() if logs else ():
+    for name in WRITTEN if logs else ():
         (folder / name).unlink(missing_ok=True)
     for parents, _, _ in os.walk(folder, topdown=False) if logs else ():
         with contextlib.suppress(OSError):  # it holds files that are not this run's

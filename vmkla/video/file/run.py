@@ -83,7 +83,8 @@ class Run:
         error = _first(error, self._finish_lesions)
         if (annotations := self._outputs.annotations) is not None:
             joined = {} if self._lesions is None else self._lesions.joined
-            error = _first(error, lambda: annotations.write(dropped=gone, joined=joined))
+            length = counts.frames + unfinished  # a run that was stopped has left at least one frame
+            error = _first(error, lambda: annotations.write(length=length, dropped=gone, joined=joined))
         if progress is not None and not unfinished:
             error = _first(
                 error, lambda: progress(Progress(counts.frames, counts.frames, counts.with_finding))
