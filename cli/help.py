@@ -31,8 +31,8 @@ GROUPS: dict[str, str] = {
     "--target-sm --iterations --warmup --conformance --idle-s --margin --quality --lossless --seed "
     "--size --minutes --masks --alarms-per-minute --holdout --identities",
     "Output": "--out --output --exist-ok --continue --overlay --alpha --label --pause-on-poor --save-masks "
-    "--save-probability --export --export-frames --image-format --hide --anonymous --html --curves --tensorboard "
-    "--json --quiet --no-progress",
+    "--save-probability --export --export-frames --image-format --hide --anonymous --html --curves "
+    "--tensorboard --json --quiet --no-progress",
 }
 """Heading -> the flags under it, in the order of the help; a flag that is missing stands under "Options"."""
 

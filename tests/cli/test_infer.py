@@ -468,7 +468,9 @@ def test_a_folder_is_no_video(infer: Any, images: Path, tmp_path: Path) -> None:
 
 
 def test_hide_blacks_out_what_is_written(infer: Any, images: Path, tmp_path: Path) -> None:
-    done = infer("--source", images, "--hide", "0,0,10,8", "--hide", "20,30,99,99", "--overlay", "none", "--json")
+    done = infer(
+        "--source", images, "--hide", "0,0,10,8", "--hide", "20,30,99,99", "--overlay", "none", "--json"
+    )
     assert done.status == 0, done.stderr
     assert done.json["settings"]["hide"] == [[0, 0, 10, 8], [20, 30, 99, 99]]
     for name in ("a.png", "b c é.png", "deeper/a.png"):

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 HEIGHT, WIDTH, MINUTES, SEED = 96, 128, 0.15, 13
 BRIEF_S = 0.5
-"""Lesions that are seen for less may be missing, and spans may differ by this, seconds: slivers come and go."""
+"""Lesions seen for less may be missing, and spans may differ by this, seconds: slivers come and go."""
 
 
 class ExactRunner(RedRunner):

@@ -1,4 +1,4 @@
-"""Black out rectangles of frames, such as burned-in names, in what is written: recordings, overlays, stills."""
+"""Black out rectangles of frames, such as burned-in names, in recordings, overlays and stills."""
 
 from __future__ import annotations
 
@@ -85,6 +85,6 @@ class Hidden:
         """
         if not self.rects:
             return rgb
-        shown = rgb.copy()
+        shown: Image = np.array(rgb)
         hide(shown, self.rects, self.reference_hw)
         return shown

@@ -35,7 +35,7 @@ def tracks_of(path: Path, frames: list[AnnotatedFrame], length: int) -> list[Ele
     assert root.findtext("meta/task/size") == str(length)
     assert root.findtext("meta/task/name") == "clip & more.mp4"
     found = root.findall("track")
-    assert [track.attrib["id"] for track in found] == [str(number) for number in range(len(found))]
+    assert len({track.attrib["id"] for track in found}) == len(found)
     return found
 
 
@@ -69,6 +69,7 @@ def test_gaps_pieces_and_the_end(tmp_path: Path) -> None:
     assert shapes(second) == [(4, False), (6, False), (8, True)]
     assert shapes(piece) == [(6, False), (8, True)]
     assert [lesion_of(track) for track in (first, second, piece)] == [{"7"}, {"9"}, {"7"}]
+    assert [track.attrib["id"] for track in (first, second, piece)] == ["7", "9", "10"]
     # A shape that ends a stretch stays where the lesion was, since CVAT moves shapes between two frames.
     assert first[2].attrib["points"] == first[1].attrib["points"] != first[0].attrib["points"]
     # Nothing is written beyond the last frame that is known.
@@ -84,6 +85,7 @@ def test_a_finding_without_a_number_and_a_lesion_of_two_classes(tmp_path: Path) 
     ]  # fmt: skip
     assert [track.attrib["label"] for track in found] == ["polyp", "polyp", "polyp", LABELS[2]]
     assert [lesion_of(track) for track in found] == [set(), {"3"}, set(), {"3"}]
+    assert [track.attrib["id"] for track in found] == ["4", "3", "5", "6"]
 
 
 def test_polygons_have_the_pixels_of_the_regions(tmp_path: Path) -> None:

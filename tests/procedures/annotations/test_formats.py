@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from vmkla.errors import BadInputError, UsageError
 from vmkla.procedures.annotations.coco import compress, decompress, frame_counts
 from vmkla.procedures.annotations.formats import check_fits, parse_formats, write_annotations
+from vmkla.procedures.annotations.polygons import polygon
 from vmkla.procedures.annotations.records import (
     AnnotatedFrame,
     AnnotatedRegion,
@@ -22,7 +23,6 @@ from vmkla.procedures.annotations.records import (
     label_names,
     run_lengths,
 )
-from vmkla.procedures.annotations.polygons import polygon
 from vmkla.segment.findings import Findings, find
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect

@@ -6,15 +6,18 @@ folder of its own with those of its packages that reading needs.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.video.file.scripted import RATE, procedure
 from tests.video.file.test_annotations import busy_frames, saved_masks
 from vmkla.video.file.pipeline import SegmentOptions, segment
 
@@ -84,3 +87,40 @@ def test_masks_are_those_of_the_run(
         # It reads the frames too: they are those of the run.
         for each, mask in wanted.items():
             np.testing.assert_array_equal(masks[Path(each).stem], mask, err_msg=f"{kind} {each}")
+
+
+READ_TRACKS = """
+import json, sys
+from datumaro.components.dataset import Dataset
+data = Dataset.import_from(sys.argv[1], "cvat")
+print(json.dumps({
+    item.id: [
+        [each.type.name, each.attributes["track_id"], each.attributes["outside"]] for each in item.annotations
+    ]
+    for item in data
+}))
+"""
+
+
+def test_tracks_are_the_lesions_of_the_run(
+    tmp_path: Path, datumaro: Path, write_clip: Any, make_runner: Any
+) -> None:
+    """It gives each shape the number of its track: that of the lesion."""
+    clip, out = write_clip("clip.mp4", procedure(), rate=Fraction(RATE)), tmp_path / "out"
+    segment(make_runner(96, 128), clip, SegmentOptions(out, export=("cvat",), export_frames=True))
+    done = subprocess.run(
+        [sys.executable, "-c", READ_TRACKS, str(out / "export" / "tracks.xml")],
+        env=os.environ | {"PYTHONPATH": str(datumaro)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    shapes = json.loads(done.stdout.splitlines()[-1])
+    rows = [json.loads(line) for line in (out / "frames.jsonl").read_text().splitlines()]
+    assert any(row["box_lesions"] for row in rows)
+    for row in rows:
+        of_frame = shapes.get(f"frame_{row['index']:06d}", [])
+        assert all(kind == "polygon" for kind, _, _ in of_frame)
+        assert sorted(number for _, number, outside in of_frame if not outside) == sorted(row["box_lesions"])

@@ -74,9 +74,7 @@ def test_a_video(tmp_path: Path, write_clip: Any, make_runner: Any, read_back: A
     assert sheet[round(scale * 11) : round(scale * 14), round(scale * 17) : round(scale * 29)].max() < 60
 
 
-def test_images_of_several_sizes_and_a_run_that_continues(
-    tmp_path: Path, make_runner: Any
-) -> None:
+def test_images_of_several_sizes_and_a_run_that_continues(tmp_path: Path, make_runner: Any) -> None:
     """In an image of another size the rectangle hides its own place and the one that it scales to."""
     folder, out = tmp_path / "images", tmp_path / "out"
     folder.mkdir()

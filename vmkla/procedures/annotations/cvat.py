@@ -24,8 +24,9 @@ def write_cvat(
     """Write an annotation file of CVAT, frame by frame, so that its size does not count in memory.
 
     Masks are shapes of single frames, also of a video: of a track of masks CVAT's importer keeps only the
-    first; ``write_cvat_tracks`` writes tracks of polygons. A shape has the attributes ``probability`` and, with a lesion's number, ``track_id``; CVAT keeps
-    those that the task's labels declare. ``id`` of an image is the number of the frame in the source.
+    first; ``write_cvat_tracks`` writes tracks of polygons. A shape has the attributes
+    ``probability`` and, with a lesion's number, ``track_id``; CVAT keeps those that the task's labels
+    declare. ``id`` of an image is the number of the frame in the source.
 
     Args:
         path: the file.
@@ -75,9 +76,7 @@ def head_xml(
     if frame_hw is not None:
         height_px, width_px = frame_hw
         mode = "interpolation"
-        size = (
-            f"      <original_size><width>{width_px}</width><height>{height_px}</height></original_size>\n"
-        )
+        size = f"      <original_size><width>{width_px}</width><height>{height_px}</height></original_size>\n"
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>\n'
         f"    <task>\n      <name>{escape(name)}</name>\n      <size>{count}</size>\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from array import array
 from collections.abc import Iterator, Mapping
@@ -41,7 +42,9 @@ def write_cvat_tracks(
 
     A track has a shape in every frame that shows the lesion, and ends with one that is ``outside`` in the
     frame after it, so that CVAT draws nothing in gaps. A lesion that is in pieces has a track for each, and
-    one of several classes a track for each. Outlines run through the middle of the outermost pixels.
+    one of several classes a track for each. ``id`` is the lesion's number, which the largest piece of its
+    first class has in each frame; the other tracks have numbers above all of them. Outlines run
+    through the middle of the outermost pixels.
 
     Args:
         path: the file.
@@ -59,7 +62,7 @@ def write_cvat_tracks(
             tracks, frame_hw = _sort(frames, labels, shapes, length)
             with written_whole(path) as file:
                 file.write(head_xml(labels, name, length, frame_hw=frame_hw).encode())
-                for number, track in enumerate(tracks):
+                for number, track in tracks.items():
                     label = quoteattr(track.label)
                     file.write(f'  <track id="{number}" label={label} source="auto">\n'.encode())
                     for offset, size in zip(track.places[::2], track.places[1::2], strict=True):
@@ -71,8 +74,12 @@ def write_cvat_tracks(
 
 def _sort(
     frames: Iterator[AnnotatedFrame], labels: Mapping[int, str], shapes: IO[bytes], length: int
-) -> tuple[list[_Track], tuple[int, int]]:
-    """Write the shapes of each frame, and return the tracks that they belong to and the size of the first."""
+) -> tuple[dict[int, _Track], tuple[int, int]]:
+    """Write the shapes of each frame.
+
+    Returns:
+        The tracks that they belong to by number, in the order of appearance, and the size of the first frame.
+    """
     tracks: dict[_Key, _Track] = {}
     visible: dict[_Key, _Track] = {}
     frame_hw, last, unnumbered = (0, 0), -1, 0
@@ -95,7 +102,16 @@ def _sort(
     if last + 1 < length:
         for track in visible.values():
             _add(track, shapes, last + 1, outside=True)
-    return list(tracks.values()), frame_hw
+    return _numbered(tracks), frame_hw
+
+
+def _numbered(tracks: Mapping[_Key, _Track]) -> dict[int, _Track]:
+    others = itertools.count(1 + max((lesion or 0 for _, lesion, _ in tracks), default=0))
+    numbered: dict[int, _Track] = {}
+    for (_, lesion, _), track in tracks.items():
+        own = lesion is not None and lesion not in numbered
+        numbered[lesion if own and lesion is not None else next(others)] = track
+    return numbered
 
 
 def _add(track: _Track, shapes: IO[bytes], index: int, *, outside: bool) -> None:

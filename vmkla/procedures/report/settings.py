@@ -67,12 +67,14 @@ _NONE = {"alpha": "that of the style", "field_of_view": "the whole frame"}
 
 
 def settings_rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield names and values of all that ``report.json`` has of the model, the runtime, the settings and the input.
+    """Yield what ``report.json`` has of the model, the runtime, the settings and the input, in words.
 
     A key without words keeps its own name, after that of its part.
 
     Args:
         document: content of ``report.json``; may be damaged, or of another version.
+    Yields:
+        Name and value, plain text.
     """
     for part, words in WORDS.items():
         values = document.get(part)

@@ -104,6 +104,8 @@ def _segment(
     plan = make_plan(runner, named, options)
     lesions = None
     if not isinstance(source, ImageSource):
-        lesions = FrameLesions(options.out_dir, marked=options.overlay != "none", pause_on_poor=options.pause_on_poor)
+        lesions = FrameLesions(
+            options.out_dir, marked=options.overlay != "none", pause_on_poor=options.pause_on_poor
+        )
     with locked_folder(options.out_dir, WHOLE):
         return Run(runner, plan, open_outputs(plan), lesions).go(progress, cancel)
