@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmkla.errors import UsageError
+from vmkla.errors import BadInputError, UsageError
 from vmkla.segment.preprocess import Rect
 from vmkla.video.hiding import Hidden, check_hide, hide, not_inside
 
@@ -52,3 +52,7 @@ def test_a_rectangle_outside_the_frame_is_named() -> None:
     assert not_inside((Rect(39, 29, 5, 5),), (30, 40)) == ""
     for rect in (Rect(40, 0, 5, 5), Rect(0, 30, 5, 5)):
         assert f"{rect.x},{rect.y},5,5 is not in the frame of 40x30" in not_inside((rect,), (30, 40))
+        rgb = np.full((90, 90, 3), 200, np.uint8)  # it is inside this frame, but refers to a smaller one
+        with pytest.raises(BadInputError, match="is not in the frame of 40x30"):
+            hide(rgb, (Rect(0, 0, 5, 5), rect), (30, 40))
+        assert (rgb == 200).all()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vmkla.errors import UsageError
+from vmkla.errors import BadInputError, UsageError
 from vmkla.segment.preprocess import Rect
 
 Image = npt.NDArray[np.uint8]
@@ -54,7 +54,11 @@ def hide(rgb: Image, rects: Sequence[Rect], reference_hw: tuple[int, int]) -> No
         rgb: (H, W, 3) uint8.
         rects: rectangles in pixels of a frame of ``reference_hw``; parts outside are ignored.
         reference_hw: height and width of the frame to which they refer, px.
+    Raises:
+        BadInputError: a rectangle lies completely outside ``reference_hw``, so that it would hide nothing.
     """
+    if outside := not_inside(rects, reference_hw):
+        raise BadInputError(outside)
     height, width = rgb.shape[:2]
     from_h, from_w = reference_hw
     for rect in rects:
@@ -82,6 +86,8 @@ class Hidden:
 
         Args:
             rgb: (H, W, 3) uint8; not changed.
+        Raises:
+            BadInputError: see ``hide``.
         """
         if not self.rects:
             return rgb

@@ -21,8 +21,9 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from vmkla.errors import BadInputError
 from vmkla.segment.preprocess import Rect
-from vmkla.video.hiding import hide, not_inside
+from vmkla.video.hiding import hide
 from vmkla.video.live.frame import LiveFrame
 from vmkla.video.live.recording.disk_guard import RecordingStoppedError
 from vmkla.video.live.recording.disk_writer import Block, DiskWriter, Row, SegmentFile
@@ -203,9 +204,10 @@ class StreamRecorder:
         frame_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
         if self.counts.reference_hw is None:
             self.counts.reference_hw = frame_hw
-        if outside := not_inside(self._hide, self.counts.reference_hw):
-            raise RecordingStoppedError(outside)
-        hide(frame.rgb, self._hide, self.counts.reference_hw)
+        try:
+            hide(frame.rgb, self._hide, self.counts.reference_hw)
+        except BadInputError as error:
+            raise RecordingStoppedError(error.message) from error
         key = (self._grid.cell(frame.captured_s), frame_hw)
         if key != self._key:
             self.close()
