@@ -241,6 +241,7 @@ def infer(
             overlay.value,
             alpha,
             label.value,
+            pause_on_poor=pause_on_poor,
             out=out,
             exist_ok=exist_ok,
             runs=RUNS,

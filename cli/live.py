@@ -93,6 +93,7 @@ def run_live_command(
     alpha: float | None,
     label: Label,
     *,
+    pause_on_poor: bool,
     out: Path | None,
     exist_ok: bool,
     runs: Path,
@@ -107,7 +108,7 @@ def run_live_command(
         load: loads the model, see ``live_loader``.
         flags: flags of live mode.
         worker: options of the network's process, without those of ``flags``.
-        overlay, alpha, label: as the flags of these names.
+        overlay, alpha, label, pause_on_poor: as the flags of these names.
         out: folder of the run; None uses a new one in ``runs``.
         exist_ok, json, quiet, anonymous: as the flags of these names.
         runs: folder of runs without ``out``.
@@ -122,7 +123,9 @@ def run_live_command(
     if anonymous:
         address, names = addresses.anonymous(address)
     with run_folder(out, _default_folder(address, runs), again=exist_ok) as folder:
-        options = _options(flags, worker, overlay, alpha, label, folder, exist_ok=exist_ok)
+        options = _options(
+            flags, worker, overlay, alpha, label, folder, pause_on_poor=pause_on_poor, exist_ok=exist_ok
+        )
         screen = WindowScreen() if flags.display else None
         ends = "q or Esc in the window" if flags.display else "Ctrl-C"
         say(f"live: {address}, {ends} ends it", quiet=quiet)
@@ -147,6 +150,7 @@ def _options(
     label: Label,
     folder: Path,
     *,
+    pause_on_poor: bool,
     exist_ok: bool,
 ) -> LiveOptions:
     from vmkla.video.live.monitor.access import MonitorOptions, parse_monitor_address, read_token
@@ -178,6 +182,7 @@ def _options(
         overlay=overlay,
         alpha=alpha,
         label=label,
+        pause_on_poor=pause_on_poor,
         max_staleness_ms=MAX_STALENESS_MS if flags.max_staleness_ms is None else flags.max_staleness_ms,
         recording=recording if flags.record else None,
         monitor=monitor,

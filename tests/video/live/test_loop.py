@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from vmkla.segment.findings import Findings, Region
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.events import EventLog
-from vmkla.video.live.frame import AiState, LiveFrame, LiveResult, SignalState
+from vmkla.video.live.frame import AiState, FrameLesions, LiveFrame, LiveResult, SignalState
 from vmkla.video.live.loop import DisplayLoop
 from vmkla.video.live.markers.marker_board import Marker, MarkerBoard
 from vmkla.video.live.screen import Shown
@@ -140,6 +140,33 @@ def test_off_means_untouched_whatever_result_lies_there() -> None:
         (shown,) = rig.run()
         assert shown.rgb is source.rgb and shown.marker is None
         assert (shown.status.ai, shown.status.ai_reason) == (state, "worker ended")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_poor_picture_pauses_the_markers_until_the_next_good_one(asked: bool) -> None:
+    base = time.monotonic() - 1
+    frames = [frame(number, base + 0.03 * number) for number in (1, 2, 3)]
+    rig = Rig(list(frames))
+    rig.board = rig.loop._board = MarkerBoard(max_staleness_s=0.12, pause_on_poor=asked)
+    markers = deque(
+        rig.board.prepare(replace(result(each), lesions=FrameLesions((None,), poor=reason)))
+        for each, reason in zip(frames, (None, "blur", None), strict=True)
+    )
+    take = rig.capture.take
+
+    def take_with_result(timeout_s: float) -> LiveFrame | None:
+        if rig.capture.items:
+            rig.ai.marker = markers.popleft()
+        return take(timeout_s)
+
+    rig.capture.take = take_with_result  # type: ignore[method-assign]
+    seen = rig.run()
+    paused = (AiState.PAUSED, "poor picture: blur") if asked else (AiState.ON, "")
+    states = [(shown.status.ai, shown.status.ai_reason) for shown in seen]
+    assert states == [(AiState.ON, ""), paused, (AiState.ON, "")]
+    assert [shown.marker is None for shown in seen] == [False, asked, False]
+    assert (seen[1].rgb is frames[1].rgb) == asked
+    assert (rig.tallies.ai_s[AiState.PAUSED] > 0) == asked and not rig.tallies.off_reasons
 
 
 @pytest.mark.parametrize("signal", [SignalState.BLACK, SignalState.FROZEN])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vmkla.video.latency import LatencyStats
-from vmkla.video.live.frame import AiState
-from vmkla.video.live.report import too_slow
+from vmkla.video.live.frame import AiState, LiveStatus
+from vmkla.video.live.report import too_slow, what_is_missing
 from vmkla.video.live.tallies import Tallies
 
 
@@ -40,3 +40,15 @@ def test_measured_and_needed_milliseconds_and_what_helps() -> None:
 )
 def test_nothing_where_speed_was_not_the_matter(run: Tallies, result_ms: LatencyStats) -> None:
     assert too_slow(run, result_ms, 120.0) == ""
+
+
+def test_markers_that_were_paused_as_asked_are_nothing_that_is_missing() -> None:
+    run = tallies(0.0, 0.0)
+    run.ai_s[AiState.PAUSED] = 10.0
+    run.shown, run.status = 100, LiveStatus(AiState.PAUSED, "poor picture: blur")
+    run._since_s = run._ai_since_s + 5.0
+    assert what_is_missing(run, 100, {}, 0.01, "") == ""
+    run.status = LiveStatus(AiState.OFF, "too slow")
+    assert what_is_missing(run, 100, {}, 0.01, "") == "the AI was off at the end: too slow"
+    run.ai_s = {AiState.OFF: 10.0, AiState.ON: 0.0, AiState.PAUSED: 0.0}
+    assert "the AI was never on" in what_is_missing(run, 100, {}, 0.01, "")

@@ -17,15 +17,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.video.live.screens import NullScreen
+from tests.video.red_runner import RedRunner
 from tests.video.small_videos import count_frames, write_video
 from vmkla.engines import load_runner
 from vmkla.errors import BadInputError, DegradedError, StoppedError, UsageError
 from vmkla.runner import Runner
 from vmkla.segment.operating_point import PointOverrides
 from vmkla.video.cancellation import Cancellation
+from vmkla.video.live.frame import AiState
 from vmkla.video.live.monitor.access import MonitorOptions
 from vmkla.video.live.network.options import StillOptions, TemporalOptions, WorkerOptions
 from vmkla.video.live.options import LiveOptions
@@ -113,6 +117,44 @@ def test_the_ai_comes_on_and_every_pixel_outside_markers_is_the_sources(tmp_path
     assert written["latency_ms"]["inference"]["p50"] > 0 and written["video_delay_ms"]["p99"] > 0
     assert written["events"]["run begins"] == written["events"]["run ends"] == 1
     assert {thread.name for thread in threading.enumerate()} <= before
+
+
+@pytest.mark.parametrize("pause", [True, False])
+def test_poor_pictures_pause_markers_when_asked(tmp_path: Path, write_clip: Any, pause: bool) -> None:
+    """Blurred frames with a finding in each: markers, or a strip that states why there are none."""
+    frames = []
+    for index in range(50):
+        frame = np.full((120, 160, 3), (60, 40, 40), np.uint8)
+        cv2.circle(frame, (40 + index, 60), 24, (255, 30, 30), -1)
+        frames.append(cv2.GaussianBlur(frame, (0, 0), 7))
+    clip, wanted = str(write_clip("blurred.mp4", frames)), AiState.PAUSED if pause else AiState.ON
+    seen: list[Shown] = []
+
+    def ready(shown: Shown) -> bool:
+        if shown.status.ai in (AiState.ON, AiState.PAUSED):
+            seen.append(shown)
+        return len(seen) > 10
+
+    cancel, screen = stop_when(ready)
+    load = functools.partial(RedRunner, 60, 80)
+    report, error = live(
+        tmp_path / "out", clip, load=load, cancel=cancel, screen=screen, loop=True, pause_on_poor=pause
+    )
+    assert error is None and report is not None
+    assert {shown.status.ai for shown in seen} == {wanted}
+    if pause:
+        assert {shown.status.ai_reason for shown in seen} == {"poor picture: blur"}
+        assert all(shown.marker is None and shown.rgb is shown.frame.rgb for shown in seen if shown.frame)
+    else:
+        assert any(shown.marker is not None and shown.marker.drawing.layers for shown in seen)
+    written = report_of(tmp_path / "out")
+    assert written["settings"]["pause_on_poor"] is pause and written["ai_s"][wanted.value] > 0
+    assert (written["counts"]["marked"] == 0) is pause
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert rows and all(row["poor"] == "blur" and row["boxes"] for row in rows)  # the findings are kept
+    page = (tmp_path / "out" / "procedure.html").read_text(encoding="utf-8")
+    assert f"<th>markers pause on poor pictures</th><td>{'yes' if pause else 'no'}</td>" in page
+    assert "settings: " not in page and "input: " not in page  # every key has words
 
 
 def _stop_after_ai_on(events: Path, cancel: Cancellation) -> None:

@@ -36,6 +36,7 @@ STATES = [
     LiveStatus(AiState.OFF, "frozen picture", SignalState.FROZEN),
     LiveStatus(AiState.ON, recording=True),
     LiveStatus(AiState.ON, recording=False),
+    LiveStatus(AiState.PAUSED, "poor picture: blur"),
 ]
 
 

@@ -16,11 +16,15 @@ MAX_FRAME_BYTES = 3 * 3840 * 2160
 
 
 class AiState(str, Enum):
-    """Whether markers may be trusted: ``ON`` means that a recent enough result covers the frame shown."""
+    """Whether markers may be trusted: ``ON`` means that a recent enough result covers the frame shown.
+
+    ``PAUSED`` means the same, but that its frame was a poor picture, and no markers are drawn as was asked.
+    """
 
     STARTING = "starting"
     ON = "on"
     OFF = "off"
+    PAUSED = "paused"
 
 
 class SignalState(str, Enum):

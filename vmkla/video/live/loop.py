@@ -215,6 +215,8 @@ class DisplayLoop:
             # Only whether the network keeps up; the board checks that the result is of the same scene.
             if marker is None or at_s - marker.captured_s > self._max_staleness_s:
                 ai, reason = AiState.OFF, NO_RESULT
+            elif marker.paused:
+                ai, reason = AiState.PAUSED, f"poor picture: {marker.paused}"
         elif ai is AiState.ON and self._last is not None and self._last.status.ai is not AiState.ON:
             # The frame on the screen has no marker and gets none any more, so its status stays.
             ai, reason = self._last.status.ai, self._last.status.ai_reason

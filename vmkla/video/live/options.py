@@ -31,6 +31,7 @@ class LiveOptions:
         label: text beside each region.
         max_staleness_ms: longest time from the capture of a marker's own frame to that of a frame that may
             show it, ms, 0 to 1000; 0 draws it on its own frame only.
+        pause_on_poor: draw no markers while the network's newest frame is a poor picture.
         motion: move markers along with what they mark.
         recording: options of the recording; None records nothing.
         monitor: where the monitor page is served; None serves none.
@@ -49,6 +50,7 @@ class LiveOptions:
     alpha: float | None = None
     label: Label = "none"
     max_staleness_ms: float = MAX_STALENESS_MS
+    pause_on_poor: bool = False
     motion: bool = True
     recording: RecordOptions | None = None
     monitor: MonitorOptions | None = None
@@ -92,6 +94,7 @@ class LiveOptions:
             "label": self.label,
             "roi": roi if roi is None or isinstance(roi, str) else list(roi),
             "max_staleness_ms": self.max_staleness_ms,
+            "pause_on_poor": self.pause_on_poor,
             "temporal": worker.calmer(),
             "record": self.recording is not None,
             "stills": worker.stills is not None,

@@ -17,6 +17,8 @@ _LASTING_S = 0.5
 """Time for which the AI must be off at the end to count, seconds: one late result does not."""
 _KEPT_UP = 0.95
 """Share of the run for which the AI must be on for the network to count as fast enough."""
+_WATCHING = (AiState.ON, AiState.PAUSED)
+"""States in which the network keeps up; in the second no markers are drawn, as was asked."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def too_slow(tallies: Tallies, result_ms: LatencyStats, max_staleness_ms: float)
         max_staleness_ms: option of the run. A result is in use until it is twice as old as a result takes, so
             each may take half of this.
     """
-    on_s, whole_s = tallies.ai_s[AiState.ON], sum(tallies.ai_s.values())
+    on_s, whole_s = _watching_s(tallies), sum(tallies.ai_s.values())
     if not tallies.off_reasons[TOO_SLOW] or not result_ms.count or on_s > _KEPT_UP * whole_s:
         return ""
     return (
@@ -156,10 +158,15 @@ def what_is_missing(
         causes = ", ".join(f"{count} {cause}" for cause, count in dropped.items() if count)
         parts.append(f"{lost} of {whole} frames were dropped ({causes}), the budget is {drop_budget:.1%}")
     status = tallies.status
-    if tallies.shown and not tallies.ai_s[AiState.ON]:
+    if tallies.shown and not _watching_s(tallies):
         parts.append(f"the AI was never on: {status.ai_reason if status else ''}")
-    elif status is not None and status.ai is not AiState.ON and tallies.since_ai_changed_s > _LASTING_S:
+    elif status is not None and status.ai not in _WATCHING and tallies.since_ai_changed_s > _LASTING_S:
         parts.append(f"the AI was off at the end: {status.ai_reason or status.ai.value}")
     if recording_stopped:
         parts.append(f"recording stopped: {recording_stopped}")
     return "; ".join(parts)
+
+
+def _watching_s(tallies: Tallies) -> float:
+    """Return for how long the network kept up, seconds, with or without markers on the screen."""
+    return sum(tallies.ai_s[state] for state in _WATCHING)

@@ -138,6 +138,7 @@ class LiveRun:
                 options.max_staleness_s,
                 options.motion,
                 label=options.label,
+                pause_on_poor=options.pause_on_poor,
             )
             self.markers = LiveMarkers(self.board, self.events)
             self.supervisor = Supervisor(

@@ -17,10 +17,15 @@ SIGNAL_WORDS = {
     SignalState.FROZEN: "FROZEN PICTURE",
     SignalState.LOST: NO_SIGNAL,
 }
-AI_WORDS = {AiState.ON: "AI ON", AiState.OFF: "AI OFF", AiState.STARTING: "AI STARTING"}
+AI_WORDS = {
+    AiState.ON: "AI ON",
+    AiState.OFF: "AI OFF",
+    AiState.PAUSED: "AI PAUSED",
+    AiState.STARTING: "AI STARTING",
+}
 
 _GREEN, _RED, _AMBER = (0, 120, 60), (170, 20, 20), (190, 110, 0)
-_AI_RGB = {AiState.ON: _GREEN, AiState.OFF: _RED, AiState.STARTING: _AMBER}
+_AI_RGB = {AiState.ON: _GREEN, AiState.OFF: _RED, AiState.PAUSED: _AMBER, AiState.STARTING: _AMBER}
 _GROUND_RGB, _TEXT_RGB, _DIM_RGB = (24, 24, 24), (255, 255, 255), (200, 200, 200)
 _FONT, _FONT_PX = cv2.FONT_HERSHEY_SIMPLEX, 22  # height of a capital letter at scale 1
 _LEAST_PX, _OF_FRAME = 24, 1 / 18

@@ -125,6 +125,10 @@ def test_it_follows_by_itself(page: webdriver.Chrome, display: Display) -> None:
     wait_for("AI OFF", lambda: text(page, "ai") == "AI OFF")
     assert text(page, "reason") == "The worker died."
     assert page.find_element(By.TAG_NAME, "body").get_attribute("class") == "off"
+    display.ai, display.reason = AiState.PAUSED, "poor picture: blur"
+    wait_for("AI PAUSED", lambda: text(page, "ai") == "AI PAUSED")
+    assert text(page, "reason") == "Poor picture: blur."
+    assert page.find_element(By.TAG_NAME, "body").get_attribute("class") == "paused"
     display.ai, display.reason = AiState.STARTING, ""
     wait_for("AI STARTING", lambda: text(page, "ai") == "AI STARTING")
     display.signal = SignalState.LOST

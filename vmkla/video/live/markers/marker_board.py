@@ -28,6 +28,7 @@ class Marker:
         box: rectangle around all findings, px; None when nothing was found.
         frame_thumbnail: thumbnail of the result's frame; None uses the one that the board remembers.
         lesions: numbers of the lesions that it marks.
+        paused: why it is not to be drawn though it may fit, such as ``"blur"``; empty otherwise.
     """
 
     sequence: int
@@ -36,6 +37,7 @@ class Marker:
     box: Rect | None = None
     frame_thumbnail: Thumbnail | None = None
     lesions: frozenset[int] = frozenset()
+    paused: str = ""
 
     @property
     def frame_hw(self) -> tuple[int, int]:
@@ -69,6 +71,7 @@ class MarkerBoard:
         max_staleness_s: longest time between the capture of a marker's frame and that of a frame that shows
             it, seconds; 0 draws on the marker's own frame only.
         motion: whether markers move with the findings.
+        pause_on_poor: whether markers of poor pictures are marked as paused.
 
     Attributes:
         cleared: number of frames shown without the given marker, by cause: ``stale``, ``scene``, ``size``,
@@ -83,12 +86,13 @@ class MarkerBoard:
         max_staleness_s: float = MAX_STALENESS_S,
         motion: bool = True,
         label: Label = "none",
+        pause_on_poor: bool = False,
     ) -> None:
         self._style: OverlayStyle = style
         self._alpha = alpha
         self._label: Label = label
         self._max_staleness_s = max_staleness_s
-        self._motion = motion
+        self._motion, self._pause_on_poor = motion, pause_on_poor
         self._seen: deque[_Seen] = deque()
         self._scene_from = 0  # markers of earlier frames belong to another scene
         self.cleared: Counter[str] = Counter()
@@ -104,7 +108,8 @@ class MarkerBoard:
         drawing = outline(result.findings, self._style, self._alpha, self._label, numbers)
         box = union(region.box for region in result.findings.regions)
         lesions = frozenset(number for number in numbers if number is not None)
-        return Marker(result.sequence, result.captured_s, drawing, box, frame_thumbnail, lesions)
+        paused = (result.lesions.poor or "") if self._pause_on_poor else ""
+        return Marker(result.sequence, result.captured_s, drawing, box, frame_thumbnail, lesions, paused)
 
     def draw(self, frame: LiveFrame, marker: Marker | None) -> tuple[npt.NDArray[np.uint8], Marker | None]:
         """Draw a marker on a frame if it fits.

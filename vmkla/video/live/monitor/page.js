@@ -112,8 +112,8 @@ function forget() {
   byId("heard").querySelector("span").textContent = "not connected";
 }
 
-const STATES = { on: "AI ON", off: "AI OFF", starting: "AI STARTING" };
-const REASONS = { on: "", off: "No markers are drawn.", starting: "No markers are drawn yet." };
+const STATES = { on: "AI ON", off: "AI OFF", paused: "AI PAUSED", starting: "AI STARTING" };
+const REASONS = { on: "", off: "No markers are drawn.", paused: "No markers are drawn.", starting: "No markers are drawn yet." };
 const SIGNALS = { good: "good", black: "black", frozen: "frozen", lost: "lost" };
 
 function show(status) {

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from vmkla.procedures.quality import SmallView
 from vmkla.procedures.stills import Stills
 from vmkla.segment.findings import Findings
+from vmkla.video.hiding import Hidden
 from vmkla.video.live.frame import LiveFrame
 from vmkla.video.live.network.options import StillOptions
 from vmkla.video.live.recording.disk_guard import DiskGuard
@@ -99,10 +100,5 @@ class StillKeeper:
 
     def _visible(self, frame: LiveFrame) -> npt.NDArray[np.uint8]:
         """Return what stills may show of a frame."""
-        if not self._hide:
-            return frame.rgb
-        from vmkla.video.live.recording.segments import hide
-
-        shown: npt.NDArray[np.uint8] = frame.rgb.copy()
-        hide(shown, self._hide, frame.first_hw or (frame.rgb.shape[0], frame.rgb.shape[1]))
-        return shown
+        first_hw = frame.first_hw or (frame.rgb.shape[0], frame.rgb.shape[1])
+        return Hidden(self._hide, first_hw).of(frame.rgb)
