@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.video.red_runner import RedRunner
@@ -44,7 +45,15 @@ def test_a_key_of_another_version_keeps_its_name() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "-"), ([], "-"), (True, "yes"), (0, "0"), ([1, 2], "1, 2"), ({"a_b": [False]}, "a b: no")],
+    [
+        (np.float64(0.25), "0.25"),
+        (None, "-"),
+        ([], "-"),
+        (True, "yes"),
+        (0, "0"),
+        ([1, 2], "1, 2"),
+        ({"a_b": [False]}, "a b: no"),
+    ],
 )
 def test_values(value: object, text: str) -> None:
     assert in_words(value) == text

@@ -108,7 +108,7 @@ def settings_rows(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def in_words(value: Any) -> str:
     """Write a value of JSON for people."""
-    if value is None or value == [] or value == {}:
+    if value is None or (isinstance(value, list | dict) and not value):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
