@@ -85,6 +85,32 @@ def test_a_disk_that_hangs_keeps_nobody_waiting(tmp_path: Path) -> None:
     os.close(reading)
 
 
+def test_lines_are_forced_to_the_disk_in_time_and_not_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, forced = tmp_path / "results.jsonl", []
+    forcing = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        forcing(descriptor)
+        forced.append(path.stat().st_size)
+
+    monkeypatch.setattr("vmkla.video.live.line_log.os.fsync", fsync)
+    log = LineLog(path, durable=True, sync_s=0.3)
+    for number in range(100):
+        log.put({"number": number})
+        time.sleep(0.001)
+    until = time.monotonic() + 20
+    while (len(rows(path)) < 100 or not forced or forced[-1] < path.stat().st_size) and (
+        time.monotonic() < until
+    ):
+        time.sleep(0.01)  # the last lines as well, though none follows them
+    assert len(rows(path)) == 100 and forced[-1] == path.stat().st_size and len(forced) < 20
+    log.put({"number": 100})
+    log.close()
+    assert len(rows(path)) == 101 and forced[-1] == path.stat().st_size
+
+
 def test_a_full_disk_loses_lines_and_not_the_run(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk; when it is lifted, lines are whole again."""
     path = tmp_path / "events.jsonl"

@@ -169,7 +169,8 @@ class LiveRun:
                 with interrupts_blocked():
                     self._start(notify)
                 began_s = self.tallies.began_s = time.monotonic()
-                with display_first(*_threads("vmkla-capture")) as self._first:
+                capture = (one for one in threading.enumerate() if one.name == "vmkla-capture")
+                with display_first(*capture) as self._first:
                     duration_s = self._options.duration_s
                     until_s = None if duration_s is None else began_s + duration_s
                     ended_by = self._loop().run(self._stopper(cancel, notify), until_s)
@@ -209,8 +210,7 @@ class LiveRun:
             marked_s, stills = self.tallies.first_marked_s, self._options.worker.stills is not None
             lesions = self.procedure.finish(report.to_dict(), marked_s, stills=stills)
         except VmklaError as error:
-            problem = f"{PAGE} is missing, make it with vmkla report: {self._plain(error.message)}"
-            warnings = (*warnings, problem)
+            warnings += (f"{PAGE} is missing, make it with vmkla report: {self._plain(error.message)}",)
         return replace(report, lesions=lesions, warnings=warnings, outputs=self._folder.outputs())
 
     def _take(self, result: LiveResult) -> None:
@@ -398,7 +398,3 @@ class LiveRun:
             stopped=message if cancel.is_set() else "",
             missing=missing,
         )
-
-
-def _threads(name: str) -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == name]
