@@ -27,7 +27,7 @@ from vmkla.errors import GateError, UsageError
 
 RENDERED_FRAMES = 8
 CONFORMANCE_RUNS = Path("runs/bench/conformance")
-SOURCE = "sample://?seed=4&size=480x360&fps=30"
+SOURCE = "sample://?seed=8&size=480x360&fps=30"
 CONFORMANCE_JSON, CONFORMANCE_PAGE = "conformance.json", "conformance.html"
 
 

@@ -55,7 +55,7 @@ def test_a_megabyte_is_redacted_at_once(piece: str) -> None:
         "rtsp://10.0.0.5:8554/ward/3: it does not answer",
         "Expected rtsp://HOST[:PORT]/PATH",
         "rtsp://[fe80::1]:554/live",
-        "live: sample://?seed=4&size=480x360",
+        "live: sample://?seed=8&size=480x360",
         "v4l2:///dev/video0?size=1920x1080",
         "monitor: http://127.0.0.1:38021/",
         "Run: vmkla train --data isic17=/data/isic --imgsz 256",

@@ -26,7 +26,7 @@ _ELEMENT = re.compile(r"[A-Za-z][\w-]*(?:/[\w-]+)?")
 _SECRET_LETTERS = 4
 _OPTIONS = {
     "v4l2": "size=1920x1080, fps=30, format=MJPG",
-    "sample": "seed=7, size=480x360, fps=30, seconds=2",
+    "sample": "seed=8, size=480x360, fps=30, seconds=2",
 }
 _LONGEST_SAMPLE_S = 60.0
 
@@ -111,7 +111,7 @@ def parse_address(text: str) -> LiveAddress:
     Args:
         text: ``rtsp://`` or ``rtsps://`` with an optional ``#transport=udp``; ``v4l2:///dev/video0`` or the
             device alone, with optional ``?size=1920x1080&fps=30&format=MJPG``; ``gst:PIPELINE``; ``sample://``
-            with optional ``?seed=7&size=480x360&fps=30&seconds=2``; else a video file, played at its own
+            with optional ``?seed=8&size=480x360&fps=30&seconds=2``; else a video file, played at its own
             speed, or a named pipe.
     Raises:
         UsageError: the text is not such an address, or an option is out of range. The message quotes no

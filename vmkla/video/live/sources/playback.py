@@ -151,7 +151,7 @@ class SampleCamera:
         if 3 * self._width * self._height > MAX_FRAME_BYTES:
             raise UsageError(f"{address}: the largest frame is 3840x2160")
         self._fps = address.number("fps", 30)
-        self._seed = int(address.number("seed", 7))
+        self._seed = int(address.number("seed", 8))
         self._count = max(2, round(address.number("seconds", 2) * self._fps))
         self._frames: list[npt.NDArray[np.uint8]] = []
 
