@@ -21,7 +21,7 @@ API = ROOT / "docs" / "api.md"
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("examples") / "clip.mp4"
-    write_clip(path, seed=6, height=120, width=160, frames=6)
+    write_clip(path, seed=8, height=120, width=160, frames=6)
     return path
 
 

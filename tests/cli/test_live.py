@@ -17,7 +17,7 @@ import pytest
 from tests.video.small_videos import write_video
 
 VMKLA = str(Path(sys.executable).with_name("vmkla"))
-SAMPLE = "sample://?size=160x120&seed=7"
+SAMPLE = "sample://?size=160x120&seed=8"
 
 
 def test_a_run_prints_its_figures(vmkla: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

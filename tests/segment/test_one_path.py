@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,8 +25,10 @@ from vmkla.segment.self_test import check_self_test, known_output, self_test_fra
 from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.pipeline import segment
 from vmkla.video.live.frame import LiveFrame
+from vmkla.video.live.network.lesions import TRACKER_BYTES, KeptTracker, WorkerLesions
 from vmkla.video.live.network.options import WorkerOptions
 from vmkla.video.live.network.worker import _Finder
+from vmkla.video.live.shared_memory.board import Board
 from vmkla.video.media.images import read_image, write_png
 
 Image = npt.NDArray[np.uint8]
@@ -86,8 +89,10 @@ def by_file_mode(runner: Recorder, image: Path, folder: Path) -> Image | None:
 
 def by_live_worker(runner: Recorder, image: Path, _: Path) -> Image | None:
     pulse = SimpleNamespace(update=lambda **_: None)
-    finder = _Finder(runner, WorkerOptions(), pulse)  # type: ignore[arg-type]
-    return finder.result(LiveFrame(1, 0.0, read_image(image))).findings.mask
+    with contextlib.closing(Board(TRACKER_BYTES)) as board:
+        lesions = WorkerLesions(KeptTracker(), board)
+        finder = _Finder(runner, WorkerOptions(), pulse, lesions)  # type: ignore[arg-type]
+        return finder.result(LiveFrame(1, 0.0, read_image(image))).findings.mask
 
 
 def sample_of(image: Path) -> Any:

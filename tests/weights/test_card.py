@@ -31,7 +31,8 @@ FIGURES = {
     "global mIoU": lambda report: f"{report['global']['miou']:.3f}",
     "polyps missed": lambda report: "{missed} of {images}".format(**report["with_polyp"]),
     "lesions found": lambda report: (
-        f"{_with_interval(report['lesions'], 'sensitivity')}, {report['lesions']['found']} of {report['lesions']['lesions']}"
+        f"{_with_interval(report['lesions'], 'sensitivity')}, "
+        f"{report['lesions']['found']} of {report['lesions']['lesions']}"
     ),
     "images with one found": lambda report: (
         f"{_with_interval(report['lesions'], 'image_sensitivity')}, "

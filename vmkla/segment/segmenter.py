@@ -55,7 +55,7 @@ class Segmenter(ClosedOnExit):
     Example:
         >>> import vmkla
         >>> from vmkla.video.media.clip import render_clip
-        >>> frame_rgb, _ = next(iter(render_clip(seed=7, height=240, width=320, frames=1)))
+        >>> frame_rgb, _ = next(iter(render_clip(seed=8, height=240, width=320, frames=1)))
         >>> with vmkla.open("nano") as segmenter:
         ...     findings = segmenter(frame_rgb)
         >>> findings.mask.shape

@@ -235,7 +235,7 @@ def test_times_lead_into_the_files_of_the_recording(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_after_kill_9_the_report_shows_what_was_stored(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ["infer", "--live", "--source", "sample://?size=160x120&fps=30&seed=7", "--out", str(out)]
+    arguments = ["infer", "--live", "--source", "sample://?size=160x120&fps=30&seed=8", "--out", str(out)]
     code = f"from vmkla.cli.main import main; main({arguments!r})"
     command = [sys.executable, "-I", "-c", code]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True) as run:

@@ -41,7 +41,7 @@ from vmkla.video.media.address import parse_address
 from vmkla.video.media.clip import render_clip
 
 NANO: Callable[[], Runner] = functools.partial(load_runner, "nano", threads=1)
-SAMPLE = "sample://?size=160x120&fps=30&seed=7"
+SAMPLE = "sample://?size=160x120&fps=30&seed=8"
 
 
 class Watcher(NullScreen):
@@ -94,7 +94,7 @@ def test_the_ai_comes_on_and_every_pixel_outside_markers_is_the_sources(tmp_path
     watcher.join()
     assert error is None and report is not None and report.outcome == "interrupted"
     rows = [json.loads(line) for line in (out / "frames.jsonl").read_text().splitlines()]
-    sources = {zlib.crc32(rgb) for rgb, _ in render_clip(7, 120, 160, 60)}
+    sources = {zlib.crc32(rgb) for rgb, _ in render_clip(8, 120, 160, 60)}
     shown = [row for row in rows if row["sequence"] and not row["again"]]
     assert len(shown) == report.shown > 5
     assert all(row["crc32_outside"] == row["crc32_source_outside"] for row in shown)
