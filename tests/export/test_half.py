@@ -297,9 +297,9 @@ def test_tensorrt_rtx_builds_it_strongly_typed(fp16_onnx: Path) -> None:
 def test_the_documented_command_exports_nano(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], clip: bool
 ) -> None:
-    """At the size of its training, where no 1 / L is a power of two."""
+    """At a size where no 1 / L is a power of two."""
     path, video = tmp_path / "nano.fp16.onnx", tmp_path / "clip.mp4"
-    arguments = ["export", "--model", "nano", "--precision", "fp16", "--output", str(path)]
+    arguments = ["export", "--model", "nano", "--imgsz", "192", "--precision", "fp16", "--output", str(path)]
     if clip:
         assert main(["sample", str(video), "--frames", "8", "--seed", "2", "--quiet"]) == 0
         arguments += ["--frames", str(video)]

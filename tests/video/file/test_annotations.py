@@ -15,6 +15,7 @@ import pytest
 
 from tests.video.file.annotation_readers import read_coco, read_cvat, read_yolo
 from vmkla.errors import ArtefactMismatchError, BadInputError, UsageError
+from vmkla.video.file.annotations import LOG
 from vmkla.video.file.pipeline import Progress, SegmentOptions, segment
 from vmkla.video.media.decoding import VideoSource
 
@@ -186,6 +187,20 @@ def test_an_image_whose_findings_are_lost_is_segmented_again(tmp_path: Path, mak
     (out / ".annotations.jsonl").write_bytes(lines[0] + lines[1][:30])
     assert segment(make_runner(50, 71), folder, options).counts.kept == 1
     assert len(check_equal(out, 1, video=False)) == 2
+
+
+def test_a_class_that_the_network_lacks_is_left_out(tmp_path: Path, make_runner: Any) -> None:
+    """A digit of an earlier run's log is damaged."""
+    folder, out = write_images(tmp_path / "in", ["0.png", "1.png", "2.png"]), tmp_path / "out"
+    options = SegmentOptions(out, save_masks=True, export=("coco", "cvat", "yolo"), resume=True)
+    segment(make_runner(50, 71), folder, options)
+    found = len(json.loads((out / COCO_FILE).read_text())["annotations"])
+    text = (out / LOG).read_text()
+    assert found > 1 and '"class": 1' in text
+    (out / LOG).write_text(text.replace('"class": 1', '"class": 2', 1))
+    segment(make_runner(50, 71), folder, options)
+    left = json.loads((out / COCO_FILE).read_text())["annotations"]
+    assert len(left) == found - 1 and {each["category_id"] for each in left} == {1}
 
 
 def test_other_formats_are_another_run(tmp_path: Path, make_runner: Any) -> None:

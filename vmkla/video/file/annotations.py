@@ -88,7 +88,7 @@ class AnnotationLog:
 
         def frames() -> Iterator[AnnotatedFrame]:
             for frame in _read(self._path, offsets):
-                yield _renumbered(frame, joined or {})
+                yield _renumbered(_known(frame, self._plan.labels), joined or {})
 
         write_annotations(
             self._plan.options.out_dir / EXPORT,
@@ -135,6 +135,14 @@ def remove_annotations(out_dir: Path, *, keep_log: bool) -> None:
     for parents, _, _ in os.walk(folder, topdown=False) if logs else ():
         with contextlib.suppress(OSError):  # it holds files that are not this run's
             os.rmdir(parents)
+
+
+def _known(frame: AnnotatedFrame, labels: Mapping[int, str]) -> AnnotatedFrame:
+    """Leave out regions of a class that the network lacks: a damaged line of an earlier run has them."""
+    if all(region.class_index in labels for region in frame.regions):
+        return frame
+    known = tuple(region for region in frame.regions if region.class_index in labels)
+    return dataclasses.replace(frame, regions=known)
 
 
 def _renumbered(frame: AnnotatedFrame, joined: Mapping[int, int]) -> AnnotatedFrame:
