@@ -209,7 +209,7 @@ def test_the_window_shows_the_frames_own_pixels(display: str, tmp_path: Path) ->
     """Read back from the virtual display: each pixel of the frame, and the strip below it."""
     dump = tmp_path / "screen.xwd"
     body = f"""{SHOW}
-show(25, LiveStatus(AiState.OFF, "worker ended"))
+show(75, LiveStatus(AiState.OFF, "worker ended"))
 subprocess.run(["xwd", "-root", "-silent", "-out", {str(dump)!r}], check=True)
 assert screen.handed_over_s > 0 and not screen.closed
 screen.close(); screen.close()
