@@ -77,7 +77,7 @@ class AnnotationLog:
 
         Args:
             length: number of the source's frames, as far as it is known.
-            dropped: names of images of an interrupted run that are no longer there.
+            dropped: names of images of an interrupted run that are missing now.
             joined: final number of each lesion that was joined to an earlier one.
         Raises:
             BadInputError: a file cannot be written.
@@ -88,7 +88,7 @@ class AnnotationLog:
 
         def frames() -> Iterator[AnnotatedFrame]:
             for frame in _read(self._path, offsets):
-                yield _renumbered(_known(frame, self._plan.labels), joined or {})
+                yield _renumbered(frame, joined or {})
 
         write_annotations(
             self._plan.options.out_dir / EXPORT,
@@ -105,10 +105,20 @@ class AnnotationLog:
         self._sink.close(keep=self._resumed)
 
 
-def logged_images(out_dir: Path) -> set[tuple[str, str | None]]:
-    """Return name and sha256 of the images whose findings an interrupted run kept."""
+def logged_images(out_dir: Path, labels: Collection[int]) -> set[tuple[str, str | None]]:
+    """Return name and sha256 of the images whose findings an interrupted run kept.
+
+    Args:
+        out_dir: folder of the run.
+        labels: classes that a finding can have. A line with another class is damaged.
+    """
     paths = (out_dir / LOG, unfinished_path(out_dir / LOG))
-    return {(frame.name, frame.sha256) for path in paths for frame in _read(path)}
+    return {
+        (frame.name, frame.sha256)
+        for path in paths
+        for frame in _read(path)
+        if all(region.class_index in labels for region in frame.regions)
+    }
 
 
 def remove_annotations(out_dir: Path, *, keep_log: bool) -> None:
@@ -135,14 +145,6 @@ def remove_annotations(out_dir: Path, *, keep_log: bool) -> None:
     for parents, _, _ in os.walk(folder, topdown=False) if logs else ():
         with contextlib.suppress(OSError):  # it holds files that are not this run's
             os.rmdir(parents)
-
-
-def _known(frame: AnnotatedFrame, labels: Mapping[int, str]) -> AnnotatedFrame:
-    """Leave out regions of a class that the network lacks: a damaged line of an earlier run has them."""
-    if all(region.class_index in labels for region in frame.regions):
-        return frame
-    known = tuple(region for region in frame.regions if region.class_index in labels)
-    return dataclasses.replace(frame, regions=known)
 
 
 def _renumbered(frame: AnnotatedFrame, joined: Mapping[int, int]) -> AnnotatedFrame:

@@ -16,7 +16,6 @@ from vmkla.plain_values import from_plain
 from vmkla.procedures.files import LESIONS, OVERLAY_VIDEO, PAGE, REPORT, ROW_MAX_BYTES, ROWS, STILLS
 from vmkla.procedures.stills import remove_stills
 from vmkla.video.file.annotations import EXPORT, AnnotationLog, logged_images, remove_annotations
-from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.plan import Plan
 from vmkla.video.media.sinks import DiskReserve, JsonlSink, to_json
 from vmkla.video.media.sources import ImageItem, ImageSource
@@ -150,7 +149,7 @@ def open_outputs(plan: Plan) -> OutputFolder:
     images = source.items if isinstance(source, ImageSource) else None
     kept: dict[str, Row] = {}
     if options.resume and (out_dir / SETTINGS).exists():
-        kept = _kept_rows(out_dir, settings, images or (), options)
+        kept = _kept_rows(plan, settings, images or ())
     else:
         check_free(out_dir, (*_TAKEN, EXPORT) if options.export else _TAKEN, exist_ok=options.exist_ok)
         _remove_earlier(out_dir)
@@ -177,10 +176,9 @@ def open_outputs(plan: Plan) -> OutputFolder:
     return OutputFolder(out_dir, rows, reserve, kept, annotations)
 
 
-def _kept_rows(
-    out_dir: Path, settings: dict[str, Any], images: Iterable[ImageItem], options: SegmentOptions
-) -> dict[str, Row]:
+def _kept_rows(plan: Plan, settings: dict[str, Any], images: Iterable[ImageItem]) -> dict[str, Row]:
     """Return the rows of images whose outputs exist, after a check of the settings of that run."""
+    options, out_dir = plan.options, plan.options.out_dir
     path = out_dir / SETTINGS
     try:
         earlier = parse_names(read_file(path, _SETTINGS_MAX_BYTES), _SETTINGS_MAX_BYTES)
@@ -196,7 +194,7 @@ def _kept_rows(
                 f"now it is {settings.get(name)!r}",
                 hint="Use the same model and flags as before, or start again with another folder: --out DIR",
             )
-    logged = logged_images(out_dir) if options.export else set()
+    logged = logged_images(out_dir, plan.labels) if options.export else set()
     wanted = {item.name: (index, item) for index, item in enumerate(images)}
     kept: dict[str, Row] = {}
     for row in (*_read_rows(out_dir / ROWS), *_read_rows(unfinished_path(out_dir / ROWS))):
