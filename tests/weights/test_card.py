@@ -1,4 +1,4 @@
-"""What the model card and the results say of `nano` is what ``vmkla eval`` prints, digit for digit."""
+"""What the model card and the results say of `nano` is what the commands print, digit for digit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from experiments.operating_point import main as choose_point
 from tests import ROOT
 from vmkla.cli.main import main
 
@@ -101,3 +102,31 @@ def test_every_printed_digit(judged: Any, document: str, row: dict[str, str], ke
     names = [name for name in row if name in FIGURES]
     assert len(names) >= 3 and report["images"] == key[1] and report["resolution"] == "native"
     assert {name: FIGURES[name](report) for name in names} == {name: row[name] for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.needs_data
+def test_the_operating_point(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The rule gives the point that ships, and the counts of the half that did not choose it."""
+    data = shared_data / "data"
+    val = f"{data}/polypgen:{data}/splits/val_PolypGen.txt"
+    assert choose_point(["nano", "--val", val, "--most-alarms", "0.1"]) == 0
+    half = capsys.readouterr().out.split("## Reporting half")[1].split("##")[0]
+    printed = {cells[0]: cells[1:] for cells in table_cells(half)}
+    assert printed["chosen for 10.0%"] == printed["the model's own"]
+    card = {cells[0]: cells[1:] for cells in table_cells((ROOT / "vmkla/weights/nano.md").read_text("utf-8"))}
+    for name, row in (
+        ("threshold only", "threshold only"),
+        ("the model's own", "peak 0.8, area 0.5 %, as shipped"),
+    ):
+        _, _, alarms, _, _, found, of_those, _ = printed[name]
+        assert card[row][:2] == [alarms, found] and of_those.startswith(card[row][2])
+
+
+def table_cells(text: str) -> list[list[str]]:
+    """The cells of each line of a table."""
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
