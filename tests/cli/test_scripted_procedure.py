@@ -1,7 +1,7 @@
 """``vmkla sample --minutes``, then ``vmkla infer --video``: its lesions match the script, also in a browser.
 
-The network is replaced by the script's exact masks: rendered lesions are no evidence for a network, and this
-test is of all that follows it.
+The network is replaced by the script's exact masks: rendered lesions are not evidence for a network, and
+this test is of all that follows it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Twelve frames of 48x32 at 30 frames a second. Lesion ``1`` is visible in frames 1 to 8 and is marked in 3, 4,
 6, 7 and 8. Lesion ``2`` is visible in frames 5 to 9 and is never marked. Frames 0, 1 and 6 have a mark where
-there is no lesion. What is red is marked by ``RedRunner``.
+it shows no lesion. What is red is marked by ``RedRunner``.
 """
 
 from __future__ import annotations

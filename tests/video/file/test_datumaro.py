@@ -62,6 +62,20 @@ def datumaro(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def read(datumaro: Path, code: str, *arguments: object) -> str:
+    """Run code beside datumaro, which wants other versions than the tests, and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(datumaro)},
+        cwd=datumaro.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 @pytest.mark.parametrize("classes", [1, 3])
 def test_masks_are_those_of_the_run(
     tmp_path: Path, datumaro: Path, write_clip: Any, make_runner: Any, classes: int
@@ -72,16 +86,7 @@ def test_masks_are_those_of_the_run(
     wanted = saved_masks(out, classes, video=True)
     for kind, name in (("coco_instances", ""), ("cvat", "annotations.xml")):
         found = tmp_path / f"{kind}.npz"
-        done = subprocess.run(
-            [sys.executable, "-c", READ, str(out / "export" / name), kind, str(found)],
-            env=os.environ | {"PYTHONPATH": str(datumaro)},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert found.exists()
+        read(datumaro, READ, out / "export" / name, kind, found)
         masks = dict(np.load(found))
         assert sorted(masks) == [Path(each).stem for each in wanted]
         # It reads the frames too: they are those of the run.
@@ -108,16 +113,7 @@ def test_tracks_are_the_lesions_of_the_run(
     """It gives each shape the number of its track: that of the lesion."""
     clip, out = write_clip("clip.mp4", procedure(), rate=Fraction(RATE)), tmp_path / "out"
     segment(make_runner(96, 128), clip, SegmentOptions(out, export=("cvat",), export_frames=True))
-    done = subprocess.run(
-        [sys.executable, "-c", READ_TRACKS, str(out / "export" / "tracks.xml")],
-        env=os.environ | {"PYTHONPATH": str(datumaro)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    shapes = json.loads(done.stdout.splitlines()[-1])
+    shapes = json.loads(read(datumaro, READ_TRACKS, out / "export" / "tracks.xml").splitlines()[-1])
     rows = [json.loads(line) for line in (out / "frames.jsonl").read_text().splitlines()]
     assert any(row["box_lesions"] for row in rows)
     for row in rows:

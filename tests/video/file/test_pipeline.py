@@ -32,6 +32,19 @@ MakeFrames = Callable[..., list[Image]]
 ReadBack = Callable[[Path], tuple[list[Image], list[Fraction], Any]]
 
 
+OUTPUTS = [
+    "contact_sheet.jpg",
+    "frames.jsonl",
+    "lesions.jsonl",
+    "lesions/0001.jpg",
+    "lesions/0001.marked.jpg",
+    "overlay.mp4",
+    "procedure.html",
+    "report.json",
+]
+"""What a video with one lesion leaves."""
+
+
 def rows(out_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out_dir / "frames.jsonl").read_text("utf-8").splitlines()]
 
@@ -117,19 +130,7 @@ class TestVideo:
         assert result.outcome == "done" and result.exit_status == 0
         assert (result.counts.frames, result.counts.segmented) == (30, 30)
         assert result.counts.with_finding == sum(found)
-        assert listing(out) == sorted(
-            [
-                "contact_sheet.jpg",
-                "frames.jsonl",
-                "lesions.jsonl",
-                "lesions/0001.jpg",
-                "lesions/0001.marked.jpg",
-                "overlay.mp4",
-                "procedure.html",
-                "report.json",
-                *(f"masks/{index:06d}.png" for index in range(30)),
-            ]
-        )
+        assert listing(out) == sorted([*OUTPUTS, *(f"masks/{index:06d}.png" for index in range(30))])
         sheet = cv2.imread(str(out / "contact_sheet.jpg"))
         assert sheet is not None and sheet.shape[1] == 3 * (480 + 4)
         assert result.findings["frames"] == sum(found)
@@ -361,16 +362,7 @@ class TestDegraded:
         assert 10 < len(images) < 40 and len(rows(out)) == len(images) == made["counts"]["frames"]
         assert (made["outcome"], made["exit_status"]) == ("degraded", 7)
         assert any("cut off" in problem["what"] for problem in made["problems"])
-        assert listing(out) == [
-            "contact_sheet.jpg",
-            "frames.jsonl",
-            "lesions.jsonl",
-            "lesions/0001.jpg",
-            "lesions/0001.marked.jpg",
-            "overlay.mp4",
-            "procedure.html",
-            "report.json",
-        ]
+        assert listing(out) == OUTPUTS
 
     def test_mended_timestamps_are_a_warning_only(
         self, write_clip: WriteClip, make_frames: MakeFrames, make_runner: Any, tmp_path: Path
