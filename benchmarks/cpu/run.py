@@ -64,7 +64,9 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=HERE / "results.md")
     args = parser.parse_args()
     lines = ["# Speed and memory on a CPU", ""]
-    lines += [f"Written by `python benchmarks/cpu/run.py --threads {args.threads}`; medians of one run.", ""]
+    only = "" if args.only == list(PARTS) else f" --only {' '.join(args.only)}"
+    command = f"python benchmarks/cpu/run.py --threads {args.threads}{only}"
+    lines += [f"Written by `{command}`; medians of one run.", ""]
     lines += [*machine(args.threads), ""]
     for name in PARTS:
         if name in args.only:
