@@ -30,55 +30,55 @@ class FoundFrame:
         time_s: its time, seconds.
         rgb: (H, W, 3).
         lesions: box around each visible lesion, by its identity.
-        regions: findings, largest first.
+        perfect: findings of a network that makes no errors, largest first.
+        regions: findings of one that misses lesions, finds them in pieces and gives false alarms.
     """
 
     time_s: float
     rgb: Image
     lesions: dict[int, Rect]
+    perfect: list[Region]
     regions: list[Region]
 
 
-def scripted_procedure(
-    seed: int, minutes: float, height: int, width: int, *, errors: bool = True
-) -> Iterator[FoundFrame]:
+def scripted_procedure(seed: int, minutes: float, height: int, width: int) -> Iterator[FoundFrame]:
     """Render a procedure and its findings.
 
     Args:
         seed: equal seeds give equal procedures on one machine.
         minutes: duration.
         height, width: size of the frames, px.
-        errors: whether the network misses lesions, finds them in pieces and gives false alarms.
     """
     rng = np.random.default_rng((seed, 20))
-    alarm = Spells(rng, _ALARMS_PER_S if errors else 0.0, _ALARM_S)
+    alarm = Spells(rng, _ALARMS_PER_S, _ALARM_S)
     alarm_box = Rect(0, 0, 1, 1)
     misses: dict[int, Spells] = {}
     pieces: dict[int, Spells] = {}
     for frame in render_procedure(seed, minutes, height, width):
         time_s, identity = frame.time_s, frame.lesions
         lesions: dict[int, Rect] = {}
+        perfect: list[Region] = []
         regions: list[Region] = []
         for name in np.unique(identity[identity > 0]).tolist():
             found = _regions(identity == name)
             box = union(region.box for region in found)
             assert box is not None  # the script leaves out what is too small
             lesions[name] = box
+            perfect += found
             missed = misses.setdefault(name, Spells(rng, _MISSES_PER_S, _MISS_S))
             broken = pieces.setdefault(name, Spells(rng, _PIECES_PER_S, _PIECES_S))
-            if errors and missed.on(time_s):
+            if missed.on(time_s):
                 continue
-            if errors and broken.on(time_s):
-                found = _broken(identity == name, box)
-            regions += found
+            regions += _broken(identity == name, box) if broken.on(time_s) else found
         was_on = alarm.lasts(time_s - 1 / FPS)
         if alarm.on(time_s):
             if not was_on:
                 w, h = (int(rng.uniform(0.04, 0.15) * side) for side in (width, height))
                 alarm_box = Rect(int(rng.integers(0, width - w)), int(rng.integers(0, height - h)), w, h)
             regions.append(Region(alarm_box, round(0.78 * alarm_box.w * alarm_box.h), 1, 0.6, 0.6))
-        regions.sort(key=lambda region: -region.area_px)
-        yield FoundFrame(time_s, frame.rgb, lesions, regions)
+        for findings in (perfect, regions):
+            findings.sort(key=lambda region: -region.area_px)
+        yield FoundFrame(time_s, frame.rgb, lesions, perfect, regions)
 
 
 def _regions(mask: npt.NDArray[np.bool_]) -> list[Region]:

@@ -96,6 +96,18 @@ def test_each_polyp_has_an_identity_that_lasts_until_the_camera_has_passed() -> 
         assert set(np.unique((other[same] - lesions[same]) % polyps)) == {0}
 
 
+def test_places_beyond_a_table_are_brought_into_it_exactly() -> None:
+    """OpenCV wraps them too, slowly: both must read the same values."""
+    rng = np.random.default_rng(0)
+    table = rng.random((96, 64, 2), np.float32)
+    column, row = (rng.uniform(-300, 900, (40, 50)).astype(np.float32) for _ in range(2))
+    slow = cv2.remap(table, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    inside = clip._wrapped(column, 64), clip._wrapped(row, 96)
+    fast = cv2.remap(table, *inside, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    assert np.array_equal(slow, fast)
+    assert max(abs(inside[0]).max() / 64, abs(inside[1]).max() / 96) <= 1 + 1e-5
+
+
 def test_frames_with_and_without_polyps_and_no_polyp_outside_the_field() -> None:
     areas = []
     for seed in range(12):

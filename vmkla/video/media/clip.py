@@ -118,19 +118,26 @@ class Scene:
             (H, W, 3) uint8 RGB and (H, W) int32: the number of the lesion, from 1; 0 where the mask is 0.
         """
         view = self._view(index)
+        lesions = np.zeros(view.mask.shape, np.int32)
+        seen = np.nonzero(view.mask)
+        if not len(seen[0]):
+            return view.rgb, lesions
         tables = self.tables
         rows, columns = tables.owner.shape
-        row = np.floor(view.row + 0.5).astype(np.int64)
-        owner = tables.owner[row % rows, np.floor(view.column + 0.5).astype(np.int64) % columns]
-        owner[view.mask == 0] = 0
-        filled = np.asarray(cv2.dilate(owner, self.disc))  # where the mask was closed over a sliver
-        owner = np.where((owner == 0) & (view.mask > 0), filled, owner)
+        row, column = view.row[seen], view.column[seen]
+        nearest = np.zeros(view.mask.shape, np.uint8)
+        nearest[seen] = tables.owner[
+            np.floor(row + 0.5).astype(np.int64) % rows, np.floor(column + 0.5).astype(np.int64) % columns
+        ]
+        owner = nearest[seen]
+        filled = np.asarray(cv2.dilate(nearest, self.disc))[seen]  # where the mask was closed over a sliver
+        owner = np.where(owner == 0, filled, owner)
         centres = np.array([0.0, *tables.polyps_z])[owner]
-        z = view.lap * LENGTH + view.row * (LENGTH / rows)
+        z = view.lap * LENGTH + row * (LENGTH / rows)
         lap = np.round((z - centres) / LENGTH).astype(np.int64)
         pass_number = np.where(lap >= 0, 2 * lap, -2 * lap - 1)
-        lesion = owner + len(tables.polyps_z) * pass_number
-        return view.rgb, np.where(owner > 0, lesion, 0).astype(np.int32)
+        lesions[seen] = np.where(owner > 0, owner + len(tables.polyps_z) * pass_number, 0)
+        return view.rgb, lesions
 
     def _view(self, index: int) -> _View:
         time_s = index / FPS
@@ -195,12 +202,14 @@ class Scene:
         dx, dy, dz = (np.ascontiguousarray(rays[..., axis]) for axis in range(3))
         along = distance * dz
         radius, column, row = self._on_wall(distance, along, dx, dy, eye, bend)
-        wall = cv2.remap(tables.shape, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        inside = _wrapped(row, tables.radius.shape[0])
+        wall = cv2.remap(tables.shape, column, inside, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         slope_theta, slope_z, rho = (np.ascontiguousarray(wall[..., channel]) for channel in range(3))
-        bump = cv2.remap(tables.bump, column * 3, row * 3, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        tiles = (_wrapped(places * 3, tables.bump.shape[0]) for places in (column, row))
+        bump = cv2.remap(tables.bump, *tiles, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         fine = np.float32(tables.colour.shape[1] / tables.radius.shape[1])
         colour = cv2.remap(
-            tables.colour, column * fine, row * fine, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+            tables.colour, column * fine, inside * fine, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
         )
         # The inward normal in the wall's own axes (radial, around, along), and the ray in the same.
         around = slope_theta / np.maximum(radius, 0.2) + bump[..., 0]
@@ -273,6 +282,17 @@ def render_clip(seed: int, height: int, width: int, frames: int) -> Iterator[tup
         raise UsageError(f"a clip needs at least 1 frame, got {frames}")
     scene = Scene(seed, height, width)
     return (scene.frame(index) for index in range(frames))
+
+
+def _wrapped(places: Floats, period: int) -> Floats:
+    """Subtract whole periods of a table from places in it: OpenCV is slow beyond its edge.
+
+    The difference is exact, since its magnitude is not larger; places below 0 stay there.
+
+    Args:
+        places, period: px of the table.
+    """
+    return np.asarray(places - np.trunc(places * np.float32(1 / period)) * np.float32(period), np.float32)
 
 
 def _enlarge(distance: Floats, height: int, width: int) -> Floats:
