@@ -2,6 +2,7 @@
 
     python benchmarks/procedures/report.py                 # 10 minutes, half an hour and five hours
     python benchmarks/procedures/report.py --keep DIR      # keeps the run's folders, to open their pages
+    python benchmarks/procedures/report.py --open          # also opens each page in a headless Chromium
 
 The rows are made up: half an hour has three lesions and 500 false alarms of one to ten frames, cuts, and
 poor pictures. Stills are noise, so that each has nearly the largest size that is allowed.
@@ -14,11 +15,15 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # behind the installed vmkla
+
+from tests.browser import headless_chromium
 from vmkla.procedures.files import LESIONS, OVERLAY_VIDEO, PAGE, REPORT, ROWS, STILLS, still_names
 from vmkla.procedures.lesions import LesionRecords
 from vmkla.procedures.stills import Still, encode_still
@@ -35,6 +40,14 @@ before, began = peak_kib(), time.perf_counter()
 write_page(Path(sys.argv[1]))
 print(time.perf_counter() - began, peak_kib() - before)
 """
+
+
+OPENED = """
+const [page] = performance.getEntriesByType("navigation");
+const paint = performance.getEntriesByName("first-contentful-paint")[0];
+return page.loadEventEnd && paint ? [page.loadEventEnd, paint.startTime] : null;
+"""
+"""Time from the begin of the navigation to the end of the load event, and to the first paint, ms."""
 
 
 def write_run(folder: Path, minutes: float, seed: int = 0) -> None:
@@ -82,13 +95,29 @@ def _row(index: int, numbers: list[int], poor: bool) -> dict[str, Any]:
     return row | {"max_probability": 0.4, "latency_ms": {"total": 21.123, "inference": 12.345}}
 
 
+def open_page(page: Path) -> tuple[float, float]:
+    """Open a page in a browser that has just started.
+
+    Returns:
+        Times to the end of its load event and to its first paint, seconds.
+    """
+    with tempfile.TemporaryDirectory() as profile, headless_chromium(Path(profile)) as browser:
+        browser.get(page.resolve().as_uri())
+        while (times_ms := browser.execute_script(OPENED)) is None:
+            time.sleep(0.05)
+    return times_ms[0] / 1e3, times_ms[1] / 1e3
+
+
 def main() -> None:
     """Print a table with one row per length."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, nargs="+", default=[10, 30, 300])
     parser.add_argument("--keep", type=Path, help="Keep the folders here.")
+    parser.add_argument("--open", action="store_true", help="Open each page three times in Chromium.")
     arguments = parser.parse_args()
-    print("| minutes | lesions | s | MB | more memory, MB |\n|---|---|---|---|---|")
+    opened = ("load event, s", "first paint, s") if arguments.open else ()
+    columns = ("minutes", "lesions", "s", "MB", "more memory, MB", *opened)
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     with tempfile.TemporaryDirectory() as temporary:
         for minutes in arguments.minutes:
             folder = (arguments.keep or Path(temporary)) / f"{minutes:g}"
@@ -99,7 +128,14 @@ def main() -> None:
             spent_s, more_kib = map(float, done.stdout.split())
             lesions = len((folder / LESIONS).read_text().splitlines())
             size_mb = (folder / PAGE).stat().st_size / 1e6
-            print(f"| {minutes:g} | {lesions} | {spent_s:.1f} | {size_mb:.2f} | {more_kib * 1.024e-3:.0f} |")
+            cells = [f"{minutes:g}", f"{lesions}", f"{spent_s:.1f}", f"{size_mb:.2f}"]
+            cells.append(f"{more_kib * 1.024e-3:.0f}")
+            if arguments.open:
+                times_s = [open_page(folder / PAGE) for _ in range(3)]
+                cells += [
+                    ", ".join(f"{each:.2f}" for each in column) for column in zip(*times_s, strict=True)
+                ]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
