@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import jsonschema
 import pytest
 
+from tests import ROOT
 from tests.procedures.scripted import region
 from vmkla.procedures.assignment import Assignment
-from vmkla.procedures.lesions import LesionRecords
+from vmkla.procedures.files import ROW_MAX_BYTES
+from vmkla.procedures.lesions import GAPS_LISTED, LesionRecords
 from vmkla.procedures.look_ahead import LookAhead
+from vmkla.procedures.report.stored import to_lesion
 from vmkla.procedures.tracker import LesionTracker, TrackerOptions
 from vmkla.segment.findings import Region
+
+SCHEMA = json.loads((ROOT / "docs" / "schemas" / "lesions.schema.json").read_text(encoding="utf-8"))
 
 
 def row(
@@ -95,6 +102,30 @@ class TestRecords:
         assert not records.by_number
         if absent == "pts_s":
             assert joined([older]) == {}
+
+    def test_of_many_gaps_the_longest_are_listed_and_the_others_counted(self) -> None:
+        """Hours of flicker at 30 frames a second; in every 600th gap four frames are without a finding."""
+        records, rate = LesionRecords(), 30
+        records.add(row(0.0, (1, 9, 0.5)), marked=True)
+        [record] = records.by_number.values()
+        gaps = [2 + 3 * (place % 600 == 0) for place in range(200_000)]  # frames from finding to finding
+        at = 0
+        for frames in gaps:
+            record.add_gap(at / rate, (at + frames) / rate)
+            at += frames
+        record.last_s = at / rate
+        values = record.to_dict()
+        assert len(values["gaps"]) == GAPS_LISTED == 1000
+        assert values["gaps"] == sorted(values["gaps"])
+        long = [gap for gap in values["gaps"] if gap[1] - gap[0] > 0.1]
+        assert len(long) == gaps.count(5) == 334 and long[0] == [0.0, 5 / rate]
+        assert values["gaps_left_out"] == 199_000
+        listed_s = sum(after_s - before_s for before_s, after_s in values["gaps"])
+        assert listed_s + values["gaps_left_out_s"] == pytest.approx(sum(gaps) / rate)
+        assert record.to_dict() == values
+        assert len(json.dumps(values)) < ROW_MAX_BYTES / 10
+        jsonschema.validate(values, SCHEMA)
+        assert to_lesion(values).seen_s == pytest.approx(0.0, abs=1e-3)
 
 
 class TestLookAhead:

@@ -10,6 +10,9 @@ from typing import Any
 
 from vmkla.procedures.stills import Still
 
+GAPS_LISTED = 1000
+"""Largest number of gaps that a lesion lists: one that flickers for hours would not fit into a line."""
+
 
 @dataclass
 class LesionRecord:
@@ -20,7 +23,8 @@ class LesionRecord:
         class_index: class of its findings; None for a model of one class.
         first_s, last_s: time of the first and the last frame with a finding of it, seconds.
         gaps: spans between two of its findings in which searched frames have none: last time before, first
-            time after, seconds.
+            time after, seconds. Of many, the ``GAPS_LISTED`` longest ones.
+        gaps_left_out, gaps_left_out_s: number and total length of those that are not listed.
         areas_px: area in each frame with a finding, px; of several pieces the sum.
         largest_fraction: largest share of a frame's pixels, 0 to 1.
         peak_probability: largest probability among the network's own pixels under it, 0 to 1.
@@ -34,6 +38,8 @@ class LesionRecord:
     first_s: float
     last_s: float
     gaps: list[tuple[float, float]] = field(default_factory=list)
+    gaps_left_out: int = 0
+    gaps_left_out_s: float = 0.0
     areas_px: array[int] = field(default_factory=lambda: array("Q"))
     largest_fraction: float = 0.0
     peak_probability: float = 0.0
@@ -41,11 +47,28 @@ class LesionRecord:
     joined: tuple[int, ...] = ()
     still: Still | None = None
 
+    def add_gap(self, before_s: float, after_s: float) -> None:
+        """Add a gap, the latest so far."""
+        self.gaps.append((before_s, after_s))
+        if len(self.gaps) >= 2 * GAPS_LISTED:
+            self._leave_out_gaps()
+
+    def _leave_out_gaps(self) -> None:
+        """Keep the longest gaps, the earlier of equal ones; count the others."""
+        by_length = sorted(self.gaps, key=lambda gap: gap[0] - gap[1])
+        self.gaps, left_out = sorted(by_length[:GAPS_LISTED]), by_length[GAPS_LISTED:]
+        self.gaps_left_out += len(left_out)
+        self.gaps_left_out_s += sum(after_s - before_s for before_s, after_s in left_out)
+
     def to_dict(self) -> dict[str, Any]:
         """Return a row of ``lesions.jsonl``."""
+        self._leave_out_gaps()
         values: dict[str, Any] = {"id": self.number}
         if self.class_index is not None:
             values["class"] = self.class_index
+        if self.gaps_left_out:
+            values["gaps_left_out"] = self.gaps_left_out
+            values["gaps_left_out_s"] = round(self.gaps_left_out_s, 6)
         marker_s = self.first_marker_s
         return values | {
             "first_s": self.first_s,
@@ -100,7 +123,7 @@ class LesionRecords:
         for number, area_px in areas_px.items():
             record = self.by_number[number]
             if self._last_searched.get(number, self._searched) < self._searched - 1:
-                record.gaps.append((record.last_s, time_s))
+                record.add_gap(record.last_s, time_s)
             self._last_searched[number] = self._searched
             record.last_s = time_s
             record.areas_px.append(area_px)

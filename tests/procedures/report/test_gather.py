@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,28 @@ def test_times_that_jump(tmp_path: Path) -> None:
     assert procedure.poor_s == {"blur": pytest.approx(2.7)}
 
 
+def test_an_exam_of_five_hours(tmp_path: Path) -> None:
+    """A frame each two seconds, a lesion that flickers all the time, and one at the end, in little memory."""
+    count = 5 * 60 * 30
+    rows = [
+        row(at, (*([1] if at % 2 else []), *([2] if at >= count - 9 else [])), pts_s=2.0 * at)
+        for at in range(count)
+    ]
+    write_run(tmp_path, rows, None)
+    del rows
+    tracemalloc.start()
+    procedure = gather(tmp_path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (procedure.first_s, procedure.last_s) == (0.0, 17_998.0)
+    assert (procedure.frames, procedure.lesions, procedure.with_finding) == (9000, 2, 4504)
+    flicker, last = sorted(procedure.shown, key=lambda lesion: lesion.id)
+    assert len(flicker.gaps) == 1000 and flicker.gaps_left_out_s == 3499 * 4.0
+    assert flicker.seen_s == 0.0 and last.seen_s == 16.0
+    assert 2 * sum(map(len, procedure.lanes.spans.values())) <= TIMELINE_POINTS
+    assert peak_bytes < (tmp_path / "frames.jsonl").stat().st_size / 2
+
+
 def test_a_clock_that_begins_late(tmp_path: Path) -> None:
     """Chromium opens overlay.mp4#t=610 of a video from 600 s to 603 s at its begin: it has 3 s."""
     folder = write_run(tmp_path, [row(index, pts_s=600 + index / 10) for index in range(31)])
@@ -177,6 +200,7 @@ def test_damaged_rows_are_left_out(tmp_path: Path, change: dict[str, Any]) -> No
     [
         {"id": 0}, {"id": "1"}, {"first_s": 3.0}, {"last_s": 1e12}, {"gaps": [[1.9, 1.1]]}, {"gaps": 3},
         {"peak_probability": 2}, {"frames": None}, {"still": {"pts_s": 1.0}},
+        {"gaps_left_out_s": -0.1}, {"gaps_left_out_s": 1.1},
         {"still": {"pts_s": 1.0, "image": "../secret.jpg", "marked": "lesions/0001.marked.jpg"}},
         {"still": {"pts_s": 1.0, "image": "lesions/0002.jpg", "marked": "lesions/0002.marked.jpg"}},
     ],

@@ -185,7 +185,11 @@ def test_images_have_no_lesions(make_runner: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"id": 0}, {"frames": 0}, {"gaps": [[1.0]]}, {"more": 1}, {"joined": None}, {"still": {}}]
+    "change",
+    [
+        *({"id": 0}, {"frames": 0}, {"gaps": [[1.0]]}, {"gaps": [[0.0, 1.0]] * 1001}, {"gaps_left_out": 3}),
+        *({"more": 1}, {"joined": None}, {"still": {}}),
+    ],
 )
 def test_the_schema_sees_what_is_wrong(change: dict[str, Any]) -> None:
     row = {"id": 1, "first_s": 0.0, "last_s": 1.0, "frames": 2, "gaps": [[0.0, 1.0]], "largest_area_px": 9,

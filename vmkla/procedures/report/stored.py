@@ -75,10 +75,11 @@ class StoredLesion:
     joined: tuple[int, ...] = ()
     class_index: int | None = None
     still: StoredStill | None = None
+    gaps_left_out_s: float = 0.0
 
     @property
     def spans(self) -> list[Span]:
-        """Times from which to which it was seen without a gap, seconds."""
+        """Times from which to which it was seen without a gap that is listed, seconds."""
         starts = [self.first_s, *(gap[1] for gap in self.gaps)]
         ends = [*(gap[0] for gap in self.gaps), self.last_s]
         return list(zip(starts, ends, strict=True))
@@ -86,7 +87,7 @@ class StoredLesion:
     @property
     def seen_s(self) -> float:
         """Time for which it was seen, without gaps, seconds."""
-        return sum(end_s - start_s for start_s, end_s in self.spans)
+        return sum(end_s - start_s for start_s, end_s in self.spans) - self.gaps_left_out_s
 
     @property
     def rank(self) -> tuple[float, float, int]:
@@ -184,6 +185,8 @@ def to_lesion(values: dict[str, Any]) -> StoredLesion:
     times = [time_s for span in lesion.spans for time_s in span]
     if lesion.id < 1 or [_time(time_s) for time_s in times] != sorted(times):
         raise ValueError("its times are not in order")
+    if lesion.gaps_left_out_s < 0 or round(lesion.seen_s, 3) < 0:
+        raise ValueError("its gaps are longer than itself")
     if not 0 <= lesion.peak_probability <= 1:
         raise ValueError("its peak is not a probability")
     if lesion.still is not None and (lesion.still.image, lesion.still.marked) != still_names(lesion.id):
