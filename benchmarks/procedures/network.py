@@ -171,13 +171,13 @@ def _drawn(
     return drawn
 
 
-def render(folder: Path, procedures: int, minutes: float) -> None:
+def render(folders: Sequence[Path], minutes: float) -> None:
     """Render the scripted procedures that are not there."""
-    for seed in range(SEEDS_FROM, SEEDS_FROM + procedures):
-        video = folder / f"p{seed}" / "clip.mp4"
+    for seed, folder in enumerate(folders, SEEDS_FROM):
+        video = folder / "clip.mp4"
         if not video.exists():
             print(f"rendering {video}", file=sys.stderr, flush=True)
-            write_procedure(video, minutes, seed, video.parent / "masks")
+            write_procedure(video, minutes, seed, folder / "masks")
 
 
 def main() -> None:
@@ -193,18 +193,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     scripted = chosen.scripted or chosen.out / "scripted"
-    render(scripted, chosen.procedures, chosen.minutes)
     (sheets := chosen.out / "sheets").mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)
     table, tally, alarms = Table("The network on procedures", COLUMNS), IdentityTally(), list[str]()
+    folders = {
+        "scripted": [scripted / f"p{SEEDS_FROM + place}" for place in range(chosen.procedures)],
+        "recordings": [chosen.recordings] if chosen.recordings else [],
+    }
+    render(folders["scripted"], chosen.minutes)
+    groups: dict[str, list[Seen]] = {}
     with load_runner(chosen.model, threads=chosen.threads) as runner:
-        groups: dict[str, list[Seen]] = {}
-        for name, folder in (
-            ("scripted", scripted if chosen.procedures else None),
-            ("recordings", chosen.recordings),
-        ):
-            if folder is not None:
-                groups[name] = [see(runner, each, tally) for each in open_annotated(folder).recordings]
+        for name in (name for name, given in folders.items() if given):
+            recordings = [each for folder in folders[name] for each in open_annotated(folder).recordings]
+            groups[name] = [see(runner, each, tally) for each in recordings]
         if chosen.one_lesion:
             groups["clips of one lesion"] = [one_lesion(runner, path, tally) for path in chosen.one_lesion]
         for name, group in groups.items():

@@ -39,7 +39,7 @@ from vmkla.segment.findings import Region
 from vmkla.segment.preprocess import Rect, union
 from vmkla.video.media.clip import FPS
 
-RESULTS = Path(__file__).with_name("results.md")
+RESULTS = Path(__file__).resolve().parents[1] / "procedures.md"
 SEEDS_FROM = 19_000
 SIZES = {"480x360": (360, 480), "1920x1080": (1080, 1920)}
 TARGETS_MS = {"480x360": 1.0, "1920x1080": 3.0}
@@ -204,11 +204,11 @@ def identities(procedures: Sequence[Procedure], minutes: float) -> list[Table]:
         )
         online = [each.outcomes[place].online(each.truth) for each in procedures]
         final = [each.outcomes[place].final(each.truth) for each in procedures]
-        table.add("online", *_cells(agreement(online)))
-        table.add("joined with all rows at hand", *_cells(agreement(final)))
+        table.add("as live mode gives them", *_cells(agreement(online)))
+        table.add("joined at the end, as in files", *_cells(agreement(final)))
         table.notes.append(
-            f"{len(procedures)} scripted procedures of {minutes:g} minutes at 30 frames a second. "
-            "Fragments of a lesion are the numbers that it was given: 1 is right."
+            f"{len(procedures)} scripted procedures of {minutes:g} minutes of 480x360 at 30 frames a second, "
+            f"{_today()}. Fragments of a lesion are the numbers that it was given: 1 is right."
         )
         tables.append(table)
     return tables
@@ -243,12 +243,18 @@ def times() -> Table:
             laps_ms.append(1e3 * (time.perf_counter() - began))
         median_ms, p95_ms = np.percentile(laps_ms, (50, 95))
         table.add(name, float(median_ms), float(p95_ms), max(laps_ms), TARGETS_MS[name])
-    table.notes.append(f"{cpu_name()}, one thread, {TIMED_S:g} s of a scripted procedure with lesions.")
+    table.notes.append(
+        f"{cpu_name()}, one thread, {TIMED_S:g} s of a scripted procedure with lesions, {_today()}."
+    )
     return table
 
 
+def _today() -> str:
+    return time.strftime("%d %B %Y").lstrip("0")
+
+
 def main() -> None:
-    """Measure, print, and write results.md."""
+    """Measure, print, and write the sections of procedures.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--procedures", type=int, default=30)
     parser.add_argument("--minutes", type=float, default=5.0)
@@ -264,7 +270,7 @@ def main() -> None:
         procedures = measure(chosen.procedures, chosen.minutes, chosen.workers, progress)
         tables += identities(procedures, chosen.minutes)
     if not chosen.output.exists():
-        chosen.output.write_text("# Lesions of scripted procedures\n", encoding="utf-8")
+        chosen.output.write_text("# Lesions over time\n", encoding="utf-8")
     for table in tables:
         print(table.markdown())
         replace_section(chosen.output, table.title, table.markdown())
