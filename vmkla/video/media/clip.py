@@ -205,8 +205,8 @@ class Scene:
         inside = _wrapped(row, tables.radius.shape[0])
         wall = cv2.remap(tables.shape, column, inside, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         slope_theta, slope_z, rho = (np.ascontiguousarray(wall[..., channel]) for channel in range(3))
-        tiles = (_wrapped(places * 3, tables.bump.shape[0]) for places in (column, row))
-        bump = cv2.remap(tables.bump, *tiles, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        across, along_tube = (_wrapped(places * 3, tables.bump.shape[0]) for places in (column, row))
+        bump = cv2.remap(tables.bump, across, along_tube, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         fine = np.float32(tables.colour.shape[1] / tables.radius.shape[1])
         colour = cv2.remap(
             tables.colour, column * fine, inside * fine, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
