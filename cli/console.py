@@ -186,8 +186,13 @@ def _plain(value: Any) -> Any:
 
 @dataclass
 class _Pace:
-    """Progress of the work and the time that the rest takes; another total begins another part."""
+    """Progress of the work and the time that the rest takes.
 
+    Attributes:
+        one_part: whether the total is an estimate that changes; else another total begins another part.
+    """
+
+    one_part: bool = False
     done: int = 0
     total: int | None = None
     note: str = ""
@@ -196,7 +201,7 @@ class _Pace:
 
     def update(self, done: int, total: int | None, note: str) -> bool:
         """Record the progress; return whether another part began."""
-        other = total != self.total or done < self.done
+        other = (total != self.total and not self.one_part) or done < self.done
         if other:
             self.first, self.began_s = done, time.monotonic()
         self.done, self.total, self.note = done, total, note
@@ -221,25 +226,31 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def progress_bar(
-    title: str, unit: str, *, quiet: bool, every_s: float = _LINE_EVERY_S
+    title: str, unit: str, *, quiet: bool, every_s: float = _LINE_EVERY_S, one_part: bool = False
 ) -> Iterator[ProgressCallback | None]:
     """Show progress on stderr: a bar on a terminal, else a line every half minute; None when ``quiet``.
 
-    Both show how long the rest takes, of work that comes in pieces that of the piece.
+    Both show how long the rest takes, of work that comes in parts that of the part.
+
+    Args:
+        title, unit: what is shown.
+        quiet: show nothing.
+        every_s: time between two lines, seconds.
+        one_part: the work is one part, whose total is an estimate that changes.
     """
     if quiet:
         yield None
     elif not sys.stderr.isatty():
-        with _progress_lines(title, unit, every_s) as update:
+        with _progress_lines(title, unit, every_s, one_part) as update:
             yield update
     else:
-        with _terminal_bar(title, unit) as update:
+        with _terminal_bar(title, unit, one_part) as update:
             yield update
 
 
 @contextmanager
-def _progress_lines(title: str, unit: str, every_s: float) -> Iterator[ProgressCallback]:
-    pace, ended = _Pace(), threading.Event()
+def _progress_lines(title: str, unit: str, every_s: float, one_part: bool) -> Iterator[ProgressCallback]:
+    pace, ended = _Pace(one_part), threading.Event()
 
     def tell() -> None:  # from a thread of its own: one step may take longer than the time between lines
         while not ended.wait(every_s):
@@ -258,7 +269,7 @@ def _progress_lines(title: str, unit: str, every_s: float) -> Iterator[ProgressC
 
 
 @contextmanager
-def _terminal_bar(title: str, unit: str) -> Iterator[ProgressCallback]:
+def _terminal_bar(title: str, unit: str, one_part: bool) -> Iterator[ProgressCallback]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -269,7 +280,7 @@ def _terminal_bar(title: str, unit: str) -> Iterator[ProgressCallback]:
         TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
-    pace = _Pace()
+    pace = _Pace(one_part)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None, rate="")
 

@@ -15,7 +15,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 GROUPS: dict[str, str] = {
     "Input": "--video --source --data --procedures --root --val --split --split-seed --against --track "
     "--stride --deinterlace --mask-values --mask-orientation --max-megapixels --half --frames --check "
-    "--check-frames --frame --fps",
+    "--check-frames --frame --fps --manifest",
+    "Archive": "--executor --shard --plan --retry-failed --max-failures --max-piece-s --max-stall-s "
+    "--max-piece-mb --lease-s --summary",
     "Model": "--model --weights --random-weights --runtime --runtime-a --runtime-b --device --device-a "
     "--device-b --kernels --kernels-a --kernels-b --plugin --threads --threshold --peak --min-fraction --roi "
     "--imgsz --batch --precision --input --half-storage --decoder-block --drop-path --init "
@@ -73,6 +75,8 @@ def group_of(parameter: Any) -> str:
     """Return the heading that an option or argument stands under in the help."""
     if parameter.param_type_name == "argument":
         return "Arguments"
+    if (panel := getattr(parameter, "rich_help_panel", None)) is not None:
+        return str(panel)  # a flag of another meaning elsewhere
     if not parameter.is_flag and (valued := [flag for flag in parameter.opts if flag in WITH_VALUE]):
         return WITH_VALUE[valued[0]]
     return next((_GROUP_OF[flag] for flag in parameter.opts if flag in _GROUP_OF), "Options")

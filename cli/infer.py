@@ -15,22 +15,35 @@ import typer
 from vmkla.cli.console import print_json, print_line, progress_bar, say
 from vmkla.cli.live import LiveFlags, live_loader, refuse_flags, run_live_command
 from vmkla.cli.options import (
+    Alpha,
     Anonymous,
     Deinterlace,
+    DeinterlaceOption,
     Device,
+    Export,
+    ExportFrames,
     ImageFormat,
+    ImageFormatOption,
     Json,
     Label,
+    LabelOption,
     MaxMegapixels,
     MinFraction,
+    Model,
     Overlay,
+    OverlayOption,
     Peak,
     Plugin,
     Quiet,
+    Roi,
     Runtime,
     RuntimeOption,
+    SaveMasks,
+    SaveProbability,
+    Stride,
     Threads,
     Threshold,
+    Track,
     parse_hide,
     run_folder,
 )
@@ -57,60 +70,25 @@ def infer(
             "v4l2:///dev/video0, gst:PIPELINE, a named pipe, or sample://, a rendered stand-in.",
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", metavar="NAME|FILE", help="A shipped model, an .onnx file or a .plan.")
-    ] = "nano",
+    model: Model = "nano",
     runtime: RuntimeOption = Runtime.auto,
     device: Device = None,
     plugin: Plugin = None,
     threshold: Threshold = None,
     peak: Peak = None,
     min_fraction: MinFraction = None,
-    overlay: Annotated[Overlay, typer.Option("--overlay", help="How findings are drawn.")] = Overlay.contour,
-    alpha: Annotated[
-        float | None, typer.Option("--alpha", help="Opacity of the overlay, 0 to 1; default: the style's.")
-    ] = None,
-    label: Annotated[Label, typer.Option("--label", help="Text beside each finding.")] = Label.none,
-    save_masks: Annotated[bool, typer.Option("--save-masks", help="Also write masks/.")] = False,
-    save_probability: Annotated[
-        bool,
-        typer.Option("--save-probability", help="Also write probability/, the network's own output."),
-    ] = False,
-    export: Annotated[
-        str | None,
-        typer.Option(
-            "--export",
-            metavar="FORMAT,...",
-            help="Also write export/, the findings for annotation tools: coco, cvat, yolo.",
-        ),
-    ] = None,
-    export_frames: Annotated[
-        bool,
-        typer.Option("--export-frames", help="With --export: also write each segmented frame of a video."),
-    ] = False,
-    stride: Annotated[int, typer.Option("--stride", help="Segment only every Nth frame.")] = 1,
-    roi: Annotated[
-        str | None,
-        typer.Option(
-            "--roi",
-            metavar="auto|none|X,Y,W,H",
-            help="Field of view: without black border, whole frame, or a rectangle; default: the model's.",
-        ),
-    ] = None,
-    deinterlace: Annotated[
-        Deinterlace,
-        typer.Option(
-            "--deinterlace", help="Interlaced video: detect it, leave it as it is, or interpolate it."
-        ),
-    ] = Deinterlace.auto,
-    track: Annotated[
-        int | None,
-        typer.Option("--track", metavar="N", help="Number of the video track; default: the largest."),
-    ] = None,
-    image_format: Annotated[
-        ImageFormat,
-        typer.Option("--image-format", help="Format of the overlays of images; jpg has quality 95."),
-    ] = ImageFormat.png,
+    overlay: OverlayOption = Overlay.contour,
+    alpha: Alpha = None,
+    label: LabelOption = Label.none,
+    save_masks: SaveMasks = False,
+    save_probability: SaveProbability = False,
+    export: Export = None,
+    export_frames: ExportFrames = False,
+    stride: Stride = 1,
+    roi: Roi = None,
+    deinterlace: DeinterlaceOption = Deinterlace.auto,
+    track: Track = None,
+    image_format: ImageFormatOption = ImageFormat.png,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     resume: Annotated[
         bool, typer.Option("--continue", help="Continue an interrupted run over images.")

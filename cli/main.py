@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from vmkla import __version__
+from vmkla.cli.batch import batch
 from vmkla.cli.bench import bench
 from vmkla.cli.build import build
 from vmkla.cli.calibrate import calibrate
@@ -55,6 +56,12 @@ command(
     "infer",
     example="vmkla infer --video colonoscopy.mp4\nvmkla infer --source v4l2:///dev/video0 --live --display",
 )(infer)
+command(
+    app,
+    "batch",
+    example="vmkla batch archive/ --out runs/archive --plan\n"
+    "vmkla batch archive/ --out runs/archive --workers 2",
+)(batch)
 command(app, "train", example="vmkla train --data DIR --out runs/train/mine")(train)
 command(
     app,

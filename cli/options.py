@@ -145,6 +145,52 @@ Plugin = Annotated[
     ),
 ]
 
+Model = Annotated[
+    str, typer.Option("--model", metavar="NAME|FILE", help="A shipped model, an .onnx file or a .plan.")
+]
+OverlayOption = Annotated[Overlay, typer.Option("--overlay", help="How findings are drawn.")]
+Alpha = Annotated[
+    float | None, typer.Option("--alpha", help="Opacity of the overlay, 0 to 1; default: the style's.")
+]
+LabelOption = Annotated[Label, typer.Option("--label", help="Text beside each finding.")]
+SaveMasks = Annotated[bool, typer.Option("--save-masks", help="Also write masks/.")]
+SaveProbability = Annotated[
+    bool, typer.Option("--save-probability", help="Also write probability/, the network's own output.")
+]
+Export = Annotated[
+    str | None,
+    typer.Option(
+        "--export",
+        metavar="FORMAT,...",
+        help="Also write export/, the findings for annotation tools: coco, cvat, yolo.",
+    ),
+]
+ExportFrames = Annotated[
+    bool,
+    typer.Option("--export-frames", help="With --export: also write each segmented frame of a video."),
+]
+Stride = Annotated[int, typer.Option("--stride", help="Segment only every Nth frame.")]
+Roi = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="auto|none|X,Y,W,H",
+        help="Field of view: without black border, whole frame, or a rectangle; default: the model's.",
+    ),
+]
+DeinterlaceOption = Annotated[
+    Deinterlace,
+    typer.Option("--deinterlace", help="Interlaced video: detect it, leave it as it is, or interpolate it."),
+]
+Track = Annotated[
+    int | None,
+    typer.Option("--track", metavar="N", help="Number of the video track; default: the largest."),
+]
+ImageFormatOption = Annotated[
+    ImageFormat,
+    typer.Option("--image-format", help="Format of the overlays of images; jpg has quality 95."),
+]
+
 
 def is_gpu(device: str | None) -> bool:
     """Return whether ``--device`` names a GPU; the runner reports a name that is neither."""

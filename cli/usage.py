@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vmkla.errors import UsageError
+from vmkla.video.media.suffixes import VIDEO_SUFFIXES
 
 _OTHER_TOOLS = {
     "--conf": "--threshold",
@@ -37,7 +38,6 @@ _OTHER_TOOLS = {
 }
 """Flags of neighbouring tools -> the flag of that meaning here."""
 _MODELS = (".onnx", ".plan", ".safetensors", ".pt", ".pth")
-_VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".m4v", ".wmv", ".flv")
 
 
 def usage_hint(error: Any, arguments: Sequence[str]) -> str:
@@ -76,7 +76,7 @@ EACH_SOURCE = 'One run takes one source: for clip in *.mp4; do vmkla infer --vid
 
 def is_video(name: str) -> bool:
     """Return whether a name or pattern has the suffix of a video."""
-    return Path(name).suffix.lower() in _VIDEOS
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def check_source(spec: str, *, live: bool, as_video: bool = False) -> None:

@@ -78,10 +78,27 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
     if options.label == "lesion" and images:
         warnings.append("images have no lesions over time: --label lesion writes nothing beside findings")
     hidden = _hidden(source, options.hide)
+    settings = run_settings(runner, options) | {"roi": roi if isinstance(roi, str) else list(roi)}
+    if options.export:
+        settings |= {"export": list(options.export), "export_frames": options.export_frames}
+    if isinstance(source, VideoSource):
+        settings |= {"track": source.track.number, "deinterlace": options.deinterlace}
+    spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)
+    multi_class = runner.spec.num_classes > 1
+    return Plan(options, named, spec, point, multi_class, labels, views, hidden, settings, tuple(warnings))
+
+
+def run_settings(runner: Runner, options: SegmentOptions) -> dict[str, Any]:
+    """Return what decides the content of the outputs, whatever the source, as plain values.
+
+    Raises:
+        UsageError: the operating point does not suit the model.
+    """
+    roi = runner.spec.metadata.preprocess.roi if options.roi is None else options.roi
     settings: dict[str, Any] = {
         "vmkla_version": __version__,
         "model_sha256": runner.spec.sha256,
-        **point.to_dict(),
+        **runner.spec.point_at(options.point).to_dict(),
         "overlay": options.overlay,
         "alpha": options.alpha,
         "label": options.label,
@@ -96,13 +113,7 @@ def make_plan(runner: Runner, named: NamedSource, options: SegmentOptions) -> Pl
         settings["hide"] = [list(rect) for rect in options.hide]
     if options.pause_on_poor:
         settings["pause_on_poor"] = True
-    if options.export:
-        settings |= {"export": list(options.export), "export_frames": options.export_frames}
-    if isinstance(source, VideoSource):
-        settings |= {"track": source.track.number, "deinterlace": options.deinterlace}
-    spec = PreprocessSpec(runner.spec.height, runner.spec.width, roi)
-    multi_class = runner.spec.num_classes > 1
-    return Plan(options, named, spec, point, multi_class, labels, views, hidden, settings, tuple(warnings))
+    return settings
 
 
 def _hidden(source: Source, rects: tuple[Rect, ...]) -> Hidden:

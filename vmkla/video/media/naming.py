@@ -30,22 +30,23 @@ class NamedSource:
     anonymous: bool
 
 
-def name_source(source: Source, *, anonymous: bool) -> NamedSource:
+def name_source(source: Source, *, anonymous: bool, sha256: str | None = None) -> NamedSource:
     """Name a source.
 
     Args:
         source: source that ``open_source`` returned.
         anonymous: name every file by the first digits of its sha256, and a folder by those of all its files,
             for which each file is read once more.
+        sha256: hex digest of a video file, when it is already known.
     """
     path = source.path
     plain = without_folder(path)
     if not anonymous:
         label = path.name or path.resolve().name
-        return NamedSource(source, label, str(path.resolve()), None, plain, anonymous=False)
+        return NamedSource(source, label, str(path.resolve()), sha256, plain, anonymous=False)
     place = f"inode {path.stat().st_ino}"  # a path may name a patient
     if not isinstance(source, ImageSource):
-        digest = digest_or_none(path)
+        digest = sha256 or digest_or_none(path)
         label = pseudonyms([digest])[0]
         shown = dict.fromkeys((str(path), str(path.resolve()), path.name), label)
         return NamedSource(source, label, place, digest, Names(shown), anonymous=True)

@@ -135,7 +135,11 @@ class ImageSource:
 
 
 def open_source(
-    spec: str | Path, reading: ReadOptions | None = None, *, exclude: Collection[Path] = ()
+    spec: str | Path,
+    reading: ReadOptions | None = None,
+    *,
+    exclude: Collection[Path] = (),
+    deeper: bool = True,
 ) -> Source:
     """Open the source that a path or pattern names.
 
@@ -147,19 +151,20 @@ def open_source(
             are left out) or a glob of images (``**`` crosses folders).
         reading: options of reading; None uses the defaults.
         exclude: folders that are left out of a search, such as the run's own output.
+        deeper: whether the folders in a folder are searched too.
     Raises:
         UsageError: the source is live or another address, or a video track of images is asked for.
         BadInputError: the source is missing, unreadable (a folder: any part of it), or holds no image.
     """
     text = str(spec)
     reading = reading or ReadOptions()
-    source = _open(text, reading, exclude)
+    source = _open(text, reading, exclude, deeper)
     if reading.track is not None and isinstance(source, ImageSource):
         raise UsageError(f"video track {reading.track} was asked for, but {text} is images, not a video")
     return source
 
 
-def _open(text: str, reading: ReadOptions, exclude: Collection[Path]) -> Source:
+def _open(text: str, reading: ReadOptions, exclude: Collection[Path], deeper: bool) -> Source:
     if is_live_address(text):
         shown = parse_address(text).shown
         raise UsageError(
@@ -183,7 +188,7 @@ def _open(text: str, reading: ReadOptions, exclude: Collection[Path]) -> Source:
             ) from error
         raise BadInputError(f"{text!r} cannot be read: {error}") from error
     if stat.S_ISDIR(mode):
-        return _open_folder(path, exclude, reading.max_megapixels)
+        return _open_folder(path, exclude, reading.max_megapixels, deeper)
     if stat.S_ISCHR(mode):
         raise UsageError(f"{text} is a device, but not a camera (/dev/video0 and on)")
     if stat.S_ISFIFO(mode):
@@ -204,11 +209,11 @@ def _open(text: str, reading: ReadOptions, exclude: Collection[Path]) -> Source:
     return VideoSource(path, **vars(reading))
 
 
-def _open_folder(folder: Path, exclude: Collection[Path], max_megapixels: float) -> ImageSource:
+def _open_folder(folder: Path, exclude: Collection[Path], max_megapixels: float, deeper: bool) -> ImageSource:
     excluded = {path.resolve() for path in exclude}
     found = []
     for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if deeper and not name.startswith(".")]
         if Path(parent).resolve() in excluded:
             folders.clear()
             continue

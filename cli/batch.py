@@ -1,0 +1,384 @@
+"""``vmkla batch``: segment an archive of videos and images, on one machine or many."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vmkla.cli.console import print_json, print_line, progress_bar, say
+from vmkla.cli.options import (
+    Alpha,
+    Anonymous,
+    Deinterlace,
+    DeinterlaceOption,
+    Device,
+    Export,
+    ExportFrames,
+    ImageFormat,
+    ImageFormatOption,
+    Json,
+    Label,
+    LabelOption,
+    MaxMegapixels,
+    MinFraction,
+    Model,
+    Overlay,
+    OverlayOption,
+    Peak,
+    Plugin,
+    Quiet,
+    Roi,
+    Runtime,
+    RuntimeOption,
+    SaveMasks,
+    SaveProbability,
+    Stride,
+    Threads,
+    Threshold,
+    Track,
+    is_gpu,
+)
+from vmkla.errors import UsageError
+from vmkla.limits import MAX_MEGAPIXELS
+
+if TYPE_CHECKING:
+    from vmkla.archive.options import Tally
+    from vmkla.archive.plan import BatchPlan, Forecast
+    from vmkla.archive.summary import BatchSummary
+    from vmkla.archive.work import Work
+
+_PANEL = "Archive"
+_SHARD = re.compile(r"(?:(\d{1,9})/)?(\d{1,9})")
+
+
+class ExecutorName(str, Enum):
+    """What runs the workers."""
+
+    local = "local"
+
+
+def batch(
+    sources: Annotated[
+        list[Path] | None, typer.Argument(metavar="SOURCE...", help="Folders, videos and images.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the batch; needed.")
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest", metavar="FILE.csv", help="Sources in the column source, names in the column id."
+        ),
+    ] = None,
+    executor: Annotated[
+        ExecutorName, typer.Option("--executor", help="What runs the workers.")
+    ] = ExecutorName.local,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Worker processes; default: one per core, one for a GPU.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Only part I of N, from 0; N alone takes I from JOB_COMPLETION_INDEX or the Slurm array.",
+        ),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only print what would run, and about how long.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try pieces that have failed again.")
+    ] = False,
+    max_failures: Annotated[
+        int | None,
+        typer.Option("--max-failures", metavar="N", min=0, help="Claim no more after more failures."),
+    ] = None,
+    max_piece_s: Annotated[
+        float | None,
+        typer.Option("--max-piece-s", help="Longest time of one piece; default: no limit."),
+    ] = None,
+    max_stall_s: Annotated[
+        float, typer.Option("--max-stall-s", help="Longest time of a piece without a further frame.")
+    ] = 600.0,
+    max_piece_mb: Annotated[
+        float | None,
+        typer.Option(
+            "--max-piece-mb",
+            help="Largest resident memory of a worker; default: its share of 90 % of the machine's.",
+        ),
+    ] = None,
+    lease_s: Annotated[
+        float,
+        typer.Option(
+            "--lease-s", help="Time after which the work of a dead owner is taken over; on NFS at least 120."
+        ),
+    ] = 120.0,
+    summary: Annotated[
+        Path | None,
+        typer.Option("--summary", metavar="DIR", help="Only write the summary of a batch again."),
+    ] = None,
+    model: Model = "nano",
+    runtime: RuntimeOption = Runtime.auto,
+    device: Device = None,
+    plugin: Plugin = None,
+    threads: Threads = None,
+    threshold: Threshold = None,
+    peak: Peak = None,
+    min_fraction: MinFraction = None,
+    overlay: OverlayOption = Overlay.contour,
+    alpha: Alpha = None,
+    label: LabelOption = Label.none,
+    save_masks: SaveMasks = False,
+    save_probability: SaveProbability = False,
+    export: Export = None,
+    export_frames: ExportFrames = False,
+    stride: Stride = 1,
+    roi: Roi = None,
+    deinterlace: DeinterlaceOption = Deinterlace.auto,
+    track: Track = None,
+    image_format: ImageFormatOption = ImageFormat.png,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
+    anonymous: Anonymous = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Segment an archive of videos and images, each piece once, on one machine or many."""
+    if summary is not None:
+        _summarise_again(summary, json=json)
+        return
+    if out is None:
+        raise UsageError(
+            "a batch needs a folder", hint="For instance: vmkla batch archive/ --out runs/archive"
+        )
+    if bool(sources) == (manifest is not None):
+        raise UsageError(
+            "give either sources or --manifest FILE.csv",
+            hint="For instance: vmkla batch archive/ --out runs/archive",
+        )
+    _check_limits(lease_s, max_piece_s, max_stall_s, max_piece_mb)
+    part = parse_shard(shard, os.environ)
+
+    from vmkla.archive.batch import raise_end, run_batch, shard_of
+    from vmkla.archive.identity import batch_settings
+    from vmkla.archive.layout import check_settings, find_batch, is_batch, open_batch
+    from vmkla.archive.options import DriverOptions
+    from vmkla.archive.plan import forecast, plan_batch
+    from vmkla.archive.summary import summarise
+    from vmkla.archive.work import find_work, read_manifest
+    from vmkla.archive.worker import Limits, LocalExecutor, machine_memory_bytes
+    from vmkla.cpus import cpu_budget
+    from vmkla.engines import load_runner
+    from vmkla.procedures.annotations.formats import parse_formats
+    from vmkla.runner import check_one_by_one, model_warnings
+    from vmkla.segment.operating_point import PointOverrides
+    from vmkla.segment.preprocess import parse_roi
+    from vmkla.video.cancellation import stop_on_signals
+    from vmkla.video.file.options import SegmentOptions
+
+    # All values are checked before any file is opened.
+    options = SegmentOptions(
+        out_dir=out,
+        point=PointOverrides(threshold, peak, min_fraction),
+        overlay=overlay.value,
+        alpha=alpha,
+        label=label.value,
+        save_masks=save_masks,
+        save_probability=save_probability,
+        export=() if export is None else parse_formats(export),
+        export_frames=export_frames,
+        stride=stride,
+        roi=None if roi is None else parse_roi(roi),
+        image_format=image_format.value,
+        max_megapixels=max_megapixels,
+        anonymous=anonymous,
+        track=track,
+        deinterlace=deinterlace.value,
+    )
+    work = find_work(sources, out) if sources else read_manifest(manifest or Path())
+    entries = work.entries if part is None else shard_of(work.entries, *part)
+    _print_notes(work, part, len(entries), quiet=quiet)
+
+    on_gpu = is_gpu(device) or Path(model).suffix == ".plan"
+    budget = cpu_budget()
+    count = workers or (1 if on_gpu else budget.threads)
+    if threads is None and not on_gpu:
+        threads = max(1, budget.threads // count)
+    load = functools.partial(load_runner, model, runtime.value, device, threads=threads, plugin=plugin)
+    with load() as runner:
+        check_one_by_one(runner.spec)
+        settings = batch_settings(runner, options)
+        for warning in model_warnings(runner):
+            say(f"note: {warning}", quiet=quiet)
+        if plan:
+            folder = find_batch(out) if is_batch(out) else None
+            if folder is not None:
+                check_settings(folder, settings)
+            planned = plan_batch(folder, entries, settings, retry_failed=retry_failed)
+            _print_plan(planned, forecast(planned, runner, options, count), count, json=json)
+            return
+    folder = open_batch(out, settings)
+    memory_bytes = machine_memory_bytes() * 0.9 / count if max_piece_mb is None else max_piece_mb * 1e6
+    limits = Limits(max_piece_s, max_stall_s, int(memory_bytes))
+    driver_options = DriverOptions(options, settings, retry_failed, max_failures, lease_s)
+    with (
+        stop_on_signals() as cancel,
+        progress_bar("segmenting", "frames", quiet=quiet, one_part=True) as bar,
+    ):
+
+        def show(frames: Any, tally: Tally) -> None:
+            if bar is not None:
+                ended = tally.done + tally.degraded
+                bar(frames.done, frames.total, f"{ended} pieces done, {tally.failed} failed")
+
+        tally, records = run_batch(
+            folder, entries, LocalExecutor(load, count, limits), driver_options, cancel, show
+        )
+    _print_end(out, tally, summarise(records), json=json)
+    raise_end(tally, cancel, out)
+
+
+def parse_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return number and count of the shard: ``"I/N"``, or ``"N"`` with the number from the environment.
+
+    Without a text, those of a Slurm array are taken. None stands for all entries.
+
+    Raises:
+        UsageError: the text is neither, or a number is missing.
+    """
+    task, task_count = environment.get("SLURM_ARRAY_TASK_ID"), environment.get("SLURM_ARRAY_TASK_COUNT")
+    completion = environment.get("JOB_COMPLETION_INDEX")
+    index = None
+    if task is not None and task.isdecimal():
+        first, step = (environment.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("MIN", "STEP"))
+        index = (int(task) - int(first if first.isdecimal() else 0)) // max(
+            1, int(step if step.isdecimal() else 1)
+        )
+    elif completion is not None and completion.isdecimal():
+        index = int(completion)
+    if text is None:
+        if index is None:
+            return None
+        if task is not None and task_count is not None and task_count.isdecimal():
+            return index, int(task_count)
+        raise UsageError(
+            f"this is number {index} of an array, and the number of all is not in the environment",
+            hint="Give the number of completions: --shard N; for all of the archive: --shard 0/1",
+        )
+    match = _SHARD.fullmatch(text.strip())
+    if match is None or int(match[2]) == 0:
+        raise UsageError(f"--shard is {text!r}, expected I/N or N", hint="For instance: --shard 0/4")
+    if match[1] is not None:
+        return int(match[1]), int(match[2])
+    if index is None:
+        raise UsageError(
+            f"--shard is {text}, and neither JOB_COMPLETION_INDEX nor SLURM_ARRAY_TASK_ID states which one",
+            hint=f"Give both: --shard 0/{text} to --shard {int(text) - 1}/{text}",
+        )
+    return index, int(match[2])
+
+
+def _check_limits(
+    lease_s: float, max_piece_s: float | None, max_stall_s: float, max_piece_mb: float | None
+) -> None:
+    """Reject limits that make no sense."""
+    for flag, value, least in (
+        ("--lease-s", lease_s, 1.0),
+        ("--max-piece-s", max_piece_s, 0.1),
+        ("--max-stall-s", max_stall_s, 0.1),
+        ("--max-piece-mb", max_piece_mb, 1.0),
+    ):
+        if value is not None and not least <= value <= 1e9:
+            raise UsageError(f"{flag} is {value:g}, expected at least {least:g}")
+
+
+def _print_notes(work: Work, part: tuple[int, int] | None, count: int, *, quiet: bool) -> None:
+    for note in work.notes:
+        say(f"note: {note}", quiet=quiet)
+    if part is not None:
+        say(f"shard {part[0]} of {part[1]}: {count} of {len(work.entries)} sources", quiet=quiet)
+
+
+def _print_plan(plan: BatchPlan, expected: Forecast | None, workers: int, *, json: bool) -> None:
+    if json:
+        values: dict[str, Any] = {
+            "to_do": [entry.id for entry in plan.to_do],
+            "done": plan.done,
+            "failed": plan.failed,
+            "copies": plan.copies,
+            "bytes": plan.bytes,
+            "forecast": None if expected is None else vars(expected),
+        }
+        print_json(values)
+        return
+    for entry in plan.to_do:
+        print_line(f"{entry.kind:7} {entry.id}")
+    print_line(f"to do:    {len(plan.to_do)} sources, {plan.bytes / 1e9:.2f} GB")
+    print_line(f"done:     {plan.done}; failed: {plan.failed}; copies: {plan.copies}")
+    if expected is None:
+        print_line("estimate: none, since no source could be measured" if plan.to_do else "estimate: nothing")
+        return
+    print_line(
+        f"estimate: about {_hours(expected.seconds)} with {workers} workers for about {expected.frames} "
+        f"frames, {1e3 * expected.frame_s:.0f} ms each (measured over {expected.measured} frames with one)"
+    )
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _print_end(out: Path, tally: Tally, summary: BatchSummary, *, json: bool) -> None:
+    from vmkla.archive.records import STATUS
+    from vmkla.archive.summary import SUMMARY_PAGE
+
+    if json:
+        print_json({"out_dir": str(out), "run": vars(tally), "summary": summary.to_dict()})
+        return
+    print_line(
+        f"this run:  {tally.done} done, {tally.degraded} degraded, {tally.failed} failed; "
+        f"{tally.earlier} done and {tally.failed_earlier} failed before, {tally.copies} copies, "
+        f"{tally.left} left"
+    )
+    _print_sums(summary)
+    print_line(f"status:    {out / STATUS}")
+    print_line(f"summary:   {out / SUMMARY_PAGE}")
+
+
+def _print_sums(summary: BatchSummary) -> None:
+    rate = summary.alarms_per_minute
+    alarms = "" if rate is None else f", {rate:.2f} alarms a minute"
+    print_line(
+        f"batch:     {sum(summary.outcomes.values())} pieces, {summary.recorded_s / 3600:.2f} h of video, "
+        f"{summary.regions} regions, {summary.lesions} lesions{alarms}"
+    )
+
+
+def _summarise_again(folder: Path, *, json: bool) -> None:
+    """Write status and summary of a batch from its records."""
+    from vmkla.archive.layout import find_batch
+    from vmkla.archive.records import Records
+    from vmkla.archive.summary import SUMMARY_PAGE, write_summary
+
+    summary = write_summary(folder, Records(find_batch(folder)).write_status())
+    if json:
+        print_json({"out_dir": str(folder), "summary": summary.to_dict()})
+        return
+    _print_sums(summary)
+    print_line(f"summary:   {folder / SUMMARY_PAGE}")

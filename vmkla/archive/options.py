@@ -1,0 +1,74 @@
+"""Options and counts of a batch, and the interface of the executors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vmkla.archive.piece import Event, Job
+from vmkla.archive.worker import Died
+from vmkla.video.file.options import SegmentOptions
+
+
+class Executor(Protocol):
+    """Workers by number; each does one job at a time."""
+
+    @property
+    def count(self) -> int:
+        """Number of workers."""
+
+    def submit(self, worker: int, job: Job) -> None:
+        """Have an idle worker do a job."""
+
+    def wait(self, timeout_s: float) -> list[tuple[int, Event | Died]]:
+        """Return what happened, after at most this time."""
+
+    def kill(self, worker: int) -> None:
+        """End a worker and its job; it is started again for the next one."""
+
+    def close(self) -> None:
+        """End all workers."""
+
+
+@dataclass(frozen=True)
+class DriverOptions:
+    """Options of a driver.
+
+    Attributes:
+        segment: options of every run; ``out_dir`` is set for each piece.
+        settings: see ``batch_settings``.
+        retry_failed: try pieces again that had failed before this run.
+        max_failures: stop claiming after more failures; None never stops.
+        lease_s: see ``Claims``.
+    """
+
+    segment: SegmentOptions
+    settings: dict[str, Any]
+    retry_failed: bool = False
+    max_failures: int | None = None
+    lease_s: float = 120.0
+
+
+@dataclass
+class Tally:
+    """How the entries of a batch ended.
+
+    Attributes:
+        done, degraded, failed: pieces that this run ended.
+        earlier: entries that had their result already, or get it from another process.
+        failed_earlier: entries that had failed before this run.
+        copies: entries that are the same piece as an earlier entry.
+        left: entries that were not begun, or not finished.
+        repeated: attempts that had to be made again.
+        stopped: why no further piece was claimed; empty where all were.
+    """
+
+    done: int = 0
+    degraded: int = 0
+    failed: int = 0
+    earlier: int = 0
+    failed_earlier: int = 0
+    copies: int = 0
+    left: int = 0
+    repeated: int = 0
+    stopped: str = ""
