@@ -115,8 +115,12 @@ class Claims:
     def release(self, claim: Claim) -> None:
         """Give a claim up without counting the attempt; a lost claim is left to its new owner."""
         self._forget(claim)
-        if not claim.lost:
-            self._path(claim.key, claim.attempt).unlink(missing_ok=True)
+        if claim.lost:
+            return
+        for attempt in range(1, claim.attempt):  # they count, and the next owner need not wait for them
+            with contextlib.suppress(OSError):
+                os.utime(self._path(claim.key, attempt), (0, 0))
+        self._path(claim.key, claim.attempt).unlink(missing_ok=True)
 
     def finish(self, claim: Claim) -> None:
         """Remove a claim and those of earlier attempts, after the piece has its record."""
