@@ -49,7 +49,7 @@ class SlowRunner(RedRunner):
     """Takes a while for each frame."""
 
     def infer(self, frames_rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        time.sleep(0.02)
+        time.sleep(0.05)
         return super().infer(frames_rgb)
 
 

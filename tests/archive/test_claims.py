@@ -34,11 +34,7 @@ def test_a_claim_has_one_owner(tmp_path: Path) -> None:
         mine.release(claim)
         again = theirs.take("k")
         assert again is not None and again.attempt == 1
-        assert theirs.again(again)
-        theirs.release(again)  # the first attempt counts, and nobody waits for it
-        third = mine.take("k")
-        assert third is not None and third.attempt == 2
-        mine.finish(third)
+        theirs.finish(again)
     assert list(first.claims.iterdir()) == [] and list((tmp_path / ".batch" / "clock").iterdir()) == []
 
 
@@ -81,17 +77,18 @@ def test_claims_are_touched_while_their_owner_lives(tmp_path: Path) -> None:
         assert mine.holds(claim)
 
 
-def test_further_attempts_of_the_owner_are_counted(tmp_path: Path) -> None:
+def test_an_abandoned_attempt_counts_and_nobody_waits_for_it(tmp_path: Path) -> None:
     first, second = open_red(tmp_path), find_batch(tmp_path)
     with Claims(first, 60) as mine, Claims(second, 60) as theirs:
         claim = mine.take("k", 4)
         assert claim is not None and claim.attempt == 4
-        assert mine.again(claim) and claim.attempt == 5 and not claim.lost
-        assert theirs.take("k", 4) is None
-        age(first, "k.5", 70)
+        mine.abandon(claim)
         taken = theirs.take("k", 4)
-        assert taken is not None and taken.attempt == 6
-        assert not mine.again(claim) and claim.lost
+        assert taken is not None and taken.attempt == 5
+        assert mine.take("k", 4) is None
+        theirs.release(taken)
+        again = mine.take("k", 4)
+        assert again is not None and again.attempt == 5
 
 
 CLAIMANTS = """

@@ -93,19 +93,6 @@ class Claims:
             self._held[key] = claim
         return claim
 
-    def again(self, claim: Claim) -> bool:
-        """Count another attempt of this process at what it holds; False when the claim is lost.
-
-        Raises:
-            OSError: the claim cannot be written.
-        """
-        with self._lock:
-            if not self.holds(claim) or not self._create(claim.key, claim.attempt + 1):
-                claim.lost = True
-                return False
-            claim.attempt += 1
-            return True
-
     def holds(self, claim: Claim) -> bool:
         """Check whether a claim is still this process's."""
         if not claim.lost:
@@ -115,12 +102,14 @@ class Claims:
     def release(self, claim: Claim) -> None:
         """Give a claim up without counting the attempt; a lost claim is left to its new owner."""
         self._forget(claim)
-        if claim.lost:
-            return
-        for attempt in range(1, claim.attempt):  # they count, and the next owner need not wait for them
-            with contextlib.suppress(OSError):
-                os.utime(self._path(claim.key, attempt), (0, 0))
-        self._path(claim.key, claim.attempt).unlink(missing_ok=True)
+        if not claim.lost:
+            self._path(claim.key, claim.attempt).unlink(missing_ok=True)
+
+    def abandon(self, claim: Claim) -> None:
+        """Give a claim up and count the attempt; nobody need wait for its lease."""
+        self._forget(claim)
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._path(claim.key, claim.attempt), (0, 0))
 
     def finish(self, claim: Claim) -> None:
         """Remove a claim and those of earlier attempts, after the piece has its record."""

@@ -195,8 +195,7 @@ class Driver:
             shutil.rmtree(left, ignore_errors=True)
         task.private = self._folder.work / f"{key}.{task.claim.attempt}.{self._folder.owner}"
         self._tasks[worker] = task
-        options = dataclasses.replace(self._options.segment, out_dir=task.private)
-        self._executor.submit(worker, SegmentJob(task.entry, options, task.stamp, task.digest))
+        self._executor.submit(worker, self._job(task))
 
     def _handle(self, worker: int, event: Event | Died) -> None:
         task = self._tasks.get(worker)
@@ -254,14 +253,10 @@ class Driver:
             self._fail(task, worker, end)
         elif task.claim.attempt >= ATTEMPTS_MAX + self._retry.get(key, 0):
             self._fail(task, worker, _lost_too_often(ATTEMPTS_MAX))
-        elif not self._claims.again(task.claim):
-            self._drop(task)
-            self._wait(task.entry)
-        elif task.private is None:
-            self._tasks[worker] = task
-            self._executor.submit(worker, HashJob(task.entry))
-        else:
-            self._submit(worker, task)
+        else:  # after the others: what kills workers may end meanwhile
+            self._remove(task)
+            self._claims.abandon(task.claim)
+            self._pending.append(task.entry)
 
     def _job(self, task: _Task) -> Job:
         if task.private is None:
