@@ -49,7 +49,7 @@ from vmkla.errors import UsageError
 from vmkla.limits import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
-    from vmkla.archive.options import Tally
+    from vmkla.archive.options import Executor, Tally
     from vmkla.archive.plan import BatchPlan, Forecast
     from vmkla.archive.summary import BatchSummary
     from vmkla.archive.work import Work
@@ -62,6 +62,14 @@ class ExecutorName(str, Enum):
     """What runs the workers."""
 
     local = "local"
+    ray = "ray"
+
+
+class RayAuth(str, Enum):
+    """Authentication of a Ray cluster."""
+
+    token = "token"
+    disabled = "disabled"
 
 
 def batch(
@@ -128,6 +136,23 @@ def batch(
             "--lease-s", help="Time after which the work of a dead owner is taken over; on NFS at least 120."
         ),
     ] = 120.0,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address", metavar="HOST:PORT", help="A Ray cluster; default: one on this machine."
+        ),
+    ] = None,
+    ray_auth: Annotated[
+        RayAuth, typer.Option("--ray-auth", help="Authentication of the Ray cluster.")
+    ] = RayAuth.token,
+    ray_cpus: Annotated[
+        float | None,
+        typer.Option("--ray-cpus", help="Ray CPUs that each worker reserves; default: its threads."),
+    ] = None,
+    ray_gpus: Annotated[
+        float | None,
+        typer.Option("--ray-gpus", help="Ray GPUs that each worker reserves; default: 1 for a GPU's model."),
+    ] = None,
     summary: Annotated[
         Path | None,
         typer.Option("--summary", metavar="DIR", help="Only write the summary of a batch again."),
@@ -171,8 +196,16 @@ def batch(
             hint="For instance: vmkla batch archive/ --out runs/archive",
         )
     _check_limits(lease_s, max_piece_s, max_stall_s, max_piece_mb)
+    if executor is ExecutorName.ray:
+        # Ray reads these while it is imported; other nodes have another working folder.
+        os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE=ray_auth.value)
+        out, sources = out.absolute(), [path.absolute() for path in sources or ()]
+        manifest = None if manifest is None else manifest.absolute()
+    elif ray_address is not None:
+        raise UsageError("a Ray address was given without Ray", hint="Add --executor ray")
     part = parse_shard(shard, os.environ)
 
+    from vmkla import weights
     from vmkla.archive.batch import raise_end, run_batch, shard_of
     from vmkla.archive.identity import batch_settings
     from vmkla.archive.layout import check_settings, find_batch, is_batch, open_batch
@@ -218,6 +251,9 @@ def batch(
     count = workers or (1 if on_gpu else budget.threads)
     if threads is None and not on_gpu:
         threads = max(1, budget.threads // count)
+    suffix = ".safetensors" if runtime is Runtime.torch else ".onnx"
+    if model not in weights.shipped(suffix):  # each node has its own shipped models
+        model = str(weights.resolve(model, suffix).absolute())
     load = functools.partial(load_runner, model, runtime.value, device, threads=threads, plugin=plugin)
     with load() as runner:
         check_one_by_one(runner.spec)
@@ -245,9 +281,16 @@ def batch(
                 ended = tally.done + tally.degraded
                 bar(frames.done, frames.total, f"{ended} pieces done, {tally.failed} failed")
 
-        tally, records = run_batch(
-            folder, entries, LocalExecutor(load, count, limits), driver_options, cancel, show
-        )
+        if executor is ExecutorName.ray:
+            from vmkla.archive.ray_workers import RayExecutor, RayOptions
+
+            reserved = RayOptions(
+                ray_address, ray_cpus or threads or 1, on_gpu if ray_gpus is None else ray_gpus
+            )
+            pool: Executor = RayExecutor(load, count, limits, reserved)
+        else:
+            pool = LocalExecutor(load, count, limits)
+        tally, records = run_batch(folder, entries, pool, driver_options, cancel, show)
     _print_end(out, tally, summarise(records), json=json)
     raise_end(tally, cancel, out)
 

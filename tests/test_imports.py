@@ -55,6 +55,7 @@ HEAVY = (
     "supervision",
     "pycocotools",
     "trackeval",
+    "ray",
 )
 
 
@@ -259,6 +260,7 @@ sys.exit(f"status {{status}}, loaded {{loaded}}" if status or loaded else 0)
     assert done.returncode == 0, done.stderr
     for command in (
         "infer",
+        "batch",
         "export",
         "build",
         "verify",

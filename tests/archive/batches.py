@@ -67,6 +67,9 @@ class InlineExecutor:
         self.lose: list[Died] = []
         self.before: Any = lambda job: None
 
+    def available(self) -> range:
+        return range(self.count)
+
     def submit(self, worker: int, job: Job) -> None:
         assert worker not in self.jobs
         self.jobs[worker] = job

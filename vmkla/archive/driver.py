@@ -18,7 +18,7 @@ from vmkla.archive.estimate import FrameEstimate
 from vmkla.archive.identity import KnownDigests, piece_key, source_stamp
 from vmkla.archive.layout import BatchFolder
 from vmkla.archive.options import DriverOptions, Executor, Tally
-from vmkla.archive.piece import Advanced, Ended, Event, HashJob, Job, LoadFailed, Ready, SegmentJob, is_full
+from vmkla.archive.piece import Advanced, Ended, Event, HashJob, LoadFailed, Ready, SegmentJob, is_full
 from vmkla.archive.records import PieceRecord, Records
 from vmkla.archive.work import Entry
 from vmkla.archive.worker import Died
@@ -116,7 +116,7 @@ class Driver:
         now_s = time.monotonic()
         while self._later and self._later[0][0] <= now_s:
             self._pending.append(self._later.popleft()[1])
-        for worker in range(self._executor.count):
+        for worker in self._executor.available():
             while worker not in self._tasks and self._pending and not self.tally.stopped:
                 entry = self._pending.popleft()
                 with self._full_disk_stops(entry):
@@ -195,7 +195,8 @@ class Driver:
             shutil.rmtree(left, ignore_errors=True)
         task.private = self._folder.work / f"{key}.{task.claim.attempt}.{self._folder.owner}"
         self._tasks[worker] = task
-        self._executor.submit(worker, self._job(task))
+        options = dataclasses.replace(self._options.segment, out_dir=task.private)
+        self._executor.submit(worker, SegmentJob(task.entry, options, task.stamp, task.digest))
 
     def _handle(self, worker: int, event: Event | Died) -> None:
         task = self._tasks.get(worker)
@@ -243,8 +244,8 @@ class Driver:
                 raise VmklaError(died.message, hint="Run vmkla doctor, and try the model on one file.")
         end = ErrorReport(died.message, died.hint, BadInputError.exit_status)
         if not died.began:
-            self._tasks[worker] = task
-            self._executor.submit(worker, self._job(task))
+            self._drop(task)
+            self._pending.appendleft(task.entry)
             return
         self.tally.repeated += died.blame in ("crash", "lost")
         if died.blame == "crash":
@@ -257,12 +258,6 @@ class Driver:
             self._remove(task)
             self._claims.abandon(task.claim)
             self._pending.append(task.entry)
-
-    def _job(self, task: _Task) -> Job:
-        if task.private is None:
-            return HashJob(task.entry)
-        options = dataclasses.replace(self._options.segment, out_dir=task.private)
-        return SegmentJob(task.entry, options, task.stamp, task.digest)
 
     def _publish(self, worker: int, task: _Task, ended: Ended) -> None:
         assert task.private is not None

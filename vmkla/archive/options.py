@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,9 +14,12 @@ from vmkla.video.file.options import SegmentOptions
 class Executor(Protocol):
     """Workers by number; each does one job at a time."""
 
-    @property
-    def count(self) -> int:
-        """Number of workers."""
+    def available(self) -> Collection[int]:
+        """Return the workers that can take a job, also those that have one.
+
+        Raises:
+            VmklaError: no worker can be started.
+        """
 
     def submit(self, worker: int, job: Job) -> None:
         """Have an idle worker do a job."""

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -252,7 +252,10 @@ class LocalExecutor:
 
     def __init__(self, load: Callable[[], Runner], count: int, limits: Limits) -> None:
         self._workers = [WatchedWorker(load, limits) for _ in range(count)]
-        self.count = count
+
+    def available(self) -> Collection[int]:
+        """See ``Executor``."""
+        return range(len(self._workers))
 
     def submit(self, worker: int, job: Job) -> None:
         """See ``Executor``."""
