@@ -216,6 +216,7 @@ def batch(
     from vmkla.archive.worker import Limits, LocalExecutor, machine_memory_bytes
     from vmkla.cpus import cpu_budget
     from vmkla.engines import load_runner
+    from vmkla.names import Names, given_names
     from vmkla.procedures.annotations.formats import parse_formats
     from vmkla.runner import check_one_by_one, model_warnings
     from vmkla.segment.operating_point import PointOverrides
@@ -242,7 +243,12 @@ def batch(
         track=track,
         deinterlace=deinterlace.value,
     )
-    work = find_work(sources, out) if sources else read_manifest(manifest or Path())
+    hidden = given_names(map(str, (*(sources or ()), manifest or ()))) if anonymous else Names({})
+    with hidden.in_errors():
+        if manifest is None:
+            work = find_work(sources or (), out)
+        else:
+            work = read_manifest(manifest, anonymous=anonymous)
     entries = work.entries if part is None else shard_of(work.entries, *part)
     _print_notes(work, part, len(entries), quiet=quiet)
 
@@ -265,7 +271,8 @@ def batch(
             if folder is not None:
                 check_settings(folder, settings)
             planned = plan_batch(folder, entries, settings, retry_failed=retry_failed)
-            _print_plan(planned, forecast(planned, runner, options, count), count, json=json)
+            expected = forecast(planned, runner, options, count)
+            _print_plan(planned, expected, count, json=json, anonymous=anonymous)
             return
     folder = open_batch(out, settings)
     memory_bytes = machine_memory_bytes() * 0.9 / count if max_piece_mb is None else max_piece_mb * 1e6
@@ -356,10 +363,14 @@ def _print_notes(work: Work, part: tuple[int, int] | None, count: int, *, quiet:
         say(f"shard {part[0]} of {part[1]}: {count} of {len(work.entries)} sources", quiet=quiet)
 
 
-def _print_plan(plan: BatchPlan, expected: Forecast | None, workers: int, *, json: bool) -> None:
+def _print_plan(
+    plan: BatchPlan, expected: Forecast | None, workers: int, *, json: bool, anonymous: bool
+) -> None:
+    shown = () if anonymous else plan.to_do
     if json:
         values: dict[str, Any] = {
-            "to_do": [entry.id for entry in plan.to_do],
+            "sources": len(plan.to_do),
+            "to_do": [entry.id for entry in shown],
             "done": plan.done,
             "failed": plan.failed,
             "copies": plan.copies,
@@ -368,7 +379,7 @@ def _print_plan(plan: BatchPlan, expected: Forecast | None, workers: int, *, jso
         }
         print_json(values)
         return
-    for entry in plan.to_do:
+    for entry in shown:
         print_line(f"{entry.kind:7} {entry.id}")
     print_line(f"to do:    {len(plan.to_do)} sources, {plan.bytes / 1e9:.2f} GB")
     print_line(f"done:     {plan.done}; failed: {plan.failed}; copies: {plan.copies}")
@@ -396,7 +407,8 @@ def _print_end(out: Path, tally: Tally, summary: BatchSummary, *, json: bool) ->
         return
     print_line(
         f"this run:  {tally.done} done, {tally.degraded} degraded, {tally.failed} failed; "
-        f"{tally.earlier} done and {tally.failed_earlier} failed before, {tally.copies} copies, "
+        f"{tally.earlier + tally.degraded_earlier} done and {tally.failed_earlier} failed before, "
+        f"{tally.copies} copies, "
         f"{tally.left} left"
     )
     _print_sums(summary)

@@ -125,6 +125,38 @@ def test_a_source_that_cannot_be_read_fails_and_is_tried_again(batch: Batch) -> 
     assert tally.earlier + tally.copies == 4 and [record.outcome for record in records] == ["done"] * 3
 
 
+def test_a_degraded_piece_stays_degraded(batch: Batch) -> None:
+    whole = (batch.archive / "clip0.mp4").read_bytes()
+    (batch.archive / "clip0.mp4").write_bytes(whole[:-60])
+    tally, records = batch.run()
+    assert (tally.done, tally.degraded) == (2, 1)
+    assert records[0].outcome == "degraded" and records[0].message.startswith("clip0.mp4 is not complete")
+    assert records[0].hint == f"All that could be read is in {records[0].folder}"
+    for _ in range(2):
+        with pytest.raises(DegradedError, match="1 degraded"):
+            raise_end(tally, Cancellation(), batch.out)
+        tally = batch.run()[0]
+        assert (tally.earlier, tally.degraded_earlier) == (2, 1)
+
+
+def test_a_driver_that_lost_its_claim_records_no_failure(batch: Batch) -> None:
+    """Its new owner removed the folder that the worker still writes to, so the worker fails."""
+    other, seen = open_red(batch.out), threading.Event()
+
+    def take_over(job: Job) -> None:
+        if isinstance(job, SegmentJob) and not seen.is_set():
+            seen.set()
+            key = job.options.out_dir.name.split(".")[0]
+            (other.claims / f"{key}.2").write_text('{"lease_s": 0.5}')
+            os.mkdir(job.options.out_dir)
+            job.options.out_dir.chmod(0o500)
+            batch.executor.lose = [Died("limit", "cannot write")]
+
+    batch.executor.before = take_over
+    tally, records = batch.run(lease_s=1.0)
+    assert (tally.done, tally.failed) == (3, 0) and {record.outcome for record in records} == {"done"}
+
+
 def test_claiming_stops_after_too_many_failures(batch: Batch) -> None:
     for number in range(3):
         (batch.archive / f"a{number}.mp4").write_text(f"no video {number}")

@@ -94,6 +94,9 @@ def test_a_manifest_lists_all_its_problems_at_once(tmp_path: Path) -> None:
         "  line 5: the source is empty",
     ]
     assert caught.value.exit_status == 3
+    with pytest.raises(BadInputError) as caught:
+        read_manifest(manifest, anonymous=True)
+    assert "gone" not in caught.value.message and "one" not in caught.value.message.partition("\n")[2]
 
 
 @pytest.mark.parametrize(

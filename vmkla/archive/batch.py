@@ -86,8 +86,8 @@ def raise_end(tally: Tally, cancel: threading.Event, out_dir: Path) -> None:
             f"{tally.stopped}; {tally.left} pieces are left",
             hint=f"What is published stays in {out_dir}. When that is solved, {again}.",
         )
-    failed = tally.failed + tally.failed_earlier
-    parts = [f"{count} {what}" for count, what in ((failed, "failed"), (tally.degraded, "degraded")) if count]
+    failed, degraded = tally.failed + tally.failed_earlier, tally.degraded + tally.degraded_earlier
+    parts = [f"{count} {what}" for count, what in ((failed, "failed"), (degraded, "degraded")) if count]
     if parts:
         hint = f"See {out_dir}/{STATUS}." + (" To try again: --retry-failed" if failed else "")
         raise DegradedError(f"pieces of the batch: {' and '.join(parts)}", hint=hint)

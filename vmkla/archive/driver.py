@@ -182,7 +182,9 @@ class Driver:
     def _is_settled(self, entry: Entry, key: str, failure: PieceRecord | None) -> bool:
         """Settle an entry whose piece has its record, unless a failure is to be tried again."""
         if self.records.is_done(key):
-            self._settle(entry, key, "earlier")
+            result = self.records.result(key)
+            degraded = result is not None and result.outcome == "degraded"
+            self._settle(entry, key, "degraded_earlier" if degraded else "earlier")
             return True
         if failure is not None and self._retry.get(key) != failure.attempts:
             self._settle(entry, key, "failed_earlier")
@@ -274,6 +276,10 @@ class Driver:
 
     def _fail(self, task: _Task, worker: int, end: ErrorReport, seconds: float = 0.0) -> None:
         """Record that a piece failed, or a source that has no digest; its folder is dropped."""
+        if not self._claims.holds(task.claim):  # its new owner removed the folder that the worker wrote to
+            self._drop(task)
+            self._wait(task.entry)
+            return
         self._remove(task)
         self.records.fail(self._record(task, worker, "failed", end, seconds, {}))
         self._claims.finish(task.claim)

@@ -59,7 +59,7 @@ class Tally:
 
     Attributes:
         done, degraded, failed: pieces that this run ended.
-        earlier: entries that had their result already, or get it from another process.
+        earlier, degraded_earlier: entries that had their result already, or get it from another process.
         failed_earlier: entries that had failed before this run.
         copies: entries that are the same piece as an earlier entry.
         left: entries that were not begun, or not finished.
@@ -71,6 +71,7 @@ class Tally:
     degraded: int = 0
     failed: int = 0
     earlier: int = 0
+    degraded_earlier: int = 0
     failed_earlier: int = 0
     copies: int = 0
     left: int = 0

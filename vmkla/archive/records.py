@@ -65,6 +65,10 @@ class Records:
         """Return whether a piece has its result."""
         return key in self._done or (self._folder.results / key).is_dir()
 
+    def result(self, key: str) -> PieceRecord | None:
+        """Return the record of a published piece, or None."""
+        return self._done.get(key) or _read(self._folder.results / key / RECORD)
+
     def failure(self, key: str) -> PieceRecord | None:
         """Return the record of a failed piece, or None."""
         return _read(self._folder.failed / f"{key}.json")

@@ -89,11 +89,14 @@ def find_work(sources: Sequence[Path], out_dir: Path) -> Work:
     return _without_repeats(work)
 
 
-def read_manifest(path: Path) -> Work:
+def read_manifest(path: Path, *, anonymous: bool = False) -> Work:
     """Read a CSV file with the column ``source`` and optionally ``id``; other columns are ignored.
 
     Relative sources are relative to the manifest's folder. A folder counts with all images in and below it.
 
+    Args:
+        path: the file.
+        anonymous: messages name lines only, no sources and no ids.
     Raises:
         BadInputError: a column, a file or a name is missing, an id is used twice, or the file is not CSV. All
             problems are listed at once.
@@ -123,10 +126,14 @@ def read_manifest(path: Path) -> Work:
             continue
         place = path.parent / text
         if "\0" in text or not place.exists():
-            problems.append(f"line {line}: there is no file or folder {text}")
+            problems.append(
+                f"line {line}: there is no file or folder {'of that name' if anonymous else text}"
+            )
         earlier = first.setdefault(name, (line, place))
         if earlier[0] != line and name != text:
-            problems.append(f"line {line}: the id {name} is that of line {earlier[0]} too")
+            problems.append(
+                f"line {line}: the id {'' if anonymous else name + ' '}is that of line {earlier[0]} too"
+            )
         else:
             work.entries.append(_entry(name, place, deeper=True))
     if problems:
