@@ -93,7 +93,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
         assert worker.pid != first
         os.kill(worker.pid or 0, signal.SIGKILL)
         died = until(worker, Died)[-1]
-        assert isinstance(died, Died) and died.blame == "lost" and not died.began
+        assert isinstance(died, Died) and died.cause == "lost" and not died.began
     finally:
         worker.kill()
 
@@ -107,7 +107,7 @@ def test_what_loading_the_model_reports(tmp_path: Path) -> None:
         if isinstance(last, LoadFailed):
             assert (last.end.exit_status, last.end.message) == (4, "there is no such device")
         elif isinstance(last, Died):
-            assert last.blame == "load" and "signal 6 (SIGABRT)" in last.message
+            assert last.cause == "load" and "signal 6 (SIGABRT)" in last.message
         worker.kill()
 
 

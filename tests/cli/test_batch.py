@@ -64,6 +64,11 @@ def test_a_batch_and_the_same_command_again(
     ]
     other = vmkla(*command, "--threshold", 0.25)
     assert other.status == 6 and "  threshold: 0.5 in the folder, 0.25 now" in other.stderr
+    pages = list(out.rglob("procedure.html"))
+    for page in pages:
+        page.unlink()
+    assert vmkla("report", out, "--json").json == {"pages": 2, "failed": 0}
+    assert sorted(out.rglob("procedure.html")) == sorted(pages)
     (out / "summary.html").unlink()
     assert vmkla("batch", "--summary", out).status == 0 and (out / "summary.html").exists()
 

@@ -240,7 +240,7 @@ class Driver:
 
     def _handle_death(self, worker: int, task: _Task, died: Died) -> None:
         key = task.claim.key
-        if died.blame == "load":
+        if died.cause == "load":
             self._load_crashes += 1
             if self._load_crashes >= _LOAD_CRASHES_MAX:
                 raise VmklaError(died.message, hint="Run vmkla doctor, and try the model on one file.")
@@ -249,10 +249,10 @@ class Driver:
             self._drop(task)
             self._pending.appendleft(task.entry)
             return
-        self.tally.repeated += died.blame in ("crash", "lost")
-        if died.blame == "crash":
+        self.tally.repeated += died.cause in ("crash", "lost")
+        if died.cause == "crash":
             self._crashes[key] = self._crashes.get(key, 0) + 1
-        if died.blame == "limit" or self._crashes.get(key, 0) >= CRASHES_MAX:
+        if died.cause == "limit" or self._crashes.get(key, 0) >= CRASHES_MAX:
             self._fail(task, worker, end)
         elif task.claim.attempt >= ATTEMPTS_MAX + self._retry.get(key, 0):
             self._fail(task, worker, _lost_too_often(ATTEMPTS_MAX))

@@ -41,7 +41,7 @@ class Entry:
     @property
     def claim_key(self) -> str:
         """Key of the claim under which the source is hashed."""
-        return "source-" + hashlib.sha256(os.fsencode(self.id)).hexdigest()[:20]
+        return "source-" + hashlib.sha256(os.fsencode(os.path.abspath(self.path))).hexdigest()[:20]
 
 
 @dataclass

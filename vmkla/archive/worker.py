@@ -18,7 +18,7 @@ from vmkla.errors import ErrorReport
 from vmkla.runner import Runner
 from vmkla.video.live.child_process import set_up_child
 
-Blame = Literal["limit", "crash", "lost", "load"]
+Cause = Literal["limit", "crash", "lost", "load"]
 _REAP_S = 5.0
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
@@ -43,13 +43,13 @@ class Died:
     """A worker process has ended before its job did.
 
     Attributes:
-        blame: a limit that the piece exceeded; a crash in it; the process was lost (killed from elsewhere);
+        cause: a limit that the piece exceeded; a crash in it; the process was lost (killed from elsewhere);
             or it crashed while it loaded the model.
         message, hint: for the record of the piece.
         began: whether the job had begun.
     """
 
-    blame: Blame
+    cause: Cause
     message: str
     hint: str | None = None
     began: bool = True
