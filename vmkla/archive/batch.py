@@ -11,10 +11,11 @@ from vmkla.archive.driver import Driver
 from vmkla.archive.estimate import FrameEstimate
 from vmkla.archive.layout import BatchFolder
 from vmkla.archive.options import DriverOptions, Executor, Tally
+from vmkla.archive.piece import is_full
 from vmkla.archive.records import STATUS, PieceRecord
 from vmkla.archive.summary import write_summary
 from vmkla.archive.work import Entry
-from vmkla.errors import DegradedError, StoppedError, UsageError
+from vmkla.errors import BadInputError, DegradedError, StoppedError, UsageError
 from vmkla.video.cancellation import Cancellation
 
 
@@ -64,11 +65,23 @@ def run_batch(
     """
     driver = Driver(folder, entries, executor, options, show)
     try:
-        tally = driver.run(cancel)
+        driver.run(cancel)
     finally:
+        records = _write_out(driver, folder.path)
+    return driver.tally, records
+
+
+def _write_out(driver: Driver, path: Path) -> list[PieceRecord]:
+    """Write status and summary, and return the records; a full disk is reported like one before."""
+    try:
         records = driver.records.write_status()
-        write_summary(folder.path, records)
-    return tally, records
+        write_summary(path, records)
+    except BadInputError as error:
+        if not is_full(error):
+            raise
+        driver.tally.stopped = driver.tally.stopped or f"the disk is full: {error.message}"
+        records = driver.records.all()
+    return records
 
 
 def raise_end(tally: Tally, cancel: threading.Event, out_dir: Path) -> None:
