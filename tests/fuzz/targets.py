@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz import procedures, seeds, spoilers
+from tests.fuzz import archives, procedures, seeds, spoilers
 from tests.fuzz.seeds import Seed
 from tests.fuzz.spoilers import Spoiler
 from tests.fuzz.truth import read_truth, spoil_truth, truth_seeds
@@ -362,6 +362,7 @@ TARGETS = {
     "manifests": Target(_manifests, _spoil_manifest, _read_manifest),
     "truth": Target(lambda _: truth_seeds(), spoil_truth, read_truth),
     "records": Target(_run_records, _spoil_records, _continue),
+    "archives": Target(archives.batch_files, archives.spoil_batch_files, archives.read_batch_files),
     "procedures": Target(procedures.run_files, procedures.spoil_run_files, procedures.read_run_files),
 }
 
