@@ -184,6 +184,11 @@ def batch(
 ) -> None:
     """Segment an archive of videos and images, each piece once, on one machine or many."""
     if summary is not None:
+        if sources or manifest is not None or out is not None:
+            raise UsageError(
+                "--summary writes the summary of a batch again, and takes no sources and no --out",
+                hint="For instance: vmkla batch --summary runs/archive",
+            )
         _summarise_again(summary, json=json)
         return
     if out is None:

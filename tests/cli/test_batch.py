@@ -111,6 +111,8 @@ def published(out: Path) -> list[Path]:
         (("GONE", "--out", "OUT"), 3, "there is no file or folder"),
         (("--manifest", "GONE", "--out", "OUT"), 3, "cannot be read"),
         (("ARCHIVE", "--out", "OUT", "--model", "GONE"), 3, "GONE"),
+        (("ARCHIVE", "--summary", "OUT"), 2, "takes no sources"),
+        (("ARCHIVE", "--out", "OUT", "--ray-address", "HOST:6379"), 2, "Add --executor ray"),
         (("--summary", "EMPTY"), 3, "is not the folder of a batch"),
     ],
 )

@@ -111,6 +111,19 @@ def test_the_estimate_is_of_the_present_pace(monkeypatch: pytest.MonkeyPatch) ->
     assert pace.line("building", "steps").endswith("about 0 s left")
 
 
+def test_an_estimated_total_that_changes_begins_no_other_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("vmkla.cli.console.time.monotonic", lambda: now_s[0])
+    pace = _Pace(one_part=True)
+    pace.update(0, None, "")
+    now_s[0] += 60.0
+    pace.update(20, 100, "1 pieces done")
+    pace.update(20, 120, "1 pieces done")
+    assert pace.line("segmenting", "frames") == (
+        "segmenting: 20 of 120 frames, 1 pieces done, about 5 min 0 s left"
+    )
+
+
 def test_progress_goes_to_the_terminal_on_stderr(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
