@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-import re
-from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmkla.cli.console import print_json, print_line, progress_bar, say
+from vmkla.cli.batch_output import print_end, print_notes, print_plan, summarise_again
+from vmkla.cli.console import progress_bar, say
 from vmkla.cli.options import (
     Alpha,
     Anonymous,
@@ -45,17 +44,14 @@ from vmkla.cli.options import (
     Track,
     is_gpu,
 )
+from vmkla.cli.shards import parse_shard
 from vmkla.errors import UsageError
 from vmkla.limits import MAX_MEGAPIXELS
 
 if TYPE_CHECKING:
     from vmkla.archive.options import Executor, Tally
-    from vmkla.archive.plan import BatchPlan, Forecast
-    from vmkla.archive.summary import BatchSummary
-    from vmkla.archive.work import Work
 
 _PANEL = "Archive"
-_SHARD = re.compile(r"(?:(\d{1,9})/)?(\d{1,9})")
 
 
 class ExecutorName(str, Enum):
@@ -189,7 +185,7 @@ def batch(
                 "--summary writes the summary of a batch again, and takes no sources and no --out",
                 hint="For instance: vmkla batch --summary runs/archive",
             )
-        _summarise_again(summary, json=json)
+        summarise_again(summary, json=json)
         return
     if out is None:
         raise UsageError(
@@ -255,7 +251,7 @@ def batch(
         else:
             work = read_manifest(manifest, anonymous=anonymous)
     entries = work.entries if part is None else shard_of(work.entries, *part)
-    _print_notes(work, part, len(entries), quiet=quiet)
+    print_notes(work, part, len(entries), quiet=quiet)
 
     on_gpu = is_gpu(device) or Path(model).suffix == ".plan"
     budget = cpu_budget()
@@ -277,7 +273,7 @@ def batch(
                 check_settings(folder, settings)
             planned = plan_batch(folder, entries, settings, retry_failed=retry_failed)
             expected = forecast(planned, runner, options, count)
-            _print_plan(planned, expected, count, json=json, anonymous=anonymous)
+            print_plan(planned, expected, count, json=json, anonymous=anonymous)
             return
     folder = open_batch(out, settings)
     memory_bytes = machine_memory_bytes() * 0.9 / count if max_piece_mb is None else max_piece_mb * 1e6
@@ -303,48 +299,8 @@ def batch(
         else:
             pool = LocalExecutor(load, count, limits)
         tally, records = run_batch(folder, entries, pool, driver_options, cancel, show)
-    _print_end(out, tally, summarise(records), json=json)
+    print_end(out, tally, summarise(records), json=json)
     raise_end(tally, cancel, out)
-
-
-def parse_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int] | None:
-    """Return number and count of the shard: ``"I/N"``, or ``"N"`` with the number from the environment.
-
-    Without a text, those of a Slurm array are taken. None stands for all entries.
-
-    Raises:
-        UsageError: the text is neither, or a number is missing.
-    """
-    task, task_count = environment.get("SLURM_ARRAY_TASK_ID"), environment.get("SLURM_ARRAY_TASK_COUNT")
-    completion = environment.get("JOB_COMPLETION_INDEX")
-    index = None
-    if task is not None and task.isdecimal():
-        first, step = (environment.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("MIN", "STEP"))
-        index = (int(task) - int(first if first.isdecimal() else 0)) // max(
-            1, int(step if step.isdecimal() else 1)
-        )
-    elif completion is not None and completion.isdecimal():
-        index = int(completion)
-    if text is None:
-        if index is None:
-            return None
-        if task is not None and task_count is not None and task_count.isdecimal():
-            return index, int(task_count)
-        raise UsageError(
-            f"this is number {index} of an array, and the number of all is not in the environment",
-            hint="Give the number of completions: --shard N; for all of the archive: --shard 0/1",
-        )
-    match = _SHARD.fullmatch(text.strip())
-    if match is None or int(match[2]) == 0:
-        raise UsageError(f"--shard is {text!r}, expected I/N or N", hint="For instance: --shard 0/4")
-    if match[1] is not None:
-        return int(match[1]), int(match[2])
-    if index is None:
-        raise UsageError(
-            f"--shard is {text}, and neither JOB_COMPLETION_INDEX nor SLURM_ARRAY_TASK_ID states which one",
-            hint=f"Give both: --shard 0/{text} to --shard {int(text) - 1}/{text}",
-        )
-    return index, int(match[2])
 
 
 def _check_limits(
@@ -359,86 +315,3 @@ def _check_limits(
     ):
         if value is not None and not least <= value <= 1e9:
             raise UsageError(f"{flag} is {value:g}, expected at least {least:g}")
-
-
-def _print_notes(work: Work, part: tuple[int, int] | None, count: int, *, quiet: bool) -> None:
-    for note in work.notes:
-        say(f"note: {note}", quiet=quiet)
-    if part is not None:
-        say(f"shard {part[0]} of {part[1]}: {count} of {len(work.entries)} sources", quiet=quiet)
-
-
-def _print_plan(
-    plan: BatchPlan, expected: Forecast | None, workers: int, *, json: bool, anonymous: bool
-) -> None:
-    shown = () if anonymous else plan.to_do
-    if json:
-        values: dict[str, Any] = {
-            "sources": len(plan.to_do),
-            "to_do": [entry.id for entry in shown],
-            "done": plan.done,
-            "failed": plan.failed,
-            "copies": plan.copies,
-            "bytes": plan.bytes,
-            "forecast": None if expected is None else vars(expected),
-        }
-        print_json(values)
-        return
-    for entry in shown:
-        print_line(f"{entry.kind:7} {entry.id}")
-    print_line(f"to do:    {len(plan.to_do)} sources, {plan.bytes / 1e9:.2f} GB")
-    print_line(f"done:     {plan.done}; failed: {plan.failed}; copies: {plan.copies}")
-    if expected is None:
-        print_line("estimate: none, since no source could be measured" if plan.to_do else "estimate: nothing")
-        return
-    print_line(
-        f"estimate: about {_hours(expected.seconds)} with {workers} workers for about {expected.frames} "
-        f"frames, {1e3 * expected.frame_s:.0f} ms each (measured over {expected.measured} frames with one)"
-    )
-
-
-def _hours(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _print_end(out: Path, tally: Tally, summary: BatchSummary, *, json: bool) -> None:
-    from vmkla.archive.records import STATUS
-    from vmkla.archive.summary import SUMMARY_PAGE
-
-    if json:
-        print_json({"out_dir": str(out), "run": vars(tally), "summary": summary.to_dict()})
-        return
-    print_line(
-        f"this run:  {tally.done} done, {tally.degraded} degraded, {tally.failed} failed; "
-        f"{tally.earlier + tally.degraded_earlier} done and {tally.failed_earlier} failed before, "
-        f"{tally.copies} copies, "
-        f"{tally.left} left"
-    )
-    _print_sums(summary)
-    print_line(f"status:    {out / STATUS}")
-    print_line(f"summary:   {out / SUMMARY_PAGE}")
-
-
-def _print_sums(summary: BatchSummary) -> None:
-    rate = summary.alarms_per_minute
-    alarms = "" if rate is None else f", {rate:.2f} alarms a minute"
-    print_line(
-        f"batch:     {sum(summary.outcomes.values())} pieces, {summary.recorded_s / 3600:.2f} h of video, "
-        f"{summary.regions} regions, {summary.lesions} lesions{alarms}"
-    )
-
-
-def _summarise_again(folder: Path, *, json: bool) -> None:
-    """Write status and summary of a batch from its records."""
-    from vmkla.archive.layout import find_batch
-    from vmkla.archive.records import Records
-    from vmkla.archive.summary import SUMMARY_PAGE, write_summary
-
-    summary = write_summary(folder, Records(find_batch(folder)).write_status())
-    if json:
-        print_json({"out_dir": str(folder), "summary": summary.to_dict()})
-        return
-    _print_sums(summary)
-    print_line(f"summary:   {folder / SUMMARY_PAGE}")

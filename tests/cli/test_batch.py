@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.archive.batches import contents, write_archive
-from vmkla.cli.batch import parse_shard
+from vmkla.cli.shards import parse_shard
 from vmkla.errors import UsageError
 
 VMKLA = str(Path(sys.executable).with_name("vmkla"))

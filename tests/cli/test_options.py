@@ -114,7 +114,7 @@ def test_the_estimate_is_of_the_present_pace(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_estimated_total_that_changes_begins_no_other_part(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
     monkeypatch.setattr("vmkla.cli.console.time.monotonic", lambda: now_s[0])
-    pace = _Pace(one_part=True)
+    pace = _Pace(one_part=True, began_s=now_s[0])
     pace.update(0, None, "")
     now_s[0] += 60.0
     pace.update(20, 100, "1 pieces done")

@@ -109,7 +109,14 @@ class Driver:
                 self.tally.left = len(self._pending) + len(self._later) + len(self._tasks)
                 for task in self._tasks.values():
                     self._drop(task)
+                self._sweep()
         return self.tally
+
+    def _sweep(self) -> None:
+        """Remove what killed owners have left of pieces that others finished."""
+        for left in self._folder.work.iterdir():
+            if self.records.is_done(left.name.partition(".")[0]):
+                shutil.rmtree(left, ignore_errors=True)
 
     def _assign(self) -> None:
         """Give idle workers work."""

@@ -22,7 +22,7 @@ _SETTINGS, _SETTINGS_MAX_BYTES = "settings.json", 1 << 20
 _FOLDERS = ("claims", "failed", "work", "hashes", "clock")
 _TIME_STEP_S = 2.5
 """Coarsest step of a file system's times, seconds: two on FAT, and some slack."""
-_PROBE_S = 0.2
+_PROBE_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def open_batch(path: Path, settings: dict[str, Any]) -> BatchFolder:
     folder = BatchFolder(path, owner_name())
     with output_errors(path):
         make_folder(path)
+        _probe(path / f"{HIDDEN}-probe.{folder.owner}")  # each machine has its own mount
         if not is_batch(path):
-            _probe(path / f"{HIDDEN}-probe.{folder.owner}")
             _create(folder, settings)
     check_settings(folder, settings)
     with output_errors(path):
