@@ -244,7 +244,8 @@ def batch(
         track=track,
         deinterlace=deinterlace.value,
     )
-    hidden = given_names(map(str, (*(sources or ()), manifest or ()))) if anonymous else Names({})
+    given = [*(sources or ()), *(() if manifest is None else (manifest,))]
+    hidden = given_names(map(str, given)) if anonymous else Names({})
     with hidden.in_errors():
         if manifest is None:
             work = find_work(sources or (), out)
