@@ -20,6 +20,7 @@ from vmkla.cli.options import (
     Device,
     Export,
     ExportFrames,
+    Hide,
     ImageFormat,
     ImageFormatOption,
     Json,
@@ -30,6 +31,7 @@ from vmkla.cli.options import (
     Model,
     Overlay,
     OverlayOption,
+    PauseOnPoor,
     Peak,
     Plugin,
     Quiet,
@@ -43,6 +45,7 @@ from vmkla.cli.options import (
     Threshold,
     Track,
     is_gpu,
+    parse_hide,
 )
 from vmkla.cli.shards import parse_shard
 from vmkla.errors import UsageError
@@ -174,6 +177,8 @@ def batch(
     track: Track = None,
     image_format: ImageFormatOption = ImageFormat.png,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
+    hide: Hide = None,
+    pause_on_poor: PauseOnPoor = False,
     anonymous: Anonymous = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -243,6 +248,8 @@ def batch(
         anonymous=anonymous,
         track=track,
         deinterlace=deinterlace.value,
+        hide=parse_hide(hide or ()),
+        pause_on_poor=pause_on_poor,
     )
     given = [*(sources or ()), *(() if manifest is None else (manifest,))]
     hidden = given_names(map(str, given)) if anonymous else Names({})

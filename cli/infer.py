@@ -22,6 +22,7 @@ from vmkla.cli.options import (
     Device,
     Export,
     ExportFrames,
+    Hide,
     ImageFormat,
     ImageFormatOption,
     Json,
@@ -32,6 +33,7 @@ from vmkla.cli.options import (
     Model,
     Overlay,
     OverlayOption,
+    PauseOnPoor,
     Peak,
     Plugin,
     Quiet,
@@ -126,19 +128,8 @@ def infer(
         float | None,
         typer.Option("--segment-s", help="With --record: seconds in one file; default 10."),
     ] = None,
-    hide: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--hide",
-            metavar="X,Y,W,H",
-            help="A rectangle to black out in everything that shows frames, with --live in recordings and "
-            "stills; may be repeated.",
-        ),
-    ] = None,
-    pause_on_poor: Annotated[
-        bool,
-        typer.Option("--pause-on-poor", help="Draw no markers where the picture is poor, such as blurred."),
-    ] = False,
+    hide: Hide = None,
+    pause_on_poor: PauseOnPoor = False,
     monitor: Annotated[
         str | None,
         typer.Option("--monitor", metavar="HOST:PORT", help="With --live: serve a page that shows the run."),

@@ -186,6 +186,19 @@ Track = Annotated[
     int | None,
     typer.Option("--track", metavar="N", help="Number of the video track; default: the largest."),
 ]
+Hide = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hide",
+        metavar="X,Y,W,H",
+        help="A rectangle to black out in everything that shows frames, with --live in recordings and "
+        "stills; may be repeated.",
+    ),
+]
+PauseOnPoor = Annotated[
+    bool,
+    typer.Option("--pause-on-poor", help="Draw no markers where the picture is poor, such as blurred."),
+]
 ImageFormatOption = Annotated[
     ImageFormat,
     typer.Option("--image-format", help="Format of the overlays of images; jpg has quality 95."),
