@@ -355,6 +355,6 @@ def test_leftovers_of_dead_owners_are_removed(batch: Batch) -> None:
     (folder.claims / f"{key}.1").write_text('{"lease_s": 0}')
     os.utime(folder.claims / f"{key}.1", (1, 1))
     assert batch.run()[0].done == 1
-    assert seen[-1] == [] and os.listdir(folder.work) == []
+    assert seen[-1] == [f"{other}.1.dead"] and os.listdir(folder.work) == []
     with Claims(folder, 60) as claims:
         assert claims.take(key) is not None
