@@ -62,7 +62,7 @@ class Seen:
         recording: the recording.
         frames: its frames, with false findings where there is an alarm.
         truth, given: boxes of the lesions and of the findings, frame by frame.
-        numbers: numbers per lesion; None where the truth has no place, so that the tally counts them.
+        numbers: number of fragments where the truth has no place; None where the tally counts them.
     """
 
     recording: AnnotatedRecording
@@ -92,14 +92,14 @@ class _Everywhere:
 
 def one_lesion(runner: Runner, path: Path, tally: IdentityTally) -> Seen:
     """Observe a clip that shows one lesion throughout."""
-    frames = sum(1 for _ in open_source(path).frames())
-    truth = dict.fromkeys(range(frames), _Everywhere())
+    count = sum(1 for _ in open_source(path).frames())
+    truth = dict.fromkeys(range(count), _Everywhere())
     clip = AnnotatedRecording(path.stem, path.stem, open_source(path), truth)
     seen = see(runner, clip, tally)
     frames_of = Counter(number for given in seen.given for number in given)
     main = max(frames_of, key=frames_of.__getitem__, default=None)
     others = [sum(number != main for number in given) for given in seen.given]
-    frames = [replace(frame, false_findings=count) for frame, count in zip(seen.frames, others, strict=True)]
+    frames = [replace(frame, false_findings=other) for frame, other in zip(seen.frames, others, strict=True)]
     return replace(seen, frames=frames, truth=[()] * len(frames), numbers=len(frames_of))
 
 
