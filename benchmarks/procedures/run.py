@@ -208,7 +208,7 @@ def identities(procedures: Sequence[Procedure], minutes: float) -> list[Table]:
         table.add("joined at the end, as in files", *_cells(agreement(final)))
         table.notes.append(
             f"{len(procedures)} scripted procedures of {minutes:g} minutes of 480x360 at 30 frames a second, "
-            f"{_today()}. Fragments of a lesion are the numbers that it was given: 1 is right."
+            f"{cpu_name()}, {_today()}. Fragments of a lesion are the numbers that it was given: 1 is right."
         )
         tables.append(table)
     return tables
