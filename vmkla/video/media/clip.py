@@ -176,7 +176,8 @@ class Scene:
         for _ in range(MARCH_STEPS):
             along = distance * dz
             radius, column, row = self._on_wall(distance, along, dx, dy, eye, bend)
-            wall = cv2.remap(self.tables.radius, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+            inside = _wrapped(row, self.tables.radius.shape[0])
+            wall = cv2.remap(self.tables.radius, column, inside, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
             distance += (wall - radius) * pace
             np.clip(distance, 0.0, FAR, out=distance)
         return distance
