@@ -1,6 +1,6 @@
 """Choose an operating point on half of the validation sequences, and report it on the other half.
 
-    python experiments/operating_point.py MODEL --val DIR:VAL.txt --most-alarms 0.03 0.1
+    python experiments/operating_point.py MODEL --val DIR:VAL.txt --most-alarms 0.03 0.1 --least-kept 0.97
 
 Quiet pictures are the images with an empty mask, and polyp-free windows of the others (0.4 or 0.45 of the
 field's sides, apart from each other). An alarm is a quiet picture with a finding. A lesion is a connected
@@ -240,19 +240,15 @@ def choose(judged: Sequence[Judged], threshold: float, most_alarms: float) -> Op
     Raises:
         BadInputError: no point that finds a lesion is quiet enough.
     """
-    points = [
-        OperatingPoint(threshold, peak, fraction)
-        for peak in sorted({threshold, *(peak for peak in PEAKS if peak > threshold)})
-        for fraction in judged[0].matches
-    ]
-    counts = [count(judged, point) for point in points]
+    counts = _by_point(judged, threshold)
     rated = [
         (-c.found, c.alarms, c.false_regions, point.peak, point.min_fraction)
-        for c, point in zip(counts, points, strict=True)
+        for point, c in counts.items()
         if c.alarms <= most_alarms * c.quiet and c.found
     ]
     if not rated:
-        fewest = min((c for c in counts if c.found), key=lambda c: c.alarms, default=counts[0])
+        first = next(iter(counts.values()))
+        fewest = min((c for c in counts.values() if c.found), key=lambda c: c.alarms, default=first)
         raise BadInputError(
             f"no point finds a lesion with alarms in at most {most_alarms:.1%} of {fewest.quiet} polyp-free "
             f"pictures; the quietest that finds one has {fewest.alarms}",
@@ -262,13 +258,49 @@ def choose(judged: Sequence[Judged], threshold: float, most_alarms: float) -> Op
     return OperatingPoint(threshold, peak, fraction)
 
 
-def report(judged: Sequence[Judged], own: OperatingPoint, limits: Sequence[float], seed: int) -> list[Table]:
+def choose_keeping(judged: Sequence[Judged], threshold: float, least_kept: float) -> OperatingPoint:
+    """Return the operating point with fewest alarms that keeps enough of what the threshold alone finds.
+
+    Of points with as many alarms, the one that finds most lesions, then as for ``choose``.
+
+    Args:
+        judged: pictures, judged at the threshold.
+        threshold: of the point.
+        least_kept: share of the lesions found at the threshold alone that stay findings, 0 to 1.
+    """
+    counts = _by_point(judged, threshold)
+    before = count(judged, OperatingPoint(threshold)).found
+    *_, peak, fraction = min(
+        (c.alarms, -c.found, c.false_regions, point.peak, point.min_fraction)
+        for point, c in counts.items()
+        if c.found >= least_kept * before
+    )
+    return OperatingPoint(threshold, peak, fraction)
+
+
+def _by_point(judged: Sequence[Judged], threshold: float) -> dict[OperatingPoint, Counts]:
+    points = (
+        OperatingPoint(threshold, peak, fraction)
+        for peak in sorted({threshold, *(peak for peak in PEAKS if peak > threshold)})
+        for fraction in judged[0].matches
+    )
+    return {point: count(judged, point) for point in points}
+
+
+def report(
+    judged: Sequence[Judged],
+    own: OperatingPoint,
+    limits: Sequence[float],
+    shares_kept: Sequence[float],
+    seed: int,
+) -> list[Table]:
     """Choose a point for each limit on one half, and count on both.
 
     Args:
         judged: pictures, judged at the threshold of ``own``.
         own: the model's own point.
         limits: shares of the quiet pictures that may have a finding.
+        shares_kept: shares of the lesions found at the threshold that are to stay findings.
         seed: of the halves.
     Returns:
         One table for each half and one for both.
@@ -282,6 +314,8 @@ def report(judged: Sequence[Judged], own: OperatingPoint, limits: Sequence[float
         del points["the model's own"]
     for limit in limits:
         points[f"chosen for {limit:.1%}"] = choose(choosing, own.threshold, limit)
+    for share in shares_kept:
+        points[f"chosen to keep {share:.1%}"] = choose_keeping(choosing, own.threshold, share)
     parts = {
         f"Choosing half (seed {seed})": choosing,
         "Reporting half": reporting,
@@ -310,8 +344,9 @@ def report(judged: Sequence[Judged], own: OperatingPoint, limits: Sequence[float
             )
         tables.append(table)
     tables[-1].notes += [
-        f"Threshold {own.threshold:g}. Chosen: most lesions found with alarms in at most so many of the",
-        "choosing half's quiet pictures. A half has whole sequences, and images that look alike are in one",
+        f"Threshold {own.threshold:g}. Chosen for: most lesions found with alarms in at most so many of the",
+        "choosing half's quiet pictures. Chosen to keep: fewest alarms with at least so many of the lesions",
+        "that the threshold finds there. A half has whole sequences, and images that look alike are in one",
         "half. In brackets: 95 % Wilson intervals, which take pictures as independent; those of one sequence",
         "and of one image are not, so the true intervals are wider.",
     ]
@@ -327,15 +362,15 @@ def share_of(hits: int, total: int) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Judge a model, choose its point and print the table."""
+    """Judge a model, choose its points and print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="a shipped model's name, .onnx, .plan or .safetensors")
     parser.add_argument("--val", required=True, help="DIR or DIR:FILE, validation images with masks")
-    parser.add_argument(
-        "--most-alarms", type=float, nargs="+", default=[0.03], help="shares of the quiet pictures"
-    )
+    alarms, kept = "shares of the quiet pictures", "shares of the lesions found at the threshold"
+    parser.add_argument("--most-alarms", type=float, nargs="+", default=[0.03], help=alarms)
+    parser.add_argument("--least-kept", type=float, nargs="+", default=[], help=kept)
     parser.add_argument("--threshold", type=float, help="default: the model's own")
     parser.add_argument("--seed", type=int, default=0, help="of the halves")
     parser.add_argument("--threads", type=int, default=1)
@@ -344,13 +379,16 @@ def main(arguments: Sequence[str]) -> int:
         for limit in args.most_alarms:
             if not 0 <= limit < 1:
                 raise UsageError(f"--most-alarms is {limit}, expected at least 0 and below 1")
+        for share in args.least_kept:
+            if not 0 < share <= 1:
+                raise UsageError(f"--least-kept is {share}, expected above 0 and at most 1")
         with load_runner(args.model, threads=args.threads) as runner:
             if runner.spec.num_classes != 1:
                 raise UsageError(f"{args.model} has {runner.spec.num_classes} classes, expected one")
             own = runner.spec.point_at(PointOverrides(threshold=args.threshold))
             judged = judge_all(runner, iter_samples([DataSource.parse(args.val)]), own)
             path, sha256 = Path(runner.spec.path), runner.spec.sha256
-        tables = report(judged, own, args.most_alarms, args.seed)
+        tables = report(judged, own, args.most_alarms, args.least_kept, args.seed)
         print(f"{path.name}, sha256 {sha256}", *(table.markdown() for table in tables), sep="\n\n")
         return 0
     except VmklaError as error:

@@ -103,6 +103,23 @@ def test_a_limit_that_no_point_keeps_is_an_error() -> None:
         script.choose(loud, 0.5, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("share", "peak", "found", "alarms"),
+    [(1.0, 0.65, 4, 3), (0.75, 0.75, 3, 2), (0.7, 0.75, 3, 2), (0.2, 0.93, 1, 0)],
+)
+def test_the_point_keeps_enough_lesions_with_fewest_alarms(
+    share: float, peak: float, found: int, alarms: int
+) -> None:
+    pictures = quiet_and_lesions()
+    pictures.append(
+        judged("never found", (), (30, 30), group="missed")
+    )  # no point keeps what the threshold misses
+    point = script.choose_keeping(pictures, 0.5, share)
+    assert point == OperatingPoint(0.5, peak, 0.0)
+    counts = script.count(pictures, point)
+    assert (counts.found, counts.alarms) == (found, alarms)
+
+
 def test_halves_are_balanced_and_keep_groups_together() -> None:
     pictures = [
         judged(f"{group}-{number}", (), group=f"group {group}")
@@ -143,8 +160,8 @@ def test_windows_are_judged_with_their_image() -> None:
 
 
 def test_the_tables_count_both_halves() -> None:
-    choosing, reporting, both = script.report(quiet_and_lesions(), OperatingPoint(0.5), [0.5], 0)
-    assert [row[0] for row in both.rows] == ["threshold only", "chosen for 50.0%"]
+    choosing, reporting, both = script.report(quiet_and_lesions(), OperatingPoint(0.5), [0.5], [1.0], 0)
+    assert [row[0] for row in both.rows] == ["threshold only", "chosen for 50.0%", "chosen to keep 100.0%"]
     assert both.rows[0][3].startswith("4 of 4") and both.rows[0][6].startswith("4 of 4")
     assert all(table.rows[0][3].startswith("2 of 2") for table in (choosing, reporting))
 
@@ -159,4 +176,5 @@ def test_a_shipped_model_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture
     assert text.startswith("nano.onnx, sha256 ") and "## Reporting half" in text
     assert "of 2 |" in text  # case-04 and case-09 show nothing
     assert script.main([*flags[:3], "--most-alarms", "1"]) == 2
+    assert script.main([*flags, "--least-kept", "0"]) == 2
     assert script.main(["nano", "--val", str(tmp_path / "absent")]) == 3
