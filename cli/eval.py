@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,6 +67,14 @@ def evaluate(
         float | None,
         typer.Option("--fps", metavar="N", help="Frames a second of --procedures, where not stated."),
     ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            "--results",
+            metavar="DIR",
+            help="With --procedures: measure what a batch with --save-masks found in them, and run no model.",
+        ),
+    ] = None,
     identities: Annotated[
         bool,
         typer.Option("--identities/--no-identities", help="Measure HOTA and IDF1 of --procedures."),
@@ -124,7 +133,22 @@ def evaluate(
             },
         )
     else:
-        refuse_beside("--data", {"--fps": fps, "--no-identities": not identities})
+        refuse_beside("--data", {"--fps": fps, "--no-identities": not identities, "--results": results})
+    if results is not None:
+        refuse_beside(
+            "--results",
+            {
+                "--model": model != "nano",
+                "--runtime": runtime is not Runtime.auto,
+                "--device": device,
+                "--plugin": plugin,
+                "--threads": threads,
+                "--threshold": threshold is not None,
+                "--peak": peak is not None,
+                "--min-fraction": min_fraction is not None,
+                "--roi": roi,
+            },
+        )
     from vmkla.engines import load_runner
     from vmkla.segment.operating_point import PointOverrides
     from vmkla.segment.preprocess import parse_roi
@@ -132,23 +156,28 @@ def evaluate(
     wanted_roi = None if roi is None else parse_roi(roi)
     point = PointOverrides(threshold, peak, min_fraction)
     if procedures is not None:
+        from vmkla.evaluation.procedure_run import JudgedNetwork
         from vmkla.evaluation.truth.layouts import open_annotated
         from vmkla.evaluation.truth.records import TruthRules
 
         annotated = open_annotated(procedures, TruthRules(fps, max_megapixels))
+        evaluate_all = functools.partial(
+            evaluate_procedures,
+            annotated=annotated,
+            folder=procedures,
+            identities=identities,
+            out=out,
+            exist_ok=exist_ok,
+            json=json,
+            quiet=quiet,
+        )
+        if results is not None:
+            from vmkla.archive.findings import StoredFindings
+
+            evaluate_all(StoredFindings(results, annotated.recordings), results.resolve().name)
+            return
         with load_runner(model, runtime.value, device, threads=threads, plugin=plugin) as runner:
-            evaluate_procedures(
-                runner,
-                annotated,
-                procedures,
-                point=point,
-                roi=wanted_roi,
-                identities=identities,
-                out=out,
-                exist_ok=exist_ok,
-                json=json,
-                quiet=quiet,
-            )
+            evaluate_all(JudgedNetwork(runner, point, wanted_roi), Path(runner.spec.path).stem)
         return
     assert data is not None
     from vmkla.data import list_pairs, open_dataset

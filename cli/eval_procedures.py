@@ -1,4 +1,4 @@
-"""``vmkla eval --procedures``: measure a model on annotated recordings."""
+"""``vmkla eval --procedures``: measure a model, or a batch's results, on annotated recordings."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from vmkla.cli.options import run_folder
 from vmkla.errors import DegradedError
 
 if TYPE_CHECKING:
+    from vmkla.evaluation.procedure_run import Judged
     from vmkla.evaluation.truth.layouts import AnnotatedSet
-    from vmkla.runner import Runner
-    from vmkla.segment.operating_point import PointOverrides
-    from vmkla.segment.preprocess import Rect
 
 
 def evaluate_procedures(
-    runner: Runner,
+    judged: Judged,
+    name: str,
     annotated: AnnotatedSet,
     folder: Path,
     *,
-    point: PointOverrides,
-    roi: str | Rect | None,
     identities: bool,
     out: Path | None,
     exist_ok: bool,
     json: bool,
     quiet: bool,
 ) -> None:
-    """Evaluate a loaded model on annotated recordings, write the outputs and print the figures.
+    """Evaluate findings in annotated recordings, write the outputs and print the figures.
 
+    Args:
+        judged: a network, or the results of a batch.
+        name: its name, for the default folder.
+        annotated, folder: the recordings, and where they lie.
+        identities, out, exist_ok, json, quiet: the command's options.
     Raises:
         VmklaError: see ``run_procedures``.
         DegradedError: parts of the recordings could not be read.
@@ -43,7 +45,6 @@ def evaluate_procedures(
     total = sum(known) if len(known) == len(totals) else None
     count = len(annotated.recordings)
     say(f"{folder}: {count} recording{'s' * (count != 1)} ({annotated.layout})", quiet=quiet)
-    name = Path(runner.spec.path).stem
     with (
         run_folder(out, Path("runs/eval") / name, again=exist_ok) as out_dir,
         progress_bar("judging", "frames", quiet=quiet) as bar,
@@ -56,12 +57,10 @@ def evaluate_procedures(
         options = ProcedureOptions(
             out_dir=out_dir,
             data=folder.resolve().name,
-            point=point,
-            roi=roi,
             identities=identities,
             exist_ok=exist_ok,
         )
-        document = run_procedures(runner, annotated, options, show)
+        document = run_procedures(judged, annotated, options, show)
     for warning in document["warnings"]:
         say(f"note: {warning}", quiet=quiet)
     if json:

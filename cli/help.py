@@ -15,7 +15,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 GROUPS: dict[str, str] = {
     "Input": "--video --source --data --procedures --root --val --split --split-seed --against --track "
     "--stride --deinterlace --mask-values --mask-orientation --max-megapixels --half --frames --check "
-    "--check-frames --frame --fps --manifest",
+    "--check-frames --frame --fps --manifest --results",
     "Archive": "--executor --shard --plan --retry-failed --max-failures --max-piece-s --max-stall-s "
     "--max-piece-mb --lease-s --summary --ray-address --ray-auth --ray-cpus --ray-gpus",
     "Model": "--model --weights --random-weights --runtime --runtime-a --runtime-b --device --device-a "

@@ -156,3 +156,20 @@ def test_findings_as_truth(vmkla: Any, tmp_path: Path) -> None:
     assert found["first_detection"]["p95_s"] == 0 and found["persistence"]["mean"] == 1
     assert found["per_frame"]["sensitivity"] == 1 and found["alarms"]["any"]["alarms"] == 0
     assert (found["identities"]["hota"], found["identities"]["idf1"]) == pytest.approx((1, 1))
+
+
+def test_results_of_a_batch(vmkla: Any, tmp_path: Path) -> None:
+    """The figures without a model are those of the model that the batch ran."""
+    miniatures.mot(tmp_path / "set")
+    model = ("--model", "nano", "--threads", 1)
+    done = vmkla("batch", tmp_path / "set", "--out", tmp_path / "batch", "--save-masks", "--workers", 1)
+    assert done.status == 0, done.stderr
+    evaluate = ("eval", "--procedures", tmp_path / "set", "--json", "--out")
+    stored = vmkla(*evaluate, tmp_path / "stored", "--results", tmp_path / "batch")
+    assert stored.status == 0, stored.stderr
+    network = vmkla(*evaluate, tmp_path / "network", *model)
+    for key in ("lesions", "alarms", "identities", "each", "operating_point", "roi", "layout"):
+        assert stored.json[key] == network.json[key]
+    assert stored.json["model"]["name"] == "nano"
+    beside = vmkla(*evaluate, tmp_path / "other", "--results", tmp_path / "batch", "--peak", 0.9)
+    assert beside.status == 2 and "--peak has no meaning beside --results" in beside.stderr

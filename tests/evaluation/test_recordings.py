@@ -15,7 +15,7 @@ from tests.evaluation.truth.miniatures import FALSE, HEIGHT, LAYOUTS, ONE, TWO, 
 from tests.video.small_videos import write_video
 from vmkla.errors import BadInputError
 from vmkla.evaluation.procedures import RecordingResult, count_recording
-from vmkla.evaluation.recordings import compare, observe
+from vmkla.evaluation.recordings import compare, network_finder, observe
 from vmkla.evaluation.truth.layouts import open_annotated
 from vmkla.evaluation.truth.records import AnnotatedRecording, Mark, TruthRules
 from vmkla.segment.findings import find
@@ -31,7 +31,7 @@ def counted(
 ) -> RecordingResult:
     """The recording as a network of its own size sees it."""
     runner = RedRunner(HEIGHT, WIDTH)
-    seen = observe(runner, recording, POINT, runner.spec.metadata.preprocess)
+    seen = observe(network_finder(runner, recording, POINT, runner.spec.metadata.preprocess), recording)
     assert seen.missing == ""
     assert [sorted(boxes.values()) for boxes in seen.identities.given] == [
         sorted(marked.get(index, [])) for index in range(miniatures.FRAMES)
@@ -87,7 +87,7 @@ def test_truth_of_frames_that_a_video_lacks(tmp_path: Path) -> None:
     runner = RedRunner(HEIGHT, WIDTH)
     preprocess = runner.spec.metadata.preprocess
     (recording,) = open_annotated(tmp_path).recordings
-    seen = observe(runner, recording, POINT, preprocess)
+    seen = observe(network_finder(runner, recording, POINT, preprocess), recording)
     assert [sorted(frame.lesions) for frame in seen.frames] == [[], ["5"], [], [], [], ["5"]]
     assert all(
         later.time_s > frame.time_s for frame, later in zip(seen.frames, seen.frames[1:], strict=False)
@@ -95,7 +95,7 @@ def test_truth_of_frames_that_a_video_lacks(tmp_path: Path) -> None:
     truth.write_text("2,5,1,2,4,4\n70,5,1,2,4,4\n")
     (recording,) = open_annotated(tmp_path).recordings
     with pytest.raises(BadInputError, match="1 annotated frames are not there, the last is number 69"):
-        observe(runner, recording, POINT, preprocess)
+        observe(network_finder(runner, recording, POINT, preprocess), recording)
 
 
 def test_masks_beside_a_video(tmp_path: Path) -> None:
@@ -104,14 +104,14 @@ def test_masks_beside_a_video(tmp_path: Path) -> None:
     (recording,) = open_annotated(tmp_path).recordings
     runner = RedRunner(96, 128)
     preprocess = runner.spec.metadata.preprocess
-    seen = observe(runner, recording, POINT, preprocess)
+    seen = observe(network_finder(runner, recording, POINT, preprocess), recording)
     areas = [cv2.countNonZero(cv2.imread(str(path), 0)) for path in sorted((tmp_path / "masks").iterdir())]
     assert [bool(frame.lesions) for frame in seen.frames] == [area > 0 for area in areas] and any(areas)
     assert [frame.time_s for frame in seen.frames] == pytest.approx([index / 30 for index in range(8)])
     (tmp_path / "masks" / "000007.png").unlink()
     (recording,) = open_annotated(tmp_path).recordings
     with pytest.raises(BadInputError, match="frame 7 has no annotation, and the last of 7 is of frame 6"):
-        observe(runner, recording, POINT, preprocess)
+        observe(network_finder(runner, recording, POINT, preprocess), recording)
     (tmp_path / "masks" / "000003.png").unlink()
     with pytest.raises(BadInputError, match="frame 000004 follows 000002"):
         open_annotated(tmp_path)

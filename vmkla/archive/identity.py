@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,22 @@ def source_digest(entry: Entry, on_bytes: Callable[[int], None]) -> str:
     """
     if not entry.path.is_dir():
         return _hash_file(entry.path, on_bytes, 0)[0]
-    digest, done = hashlib.sha256(), 0
+    named, done = [], 0
     for item in _images(entry).items:
         sha256, done = _hash_file(item.path, on_bytes, done)
-        digest.update(f"{sha256} ".encode() + os.fsencode(item.name) + b"\n")
+        named.append((item.name, sha256))
+    return digest_images(named)
+
+
+def digest_images(named: Iterable[tuple[str, str]]) -> str:
+    """Return the digest of a source of images.
+
+    Args:
+        named: name of each image relative to the source, and the hex digest of its file, in order.
+    """
+    digest = hashlib.sha256()
+    for name, sha256 in named:
+        digest.update(f"{sha256} ".encode() + os.fsencode(name) + b"\n")
     return digest.hexdigest()
 
 

@@ -23,6 +23,7 @@ _FOLDERS = ("claims", "failed", "work", "hashes", "clock")
 _TIME_STEP_S = 2.5
 """Coarsest step of a file system's times, seconds: two on FAT, and some slack."""
 _PROBE_S = 0.05
+_OTHER = "Use the same settings, or another folder: --out DIR"
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,7 @@ def check_settings(folder: BatchFolder, settings: dict[str, Any]) -> None:
     Raises:
         ArtefactMismatchError: they differ, or the folder's cannot be read.
     """
-    other = "Use the same settings, or another folder: --out DIR"
-    try:
-        there = parse_names(read_file(folder.settings, _SETTINGS_MAX_BYTES), _SETTINGS_MAX_BYTES)
-    except (OSError, ValueError) as error:
-        raise ArtefactMismatchError(f"{folder.settings} cannot be read: {error}", hint=other) from error
+    there = read_settings(folder)
     wanted = parse_names(to_json(settings), _SETTINGS_MAX_BYTES)
     differ = [
         f"  {name}: {there.get(name)!r} in the folder, {wanted.get(name)!r} now"
@@ -138,8 +135,20 @@ def check_settings(folder: BatchFolder, settings: dict[str, Any]) -> None:
     ]
     if differ:
         raise ArtefactMismatchError(
-            f"{folder.path} holds a batch of other settings:\n" + "\n".join(differ), hint=other
+            f"{folder.path} holds a batch of other settings:\n" + "\n".join(differ), hint=_OTHER
         )
+
+
+def read_settings(folder: BatchFolder) -> dict[str, Any]:
+    """Read the settings of a batch.
+
+    Raises:
+        ArtefactMismatchError: they cannot be read.
+    """
+    try:
+        return parse_names(read_file(folder.settings, _SETTINGS_MAX_BYTES), _SETTINGS_MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise ArtefactMismatchError(f"{folder.settings} cannot be read: {error}", hint=_OTHER) from error
 
 
 def _create(folder: BatchFolder, settings: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Evaluate a model on annotated recordings and write the files, for ``vmkla eval --procedures``."""
+"""Evaluate findings in annotated recordings and write the files, for ``vmkla eval --procedures``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vmkla import __version__
 from vmkla.errors import UsageError
@@ -15,8 +15,9 @@ from vmkla.evaluation.evaluate import clinical_point, point_origin
 from vmkla.evaluation.identities import IdentityTally
 from vmkla.evaluation.outputs import LESIONS, REPORT, output_folder, plain, write_files
 from vmkla.evaluation.procedures import RecordingResult, count_recording, summarise_procedures
-from vmkla.evaluation.recordings import observe
+from vmkla.evaluation.recordings import Finder, network_finder, observe
 from vmkla.evaluation.truth.layouts import AnnotatedSet
+from vmkla.evaluation.truth.records import AnnotatedRecording
 from vmkla.metrics import Bootstrap
 from vmkla.runner import Runner, describe_model, describe_runtime, model_warnings
 from vmkla.segment.operating_point import OWN_POINT, PointOverrides
@@ -36,8 +37,6 @@ class ProcedureOptions:
     Attributes:
         out_dir: folder of the outputs.
         data: name of the recordings in the report.
-        point: values of the operating point in the place of the model's own.
-        roi: field of view; None takes the model's own.
         bootstrap: draws of the intervals.
         identities: measure HOTA and IDF1, which needs the package ``trackeval``.
         exist_ok: replace the outputs of an earlier evaluation.
@@ -45,23 +44,82 @@ class ProcedureOptions:
 
     out_dir: Path
     data: str = ""
-    point: PointOverrides = OWN_POINT
-    roi: str | Rect | None = None
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     identities: bool = True
     exist_ok: bool = False
 
 
+class Judged(Protocol):
+    """What is evaluated: a network, or findings that one has left."""
+
+    def finder(self, recording: AnnotatedRecording) -> Finder:
+        """Return what gives the findings of a recording's frames."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return ``operating_point``, ``operating_point_from``, ``roi``, ``model`` and ``runtime``."""
+
+    def warnings(self) -> list[str]:
+        """Return what the reader of the figures must know of it."""
+
+
+class JudgedNetwork:
+    """A network that is evaluated.
+
+    Args:
+        runner: a loaded model of one class.
+        overrides: values of the operating point in the place of the model's own.
+        roi: field of view; None takes the model's own.
+    Raises:
+        UsageError: the model has several classes, or the operating point does not suit it.
+    """
+
+    def __init__(
+        self, runner: Runner, overrides: PointOverrides = OWN_POINT, roi: str | Rect | None = None
+    ) -> None:
+        spec = runner.spec
+        if spec.num_classes != 1:
+            raise UsageError(
+                f"{spec.path} has {spec.num_classes} output channels, and lesions of recordings have one "
+                "class",
+                hint="Give a model of one class.",
+            )
+        self._runner, self._overrides = runner, overrides
+        self._point = clinical_point(spec, overrides)
+        self._preprocess = spec.metadata.preprocess
+        if roi is not None:
+            self._preprocess = PreprocessSpec(self._preprocess.height, self._preprocess.width, roi)
+
+    def finder(self, recording: AnnotatedRecording) -> Finder:
+        """See ``Judged``."""
+        return network_finder(self._runner, recording, self._point, self._preprocess)
+
+    def describe(self) -> dict[str, Any]:
+        """See ``Judged``."""
+        roi = self._preprocess.roi
+        return {
+            "operating_point": self._point.to_dict(),
+            "operating_point_from": point_origin(self._runner.spec, self._overrides),
+            "roi": roi if isinstance(roi, str) else ",".join(map(str, roi)),
+            "model": describe_model(self._runner),
+            "runtime": describe_runtime(self._runner),
+        }
+
+    def warnings(self) -> list[str]:
+        """See ``Judged``."""
+        # Weights are not an exported artefact, so "unverified" would be misleading.
+        return [] if self._runner.name == "torch" else model_warnings(self._runner)
+
+
 def run_procedures(
-    runner: Runner,
+    judged: Judged,
     annotated: AnnotatedSet,
     options: ProcedureOptions,
     on_frame: Callable[[int, str], None] = lambda done, name: None,
 ) -> dict[str, Any]:
-    """Evaluate a runner on annotated recordings and write ``report.json`` and ``per_lesion.csv``.
+    """Evaluate findings in annotated recordings and write ``report.json`` and ``per_lesion.csv``.
 
     Args:
-        runner: a loaded model of one class.
+        judged: what is evaluated.
         annotated: the recordings.
         options: options and outputs.
         on_frame: called with the number of frames done and the recording's name.
@@ -70,21 +128,10 @@ def run_procedures(
         ``runtime``, ``data``, ``layout``, ``operating_point``, ``roi``, ``missing``, ``warnings``,
         ``outputs``, ``vmkla_version``.
     Raises:
-        UsageError: the model has several classes, the folder is taken, or the operating point does not suit
-            the model.
+        UsageError: the folder is taken.
         BadInputError: frames or truth are wrong, or the outputs cannot be written.
         MissingDependencyError: ``trackeval`` is missing; raised before the first frame.
     """
-    spec = runner.spec
-    if spec.num_classes != 1:
-        raise UsageError(
-            f"{spec.path} has {spec.num_classes} output channels, and lesions of recordings have one class",
-            hint="Give a model of one class.",
-        )
-    point = clinical_point(spec, options.point)
-    preprocess = spec.metadata.preprocess
-    if options.roi is not None:
-        preprocess = PreprocessSpec(preprocess.height, preprocess.width, options.roi)
     tally = IdentityTally() if options.identities else None
     results: list[RecordingResult] = []
     missing: list[str] = []
@@ -97,7 +144,7 @@ def run_procedures(
                 done += 1
                 on_frame(done, name)
 
-            seen = observe(runner, recording, point, preprocess, count)
+            seen = observe(judged.finder(recording), recording, count)
             results.append(
                 count_recording(recording.name, recording.procedure, seen.frames, recording.frame_s)
             )
@@ -109,13 +156,8 @@ def run_procedures(
             "vmkla_version": __version__,
             "data": options.data,
             "layout": annotated.layout,
-            "operating_point": point.to_dict(),
-            "operating_point_from": point_origin(spec, options.point),
-            "roi": preprocess.roi if isinstance(preprocess.roi, str) else ",".join(map(str, preprocess.roi)),
-            "model": describe_model(runner),
-            "runtime": describe_runtime(runner),
-            # Weights are not an exported artefact, so "unverified" would be misleading.
-            "warnings": [*([] if runner.name == "torch" else model_warnings(runner)), *_gaps(results)],
+            **judged.describe(),
+            "warnings": [*judged.warnings(), *_gaps(results)],
             "missing": missing,
             "outputs": {"report": REPORT, "per_lesion": LESIONS},
             **figures,

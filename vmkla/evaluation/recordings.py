@@ -1,4 +1,4 @@
-"""Run a network over an annotated recording, and compare its findings with the truth frame by frame."""
+"""Compare the findings in an annotated recording with the truth, frame by frame."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from vmkla.segment.preprocess import PreprocessSpec
 from vmkla.segment.steps import segment
 from vmkla.video.file.report import what_is_missing
 from vmkla.video.file.view import Views
+from vmkla.video.media.frames import Frame
+
+Finder = Callable[[Frame], Findings]
+"""Gives the findings of a recording's frames, which come in their order."""
 
 
 @dataclass(frozen=True)
 class SeenRecording:
-    """What a network found in an annotated recording.
+    """What was found in an annotated recording.
 
     Attributes:
         frames: its frames, in order.
@@ -36,30 +40,38 @@ class SeenRecording:
     missing: str
 
 
-def observe(
-    runner: Runner,
-    recording: AnnotatedRecording,
-    point: OperatingPoint,
-    preprocess: PreprocessSpec,
-    on_frame: Callable[[], None] = lambda: None,
-) -> SeenRecording:
-    """Segment every frame of a recording and number its lesions, as live mode does: from the past only.
+def network_finder(
+    runner: Runner, recording: AnnotatedRecording, point: OperatingPoint, preprocess: PreprocessSpec
+) -> Finder:
+    """Return what segments the frames of a recording. Images are taken as the frames of one video.
 
     Args:
         runner: a model of one class.
-        recording: frames and truth. Images are taken as the frames of one video.
+        recording: the recording, which is searched for its field of view where that is ``"auto"``.
         point: the rule by which a region counts as a finding.
         preprocess: preprocessing and field of view.
+    """
+    views = Views.of_sequence(recording.source, preprocess.roi)
+    return lambda frame: segment(runner, frame.rgb, preprocess, point, views.of(frame))[0]
+
+
+def observe(
+    find: Finder, recording: AnnotatedRecording, on_frame: Callable[[], None] = lambda: None
+) -> SeenRecording:
+    """Find the lesions in every frame of a recording and number them, as live mode does: from the past only.
+
+    Args:
+        find: gives the findings of each frame.
+        recording: frames and truth.
         on_frame: called after each frame.
     Raises:
         BadInputError: no frame can be read, or the truth does not fit the frames.
     """
-    views = Views.of_sequence(recording.source, preprocess.roi)
     tracker, identities = LesionTracker(), Identities()
     frames: list[SeenFrame] = []
     left, damaged = set(recording.truth), 0
     for frame in recording.source.frames():
-        findings, _ = segment(runner, frame.rgb, preprocess, point, views.of(frame))
+        findings = find(frame)
         frame_hw = (frame.rgb.shape[0], frame.rgb.shape[1])
         truth = recording.truth.get(frame.index)
         if truth is None and recording.complete:

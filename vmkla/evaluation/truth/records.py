@@ -21,9 +21,9 @@ from vmkla.segment.preprocess import Rect
 from vmkla.video.media.frames import Source
 from vmkla.video.media.options import ReadOptions
 from vmkla.video.media.sources import ImageSource, open_source
+from vmkla.video.media.suffixes import VIDEO_SUFFIXES
 
 _FPS_MAX = 1000.0
-_VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".m4v", ".wmv")
 _NAMED = 3
 """Number of names that a message lists."""
 
@@ -227,7 +227,7 @@ class TruthRules:
 
 def videos_in(folder: Path) -> list[Path]:
     """Return the videos of a folder, by the suffixes of their names."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def stem_of(name: str) -> str:
