@@ -93,7 +93,11 @@ def infer(
     image_format: ImageFormatOption = ImageFormat.png,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     resume: Annotated[
-        bool, typer.Option("--continue", help="Continue an interrupted run over images.")
+        bool,
+        typer.Option(
+            "--continue",
+            help="Continue an interrupted run over images; of a video give it from the first run on.",
+        ),
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/infer/NAME, numbered.")

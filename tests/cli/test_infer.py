@@ -113,7 +113,6 @@ def test_the_default_folder_is_named_and_numbered(
         (("--runtime", "magic"), "--runtime"),
         (("--threads", "0"), "--threads"),
         (("--source", "also.mp4"), "either --video or --source"),
-        (("--continue",), "--continue"),
     ],
 )
 def test_wrong_values_are_status_2(

@@ -43,7 +43,8 @@ class SegmentOptions:
         image_format: format of the overlays of images, ``"png"`` or ``"jpg"`` (quality 95). Masks are PNG
             files.
         max_megapixels: size of the largest image or frame that is decoded, megapixels.
-        resume: continue an interrupted run over images in the same ``out_dir``.
+        resume: continue an interrupted run over images in the same ``out_dir``. Of a video, keep the answers
+            of the network there until the end, and use those that an interrupted run has kept.
         exist_ok: replace the outputs of an earlier run in ``out_dir``.
         anonymous: name every source and image by the first digits of its sha256; see ``name_source``.
         track: number of the video track, from 1; None reads the largest.

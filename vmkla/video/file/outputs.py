@@ -16,6 +16,7 @@ from vmkla.plain_values import from_plain
 from vmkla.procedures.files import LESIONS, OVERLAY_VIDEO, PAGE, REPORT, ROW_MAX_BYTES, ROWS, STILLS
 from vmkla.procedures.stills import remove_stills
 from vmkla.video.file.annotations import EXPORT, AnnotationLog, logged_images, remove_annotations
+from vmkla.video.file.answers import kept_files, remove_files
 from vmkla.video.file.plan import Plan
 from vmkla.video.media.sinks import DiskReserve, JsonlSink, to_json
 from vmkla.video.media.sources import ImageItem, ImageSource
@@ -148,11 +149,18 @@ def open_outputs(plan: Plan) -> OutputFolder:
     settings = {**plan.settings, "source": plan.named.place}
     images = source.items if isinstance(source, ImageSource) else None
     kept: dict[str, Row] = {}
-    if options.resume and (out_dir / SETTINGS).exists():
-        kept = _kept_rows(plan, settings, images or ())
+    answers = kept_files(out_dir)
+    continued = options.resume and (out_dir / SETTINGS).exists() and (images is not None or len(answers) > 0)
+    if continued:
+        _check_continued(out_dir, settings)
+    if continued and images is not None:
+        kept = _kept_rows(plan, settings, images)
     else:
-        check_free(out_dir, (*_TAKEN, EXPORT) if options.export else _TAKEN, exist_ok=options.exist_ok)
+        if not continued:
+            check_free(out_dir, (*_TAKEN, EXPORT) if options.export else _TAKEN, exist_ok=options.exist_ok)
         _remove_earlier(out_dir)
+    if not options.resume:
+        remove_files(answers)
     with output_errors(out_dir):
         reserve = DiskReserve(out_dir / RESERVE)
     try:
@@ -160,7 +168,7 @@ def open_outputs(plan: Plan) -> OutputFolder:
             _write_rows(out_dir / ROWS, kept.values())
         with output_errors(out_dir / REPORT):
             (out_dir / REPORT).unlink(missing_ok=True)
-        if images is not None:
+        if images is not None or options.resume:
             write_whole(out_dir / SETTINGS, to_json(settings, indent=2) + b"\n")
         rows = JsonlSink(out_dir / ROWS)
         for row in kept.values():
@@ -176,9 +184,12 @@ def open_outputs(plan: Plan) -> OutputFolder:
     return OutputFolder(out_dir, rows, reserve, kept, annotations)
 
 
-def _kept_rows(plan: Plan, settings: dict[str, Any], images: Iterable[ImageItem]) -> dict[str, Row]:
-    """Return the rows of images whose outputs exist, after a check of the settings of that run."""
-    options, out_dir = plan.options, plan.options.out_dir
+def _check_continued(out_dir: Path, settings: dict[str, Any]) -> None:
+    """Compare the settings with those of the run that is continued.
+
+    Raises:
+        ArtefactMismatchError: they differ, or cannot be read.
+    """
     path = out_dir / SETTINGS
     try:
         earlier = parse_names(read_file(path, _SETTINGS_MAX_BYTES), _SETTINGS_MAX_BYTES)
@@ -194,6 +205,11 @@ def _kept_rows(plan: Plan, settings: dict[str, Any], images: Iterable[ImageItem]
                 f"now it is {settings.get(name)!r}",
                 hint="Use the same model and flags as before, or start again with another folder: --out DIR",
             )
+
+
+def _kept_rows(plan: Plan, settings: dict[str, Any], images: Iterable[ImageItem]) -> dict[str, Row]:
+    """Return the rows of images whose outputs exist."""
+    options, out_dir = plan.options, plan.options.out_dir
     logged = logged_images(out_dir, plan.labels) if options.export else set()
     wanted = {item.name: (index, item) for index, item in enumerate(images)}
     kept: dict[str, Row] = {}

@@ -9,7 +9,7 @@ video is playable up to there, and report.json states how the run ended.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vmkla.errors import BadInputError, UsageError
@@ -17,6 +17,7 @@ from vmkla.folders import locked_folder
 from vmkla.procedures.files import OVERLAY_VIDEO
 from vmkla.runner import Runner, check_one_by_one
 from vmkla.video.cancellation import Cancellation
+from vmkla.video.file.answers import AnswerKind, Answers
 from vmkla.video.file.lesions import FrameLesions
 from vmkla.video.file.options import Progress, SegmentOptions
 from vmkla.video.file.outputs import WHOLE, check_image_names, open_outputs, search_exclusions
@@ -35,6 +36,8 @@ def segment(
     options: SegmentOptions,
     progress: Callable[[Progress], None] | None = None,
     cancel: threading.Event | None = None,
+    *,
+    stored: Sequence[Path] = (),
 ) -> SegmentReport:
     """Segment a video, an image, a folder or a glob of images.
 
@@ -53,6 +56,7 @@ def segment(
         options: options of the run.
         progress: called from this thread after each frame; an error that it raises ends the run.
         cancel: event that ends the run when set; ``stop_on_signals`` makes one that signals set.
+        stored: files with answers of the network, which it need not give again; see ``AnswerFile``.
     Returns:
         The report, also when ``cancel`` was set without a signal (``outcome`` is then ``"interrupted"``).
     Raises:
@@ -69,7 +73,7 @@ def segment(
         found = open_source(source_spec, options.reading, exclude=search_exclusions(options.out_dir))
         named = name_source(found, anonymous=options.anonymous)
     with named.names.in_errors(named.anonymous):
-        return _segment(runner, named, options, progress, cancel or Cancellation())
+        return _segment(runner, named, options, progress, cancel or Cancellation(), stored)
 
 
 def _segment(
@@ -78,6 +82,7 @@ def _segment(
     options: SegmentOptions,
     progress: Callable[[Progress], None] | None,
     cancel: threading.Event,
+    stored: Sequence[Path],
 ) -> SegmentReport:
     source = named.source
     if isinstance(source, ImageSource):
@@ -92,11 +97,6 @@ def _segment(
             f"the image format is for overlays of images, and {source.path} is a video",
             hint="Leave --image-format out: a video gives overlay.mp4.",
         )
-    elif options.resume:
-        raise UsageError(
-            "--continue continues a run over images; a video is segmented from its first frame",
-            hint="Leave --continue out; --exist-ok replaces earlier outputs.",
-        )
     elif source.path.resolve() == (options.out_dir / OVERLAY_VIDEO).resolve():
         raise BadInputError(
             f"the output would replace the input {source.path}", hint="Give another folder: --out DIR"
@@ -108,4 +108,15 @@ def _segment(
             options.out_dir, marked=options.overlay != "none", pause_on_poor=options.pause_on_poor
         )
     with locked_folder(options.out_dir, WHOLE):
-        return Run(runner, plan, open_outputs(plan), lesions).go(progress, cancel)
+        outputs = open_outputs(plan)
+        keep_in = options.out_dir if options.resume and source.kind == "video" else None
+        if not stored and keep_in is None:
+            return Run(runner, plan, outputs, lesions).go(progress, cancel)
+        kind = AnswerKind(runner, plan.point, whole=options.save_probability)
+        try:
+            answers = Answers(kind, stored, keep_in)
+        except BadInputError:
+            outputs.discard()
+            raise
+        with answers:
+            return Run(runner, plan, outputs, lesions, answers).go(progress, cancel)

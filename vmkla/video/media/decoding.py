@@ -25,6 +25,7 @@ from vmkla.video.media.interlace import (
     check_deinterlace,
     decide,
 )
+from vmkla.video.media.parts import Part
 from vmkla.video.media.rgb import RgbConverter
 from vmkla.video.media.streams import OpenVideo, limit_pixels
 from vmkla.video.media.timestamps import Timeline
@@ -155,9 +156,12 @@ class VideoSource:
             )
         return notes
 
-    def frames(self) -> Generator[Frame, None, None]:
+    def frames(self, part: Part | None = None) -> Generator[Frame, None, None]:
         """Decode all frames, from the first to the last.
 
+        Args:
+            part: decode this part only. Its frames may differ from those of a whole pass in time stamps, near
+                its begin in pixels, and where packets are lost in indices.
         Yields:
             Frames with rising time stamps. Frame size and pixel shape may change, which ``size_changes`` and
             ``ratio_changes`` count.
@@ -171,10 +175,12 @@ class VideoSource:
             timeline = video.timeline()
             to_rgb = RgbConverter()
             traits: VideoTraits | None = None
-            index, size_hw = 0, (0, 0)
-            pairs = self._whole(video, ratios)
+            index, size_hw = 0 if part is None else part.first, (0, 0)
+            pairs = self._whole(video, ratios, part)
             timed = timeline.placed(pairs, lambda pair: pair[0].pts, video.source_base)
             for (decoded, whole), pts in timed:
+                if part is not None and index == part.end:
+                    return
                 with reading_errors(video.described("its pixels cannot be converted")):
                     rgb, swapped, matrix = to_rgb(whole)
                 stored = ratios.popleft()
@@ -199,6 +205,8 @@ class VideoSource:
                     damaged=bool(decoded.is_corrupt),
                 )
                 index += 1
+        if part is not None:
+            return
         if index == 0:
             first = f": {self._problems[0].where} {self._problems[0].what}" if self._problems else ""
             raise BadInputError(
@@ -229,11 +237,17 @@ class VideoSource:
                     break
         return detector.votes
 
-    def _whole(self, video: OpenVideo, ratios: deque[Fraction | None]) -> Iterator[tuple[Any, Any]]:
+    def _whole(
+        self, video: OpenVideo, ratios: deque[Fraction | None], part: Part | None
+    ) -> Iterator[tuple[Any, Any]]:
         """Yield pairs of a decoded frame and its deinterlaced form, and queue the pixel ratios."""
+        if part is not None and part.seek is not None:
+            video.seek(part.seek)
 
         def decode() -> Iterator[Any]:
             for frame, ratio in video.frames_and_ratios(self._lose):
+                if part is not None and frame.pts is not None and frame.pts < part.pts:
+                    continue  # a seek leads to an earlier keyframe, or the key frame has leading ones
                 ratios.append(ratio)
                 yield frame
 

@@ -111,6 +111,15 @@ class OpenVideo:
         """Return the beginning of a message about this track."""
         return f"{self.path}: {self.codec} video: {doing}"
 
+    def seek(self, pts: int) -> None:
+        """Go to the last keyframe at or before a time, ticks of the track.
+
+        Raises:
+            BadInputError: the file has none.
+        """
+        with reading_errors(self.described("a place in it cannot be found")):
+            self.container.seek(pts, stream=self.stream)
+
     def frames(self, lose: Callable[[str, str], None]) -> Iterator[Any]:
         """Yield the frames of ``frames_and_ratios``, without the ratios."""
         for frame, _ in self.frames_and_ratios(lose):
