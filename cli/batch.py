@@ -115,6 +115,15 @@ def batch(
         int | None,
         typer.Option("--max-failures", metavar="N", min=0, help="Claim no more after more failures."),
     ] = None,
+    part_s: Annotated[
+        float,
+        typer.Option(
+            "--part-s",
+            metavar="S",
+            help="Workers that have no video of their own share long ones in parts of at least so many "
+            "seconds; 0 cuts none.",
+        ),
+    ] = 300.0,
     max_piece_s: Annotated[
         float | None,
         typer.Option("--max-piece-s", help="Longest time of one piece; default: no limit."),
@@ -201,7 +210,7 @@ def batch(
             "give either sources or --manifest FILE.csv",
             hint="For instance: vmkla batch archive/ --out runs/archive",
         )
-    _check_limits(lease_s, max_piece_s, max_stall_s, max_piece_mb)
+    _check_limits(lease_s, max_piece_s, max_stall_s, max_piece_mb, part_s)
     if executor is ExecutorName.ray:
         # Ray reads these while it is imported; other nodes have another working folder.
         os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE=ray_auth.value)
@@ -286,7 +295,7 @@ def batch(
     folder = open_batch(out, settings)
     memory_bytes = machine_memory_bytes() * 0.9 / count if max_piece_mb is None else max_piece_mb * 1e6
     limits = Limits(max_piece_s, max_stall_s, int(memory_bytes))
-    driver_options = DriverOptions(options, settings, retry_failed, max_failures, lease_s)
+    driver_options = DriverOptions(options, settings, retry_failed, max_failures, lease_s, part_s)
     with (
         stop_on_signals() as cancel,
         progress_bar("segmenting", "frames", quiet=quiet, one_part=True) as bar,
@@ -294,8 +303,9 @@ def batch(
 
         def show(frames: Any, tally: Tally) -> None:
             if bar is not None:
-                ended = tally.done + tally.degraded
-                bar(frames.done, frames.total, f"{ended} pieces done, {tally.failed} failed")
+                parts = f", {tally.parts} parts of long videos" if tally.parts else ""
+                note = f"{tally.done + tally.degraded} pieces done, {tally.failed} failed{parts}"
+                bar(frames.done, frames.total, note)
 
         if executor is ExecutorName.ray:
             from vmkla.archive.ray_workers import RayExecutor, RayOptions
@@ -312,7 +322,11 @@ def batch(
 
 
 def _check_limits(
-    lease_s: float, max_piece_s: float | None, max_stall_s: float, max_piece_mb: float | None
+    lease_s: float,
+    max_piece_s: float | None,
+    max_stall_s: float,
+    max_piece_mb: float | None,
+    part_s: float,
 ) -> None:
     """Reject limits that make no sense."""
     for flag, value, least in (
@@ -320,6 +334,7 @@ def _check_limits(
         ("--max-piece-s", max_piece_s, 0.1),
         ("--max-stall-s", max_stall_s, 0.1),
         ("--max-piece-mb", max_piece_mb, 1.0),
+        ("--part-s", part_s or None, 0.1),
     ):
         if value is not None and not least <= value <= 1e9:
             raise UsageError(f"{flag} is {value:g}, expected at least {least:g}")

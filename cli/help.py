@@ -17,7 +17,7 @@ GROUPS: dict[str, str] = {
     "--stride --deinterlace --mask-values --mask-orientation --max-megapixels --half --frames --check "
     "--check-frames --frame --fps --manifest --results",
     "Archive": "--executor --shard --plan --retry-failed --max-failures --max-piece-s --max-stall-s "
-    "--max-piece-mb --lease-s --summary --ray-address --ray-auth --ray-cpus --ray-gpus",
+    "--max-piece-mb --lease-s --part-s --summary --ray-address --ray-auth --ray-cpus --ray-gpus",
     "Model": "--model --weights --random-weights --runtime --runtime-a --runtime-b --device --device-a "
     "--device-b --kernels --kernels-a --kernels-b --plugin --threads --threshold --peak --min-fraction --roi "
     "--imgsz --batch --precision --input --half-storage --decoder-block --drop-path --init "

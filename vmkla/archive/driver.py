@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
+import functools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from vmkla.archive.claims import Claim, Claims
 from vmkla.archive.estimate import FrameEstimate
-from vmkla.archive.identity import KnownDigests, piece_key, source_stamp
-from vmkla.archive.layout import BatchFolder
+from vmkla.archive.identity import Hashed, KnownDigests, piece_key, source_stamp
+from vmkla.archive.layout import BatchFolder, remove_private
 from vmkla.archive.options import DriverOptions, Executor, Tally
-from vmkla.archive.piece import Advanced, Ended, Event, HashJob, LoadFailed, Ready, SegmentJob, is_full
+from vmkla.archive.parts import PartFiles, sweep
+from vmkla.archive.piece import (
+    Advanced,
+    Ended,
+    Event,
+    HashJob,
+    LoadFailed,
+    PartJob,
+    Ready,
+    SegmentJob,
+    is_full,
+)
 from vmkla.archive.records import PieceRecord, Records
+from vmkla.archive.tasks import Task, VideoPart, lost_too_often, record_of, unreadable
 from vmkla.archive.work import Entry
 from vmkla.archive.worker import Died
 from vmkla.errors import BadInputError, ErrorReport, VmklaError, first_line
-from vmkla.names import DIGITS, Names, given_names, without_folder
 
 ATTEMPTS_MAX = 10
 """Attempts at a piece whose workers are lost, before it counts as failed."""
@@ -32,24 +42,6 @@ CRASHES_MAX = 2
 _LOAD_CRASHES_MAX = 3
 _POLL_S = 0.25
 _LATER_S = 2.0
-
-
-@dataclass
-class _Task:
-    """What a worker does.
-
-    Attributes:
-        entry: the source.
-        claim: claim of the source while it is hashed, else of the piece.
-        stamp, digest: those of the source; empty while it is hashed.
-        private: folder that the worker writes to; None while the source is hashed.
-    """
-
-    entry: Entry
-    claim: Claim
-    stamp: str = ""
-    digest: str = ""
-    private: Path | None = None
 
 
 class Driver:
@@ -75,15 +67,18 @@ class Driver:
         self.records = Records(folder)
         self.tally = Tally()
         self._estimate = FrameEstimate(entries)
-        self._known = KnownDigests(folder.hashes, folder.owner)
+        self._known = KnownDigests(folder.hashes, folder.owner, options.part_s)
+        self._parts = PartFiles(folder)
+        self._record = functools.partial(record_of, owner=folder.owner, anonymous=options.segment.anonymous)
         self._claims = Claims(folder, options.lease_s)
-        self._pending = deque(entries)
-        self._later: deque[tuple[float, Entry]] = deque()
-        self._tasks: dict[int, _Task] = {}
+        self._pending: deque[Entry | VideoPart] = deque(entries)
+        self._later: deque[tuple[float, Entry | VideoPart]] = deque()
+        self._tasks: dict[int, Task] = {}
         self._settled: set[str] = set()
         self._crashes: dict[str, int] = {}
         self._load_crashes = 0
-        self._retry = self._failed_before() if options.retry_failed else {}
+        before = self.records.all() if options.retry_failed else []
+        self._retry = {record.piece: record.attempts for record in before if record.outcome == "failed"}
 
     def run(self, cancel: threading.Event) -> Tally:
         """Work until every entry has its result or its failure, or no further one is to be claimed.
@@ -106,17 +101,16 @@ class Driver:
                     self._show(self._estimate, self.tally)
             finally:
                 self._executor.close()
-                self.tally.left = len(self._pending) + len(self._later) + len(self._tasks)
+                self.tally.left = self._left()
                 for task in self._tasks.values():
                     self._drop(task)
-                self._sweep()
+                sweep(self._folder, self.records)
         return self.tally
 
-    def _sweep(self) -> None:
-        """Remove what killed owners have left of pieces that others finished."""
-        for left in self._folder.work.iterdir():
-            if self.records.is_done(left.name.partition(".")[0]):
-                shutil.rmtree(left, ignore_errors=True)
+    def _left(self) -> int:
+        """Return the number of entries that have neither a result nor a failure."""
+        items = [*self._pending, *(item for _, item in self._later), *(t.item for t in self._tasks.values())]
+        return len({item.entry.id if isinstance(item, VideoPart) else item.id for item in items})
 
     def _assign(self) -> None:
         """Give idle workers work."""
@@ -125,9 +119,12 @@ class Driver:
             self._pending.append(self._later.popleft()[1])
         for worker in self._executor.available():
             while worker not in self._tasks and self._pending and not self.tally.stopped:
-                entry = self._pending.popleft()
-                with self._full_disk_stops(entry):
-                    self._begin(worker, entry)
+                item = self._pending.popleft()
+                with self._full_disk_stops(item):
+                    if isinstance(item, VideoPart):
+                        self._begin_part(worker, item)
+                    else:
+                        self._begin(worker, item)
 
     def _begin(self, worker: int, entry: Entry) -> None:
         """Begin an entry, unless it is settled or another process has it."""
@@ -141,24 +138,24 @@ class Driver:
             claim = self._claims.take(entry.claim_key, 1 if failure is None else failure.attempts + 1)
             if claim is None:
                 self._wait(entry)
-            elif isinstance(error, OSError):
-                self._fail(_Task(entry, claim), 0, ErrorReport.of(_unreadable(entry, error)))
             else:
-                self._fail(_Task(entry, claim), 0, ErrorReport.of(error))
+                self._fail(Task(entry, claim), 0, ErrorReport.of(unreadable(entry, error)))
             return
-        digest = self._known.get(stamp)
-        if digest is not None:
-            self._begin_piece(worker, entry, stamp, digest)
+        hashed = self._known.get(stamp)
+        if hashed is not None:
+            self._begin_piece(worker, entry, stamp, hashed)
             return
         claim = self._claims.take(entry.claim_key, 1 if failure is None else failure.attempts + 1)
         if claim is None:
             self._wait(entry)
             return
-        self._tasks[worker] = _Task(entry, claim)
-        self._executor.submit(worker, HashJob(entry))
+        self._tasks[worker] = Task(entry, claim)
+        options = self._options
+        self._executor.submit(worker, HashJob(entry, options.part_s, options.segment.track))
 
-    def _begin_piece(self, worker: int, entry: Entry, stamp: str, digest: str) -> None:
+    def _begin_piece(self, worker: int, entry: Entry, stamp: str, hashed: Hashed) -> None:
         """Claim the piece of an entry whose digest is known, and have a worker segment it."""
+        digest = hashed.digest
         key = piece_key(digest, self._options.settings)
         if key in self._settled:
             self._settle(entry, key, "copies")
@@ -179,10 +176,15 @@ class Driver:
             self._claims.release(claim)
             self._pending.appendleft(entry)
             return
-        task = _Task(entry, claim, stamp, digest)
+        parts = [VideoPart(entry, stamp, digest, key, part) for part in hashed.parts]
+        if self._needs_parts(parts):
+            self._claims.release(claim)
+            self._wait(entry)
+            return
+        task = Task(entry, claim, stamp, digest)
         before = 0 if failure is None else failure.attempts
         if claim.attempt - before > ATTEMPTS_MAX:
-            self._fail(task, worker, _lost_too_often(ATTEMPTS_MAX))
+            self._fail(task, worker, lost_too_often(ATTEMPTS_MAX))
         else:
             self._submit(worker, task)
 
@@ -198,14 +200,51 @@ class Driver:
             return True
         return False
 
-    def _submit(self, worker: int, task: _Task) -> None:
+    def _submit(self, worker: int, task: Task) -> None:
         key = task.claim.key
-        for left in self._folder.work.glob(f"{key}.*"):  # of attempts whose owners are gone
-            shutil.rmtree(left, ignore_errors=True)
-        task.private = self._folder.work / f"{key}.{task.claim.attempt}.{self._folder.owner}"
+        task.private = self._private(key, task.claim)
         self._tasks[worker] = task
         options = dataclasses.replace(self._options.segment, out_dir=task.private)
-        self._executor.submit(worker, SegmentJob(task.entry, options, task.stamp, task.digest))
+        job = SegmentJob(task.entry, options, task.stamp, task.digest, self._parts.files(key))
+        self._executor.submit(worker, job)
+
+    def _private(self, name: str, claim: Claim) -> Path:
+        """Return where a worker writes, and remove what attempts left whose owners are gone."""
+        for left in self._folder.work.glob(f"{name}.*"):
+            remove_private(left)
+        return self._folder.work / f"{name}.{claim.attempt}.{self._folder.owner}"
+
+    def _needs_parts(self, parts: Sequence[VideoPart]) -> bool:
+        """Return whether a video waits for its parts, and queue them the first time.
+
+        It is cut only while there are fewer other sources than idle workers.
+        """
+        missing = self._parts.missing(parts)
+        if missing and not self._parts.is_begun(missing[0].key):
+            idle = len(self._executor.available()) - len(self._tasks)
+            if idle <= 1 + sum(isinstance(item, Entry) for item in self._pending):
+                return False
+            self._parts.begin(missing[0].key)
+            self._pending.extendleft(reversed(missing))
+        return bool(missing)
+
+    def _begin_part(self, worker: int, part: VideoPart) -> None:
+        """Claim a part of a video and have a worker run the network over it."""
+        if self.records.is_done(part.key) or not self._parts.is_wanted(part):
+            return
+        claim = self._claims.take(part.name)
+        if claim is None:
+            self._wait(part)
+        elif not self._parts.is_wanted(part):  # the last owner has just finished it
+            self._claims.finish(claim)
+        elif claim.attempt > ATTEMPTS_MAX:
+            self._parts.give_up(part.key)
+            self._claims.finish(claim)
+        else:
+            private = self._private(part.name, claim)
+            self._tasks[worker] = Task(part.entry, claim, part.stamp, part.digest, private, part)
+            job = PartJob(part.entry, self._options.segment, part.stamp, part.digest, part.part, private)
+            self._executor.submit(worker, job)
 
     def _handle(self, worker: int, event: Event | Died) -> None:
         task = self._tasks.get(worker)
@@ -216,16 +255,18 @@ class Driver:
         if task is None or isinstance(event, Ready):
             return
         if isinstance(event, Advanced):
-            if task.private is not None:
+            if task.private is not None and task.part is None:
                 self._estimate.advance(task.entry, event.done, event.total)
             return
         del self._tasks[worker]
-        with self._full_disk_stops(task.entry, task):
+        with self._full_disk_stops(task.item, task):
             if isinstance(event, Died):
                 self._handle_death(worker, task, event)
             elif event.disk_full:
                 self._drop(task)
-                self._stop_full(task.entry, event.end.message)
+                self._stop_full(task.item, event.end.message)
+            elif task.part is not None:
+                self._end_part(task, task.part, event)
             elif task.private is None:
                 self._handle_digest(worker, task, event)
             elif event.end.outcome in ("done", "degraded"):
@@ -233,19 +274,34 @@ class Driver:
             else:
                 self._fail(task, worker, event.end, event.seconds)
 
-    def _handle_digest(self, worker: int, task: _Task, ended: Ended) -> None:
-        if ended.end.outcome == "failed":
+    def _end_part(self, task: Task, part: VideoPart, ended: Ended) -> None:
+        """Publish the answers to a part; where it failed, the video is run whole and has its own message."""
+        assert task.private is not None
+        if not self._claims.holds(task.claim):
+            self._drop(task)
+            self._wait(part)
+            return
+        if ended.end.outcome == "done":
+            self._parts.publish(part, task.private)
+            self.tally.parts += 1
+        else:
+            self._parts.give_up(part.key)
+            self._remove(task)
+        self._claims.finish(task.claim)
+
+    def _handle_digest(self, worker: int, task: Task, ended: Ended) -> None:
+        if ended.hashed is None:
             self._fail(task, worker, ended.end, ended.seconds)
             return
-        self._known.add(ended.stamp, ended.digest)
+        self._known.add(ended.stamp, ended.hashed)
         self.records.forget_failure(task.entry.claim_key)
         self._claims.finish(task.claim)
         if self.tally.stopped:
             self._pending.appendleft(task.entry)
         else:
-            self._begin_piece(worker, task.entry, ended.stamp, ended.digest)
+            self._begin_piece(worker, task.entry, ended.stamp, ended.hashed)
 
-    def _handle_death(self, worker: int, task: _Task, died: Died) -> None:
+    def _handle_death(self, worker: int, task: Task, died: Died) -> None:
         key = task.claim.key
         if died.cause == "load":
             self._load_crashes += 1
@@ -254,21 +310,26 @@ class Driver:
         end = ErrorReport(died.message, died.hint, BadInputError.exit_status)
         if not died.began:
             self._drop(task)
-            self._pending.appendleft(task.entry)
+            self._pending.appendleft(task.item)
             return
         self.tally.repeated += died.cause in ("crash", "lost")
         if died.cause == "crash":
             self._crashes[key] = self._crashes.get(key, 0) + 1
-        if died.cause == "limit" or self._crashes.get(key, 0) >= CRASHES_MAX:
+        lost_for_good = task.claim.attempt >= ATTEMPTS_MAX + self._retry.get(key, 0)
+        if task.part is not None and (died.cause != "lost" or lost_for_good):
+            self._parts.give_up(task.part.key)
+            self._remove(task)
+            self._claims.finish(task.claim)
+        elif died.cause == "limit" or self._crashes.get(key, 0) >= CRASHES_MAX:
             self._fail(task, worker, end)
-        elif task.claim.attempt >= ATTEMPTS_MAX + self._retry.get(key, 0):
-            self._fail(task, worker, _lost_too_often(ATTEMPTS_MAX))
+        elif lost_for_good:
+            self._fail(task, worker, lost_too_often(ATTEMPTS_MAX))
         else:  # after the others: what kills workers may end meanwhile
             self._remove(task)
             self._claims.abandon(task.claim)
-            self._pending.append(task.entry)
+            self._pending.append(task.item)
 
-    def _publish(self, worker: int, task: _Task, ended: Ended) -> None:
+    def _publish(self, worker: int, task: Task, ended: Ended) -> None:
         assert task.private is not None
         if not self._claims.holds(task.claim):
             self._drop(task)
@@ -277,11 +338,12 @@ class Driver:
         outcome: Literal["done", "degraded"] = "done" if ended.end.outcome == "done" else "degraded"
         record = self._record(task, worker, outcome, ended.end, ended.seconds, ended.facts)
         published = self.records.publish(task.private, record)
+        self._parts.remove(task.claim.key)
         self._claims.finish(task.claim)
         self._estimate.finish(ended.facts.get("frames", 0))
         self._settle(task.entry, task.claim.key, outcome if published else "earlier")
 
-    def _fail(self, task: _Task, worker: int, end: ErrorReport, seconds: float = 0.0) -> None:
+    def _fail(self, task: Task, worker: int, end: ErrorReport, seconds: float = 0.0) -> None:
         """Record that a piece failed, or a source that has no digest; its folder is dropped."""
         if not self._claims.holds(task.claim):  # its new owner removed the folder that the worker wrote to
             self._drop(task)
@@ -289,34 +351,12 @@ class Driver:
             return
         self._remove(task)
         self.records.fail(self._record(task, worker, "failed", end, seconds, {}))
+        self._parts.remove(task.claim.key)
         self._claims.finish(task.claim)
         self._settle(task.entry, task.claim.key, "failed")
         most = self._options.max_failures
         if most is not None and self.tally.failed > most and not self.tally.stopped:
             self.tally.stopped = f"{self.tally.failed} pieces failed, allowed are {most} (--max-failures)"
-
-    def _record(
-        self,
-        task: _Task,
-        worker: int,
-        outcome: Literal["done", "degraded", "failed"],
-        end: ErrorReport,
-        seconds: float,
-        facts: dict[str, Any],
-    ) -> PieceRecord:
-        key, folder = task.claim.key, None if outcome == "failed" else f"results/{task.claim.key}"
-        anonymous = self._options.segment.anonymous
-        label = (task.digest[:DIGITS] or "unreadable") if anonymous else task.entry.id
-        path = task.entry.path
-        names = given_names([str(path)], label) if anonymous else without_folder(path)
-        if task.private is not None:
-            names = names.also(Names({str(task.private): folder or "its folder"}))
-        hint = None if end.hint is None else names.hide(end.hint)
-        return PieceRecord(
-            piece=key, source=label, outcome=outcome, message=names.hide(end.message), hint=hint,
-            attempts=task.claim.attempt, worker=f"{self._folder.owner}/{worker}", seconds=round(seconds, 3),
-            source_sha256=task.digest or None, folder=folder, facts=facts,
-        )  # fmt: skip
 
     def _settle(self, entry: Entry, key: str, how: str) -> None:
         """Count an entry that needs no further work."""
@@ -324,9 +364,9 @@ class Driver:
         setattr(self.tally, how, getattr(self.tally, how) + 1)
         self._estimate.settle(entry)
 
-    def _wait(self, entry: Entry) -> None:
-        """Look at an entry again later: another process has it."""
-        self._later.append((time.monotonic() + min(_LATER_S, self._options.lease_s / 4), entry))
+    def _wait(self, item: Entry | VideoPart) -> None:
+        """Look at an item again later: another process has it, or it waits for its parts."""
+        self._later.append((time.monotonic() + min(_LATER_S, self._options.lease_s / 4), item))
 
     def _drop_lost(self) -> None:
         for worker, task in list(self._tasks.items()):
@@ -334,19 +374,19 @@ class Driver:
                 self._executor.kill(worker)
                 del self._tasks[worker]
                 self._drop(task)
-                self._wait(task.entry)
+                self._wait(task.item)
 
-    def _drop(self, task: _Task) -> None:
+    def _drop(self, task: Task) -> None:
         """Give up what a worker made, and its claim."""
         self._remove(task)
         self._claims.release(task.claim)
 
-    def _remove(self, task: _Task) -> None:
+    def _remove(self, task: Task) -> None:
         if task.private is not None:
-            shutil.rmtree(task.private, ignore_errors=True)
+            remove_private(task.private)
 
     @contextlib.contextmanager
-    def _full_disk_stops(self, entry: Entry, task: _Task | None = None) -> Iterator[None]:
+    def _full_disk_stops(self, item: Entry | VideoPart, task: Task | None = None) -> Iterator[None]:
         """Stop claiming where the disk is full, and drop the task at hand."""
         try:
             yield
@@ -355,24 +395,8 @@ class Driver:
                 raise
             if task is not None:
                 self._drop(task)
-            self._stop_full(entry, first_line(error))
+            self._stop_full(item, first_line(error))
 
-    def _stop_full(self, entry: Entry, message: str) -> None:
-        self._pending.appendleft(entry)
+    def _stop_full(self, item: Entry | VideoPart, message: str) -> None:
+        self._pending.appendleft(item)
         self.tally.stopped = self.tally.stopped or f"the disk is full: {message}"
-
-    def _failed_before(self) -> dict[str, int]:
-        """Return key and attempts of every piece that has failed."""
-        return {record.piece: record.attempts for record in self.records.all() if record.outcome == "failed"}
-
-
-def _unreadable(entry: Entry, error: OSError) -> BadInputError:
-    return BadInputError(f"{entry.path} cannot be read: {error.strerror or error}")
-
-
-def _lost_too_often(times: int) -> ErrorReport:
-    return ErrorReport(
-        f"its worker or its machine was lost {times} times",
-        "If the system killed them for memory, use fewer --workers; then --retry-failed.",
-        BadInputError.exit_status,
-    )

@@ -165,7 +165,8 @@ def _digests(recording: AnnotatedRecording, known: KnownDigests) -> list[str]:
     source = recording.source
     if not isinstance(source, ImageSource):
         entry = Entry(recording.name, source.path, "video")
-        return [known.get(source_stamp(entry)) or source_digest(entry, lambda count: None)]
+        hashed = known.get(source_stamp(entry))
+        return [source_digest(entry, lambda count: None) if hashed is None else hashed.digest]
     sha256s = [file_sha256(item.path) for item in source.items]
     names = [item.name for item in source.items]
     common = os.path.commonpath([os.path.dirname(name) for name in names])

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from vmkla.archive.work import Entry
 from vmkla.bounded import MalformedError, parse_json
 from vmkla.errors import BadInputError
 from vmkla.files import create_file, open_regular, output_errors, why_not_regular
+from vmkla.plain_values import from_plain
 from vmkla.runner import Runner, describe_runtime
 from vmkla.video.file.options import SegmentOptions
 from vmkla.video.file.plan import run_settings
 from vmkla.video.media.options import ReadOptions
+from vmkla.video.media.parts import Part
 from vmkla.video.media.sinks import to_json
 from vmkla.video.media.sources import ImageSource, Source, open_source
 
 _BLOCK_BYTES = 4 << 20
-_LINE_MAX_BYTES = 1 << 10
+_LINE_MAX_BYTES = 1 << 17
 KEY_DIGITS = 24
 """Hex digits of a piece's key: for a million pieces, two share one with a probability of 1e-17."""
 
@@ -133,41 +136,60 @@ def _hash_file(path: Path, on_bytes: Callable[[int], None], done: int) -> tuple[
     return digest.hexdigest(), done
 
 
+@dataclass(frozen=True)
+class Hashed:
+    """What is known of a source that was hashed.
+
+    Attributes:
+        digest: hex digest of its content, see ``source_digest``.
+        parts: the parts that it can be cut into, see ``find_parts``.
+        part_s: shortest part that was asked for, seconds; 0 for none.
+    """
+
+    digest: str
+    parts: tuple[Part, ...] = ()
+    part_s: float = 0.0
+
+
 class KnownDigests:
-    """Digests of sources that were hashed before, by stamp; names are not stored.
+    """Digests and parts of sources that were hashed before, by stamp; names are not stored.
 
     Args:
         folder: folder with one file of each process that added some.
         owner: name of this process.
+        part_s: only what was hashed with this shortest part counts, seconds; None takes all.
     """
 
-    def __init__(self, folder: Path, owner: str) -> None:
-        self._path = folder / f"{owner}.jsonl"
-        self._known: dict[str, str] = {}
+    def __init__(self, folder: Path, owner: str, part_s: float | None = None) -> None:
+        self._path, self._part_s = folder / f"{owner}.jsonl", part_s
+        self._known: dict[str, Hashed] = {}
         for file in sorted(folder.glob("*.jsonl")):
             with contextlib.suppress(OSError):
                 for line in file.read_bytes().splitlines():
                     self._read(line)
 
-    def get(self, stamp: str) -> str | None:
-        """Return the digest of a source; None when it was not hashed."""
+    def get(self, stamp: str) -> Hashed | None:
+        """Return what is known of a source; None when it was not hashed."""
         return self._known.get(stamp)
 
-    def add(self, stamp: str, digest: str) -> None:
-        """Keep a digest.
+    def add(self, stamp: str, hashed: Hashed) -> None:
+        """Keep what is known of a source.
 
         Raises:
             BadInputError: the disk is full or cannot be written to.
         """
-        self._known[stamp] = digest
+        self._known[stamp] = hashed
         with output_errors(self._path):
             new = not self._path.exists()
             descriptor = create_file(self._path) if new else os.open(self._path, os.O_WRONLY | os.O_APPEND)
             with open(descriptor, "ab", buffering=0) as file:
-                file.write(to_json([stamp, digest]) + b"\n")
+                file.write(to_json([stamp, asdict(hashed)]) + b"\n")
 
     def _read(self, line: bytes) -> None:
-        with contextlib.suppress(MalformedError, ValueError, TypeError):  # a line that a full disk cut off
-            stamp, digest = parse_json(line, _LINE_MAX_BYTES)
-            if isinstance(stamp, str) and isinstance(digest, str) and len(digest) == 64:
-                self._known[stamp] = digest
+        with contextlib.suppress(
+            MalformedError, ValueError, TypeError, KeyError
+        ):  # a line that a full disk cut off
+            stamp, values = parse_json(line, _LINE_MAX_BYTES)
+            hashed: Hashed = from_plain(Hashed, values, "a source")
+            if len(hashed.digest) == 64 and self._part_s in (None, hashed.part_s):
+                self._known[str(stamp)] = hashed

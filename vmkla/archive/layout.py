@@ -59,6 +59,11 @@ class BatchFolder:
         return self.path / HIDDEN / "work"
 
     @property
+    def parts(self) -> Path:
+        """Folder of the network's answers to parts of long videos; made when the first is published."""
+        return self.path / HIDDEN / "parts"
+
+    @property
     def hashes(self) -> Path:
         """Folder of the known digests of sources."""
         return self.path / HIDDEN / "hashes"
@@ -162,6 +167,15 @@ def _create(folder: BatchFolder, settings: dict[str, Any]) -> None:
             private.rename(folder.path / HIDDEN)
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+def remove_private(path: Path) -> None:
+    """Remove a private folder or file, as far as possible: what stays is removed later."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def is_taken(error: OSError) -> bool:

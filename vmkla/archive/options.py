@@ -44,6 +44,7 @@ class DriverOptions:
         retry_failed: try pieces again that had failed before this run.
         max_failures: stop claiming after more failures; None never stops.
         lease_s: see ``Claims``.
+        part_s: shortest part of a long video, seconds; 0 cuts none.
     """
 
     segment: SegmentOptions
@@ -51,6 +52,7 @@ class DriverOptions:
     retry_failed: bool = False
     max_failures: int | None = None
     lease_s: float = 120.0
+    part_s: float = 0.0
 
 
 @dataclass
@@ -64,6 +66,7 @@ class Tally:
         copies: entries that are the same piece as an earlier entry.
         left: entries that were not begun, or not finished.
         repeated: attempts that had to be made again.
+        parts: parts of long videos that this run did.
         stopped: why no further piece was claimed; empty where all were.
     """
 
@@ -76,4 +79,5 @@ class Tally:
     copies: int = 0
     left: int = 0
     repeated: int = 0
+    parts: int = 0
     stopped: str = ""

@@ -1,4 +1,4 @@
-"""What a worker does with a source: compute its digest, or segment it into a private folder."""
+"""What a worker does with a source: compute its digest, run the network over a part, or segment it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vmkla.archive.identity import open_entry, source_digest, source_stamp
+from vmkla.archive.identity import Hashed, open_entry, source_digest, source_stamp
 from vmkla.archive.work import Entry
 from vmkla.bounded import parse_names, read_file
-from vmkla.errors import BadInputError, DegradedError, ErrorReport
+from vmkla.errors import BadInputError, DegradedError, ErrorReport, VmklaError
 from vmkla.evaluation.alarms import count_alarms
 from vmkla.files import FULL
 from vmkla.procedures.files import REPORT, ROWS
 from vmkla.procedures.report.stored import Lines, to_row
 from vmkla.runner import Runner
+from vmkla.segment.steps import check, infer, view
+from vmkla.video.file.answers import AnswerFile, AnswerKind
 from vmkla.video.file.options import Progress, SegmentOptions
 from vmkla.video.file.pipeline import segment
+from vmkla.video.file.plan import make_plan
+from vmkla.video.media.decoding import VideoSource
 from vmkla.video.media.naming import name_source
+from vmkla.video.media.parts import Part, find_parts
 
 _REPORT_MAX_BYTES = 64 << 20
 _EVERY_S = 0.25
@@ -29,9 +34,37 @@ _EVERY_S = 0.25
 
 @dataclass(frozen=True)
 class HashJob:
-    """Compute the digest of a source."""
+    """Compute the digest of a source, and find the parts that a video can be cut into.
+
+    Attributes:
+        entry: the source.
+        part_s: shortest part, seconds; 0 for none.
+        track: number of the video track; None for the largest.
+    """
 
     entry: Entry
+    part_s: float = 0.0
+    track: int | None = None
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """Run the network over a part of a video, and keep its answers.
+
+    Attributes:
+        entry: the video.
+        options: options of the run over the whole.
+        stamp, digest: those of the video.
+        part: the part.
+        path: private file for the answers.
+    """
+
+    entry: Entry
+    options: SegmentOptions
+    stamp: str
+    digest: str
+    part: Part
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -42,12 +75,14 @@ class SegmentJob:
         entry: the source.
         options: options of the run; ``out_dir`` is the private folder.
         stamp, digest: those of the source.
+        stored: files with answers of the network to its parts.
     """
 
     entry: Entry
     options: SegmentOptions
     stamp: str
     digest: str
+    stored: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +119,7 @@ class Ended:
 
     Attributes:
         end: how it ended.
-        stamp, digest: those of a source that was hashed.
+        stamp, hashed: those of a source that was hashed.
         facts: what was found, for the record of the piece.
         disk_full: whether the disk is full.
         seconds: time that it took.
@@ -92,13 +127,13 @@ class Ended:
 
     end: ErrorReport
     stamp: str = ""
-    digest: str = ""
+    hashed: Hashed | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     disk_full: bool = False
     seconds: float = 0.0
 
 
-Job = HashJob | SegmentJob
+Job = HashJob | PartJob | SegmentJob
 Event = Ready | LoadFailed | Advanced | Ended
 
 
@@ -111,12 +146,46 @@ def perform(runner: Runner, job: Job, send: Callable[[Event], None]) -> None:
             stamp = source_stamp(job.entry)
             digest = source_digest(job.entry, lambda count: advance(count, None))
             _check_unchanged(job.entry, stamp)
-            ended = Ended(ErrorReport("", None, 0, "done"), stamp, digest)
+            hashed = Hashed(digest, _parts(job), job.part_s)
+            ended = Ended(ErrorReport("", None, 0, "done"), stamp, hashed)
+        elif isinstance(job, PartJob):
+            _answer(runner, job, advance)
+            ended = Ended(ErrorReport("", None, 0, "done"))
         else:
             ended = _segment(runner, job, advance)
     except Exception as error:
         ended = Ended(_report(error, job), disk_full=is_full(error))
     send(dataclasses.replace(ended, seconds=time.monotonic() - began_s))
+
+
+def _parts(job: HashJob) -> tuple[Part, ...]:
+    """Return the parts of a video; one that cannot be read fails when it is segmented."""
+    if job.part_s <= 0 or job.entry.kind != "video":
+        return ()
+    try:
+        return find_parts(job.entry.path, job.track, job.part_s)
+    except VmklaError:
+        return ()
+
+
+def _answer(runner: Runner, job: PartJob, advance: Callable[[int, int | None], None]) -> None:
+    """Run the network over the frames of a part, as the run over the whole would."""
+    options, part = job.options, job.part
+    source = open_entry(job.entry, options.reading)
+    assert isinstance(source, VideoSource)
+    plan = make_plan(runner, name_source(source, anonymous=options.anonymous, sha256=job.digest), options)
+    file = AnswerFile(job.path, AnswerKind(runner, plan.point, whole=options.save_probability))
+    try:
+        for number, frame in enumerate(source.frames(part), 1):
+            if frame.index % options.stride == 0:
+                seen = view(frame.rgb, plan.spec, plan.views.of(frame))
+                probability = infer(runner, [seen.pixels_rgb])
+                check(probability, runner.spec)
+                file.add(seen, probability[0])
+            advance(number, part.end - part.first)
+    finally:
+        file.close()
+    _check_unchanged(job.entry, job.stamp)
 
 
 def _segment(runner: Runner, job: SegmentJob, advance: Callable[[int, int | None], None]) -> Ended:
@@ -135,12 +204,12 @@ def _segment(runner: Runner, job: SegmentJob, advance: Callable[[int, int | None
 
     try:
         end = ErrorReport("", None, 0, "done")
-        document = segment(runner, named, options, show).to_dict()
+        document = segment(runner, named, options, show, stored=job.stored).to_dict()
     except DegradedError as error:
         end = ErrorReport.of(error)
         document = parse_names(read_file(options.out_dir / REPORT, _REPORT_MAX_BYTES), _REPORT_MAX_BYTES)
     _check_unchanged(entry, job.stamp)
-    return Ended(end, job.stamp, job.digest, _facts(document, options.out_dir))
+    return Ended(end, facts=_facts(document, options.out_dir))
 
 
 def _facts(document: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -172,7 +241,7 @@ def _check_unchanged(entry: Entry, stamp: str) -> None:
 
 
 def _report(error: Exception, job: Job) -> ErrorReport:
-    if isinstance(error, OSError) and not isinstance(job, SegmentJob):
+    if isinstance(error, OSError) and isinstance(job, HashJob):
         error = BadInputError(f"{job.entry.path} cannot be read: {error.strerror or error}")
     return ErrorReport.of(error)
 

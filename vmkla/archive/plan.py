@@ -85,8 +85,8 @@ def plan_batch(
         key = entry.claim_key
         if known is not None:
             with contextlib.suppress(OSError, VmklaError):  # the run itself reports a source that is gone
-                digest = known.get(source_stamp(entry))
-                key = entry.claim_key if digest is None else piece_key(digest, settings)
+                hashed = known.get(source_stamp(entry))
+                key = entry.claim_key if hashed is None else piece_key(hashed.digest, settings)
         if key in seen:
             copies += 1
         elif key in done_keys:
