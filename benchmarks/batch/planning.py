@@ -89,7 +89,7 @@ def measure(folder: Path, pieces: int) -> Planning:
     entries = find_work([archive], out).entries
     assert len(entries) == pieces
     digests = {entry.id: hashlib.sha256(entry.id.encode()).hexdigest() for entry in entries}
-    lines = (to_json([source_stamp(entry), digests[entry.id]]) + b"\n" for entry in entries)
+    lines = (to_json([source_stamp(entry), {"digest": digests[entry.id]}]) + b"\n" for entry in entries)
     (batch.hashes / "simulated.jsonl").write_bytes(b"".join(lines))
     plan_s = timed(lambda: plan_batch(batch, entries, settings, retry_failed=False))
     keys = [piece_key(digests[entry.id], settings) for entry in entries]

@@ -26,6 +26,8 @@ from vmkla.video.file.options import SegmentOptions
 POISONS = {"crash": 60, "memory": 110, "hang": 160}
 """What a poisoned image does -> its grey level."""
 _HOG_BYTES = 1 << 30
+STORED = "the network ran earlier"
+"""Warning of a report that some answers of the network were stored."""
 
 
 class PoisonedRunner(RedRunner):
@@ -122,7 +124,10 @@ def open_red(out: Path) -> BatchFolder:
 
 
 def contents(results: Path, *, ignore: Sequence[str] = ()) -> dict[str, Any]:
-    """Return every file of published results: JSON without times and workers, of others the bytes."""
+    """Return every file of published results: JSON without times and workers, of others the bytes.
+
+    What a report states of answers that were stored is left out too.
+    """
     found: dict[str, Any] = {}
     for path in sorted(results.rglob("*")):
         name = str(path.relative_to(results))
@@ -141,4 +146,6 @@ def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
         own = ("latency_ms", "wall_s", "fps", "seconds", "attempts", "worker")
         return {key: _timeless(each) for key, each in value.items() if key not in own}
-    return [_timeless(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_timeless(each) for each in value if STORED not in str(each)]
+    return value

@@ -32,10 +32,12 @@ from vmkla.archive.work import find_work
 from vmkla.archive.worker import Limits, LocalExecutor
 from vmkla.video.cancellation import Cancellation
 
-archive, out = map(Path, sys.argv[1:])
+archive, out = map(Path, sys.argv[1:3])
+part_s = float(sys.argv[3])
 entries = find_work([archive], out).entries
 executor = LocalExecutor(SlowRunner, 2, Limits())
-tally, _ = run_batch(open_red(out), entries, executor, driver_options(out, lease_s=2.0), Cancellation())
+options = driver_options(out, lease_s=2.0, part_s=part_s)
+tally, _ = run_batch(open_red(out), entries, executor, options, Cancellation())
 print(tally, flush=True)
 sys.exit(tally.failed + tally.failed_earlier + tally.left)
 """
@@ -59,11 +61,10 @@ class Killing:
     seconds: float = 0.0
 
 
-def drive(archive: Path, out: Path) -> subprocess.Popen[bytes]:
-    """Start a driver with two workers."""
-    return subprocess.Popen(
-        [sys.executable, "-I", "-c", FIND_TESTS + DRIVE, str(archive), str(out)], cwd=archive.parent
-    )
+def drive(archive: Path, out: Path, part_s: float = 0.0) -> subprocess.Popen[bytes]:
+    """Start a driver with two workers, which cuts videos into parts of at least so many seconds."""
+    command = [sys.executable, "-I", "-c", FIND_TESTS + DRIVE, str(archive), str(out), str(part_s)]
+    return subprocess.Popen(command, cwd=archive.parent)
 
 
 def children(pid: int) -> list[int]:
@@ -76,7 +77,9 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def kill_at_random(archive: Path, out: Path, kills: int, *, mean_s: float, seed: int) -> Killing:
+def kill_at_random(
+    archive: Path, out: Path, kills: int, *, mean_s: float, seed: int, part_s: float = 0.0
+) -> Killing:
     """Kill drivers and workers at random until the number is reached or all work is done, then let it end.
 
     Args:
@@ -85,9 +88,10 @@ def kill_at_random(archive: Path, out: Path, kills: int, *, mean_s: float, seed:
         kills: number of kills.
         mean_s: mean time between two, seconds.
         seed: seed of the times and the choices.
+        part_s: shortest part of a video, seconds; 0 cuts none.
     """
     rng, killing, began_s = random.Random(seed), Killing(), time.monotonic()
-    driver = drive(archive, out)
+    driver = drive(archive, out, part_s)
     while killing.drivers + killing.workers < kills:
         while driver.poll() is None and not children(driver.pid):
             time.sleep(0.02)
@@ -99,7 +103,7 @@ def kill_at_random(archive: Path, out: Path, kills: int, *, mean_s: float, seed:
             driver.kill()
             driver.wait()
             killing.drivers += 1
-            driver = drive(archive, out)
+            driver = drive(archive, out, part_s)
         elif workers:
             with suppress(ProcessLookupError):
                 os.kill(rng.choice(workers), signal.SIGKILL)
@@ -117,8 +121,9 @@ def compare(out: Path, undisturbed: Path) -> None:
     assert sorted(os.listdir(out / "results")) == sorted(os.listdir(undisturbed / "results"))
     for piece in os.listdir(undisturbed / "results"):
         assert contents(out / "results" / piece) == contents(undisturbed / "results" / piece), piece
-    for folder in ("work", "claims", "failed"):
-        assert os.listdir(out / ".batch" / folder) == [], folder
+    for folder in ("work", "claims", "failed", "parts"):
+        path = out / ".batch" / folder
+        assert not path.exists() or os.listdir(path) == [], folder
 
 
 def main() -> None:
@@ -128,12 +133,21 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=1000)
     parser.add_argument("--mean-s", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part-s", type=float, default=0.0)
+    parser.add_argument("--frames", type=int, default=4)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        archive = write_archive(Path(folder, "archive"), arguments.pieces)
+        archive = write_archive(Path(folder, "archive"), arguments.pieces, frames=arguments.frames)
         assert drive(archive, Path(folder, "undisturbed")).wait() == 0
         out = Path(folder, "out")
-        killing = kill_at_random(archive, out, arguments.kills, mean_s=arguments.mean_s, seed=arguments.seed)
+        killing = kill_at_random(
+            archive,
+            out,
+            arguments.kills,
+            mean_s=arguments.mean_s,
+            seed=arguments.seed,
+            part_s=arguments.part_s,
+        )
         compare(out, Path(folder, "undisturbed"))
     print(json.dumps(asdict(killing)))
 

@@ -11,6 +11,8 @@ from tests.archive.batches import open_red
 from tests.archive.test_records import DONE
 from tests.fuzz import spoilers
 from tests.fuzz.seeds import Seed
+from vmkla.archive.identity import Hashed
+from vmkla.video.media.parts import Part
 from vmkla.video.media.sinks import to_json
 
 _LINES = 4
@@ -22,7 +24,7 @@ def batch_files(folder: Path) -> list[Seed]:
     lines = [
         to_json({"threshold": 0.5, "roi": [1, 2, 3, 4], "model_sha256": "a" * 64, "alpha": None}),
         to_json(dataclasses.asdict(DONE)),
-        to_json(["b" * 64, "c" * 64]),
+        to_json(["b" * 64, dataclasses.asdict(Hashed("c" * 64, (Part(0, 9, 0), Part(9, 12, 900, 0)), 1.0))]),
         to_json({"owner": opened.owner, "lease_s": 120.0}),
         b"source,id\nlist.csv,one\n.,two\n",
     ]
