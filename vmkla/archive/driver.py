@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 from vmkla.archive.claims import Claim, Claims
 from vmkla.archive.estimate import FrameEstimate
@@ -30,7 +29,7 @@ from vmkla.archive.piece import (
     is_full,
 )
 from vmkla.archive.records import PieceRecord, Records
-from vmkla.archive.tasks import Task, VideoPart, lost_too_often, record_of, unreadable
+from vmkla.archive.tasks import Outcome, Task, VideoPart, lost_too_often, record_of, unreadable
 from vmkla.archive.work import Entry
 from vmkla.archive.worker import Died
 from vmkla.errors import BadInputError, ErrorReport, VmklaError, first_line
@@ -155,8 +154,7 @@ class Driver:
 
     def _begin_piece(self, worker: int, entry: Entry, stamp: str, hashed: Hashed) -> None:
         """Claim the piece of an entry whose digest is known, and have a worker segment it."""
-        digest = hashed.digest
-        key = piece_key(digest, self._options.settings)
+        key = piece_key(hashed.digest, self._options.settings)
         if key in self._settled:
             self._settle(entry, key, "copies")
             return
@@ -176,14 +174,13 @@ class Driver:
             self._claims.release(claim)
             self._pending.appendleft(entry)
             return
-        parts = [VideoPart(entry, stamp, digest, key, part) for part in hashed.parts]
+        parts = [VideoPart(entry, stamp, hashed.digest, key, part) for part in hashed.parts]
         if self._needs_parts(parts):
             self._claims.release(claim)
             self._wait(entry)
             return
-        task = Task(entry, claim, stamp, digest)
-        before = 0 if failure is None else failure.attempts
-        if claim.attempt - before > ATTEMPTS_MAX:
+        task = Task(entry, claim, stamp, hashed.digest)
+        if claim.attempt - (failure.attempts if failure else 0) > ATTEMPTS_MAX:
             self._fail(task, worker, lost_too_often(ATTEMPTS_MAX))
         else:
             self._submit(worker, task)
@@ -335,7 +332,7 @@ class Driver:
             self._drop(task)
             self._wait(task.entry)
             return
-        outcome: Literal["done", "degraded"] = "done" if ended.end.outcome == "done" else "degraded"
+        outcome: Outcome = "done" if ended.end.outcome == "done" else "degraded"
         record = self._record(task, worker, outcome, ended.end, ended.seconds, ended.facts)
         published = self.records.publish(task.private, record)
         self._parts.remove(task.claim.key)

@@ -79,7 +79,7 @@ class AnswerKind:
         kept = np.where(near > 0, plane, np.float32(0))
         largest = np.unravel_index(int(plane.argmax()), plane.shape)
         kept[largest] = plane[largest]
-        return kept[np.newaxis]
+        return np.asarray(kept[np.newaxis], np.float32)
 
 
 class AnswerFile:
