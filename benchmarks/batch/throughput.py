@@ -1,7 +1,7 @@
-"""Measure batches: two workers of one thread each, and the overhead of one worker, against ``vmkla infer``.
+"""Measure batches against ``vmkla infer``: two workers of one thread, one worker, and a long video in parts.
 
     python benchmarks/batch/throughput.py                 # 6 clips of 120 frames; wants a quiet machine
-    python benchmarks/batch/throughput.py --clips 2 --frames 30
+    python benchmarks/batch/throughput.py --clips 2 --frames 30 --long-frames 120
 
 Wall times need a quiet machine. CPU times are those of all processes of a command, and need it less.
 """
@@ -52,11 +52,31 @@ def _cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def _long_video(folder: Path, frames: int) -> Table:
+    """Run one video whole and in parts."""
+    archive = folder / "long"
+    archive.mkdir()
+    cost([("sample", archive / "long.mp4", "--frames", frames, "--quiet")])
+    batch = ("batch", archive, "--workers", 2, "--threads", 1, "--quiet")
+    runs = {
+        "whole": cost([(*batch, "--part-s", 0, "--out", folder / "whole")]),
+        "in parts of 2 s": cost([(*batch, "--part-s", 2, "--out", folder / "parts")]),
+    }
+    table = Table(
+        f"One video of {frames} frames, 480x360, two workers of one thread",
+        ("", "frames a second", "CPU s per frame"),
+    )
+    for name, each in runs.items():
+        table.add(name, frames / each.wall_s, each.cpu_s / frames)
+    return table
+
+
 def main() -> None:
     """Render clips, run them in each way, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--frames", type=int, default=120)
+    parser.add_argument("--long-frames", type=int, default=600, help="frames of the long video")
     arguments = parser.parse_args()
     frames, cores = arguments.clips * arguments.frames, len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
@@ -77,6 +97,7 @@ def main() -> None:
                 [("batch", archive, "--out", Path(folder, "two"), "--workers", 2, "--threads", 1, quiet)]
             ),
         }
+        print(_long_video(Path(folder), arguments.long_frames).markdown())
     first = runs["infer, one after another"]
     columns = ("", "frames a second", "of infer", "CPU s per frame", "of infer")
     table = Table(f"{arguments.clips} clips of {arguments.frames} frames, 480x360, {cores} CPUs", columns)

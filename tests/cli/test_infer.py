@@ -453,6 +453,13 @@ def test_overlays_of_images_as_jpeg(infer: Any, images: Path, tmp_path: Path) ->
     assert other.status == 6 and "image_format was 'jpg', now it is 'png'" in other.stderr
 
 
+def test_a_video_with_continue_keeps_answers_until_its_end(infer: Any, clip: Path, tmp_path: Path) -> None:
+    done = infer("--video", clip, "--continue")
+    assert done.status == 0 and not list((tmp_path / "out").glob(".answers.*"))
+    again = infer("--video", clip, "--continue")
+    assert again.status == 2 and "holds outputs already" in again.stderr
+
+
 def test_a_format_of_images_for_a_video_is_refused(infer: Any, clip: Path, tmp_path: Path) -> None:
     done = infer("--video", clip, "--image-format", "jpg")
     assert done.status == 2 and "is a video" in done.stderr and "--image-format" in done.stderr
