@@ -158,6 +158,7 @@ def test_findings_as_truth(vmkla: Any, tmp_path: Path) -> None:
     assert (found["identities"]["hota"], found["identities"]["idf1"]) == pytest.approx((1, 1))
 
 
+@pytest.mark.slow
 def test_results_of_a_batch(vmkla: Any, tmp_path: Path) -> None:
     """The figures without a model are those of the model that the batch ran."""
     miniatures.mot(tmp_path / "set")

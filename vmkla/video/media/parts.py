@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
+
 from vmkla.video.media.errors import MEDIA_ERRORS
 from vmkla.video.media.streams import OpenVideo
 
@@ -43,6 +45,9 @@ def find_parts(path: Path, track: int | None, least_s: float) -> tuple[Part, ...
     count = 0
     latest: int | None = None
     with OpenVideo(path, track=track) as video:
+        duration = video.container.duration
+        if duration and duration <= least_s * av.time_base:
+            return ()  # most videos are not read
         least = least_s / video.source_base
         try:
             for packet in video.container.demux(video.stream):
