@@ -31,6 +31,7 @@ from vmkla.engines import load_runner
 from vmkla.evaluation.alarms import DURATIONS_S, Alarms
 from vmkla.evaluation.evaluate import clinical_point
 from vmkla.evaluation.identities import IdentityTally
+from vmkla.evaluation.procedure_run import JudgedNetwork
 from vmkla.evaluation.procedures import RecordingResult, SeenFrame, count_recording, summarise_procedures
 from vmkla.evaluation.recordings import observe
 from vmkla.evaluation.truth.layouts import open_annotated
@@ -106,8 +107,7 @@ def one_lesion(runner: Runner, path: Path, tally: IdentityTally) -> Seen:
 def see(runner: Runner, recording: AnnotatedRecording, tally: IdentityTally) -> Seen:
     """Observe one recording, and count the identities in it."""
     print(recording.name, file=sys.stderr, flush=True)
-    spec = runner.spec
-    seen = observe(runner, recording, clinical_point(spec, OWN_POINT), spec.metadata.preprocess)
+    seen = observe(JudgedNetwork(runner).finder(recording), recording)
     tally.add(recording.name, seen.identities)
     truth = [tuple(boxes.values()) for boxes in seen.identities.truth]
     return Seen(recording, seen.frames, truth, seen.identities.given)
