@@ -37,6 +37,6 @@ def test_memory_stays_flat(tmp_path: Path, live_setup: Setup) -> None:
     figures = faults.soaked(tmp_path / "live", setup, seconds=12)
     frame_held(figures)
     for name in ("display, MiB", "vmkla-worker, MiB"):
-        # A frame that is kept by mistake is 225 KiB: 400 MiB a minute. On a busy machine the worker's last 10 MiB
-        # of warming up can fall into the second half.
+        # A frame that is kept by mistake is 225 KiB: 400 MiB a minute. On a busy machine the last 10 MiB
+        # of the worker's warming up can fall into the second half.
         assert figures.more[name]["growth a minute, second half"] < 200, name
