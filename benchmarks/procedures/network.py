@@ -29,7 +29,6 @@ from benchmarks.common import Table
 from vmkla.cpu_features import cpu_name
 from vmkla.engines import load_runner
 from vmkla.evaluation.alarms import DURATIONS_S, Alarms
-from vmkla.evaluation.evaluate import clinical_point
 from vmkla.evaluation.identities import IdentityTally
 from vmkla.evaluation.procedure_run import JudgedNetwork
 from vmkla.evaluation.procedures import RecordingResult, SeenFrame, count_recording, summarise_procedures
@@ -38,7 +37,6 @@ from vmkla.evaluation.truth.layouts import open_annotated
 from vmkla.evaluation.truth.records import AnnotatedRecording, Mark
 from vmkla.metrics import Bootstrap
 from vmkla.runner import Runner
-from vmkla.segment.operating_point import OWN_POINT
 from vmkla.segment.preprocess import Rect
 from vmkla.video.file.contact_sheet import ContactSheet
 from vmkla.video.media.clip_script import write_procedure
@@ -214,7 +212,7 @@ def main() -> None:
                 alarms += write_sheets(seen, sheets)
         metadata = runner.spec.metadata
         table.notes.append(
-            f"{chosen.model} at its operating point {clinical_point(runner.spec, OWN_POINT).to_dict()}, "
+            f"{chosen.model} at its operating point {JudgedNetwork(runner).describe()['operating_point']}, "
             f"weights {metadata.weights_sha256[:12]}, {cpu_name()}. In brackets: lesions that are followed."
         )
     text = "\n".join([table.markdown(), "", *alarms]) + "\n"

@@ -31,7 +31,7 @@ _NAMED = 5
 
 
 class StoredFindings:
-    """The findings of recordings as a batch stored them; it stands in the place of a network.
+    """The findings of recordings as a batch stored them, given like those of a network.
 
     Args:
         path: folder of the batch.

@@ -34,9 +34,9 @@ def test_wall_clock_steps(tmp_path: Path, live_setup: Setup) -> None:
 def test_memory_stays_flat(tmp_path: Path, live_setup: Setup) -> None:
     clip = write_clip(tmp_path / "clip.mp4", 240, 320, seconds=1)
     setup = replace(live_setup, source=str(clip))
-    figures = faults.soaked(tmp_path / "live", setup, seconds=12)
+    # On a busy machine the worker takes ten seconds to grow to its size.
+    figures = faults.soaked(tmp_path / "live", setup, seconds=24)
     frame_held(figures)
     for name in ("display, MiB", "vmkla-worker, MiB"):
-        # A frame that is kept by mistake is 225 KiB: 400 MiB a minute. On a busy machine the last 10 MiB
-        # of the worker's warming up can fall into the second half.
-        assert figures.more[name]["growth a minute, second half"] < 200, name
+        # A frame that is kept by mistake is 225 KiB: 400 MiB a minute.
+        assert figures.more[name]["growth a minute, second half"] < 100, name
