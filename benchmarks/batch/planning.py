@@ -25,16 +25,18 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.common import Table
 from tests.archive.batches import driver_options
-from vmkla.archive.claims import Claims
+from vmkla.archive.claims import Claim, Claims
 from vmkla.archive.identity import piece_key, source_stamp
-from vmkla.archive.layout import open_batch
+from vmkla.archive.layout import BatchFolder, open_batch
 from vmkla.archive.plan import plan_batch
 from vmkla.archive.records import PieceRecord, Records
 from vmkla.archive.summary import write_summary
-from vmkla.archive.work import find_work
+from vmkla.archive.work import Entry, find_work
 from vmkla.video.media.sinks import to_json
 
 _PER_FOLDER = 1000
+_IN_HAND = 64
+"""Pieces that are claimed at one time: those that the workers of a large machine have in hand."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Planning:
         pieces: number of pieces.
         find_s: find them in folders.
         plan_s: sort them, with all digests known.
-        claim_s: claim each, as one process.
+        claim_s: claim each, as one process that has 64 in hand.
         publish_s: publish and finish each.
         status_s: write status and summary.
         again_s: plan once more, when all are done.
@@ -79,6 +81,17 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - began_s
 
 
+def publish(batch: BatchFolder, records: Records, entry: Entry, claim: Claim, digest: str) -> None:
+    """Publish a piece as a worker would that made nothing but its facts."""
+    private = batch.work / claim.key
+    private.mkdir()
+    facts = {"kind": "video", "frames": 900, "regions": 3, "lesions": 1, "alarms": 2, "recorded_s": 30.0}
+    record = PieceRecord(
+        claim.key, entry.id, "done", "", None, 1, "one/0", 9.0, digest, f"results/{claim.key}", facts
+    )
+    assert records.publish(private, record)
+
+
 def measure(folder: Path, pieces: int) -> Planning:
     """Simulate a batch whose pieces take no time."""
     archive, out = folder / "archive", folder / "out"
@@ -94,33 +107,19 @@ def measure(folder: Path, pieces: int) -> Planning:
     plan_s = timed(lambda: plan_batch(batch, entries, settings, retry_failed=False))
     keys = [piece_key(digests[entry.id], settings) for entry in entries]
     records = Records(batch)
+    claim_s = publish_s = 0.0
     with Claims(batch, 3600) as claims:
-        held = []
-
-        def claim() -> None:
-            held.extend(claims.take(key) for key in keys)
-
-        def publish() -> None:
-            for entry, each in zip(entries, held, strict=True):
-                assert each is not None
-                private = batch.work / each.key
-                private.mkdir()
-                facts = {
-                    "kind": "video",
-                    "frames": 900,
-                    "regions": 3,
-                    "lesions": 1,
-                    "alarms": 2,
-                    "recorded_s": 30.0,
-                }
-                record = PieceRecord(
-                    each.key, entry.id, "done", "", None, 1, "one/0", 9.0, digests[entry.id],
-                    f"results/{each.key}", facts,
-                )  # fmt: skip
-                assert records.publish(private, record)
-                claims.finish(each)
-
-        claim_s, publish_s = timed(claim), timed(publish)
+        for first in range(0, pieces, _IN_HAND):
+            chosen = slice(first, first + _IN_HAND)
+            began_s = time.perf_counter()
+            held = [claims.take(key) for key in keys[chosen]]
+            claimed_s = time.perf_counter()
+            for entry, claim in zip(entries[chosen], held, strict=True):
+                assert claim is not None
+                publish(batch, records, entry, claim, digests[entry.id])
+                claims.finish(claim)
+            claim_s += claimed_s - began_s
+            publish_s += time.perf_counter() - claimed_s
     later = Records(batch)
     status_s = timed(lambda: write_summary(out, later.write_status()))
     again_s = timed(lambda: plan_batch(batch, entries, settings, retry_failed=False))

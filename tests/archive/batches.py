@@ -123,6 +123,11 @@ def open_red(out: Path) -> BatchFolder:
     return open_batch(out, driver_options(out).settings)
 
 
+def published(out: Path) -> int:
+    """Return the number of pieces that are done."""
+    return len(os.listdir(out / "results")) if (out / "results").exists() else 0
+
+
 def contents(results: Path, *, ignore: Sequence[str] = ()) -> dict[str, Any]:
     """Return every file of published results: JSON without times and workers, of others the bytes.
 

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from tests import FIND_TESTS
-from tests.archive.batches import contents, write_archive
+from tests.archive.batches import contents, published, write_archive
 
 DRIVE = """
 import sys
@@ -41,6 +41,10 @@ tally, _ = run_batch(open_red(out), entries, executor, options, Cancellation())
 print(tally, flush=True)
 sys.exit(tally.failed + tally.failed_earlier + tally.left)
 """
+
+
+SPREAD_OVER = 0.8
+"""Share of the pieces that the kills are spread over; the last ones end undisturbed."""
 
 
 @dataclass
@@ -80,20 +84,24 @@ def children(pid: int) -> list[int]:
 def kill_at_random(
     archive: Path, out: Path, kills: int, *, mean_s: float, seed: int, part_s: float = 0.0
 ) -> Killing:
-    """Kill drivers and workers at random until the number is reached or all work is done, then let it end.
+    """Kill drivers and workers at random, spread over the pieces, then let it end.
+
+    The k-th kill waits until its share of the pieces is published, so a fast machine does not end before.
 
     Args:
         archive: folder with sources.
         out: folder of the batch.
         kills: number of kills.
-        mean_s: mean time between two, seconds.
+        mean_s: mean time from that, seconds: the kills meet a piece in all of its stages.
         seed: seed of the times and the choices.
         part_s: shortest part of a video, seconds; 0 cuts none.
     """
     rng, killing, began_s = random.Random(seed), Killing(), time.monotonic()
+    each = SPREAD_OVER * len(os.listdir(archive)) / kills
     driver = drive(archive, out, part_s)
     while killing.drivers + killing.workers < kills:
-        while driver.poll() is None and not children(driver.pid):
+        due = int(each * (killing.drivers + killing.workers))
+        while driver.poll() is None and (published(out) < due or not children(driver.pid)):
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 2 * mean_s))
         if driver.poll() is not None:
@@ -123,7 +131,7 @@ def compare(out: Path, undisturbed: Path) -> None:
         assert contents(out / "results" / piece) == contents(undisturbed / "results" / piece), piece
     for folder in ("work", "claims", "failed", "parts"):
         path = out / ".batch" / folder
-        assert not path.exists() or os.listdir(path) == [], folder
+        assert not path.exists() or os.listdir(path) == [], (folder, os.listdir(path))
 
 
 def main() -> None:

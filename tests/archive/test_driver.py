@@ -358,3 +358,19 @@ def test_leftovers_of_dead_owners_are_removed(batch: Batch) -> None:
     assert seen[-1] == [f"{other}.1.dead"] and os.listdir(folder.work) == []
     with Claims(folder, 60) as claims:
         assert claims.take(key) is not None
+
+
+def test_claims_that_killed_drivers_left_behind_are_removed(batch: Batch) -> None:
+    (batch.archive / "clip1.mp4").write_bytes(b"not a video")
+    _, records = batch.run()
+    folder = open_red(batch.out)
+    done, failed = (
+        next(record.piece for record in records if record.outcome == how) for how in ("done", "failed")
+    )
+    source = find_work([batch.archive], batch.out).entries[0].claim_key
+    ended = [f"{done}.1", f"{done}.2", f"{done}-0-300.1", f"{source}.1", f"{failed}.1"]
+    others = [f"{failed}.2", f"{'0' * len(done)}.1", "source-of-another-shard.1"]
+    for name in (*ended, *others):
+        (folder.claims / name).write_text('{"lease_s": 60}')
+    batch.run()
+    assert sorted(os.listdir(folder.claims)) == sorted(others)

@@ -15,7 +15,7 @@ from tests.video.file.test_answers import write_groups
 def test_thirty_random_kills(tmp_path: Path) -> None:
     archive, undisturbed = write_archive(tmp_path / "archive", 100), tmp_path / "undisturbed"
     assert drive(archive, undisturbed).wait(timeout=300) == 0
-    killing = kill_at_random(archive, tmp_path / "out", 30, mean_s=1.0, seed=1)
+    killing = kill_at_random(archive, tmp_path / "out", 30, mean_s=0.3, seed=1)
     assert killing.drivers + killing.workers == 30 and min(killing.drivers, killing.workers) > 0
     assert killing.pieces == 100
     compare(tmp_path / "out", undisturbed)

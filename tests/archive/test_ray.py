@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.archive.batches import contents, write_archive
-from tests.archive.ray_cluster import two_nodes
-
-VMKLA = str(Path(sys.executable).with_name("vmkla"))
+from tests.archive.ray_cluster import VMKLA, run_with_node_deaths
 
 
 @pytest.mark.slow
@@ -39,26 +34,17 @@ def test_twelve_clips_on_local_and_on_ray_with_a_node_killed(tiny_onnx: Path, tm
     )
     assert local.returncode == 7 and "pieces of the batch: 1 failed" in local.stderr, local.stderr
 
+    # Ray has workers import from the driver's working folder.
+    other = tmp_path / "checkout" / "vmkla"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise ImportError('not the installed package')\n")
     out = tmp_path / "ray"
-    with two_nodes() as cluster:
-        process = subprocess.Popen(
-            [VMKLA, *common, "--out", str(out), "--executor", "ray", "--ray-address", cluster.address],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=cluster.environment,
-            text=True,
-        )
-        until_s = time.monotonic() + 240
-        while len(published(out)) < 2 and process.poll() is None and time.monotonic() < until_s:
-            time.sleep(0.02)
-        cluster.kill_node()
-        left = 11 - len(published(out))
-        _, messages = process.communicate(timeout=600)
-    assert process.returncode == 7 and "pieces of the batch: 1 failed" in messages, messages
-    assert left > 0, "the node was killed after the work"
+    ran = run_with_node_deaths(common, out, pieces=11, deaths=1, working_folder=other.parent)
+    assert ran.status == 7 and "pieces of the batch: 1 failed" in ran.messages, ran.messages
+    assert ran.left > 0, "the node was killed after the work"
+    records: list[Any] = ran.records
     assert contents(out / "results") == contents(tmp_path / "local" / "results")
     assert os.listdir(out / ".batch" / "work") == [] == os.listdir(out / ".batch" / "claims")
-    records = [json.loads(line) for line in (out / "status.jsonl").read_text().splitlines()]
     assert [record["source"] for record in records if record["outcome"] == "failed"] == ["clip3.mp4"]
     assert len(records) == 12 and {record["worker"].rsplit("/")[-1] for record in records} == {"0", "1"}
     assert sum(record["attempts"] for record in records) <= 14
@@ -72,10 +58,6 @@ def test_twelve_clips_on_local_and_on_ray_with_a_node_killed(tiny_onnx: Path, tm
         )  # fmt: skip
         piece = next(record["piece"] for record in records if record["source"] == f"clip{number}.mp4")
         assert contents(out / "results" / piece, ignore=("piece.json",)) == contents(alone)
-
-
-def published(out: Path) -> list[Path]:
-    return list((out / "results").iterdir()) if (out / "results").exists() else []
 
 
 @pytest.mark.slow

@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from vmkla.archive.estimate import FrameEstimate
 from vmkla.archive.identity import Hashed, KnownDigests, piece_key, source_stamp
 from vmkla.archive.layout import BatchFolder, remove_private
 from vmkla.archive.options import DriverOptions, Executor, Tally
-from vmkla.archive.parts import PartFiles, sweep
+from vmkla.archive.parts import PartFiles
 from vmkla.archive.piece import (
     Advanced,
     Ended,
@@ -29,8 +27,10 @@ from vmkla.archive.piece import (
     is_full,
 )
 from vmkla.archive.records import PieceRecord, Records
+from vmkla.archive.sweep import sweep
 from vmkla.archive.tasks import Outcome, Task, VideoPart, lost_too_often, record_of, unreadable
 from vmkla.archive.work import Entry
+from vmkla.archive.work_queue import WorkQueue
 from vmkla.archive.worker import Died
 from vmkla.errors import BadInputError, ErrorReport, VmklaError, first_line
 
@@ -70,8 +70,7 @@ class Driver:
         self._parts = PartFiles(folder)
         self._record = functools.partial(record_of, owner=folder.owner, anonymous=options.segment.anonymous)
         self._claims = Claims(folder, options.lease_s)
-        self._pending: deque[Entry | VideoPart] = deque(entries)
-        self._later: deque[tuple[float, Entry | VideoPart]] = deque()
+        self._queue = WorkQueue(entries, min(_LATER_S, options.lease_s / 4))
         self._tasks: dict[int, Task] = {}
         self._settled: set[str] = set()
         self._crashes: dict[str, int] = {}
@@ -92,7 +91,7 @@ class Driver:
             try:
                 while not cancel.is_set():
                     self._assign()
-                    if not self._tasks and (self.tally.stopped or not (self._pending or self._later)):
+                    if not self._tasks and (self.tally.stopped or not self._queue):
                         break
                     for worker, event in self._executor.wait(_POLL_S):
                         self._handle(worker, event)
@@ -103,22 +102,22 @@ class Driver:
                 self.tally.left = self._left()
                 for task in self._tasks.values():
                     self._drop(task)
-                sweep(self._folder, self.records)
+                sweep(self._folder, self.records, self._settled)
         return self.tally
 
     def _left(self) -> int:
         """Return the number of entries that have neither a result nor a failure."""
-        items = [*self._pending, *(item for _, item in self._later), *(t.item for t in self._tasks.values())]
+        items = [*self._queue, *(task.item for task in self._tasks.values())]
         return len({item.entry.id if isinstance(item, VideoPart) else item.id for item in items})
 
     def _assign(self) -> None:
         """Give idle workers work."""
-        now_s = time.monotonic()
-        while self._later and self._later[0][0] <= now_s:
-            self._pending.append(self._later.popleft()[1])
         for worker in self._executor.available():
-            while worker not in self._tasks and self._pending and not self.tally.stopped:
-                item = self._pending.popleft()
+            while (
+                worker not in self._tasks
+                and not self.tally.stopped
+                and (item := self._queue.take()) is not None
+            ):
                 with self._full_disk_stops(item):
                     if isinstance(item, VideoPart):
                         self._begin_part(worker, item)
@@ -136,7 +135,7 @@ class Driver:
         except (OSError, VmklaError) as error:
             claim = self._claims.take(entry.claim_key, 1 if failure is None else failure.attempts + 1)
             if claim is None:
-                self._wait(entry)
+                self._queue.later(entry)
             else:
                 self._fail(Task(entry, claim), 0, ErrorReport.of(unreadable(entry, error)))
             return
@@ -146,7 +145,7 @@ class Driver:
             return
         claim = self._claims.take(entry.claim_key, 1 if failure is None else failure.attempts + 1)
         if claim is None:
-            self._wait(entry)
+            self._queue.later(entry)
             return
         self._tasks[worker] = Task(entry, claim)
         options = self._options
@@ -159,25 +158,25 @@ class Driver:
             self._settle(entry, key, "copies")
             return
         if any(task.private is not None and task.claim.key == key for task in self._tasks.values()):
-            self._wait(entry)  # a copy is in work here
+            self._queue.later(entry)  # a copy is in work here
             return
         failure = self.records.failure(key)
         if self._is_settled(entry, key, failure):
             return
         claim = self._claims.take(key, 1 if failure is None else failure.attempts + 1)
         if claim is None:
-            self._wait(entry)
+            self._queue.later(entry)
             return
         # The last owner may have finished between the look at the records and the claim.
         failure = self.records.failure(key)
         if self.records.is_done(key) or (failure is not None and failure.attempts >= claim.attempt):
             self._claims.release(claim)
-            self._pending.appendleft(entry)
+            self._queue.first(entry)
             return
         parts = [VideoPart(entry, stamp, hashed.digest, key, part) for part in hashed.parts]
         if self._needs_parts(parts):
             self._claims.release(claim)
-            self._wait(entry)
+            self._queue.later(entry)
             return
         task = Task(entry, claim, stamp, hashed.digest)
         if claim.attempt - (failure.attempts if failure else 0) > ATTEMPTS_MAX:
@@ -219,10 +218,10 @@ class Driver:
         missing = self._parts.missing(parts)
         if missing and not self._parts.is_begun(missing[0].key):
             idle = len(self._executor.available()) - len(self._tasks)
-            if idle <= 1 + sum(isinstance(item, Entry) for item in self._pending):
+            if idle <= 1 + self._queue.sources():
                 return False
             self._parts.begin(missing[0].key)
-            self._pending.extendleft(reversed(missing))
+            self._queue.first(*missing)
         return bool(missing)
 
     def _begin_part(self, worker: int, part: VideoPart) -> None:
@@ -231,7 +230,7 @@ class Driver:
             return
         claim = self._claims.take(part.name)
         if claim is None:
-            self._wait(part)
+            self._queue.later(part)
         elif not self._parts.is_wanted(part):  # the last owner has just finished it
             self._claims.finish(claim)
         elif claim.attempt > ATTEMPTS_MAX:
@@ -276,7 +275,7 @@ class Driver:
         assert task.private is not None
         if not self._claims.holds(task.claim):
             self._drop(task)
-            self._wait(part)
+            self._queue.later(part)
             return
         if ended.end.outcome == "done":
             self._parts.publish(part, task.private)
@@ -285,6 +284,7 @@ class Driver:
             self._parts.give_up(part.key)
             self._remove(task)
         self._claims.finish(task.claim)
+        self._queue.recall(part.entry)
 
     def _handle_digest(self, worker: int, task: Task, ended: Ended) -> None:
         if ended.hashed is None:
@@ -294,7 +294,7 @@ class Driver:
         self.records.forget_failure(task.entry.claim_key)
         self._claims.finish(task.claim)
         if self.tally.stopped:
-            self._pending.appendleft(task.entry)
+            self._queue.first(task.entry)
         else:
             self._begin_piece(worker, task.entry, ended.stamp, ended.hashed)
 
@@ -307,7 +307,7 @@ class Driver:
         end = ErrorReport(died.message, died.hint, BadInputError.exit_status)
         if not died.began:
             self._drop(task)
-            self._pending.appendleft(task.item)
+            self._queue.first(task.item)
             return
         self.tally.repeated += died.cause in ("crash", "lost")
         if died.cause == "crash":
@@ -324,13 +324,13 @@ class Driver:
         else:  # after the others: what kills workers may end meanwhile
             self._remove(task)
             self._claims.abandon(task.claim)
-            self._pending.append(task.item)
+            self._queue.last(task.item)
 
     def _publish(self, worker: int, task: Task, ended: Ended) -> None:
         assert task.private is not None
         if not self._claims.holds(task.claim):
             self._drop(task)
-            self._wait(task.entry)
+            self._queue.later(task.entry)
             return
         outcome: Outcome = "done" if ended.end.outcome == "done" else "degraded"
         record = self._record(task, worker, outcome, ended.end, ended.seconds, ended.facts)
@@ -344,7 +344,7 @@ class Driver:
         """Record that a piece failed, or a source that has no digest; its folder is dropped."""
         if not self._claims.holds(task.claim):  # its new owner removed the folder that the worker wrote to
             self._drop(task)
-            self._wait(task.entry)
+            self._queue.later(task.entry)
             return
         self._remove(task)
         self.records.fail(self._record(task, worker, "failed", end, seconds, {}))
@@ -357,13 +357,9 @@ class Driver:
 
     def _settle(self, entry: Entry, key: str, how: str) -> None:
         """Count an entry that needs no further work."""
-        self._settled.add(key)
+        self._settled |= {key, entry.claim_key}
         setattr(self.tally, how, getattr(self.tally, how) + 1)
         self._estimate.settle(entry)
-
-    def _wait(self, item: Entry | VideoPart) -> None:
-        """Look at an item again later: another process has it, or it waits for its parts."""
-        self._later.append((time.monotonic() + min(_LATER_S, self._options.lease_s / 4), item))
 
     def _drop_lost(self) -> None:
         for worker, task in list(self._tasks.items()):
@@ -371,7 +367,7 @@ class Driver:
                 self._executor.kill(worker)
                 del self._tasks[worker]
                 self._drop(task)
-                self._wait(task.item)
+                self._queue.later(task.item)
 
     def _drop(self, task: Task) -> None:
         """Give up what a worker made, and its claim."""
@@ -395,5 +391,5 @@ class Driver:
             self._stop_full(item, first_line(error))
 
     def _stop_full(self, item: Entry | VideoPart, message: str) -> None:
-        self._pending.appendleft(item)
+        self._queue.first(item)
         self.tally.stopped = self.tally.stopped or f"the disk is full: {message}"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from vmkla.archive.layout import BatchFolder, remove_private
-from vmkla.archive.records import Records
+from vmkla.archive.layout import BatchFolder
 from vmkla.archive.tasks import VideoPart
 from vmkla.files import make_folder
 
@@ -68,16 +66,3 @@ class PartFiles:
 
     def _path(self, part: VideoPart) -> Path:
         return self._folder.parts / part.key / f"{part.part.first}-{part.part.end}"
-
-
-def sweep(folder: BatchFolder, records: Records) -> None:
-    """Remove what killed owners have left of pieces that others finished."""
-    for left in folder.work.iterdir():
-        if records.is_done(re.split("[.-]", left.name)[0]):
-            remove_private(left)
-    for claim in folder.claims.iterdir():
-        if "-" in claim.name and records.is_done(claim.name.partition("-")[0]):
-            claim.unlink(missing_ok=True)  # of a part
-    for left in folder.parts.iterdir() if folder.parts.exists() else ():
-        if records.is_done(left.name):
-            remove_private(left)

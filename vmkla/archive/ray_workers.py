@@ -8,10 +8,13 @@ write to the old one.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from vmkla.archive.piece import Ended, Event, Job, LoadFailed
@@ -171,7 +174,23 @@ class RayExecutor:
 
 
 def _why(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the line of a message that names the cause: below a traceback the last one, else the first."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if any("Traceback" in line or line.startswith("  File ") for line in lines) else 0]
+
+
+@contextlib.contextmanager
+def _in_own_folder() -> Iterator[None]:
+    """Work in the folder of the interpreter: Ray has workers import from the driver's working folder first.
+
+    In a checkout they would find the sources of a package instead of the installed one.
+    """
+    before = Path.cwd()
+    os.chdir(Path(sys.executable).parent)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _connect(ray: Any, count: int, options: RayOptions) -> None:
@@ -182,15 +201,16 @@ def _connect(ray: Any, count: int, options: RayOptions) -> None:
     """
     quiet = {"log_to_driver": False, "configure_logging": False}
     try:
-        if options.address is None:
-            ray.init(
-                address="local",
-                num_cpus=max(1, round(count * options.cpus)),
-                include_dashboard=False,
-                **quiet,
-            )
-        else:
-            ray.init(address=options.address, **quiet)
+        with _in_own_folder():
+            if options.address is None:
+                ray.init(
+                    address="local",
+                    num_cpus=max(1, round(count * options.cpus)),
+                    include_dashboard=False,
+                    **quiet,
+                )
+            else:
+                ray.init(address=options.address, **quiet)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
         where = "on this machine" if options.address is None else f"at {options.address}"
         raise MissingDependencyError(
