@@ -221,6 +221,7 @@ class Driver:
             if idle <= 1 + self._queue.sources():
                 return False
             self._parts.begin(missing[0].key)
+            self._estimate.cut(missing[0].entry, parts, missing)
             self._queue.first(*missing)
         return bool(missing)
 
@@ -251,7 +252,9 @@ class Driver:
         if task is None or isinstance(event, Ready):
             return
         if isinstance(event, Advanced):
-            if task.private is not None and task.part is None:
+            if task.part is not None:
+                self._estimate.advance_part(task.part, event.done)
+            elif task.private is not None:
                 self._estimate.advance(task.entry, event.done, event.total)
             return
         del self._tasks[worker]
@@ -279,6 +282,7 @@ class Driver:
             return
         if ended.end.outcome == "done":
             self._parts.publish(part, task.private)
+            self._estimate.advance_part(part, part.part.end - part.part.first)
             self.tally.parts += 1
         else:
             self._parts.give_up(part.key)
