@@ -303,8 +303,8 @@ def batch(
 
         def show(frames: Any, tally: Tally) -> None:
             if bar is not None:
-                parts = f", {tally.parts} parts of long videos" if tally.parts else ""
-                note = f"{tally.done + tally.degraded} pieces done, {tally.failed} failed{parts}"
+                parts = f", {tally.parts} parts" if tally.parts else ""
+                note = f"{tally.done + tally.degraded} pieces, {tally.failed} failed{parts}"
                 bar(frames.done, frames.total, note)
 
         if executor is ExecutorName.ray:
