@@ -92,9 +92,9 @@ class Student(VMKLAUNet):
             deep = teacher_features(self.beside[0], x)
         with torch.autocast(x.device.type, enabled=False):
             gaps = [unexplained(outputs[stage].flatten(0, 2), deep[stage]) for stage in STAGES]
-            loss = self.weight * torch.stack(gaps).mean()
-        self.gap = float(loss.detach())
-        return _Beside.apply(logits, loss)  # type: ignore[no-any-return, no-untyped-call]
+            gap = torch.stack(gaps).mean()
+        self.gap = float(gap.detach())  # of the last batch
+        return _Beside.apply(logits, self.weight * gap)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def teacher_features(teacher: Teacher, x: Tensor) -> dict[int, Tensor]:
@@ -116,6 +116,36 @@ def make_student(init: Path, teacher: Teacher, weight: float) -> Student:
     student = Student(stored.config, teacher, weight)
     student.load_state_dict(stored.model.state_dict())
     return student
+
+
+def recipe(args: argparse.Namespace) -> TrainConfig:
+    """The training, as the shipped weights' last one but for the learning rate and the seed."""
+    return TrainConfig(
+        out_dir=args.out,
+        data=(DataSource.parse(args.data),),
+        val=(DataSource.parse(args.val),),
+        model="nano",
+        class_names=("polyp",),
+        image_size_hw=(256, 256),
+        rendered=150,
+        quiet_share=args.quiet_share,
+        teacher=args.pack,
+        epochs=args.epochs,
+        batch_size=16,
+        lr=args.lr,
+        min_lr=args.lr / 50,
+        weight_decay=0.03,
+        t_max_epochs=0,
+        warmup_epochs=1,
+        ema_decay=0.998,
+        augment=AugmentConfig(),
+        seed=args.seed,
+        threads=1,
+        precision="bf16",
+        save_minutes=3.0,
+        resume=(args.out / "state.pt").exists(),
+        tensorboard=False,
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -140,34 +170,8 @@ def main(arguments: Sequence[str]) -> int:
             students.append(make_student(args.init, teacher, args.weight))
             return students[0]
 
-        config = TrainConfig(
-            out_dir=args.out,
-            data=(DataSource.parse(args.data),),
-            val=(DataSource.parse(args.val),),
-            model="nano",
-            class_names=("polyp",),
-            image_size_hw=(256, 256),
-            rendered=150,
-            quiet_share=args.quiet_share,
-            teacher=args.pack,
-            epochs=args.epochs,
-            batch_size=16,
-            lr=args.lr,
-            min_lr=args.lr / 50,
-            weight_decay=0.03,
-            t_max_epochs=0,
-            warmup_epochs=1,
-            ema_decay=0.998,
-            augment=AugmentConfig(),
-            seed=args.seed,
-            threads=1,
-            precision="bf16",
-            save_minutes=3.0,
-            resume=(args.out / "state.pt").exists(),
-            tensorboard=False,
-        )
         result = train(
-            config,
+            recipe(args),
             network=network,
             on_epoch=lambda r: print(
                 f"epoch {r.epoch}/{r.epochs}: loss {r.train_loss:.4f}, features {students[0].gap:.3f}, "

@@ -368,6 +368,7 @@ def test_claims_that_killed_drivers_left_behind_are_removed(batch: Batch) -> Non
         next(record.piece for record in records if record.outcome == how) for how in ("done", "failed")
     )
     source = find_work([batch.archive], batch.out).entries[0].claim_key
+    (folder.failed / f"{done}.json").write_bytes((folder.failed / f"{failed}.json").read_bytes())
     ended = [f"{done}.1", f"{done}.2", f"{done}-0-300.1", f"{source}.1", f"{failed}.1"]
     others = [f"{failed}.2", f"{'0' * len(done)}.1", "source-of-another-shard.1"]
     for name in (*ended, *others):

@@ -12,6 +12,7 @@ import pytest
 
 from tests.archive.batches import contents, write_archive
 from tests.archive.ray_cluster import VMKLA, run_with_node_deaths
+from vmkla.archive.ray_workers import _why
 
 
 @pytest.mark.slow
@@ -58,6 +59,15 @@ def test_twelve_clips_on_local_and_on_ray_with_a_node_killed(tiny_onnx: Path, tm
         )  # fmt: skip
         piece = next(record["piece"] for record in records if record["source"] == f"clip{number}.mp4")
         assert contents(out / "results" / piece, ignore=("piece.json",)) == contents(alone)
+
+
+def test_the_cause_of_a_failed_start_is_named() -> None:
+    traceback = (
+        "The actor died\n  File \"a.py\", line 1\nModuleNotFoundError: No module named 'vmkla.engines'\n"
+    )
+    assert _why(RuntimeError(traceback)) == "ModuleNotFoundError: No module named 'vmkla.engines'"
+    assert _why(RuntimeError("The node died.\n\tclass_name: Host")) == "The node died."
+    assert _why(RuntimeError()) == "RuntimeError"
 
 
 @pytest.mark.slow

@@ -15,20 +15,25 @@ def sweep(folder: BatchFolder, records: Records, settled: AbstractSet[str]) -> N
     Args:
         folder: folder of the batch.
         records: its records.
-        settled: keys of claims for hashing sources that have their digest.
+        settled: keys that this driver has settled, of pieces and of the hashing of their sources.
     """
     for left in folder.work.iterdir():
         if records.is_done(re.split("[.-]", left.name)[0]):
             remove_private(left)
-    for claim in folder.claims.iterdir():  # PIECE.N, PIECE-FIRST-END.N of a part, or source-DIGEST.N
-        key, _, attempt = claim.name.rpartition(".")
-        failure = records.failure(key)
-        if failure is not None:
-            ended = attempt.isdecimal() and int(attempt) <= failure.attempts  # a later one tries again
-        else:
-            ended = key in settled or records.is_done(key.partition("-")[0])
-        if ended:
+    for claim in folder.claims.iterdir():
+        if _is_ended(claim.name, records, settled):
             claim.unlink(missing_ok=True)
     for left in folder.parts.iterdir() if folder.parts.exists() else ():
         if records.is_done(left.name):
             remove_private(left)
+
+
+def _is_ended(claim: str, records: Records, settled: AbstractSet[str]) -> bool:
+    """Check whether nobody needs a claim: PIECE.N, PIECE-FIRST-END.N of a part, or source-DIGEST.N."""
+    key, _, attempt = claim.rpartition(".")
+    if records.is_done(key.partition("-")[0]):
+        return True
+    failure = records.failure(key)
+    if failure is None:
+        return key in settled
+    return attempt.isdecimal() and int(attempt) <= failure.attempts  # a later one tries again
