@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,14 +35,9 @@ from vmkla.runner import Runner
 from vmkla.segment.findings import find
 from vmkla.segment.operating_point import OperatingPoint, PointOverrides
 from vmkla.segment.steps import check, infer, view
-from vmkla.tuning.fit import fractions_for, reaches
+from vmkla.tuning.candidates import Candidates
+from vmkla.tuning.evidence import Evidence, QuietFrames, fractions_for, reaches
 
-PEAKS = (
-    *(n / 20 for n in range(10, 19)),  # 0.5, 0.55 ... 0.9
-    *(n / 100 for n in range(91, 99)),
-    *(n / 1000 for n in range(985, 1000)),
-)
-"""Peaks that are tried, finer towards 1, where a trained network's peaks crowd."""
 ALIKE = 20.0
 """Images whose copies of 32x32 px differ by less (of 255, on average) belong to one group."""
 
@@ -227,11 +223,29 @@ def _reaching(peaks: Sequence[float], point: OperatingPoint) -> int:
     return int(reaches(np.array(peaks, np.float64), point).sum())
 
 
+def evidence_of(judged: Sequence[Judged]) -> Evidence:
+    """The peaks of lesions and of quiet pictures; each quiet picture counts like a recording of one frame."""
+    fractions = tuple(sorted(judged[0].matches))
+
+    def highest(peaks: Iterable[float | None]) -> float:
+        return max((peak for peak in peaks if peak is not None), default=-math.inf)
+
+    lesions, quiet = [], []
+    for picture in judged:
+        matches = [picture.matches[fraction] for fraction in fractions]
+        if picture.lesions:
+            lesions += [
+                [highest([match.lesions[number].peak]) for match in matches]
+                for number in range(picture.lesions)
+            ]
+        else:
+            peaks = [highest(region.peak for region in match.false_regions) for match in matches]
+            quiet.append(QuietFrames(np.zeros(1), np.array([peaks])))
+    return Evidence(fractions, np.array(lesions).reshape(-1, len(fractions)), quiet)
+
+
 def choose(judged: Sequence[Judged], threshold: float, most_alarms: float) -> OperatingPoint:
     """Return the operating point that finds most lesions with few enough alarms.
-
-    Of points that find as many, the one with fewest alarms, then fewest false regions, then the lowest peak
-    and area.
 
     Args:
         judged: pictures, judged at the threshold.
@@ -240,51 +254,32 @@ def choose(judged: Sequence[Judged], threshold: float, most_alarms: float) -> Op
     Raises:
         BadInputError: no point that finds a lesion is quiet enough.
     """
-    counts = _by_point(judged, threshold)
-    rated = [
-        (-c.found, c.alarms, c.false_regions, point.peak, point.min_fraction)
-        for point, c in counts.items()
-        if c.alarms <= most_alarms * c.quiet and c.found
-    ]
-    if not rated:
-        first = next(iter(counts.values()))
-        fewest = min((c for c in counts.values() if c.found), key=lambda c: c.alarms, default=first)
+    evidence = evidence_of(judged)
+    candidates = Candidates.of(evidence, threshold)
+    quiet = len(evidence.quiet)
+    point = candidates.most_found(most_alarms * quiet)
+    if point is None:
+        fewest = candidates.alarms[candidates.found > 0].min(initial=quiet)
         raise BadInputError(
-            f"no point finds a lesion with alarms in at most {most_alarms:.1%} of {fewest.quiet} polyp-free "
-            f"pictures; the quietest that finds one has {fewest.alarms}",
+            f"no point finds a lesion with alarms in at most {most_alarms:.1%} of {quiet} polyp-free "
+            f"pictures; the quietest that finds one has {fewest}",
             hint="Raise --most-alarms, or use a quieter network.",
         )
-    *_, peak, fraction = min(rated)
-    return OperatingPoint(threshold, peak, fraction)
+    return point
 
 
 def choose_keeping(judged: Sequence[Judged], threshold: float, least_kept: float) -> OperatingPoint:
     """Return the operating point with fewest alarms that keeps enough of what the threshold alone finds.
-
-    Of points with as many alarms, the one that finds most lesions, then as for ``choose``.
 
     Args:
         judged: pictures, judged at the threshold.
         threshold: of the point.
         least_kept: share of the lesions found at the threshold alone that stay findings, 0 to 1.
     """
-    counts = _by_point(judged, threshold)
     before = count(judged, OperatingPoint(threshold)).found
-    *_, peak, fraction = min(
-        (c.alarms, -c.found, c.false_regions, point.peak, point.min_fraction)
-        for point, c in counts.items()
-        if c.found >= least_kept * before
-    )
-    return OperatingPoint(threshold, peak, fraction)
-
-
-def _by_point(judged: Sequence[Judged], threshold: float) -> dict[OperatingPoint, Counts]:
-    points = (
-        OperatingPoint(threshold, peak, fraction)
-        for peak in sorted({threshold, *(peak for peak in PEAKS if peak > threshold)})
-        for fraction in judged[0].matches
-    )
-    return {point: count(judged, point) for point in points}
+    point = Candidates.of(evidence_of(judged), threshold).fewest_alarms(least_kept * before)
+    assert point is not None  # the threshold alone keeps them all
+    return point
 
 
 def report(

@@ -51,6 +51,23 @@ def test_what_eight_bits_need(
     assert cpu_features.missing_for_int8() == missing
 
 
+@pytest.mark.parametrize(
+    ("machine", "flags", "lacking"),
+    [
+        ("x86_64", AVX2, True),
+        ("x86_64", (*AVX2, "avx512f"), True),
+        ("x86_64", AVX512, False),
+        ("aarch64", ("asimd",), False),
+    ],
+)
+def test_what_half_precision_needs(
+    monkeypatch: pytest.MonkeyPatch, machine: str, flags: tuple[str, ...], lacking: bool
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(cpu_features, "cpu_flags", lambda: flags)
+    assert cpu_features.lacks_half_precision() == lacking
+
+
 def test_aarch64_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(cpu_features, "cpu_flags", lambda: ("asimd",))

@@ -59,6 +59,17 @@ def missing_for_int8() -> str | None:
     return None if needed in flags else VNNI
 
 
+def lacks_half_precision() -> bool:
+    """Report whether half precision is emulated on this CPU, which takes several times as long as float32.
+
+    oneDNN, which multiplies matrices for PyTorch, has kernels of bfloat16 from AVX-512 on.
+
+    Raises:
+        MissingDependencyError: see ``cpu_flags``.
+    """
+    return platform.machine() in _X86 and not set(cpu_flags()) >= _AVX512
+
+
 def kernel_instruction_set() -> str:
     """Return the instruction set of vmkla's CPU kernels here: ``avx512``, ``avx2``, ``neon`` or ``baseline``.
 

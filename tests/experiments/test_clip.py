@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import vmkla
-from experiments.clip import count
+from experiments.clip import count, highest_peak
 from vmkla.segment.operating_point import OperatingPoint, PointOverrides
 from vmkla.video.media.clip import write_clip
 
@@ -27,3 +27,11 @@ def test_counts_are_those_of_single_frames(tmp_path: Path) -> None:
     assert found["several_regions"] == sum(len(each.regions) > 1 for each in frames)
     assert found["several_findings"] == sum(len(each) > 1 for each in kept)
     assert found["without_finding"] == sum(not each for each in kept)
+
+
+def test_the_highest_peak_takes_few_enough_away() -> None:
+    peaks = [0.9, 0.555, 0.72, 0.6]
+    for lost, peak in ((0, 0.55), (1, 0.6), (2, 0.72), (3, 0.9)):
+        assert highest_peak(peaks, lost) == peak
+        assert sum(each < peak for each in peaks) == lost
+    assert highest_peak(peaks, 4) is None and highest_peak([], 0) is None

@@ -387,6 +387,16 @@ def test_the_backend_is_said(config: TrainConfig) -> None:
     assert "the scan runs on cpu by backend reference" in said
 
 
+@pytest.mark.parametrize(("precision", "lacks"), [("bf16", True), ("bf16", False), ("fp32", True)])
+def test_slow_half_precision_is_said(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, precision: str, lacks: bool
+) -> None:
+    monkeypatch.setattr("vmkla.training.start.lacks_half_precision", lambda: lacks)
+    said: list[str] = []
+    train(dataclasses.replace(config, epochs=1, precision=precision), on_message=said.append)
+    assert ("bf16 is slow on this CPU" in "\n".join(said)) == (precision == "bf16" and lacks)
+
+
 def test_starting_from_weights(config: TrainConfig, tmp_path: Path) -> None:
     first = train(dataclasses.replace(config, epochs=1))
     begun = dataclasses.replace(config, out_dir=tmp_path / "next", init=first.last_weights, epochs=1)

@@ -12,17 +12,9 @@ from hypothesis import strategies as st
 
 from vmkla.errors import BadInputError, GateError, UsageError
 from vmkla.segment.operating_point import OperatingPoint
-from vmkla.tuning.fit import (
-    MIN_FRACTIONS,
-    Cost,
-    Evidence,
-    QuietFrames,
-    TuneRequest,
-    check_lesions,
-    fit,
-    fractions_for,
-    readable_peak,
-)
+from vmkla.tuning.candidates import readable_peak
+from vmkla.tuning.evidence import MIN_FRACTIONS, Cost, Evidence, QuietFrames, fractions_for
+from vmkla.tuning.fit import TuneRequest, check_lesions, fit
 
 THRESHOLD = 0.5
 

@@ -17,7 +17,7 @@ from vmkla.runner import Runner
 from vmkla.segment.findings import Findings
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.steps import segment
-from vmkla.tuning.fit import Floats, QuietFrames
+from vmkla.tuning.evidence import Floats, QuietFrames
 from vmkla.video.file.report import what_is_missing
 from vmkla.video.file.view import Views
 from vmkla.video.media.frames import Source

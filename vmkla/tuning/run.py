@@ -19,17 +19,8 @@ from vmkla.names import joint_digest
 from vmkla.runner import Runner
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.tuning.collect import Measured, Recording, measure_lesions, measure_recording
-from vmkla.tuning.fit import (
-    Cost,
-    Evidence,
-    Floats,
-    QuietFrames,
-    TuneRequest,
-    check_lesions,
-    check_minutes,
-    fit,
-    fractions_for,
-)
+from vmkla.tuning.evidence import Cost, Evidence, Floats, QuietFrames, fractions_for
+from vmkla.tuning.fit import TuneRequest, check_lesions, check_minutes, fit
 
 OPTIMISTIC = (
     "the figures are of the data that the point was fitted to, so they are optimistic: judge it on other "
