@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,22 +27,25 @@ FRAMES = 300
 LEAST_FRACTION = 0.002
 HIT_SHARE = 0.1
 """A polyp is found when so much of it is covered."""
-CHOICES: dict[str, tuple[TemporalOptions, float]] = {
-    "off (default)": (TemporalOptions(), 0.0),
-    "hysteresis 0.4": (TemporalOptions(hysteresis_low=0.4), 0.0),
-    "hysteresis 0.3": (TemporalOptions(hysteresis_low=0.3), 0.0),
-    "hysteresis 0.2": (TemporalOptions(hysteresis_low=0.2), 0.0),
-    "size 0.0005": (TemporalOptions(), 0.0005),
-    "size 0.001": (TemporalOptions(), 0.001),
-    "size 0.002": (TemporalOptions(), 0.002),
-    "size 0.005": (TemporalOptions(), 0.005),
-    "age 50 ms": (TemporalOptions(min_lesion_age_ms=50), 0.0),
-    "age 100 ms": (TemporalOptions(min_lesion_age_ms=100), 0.0),
-    "age 200 ms": (TemporalOptions(min_lesion_age_ms=200), 0.0),
-    "age 400 ms": (TemporalOptions(min_lesion_age_ms=400), 0.0),
-    "hysteresis 0.3, age 200 ms": (TemporalOptions(hysteresis_low=0.3, min_lesion_age_ms=200), 0.0),
-    "hysteresis 0.3, size 0.001, age 100 ms": (TemporalOptions(0.3, 100), 0.001),
-}
+
+
+def choices(own: OperatingPoint) -> dict[str, tuple[TemporalOptions, OperatingPoint]]:
+    """Return what is compared: the model's own point without and with filters, and other points."""
+
+    def steadied(low: float | None = None, age_ms: float = 0.0) -> tuple[TemporalOptions, OperatingPoint]:
+        return TemporalOptions(low, age_ms), own
+
+    lows = [round(own.threshold * share, 3) for share in (0.75, 0.5, 0.25)]
+    off = TemporalOptions()
+    return {
+        "threshold only": (off, OperatingPoint(own.threshold)),
+        "operating point (default)": (off, own),
+        **{f"hysteresis {low:g}": steadied(low) for low in lows},
+        **{f"peak {peak:g}": (off, replace(own, peak=peak)) for peak in (0.8, 0.9)},
+        **{f"size {size:g}": (off, replace(own, min_fraction=size)) for size in (0.001, 0.002, 0.005, 0.01)},
+        **{f"age {age:g} ms": steadied(age_ms=age) for age in (50, 100, 200, 400)},
+        f"hysteresis {lows[1]:g}, age 100 ms": steadied(lows[1], 100),
+    }
 
 
 @dataclass(frozen=True)
@@ -130,19 +133,19 @@ def judge(
 def measure() -> list[Table]:
     """Measure rendered clips at two rates of the worker."""
     runner = load_runner("nano", threads=1)
-    threshold = runner.spec.metadata.threshold
+    compared = choices(runner.spec.operating_point)
     clips = []
     for seed in SEEDS:
         scene = Scene(seed, HEIGHT, WIDTH)
         clips.append(answers(runner, (scene.frame(index) for index in range(FRAMES))))
     tables = []
     for every in (1, 3):
-        rows = {name: Tally() for name in CHOICES}
-        for name, (options, min_fraction) in CHOICES.items():
-            point = OperatingPoint(threshold, min_fraction=min_fraction)
+        rows = {name: Tally() for name in compared}
+        for name, (options, point) in compared.items():
             for clip in clips:
                 judge(clip, options, point, every, FPS, rows[name])
         tables.append(_table(rows, every))
+        tables[-1].notes.append(f"nano's operating point: {runner.spec.operating_point}.")
     runner.close()
     return tables
 
