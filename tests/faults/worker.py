@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.faults.figures import SETTLE_S, Figures, reasons, sum_up
 from tests.faults.harness import LiveRun, Setup, live_run
-from vmkla.weights import shipped
+from vmkla.weights import resolve
 
 OF_LOAD = ("no result in time", "too slow", "catching up", "watchdog is late", "worker does not answer")
 """Reasons for AI OFF that a busy machine gives without a fault."""
@@ -89,7 +89,7 @@ def deleted(folder: Path, setup: Setup, *, seconds: float = 2.0) -> Figures:
     figures = Figures("model file deleted, then the worker killed")
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.onnx"
-    shutil.copy(shipped()["nano"], model)
+    shutil.copy(resolve(setup.model), model)
     with live_run(folder, Setup(**{**vars(setup), "model": str(model)})) as run:
         run.wait_ai("on")
         deleted_s = time.monotonic()
@@ -105,7 +105,7 @@ def deleted(folder: Path, setup: Setup, *, seconds: float = 2.0) -> Figures:
         run.watch(seconds)
         figures.more["AI ON without the file"] = run.lines[-1]["ai"] == "on"
         figures.more["reasons said meanwhile"] = reasons(run, hurt_s, time.monotonic())
-        shutil.copy(shipped()["nano"], model)
+        shutil.copy(resolve(setup.model), model)
         mended_s = time.monotonic()
         back = run.wait_ai("on", after_s=mended_s)
         figures.to_on_ms.append((back["shown_s"] - mended_s) * 1e3)

@@ -1,4 +1,4 @@
-"""The network fails in every way, and the frame goes on. Whole live runs with ``nano``, hurt from outside.
+"""The network fails in every way, and the frame goes on. Whole live runs of a small ``nano``, hurt outside.
 
 What is held is behaviour: which frames are shown, what the strip says, that it comes back. Times are
 ``benchmarks/live/faults.py``'s; here they are only bounded far above what they take.
