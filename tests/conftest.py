@@ -126,3 +126,16 @@ def other_cpus_folder() -> Path:
     if other_cpus.FOLDER in os.environ:  # the tests themselves run as another CPU
         return Path(os.environ[other_cpus.FOLDER])
     return built_once.built_once("other-cpus", other_cpus.build)
+
+
+@pytest.fixture(scope="session")
+def small_nano() -> Path:
+    """``nano`` at 96x96: one slow core with AVX2 keeps the limits of live mode with it, at 256x256 not."""
+    from vmkla.cli.main import main
+    from vmkla.weights import resolve
+
+    def export(path: Path) -> None:
+        weights = str(resolve("nano", ".safetensors"))
+        assert main(["export", "--model", weights, "--imgsz", "96", "--output", str(path), "--quiet"]) == 0
+
+    return built_once.built_once("nano-96.onnx", export)

@@ -102,16 +102,19 @@ def test_power_mode_is_plain() -> None:
     json.dumps(power_mode())
 
 
-def run(*arguments: object) -> int:
-    return main(["bench", "--conformance", "--duration-s", "2", "--idle-s", "1", *map(str, arguments)])
+def run(model: Path, *arguments: object) -> int:
+    flags = ["--duration-s", "2", "--idle-s", "1", "--model", model, *arguments]
+    return main(["bench", "--conformance", *map(str, flags)])
 
 
 @pytest.mark.quiet
 @pytest.mark.slow
-def test_nano_on_a_clip(live_clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nano_on_a_clip(
+    live_clip: Path, small_nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The command as a whole. Milliseconds are the machine's, so what is held is what is not."""
     out = tmp_path / "conformance"
-    status = run("--source", live_clip, "--out", out, "--json")
+    status = run(small_nano, "--source", live_clip, "--out", out, "--json")
     document = json.loads((out / "conformance.json").read_text(encoding="utf-8"))
     assert json.loads(capsys.readouterr().out)["checks"] == document["checks"]
     assert status == (0 if document["passed"] else 5)
@@ -133,12 +136,16 @@ def test_nano_on_a_clip(live_clip: Path, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.quiet
 @pytest.mark.slow
 def test_a_limit_that_is_exceeded_ends_with_status_5(
-    live_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    live_clip: Path,
+    small_nano: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """No machine hands a frame over in no time; the reports are written all the same."""
     strict = functools.partial(ConformanceLimits, video_delay_p99_ms=0.0)
     monkeypatch.setattr(check, "ConformanceLimits", strict)
-    assert run("--source", live_clip, "--out", tmp_path / "out") == 5
+    assert run(small_nano, "--source", live_clip, "--out", tmp_path / "out") == 5
     assert "video delay p99" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "conformance.json").read_bytes())["passed"] is False
     assert "EXCEEDED" in (tmp_path / "out" / "conformance.html").read_text(encoding="utf-8")
