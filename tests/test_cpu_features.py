@@ -60,12 +60,12 @@ def test_what_eight_bits_need(
         ("aarch64", ("asimd",), False),
     ],
 )
-def test_what_half_precision_needs(
+def test_what_bfloat16_needs(
     monkeypatch: pytest.MonkeyPatch, machine: str, flags: tuple[str, ...], lacking: bool
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(cpu_features, "cpu_flags", lambda: flags)
-    assert cpu_features.lacks_half_precision() == lacking
+    assert cpu_features.lacks_bfloat16() == lacking
 
 
 def test_aarch64_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,10 +59,10 @@ def missing_for_int8() -> str | None:
     return None if needed in flags else VNNI
 
 
-def lacks_half_precision() -> bool:
-    """Report whether half precision is emulated on this CPU, which takes several times as long as float32.
+def lacks_bfloat16() -> bool:
+    """Report whether bfloat16 is emulated on this CPU, which takes several times as long as float32.
 
-    oneDNN, which multiplies matrices for PyTorch, has kernels of bfloat16 from AVX-512 on.
+    oneDNN, which multiplies matrices for PyTorch, has kernels of it from AVX-512 on.
 
     Raises:
         MissingDependencyError: see ``cpu_flags``.

@@ -388,10 +388,10 @@ def test_the_backend_is_said(config: TrainConfig) -> None:
 
 
 @pytest.mark.parametrize(("precision", "lacks"), [("bf16", True), ("bf16", False), ("fp32", True)])
-def test_slow_half_precision_is_said(
+def test_slow_bfloat16_is_said(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, precision: str, lacks: bool
 ) -> None:
-    monkeypatch.setattr("vmkla.training.start.lacks_half_precision", lambda: lacks)
+    monkeypatch.setattr("vmkla.training.start.lacks_bfloat16", lambda: lacks)
     said: list[str] = []
     train(dataclasses.replace(config, epochs=1, precision=precision), on_message=said.append)
     assert ("bf16 is slow on this CPU" in "\n".join(said)) == (precision == "bf16" and lacks)

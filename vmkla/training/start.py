@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vmkla.cpu_features import lacks_half_precision
+from vmkla.cpu_features import lacks_bfloat16
 from vmkla.data.arrays import LabelledArrays
 from vmkla.errors import BadInputError, UsageError
 from vmkla.models.checkpoints import description_of, load_weights
@@ -58,8 +58,8 @@ def prepare(
     # What the network lacks is found out before the images are read, not after it.
     backend = backends.choose(config.backend, torch.empty(1, device=processes.device))
     say(f"the scan runs on {processes.device} by backend {backend}")
-    if config.precision != "fp32" and processes.device.type == "cpu" and lacks_half_precision():
-        say(f"{config.precision} is slow on this CPU, which lacks AVX-512: fp32 takes a fraction of the time")
+    if config.precision == "bf16" and processes.device.type == "cpu" and lacks_bfloat16():
+        say("bf16 is slow on this CPU, which lacks AVX-512: fp32 takes a fraction of the time")
     memory = torch.channels_last if config.channels_last else torch.preserve_format
     model = _initial_model(config, network, say)
     model = model.to(processes.device, memory_format=memory)  # type: ignore[call-overload]

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchmarks.live.temporal import Answer, Tally, judge
+from benchmarks.live.temporal import Answer, Tally, choices, judge
 from vmkla.segment.operating_point import OperatingPoint
 from vmkla.segment.preprocess import Rect
 from vmkla.video.live.network.options import TemporalOptions
+from vmkla.video.live.network.temporal import TemporalFilter
 
 Mask = npt.NDArray[np.bool_]
 
@@ -52,3 +53,12 @@ def test_a_slower_worker_sees_every_third_frame() -> None:
     )
     assert (tally.frames, tally.hits) == (3, 2)
     assert tally.delays_ms == pytest.approx([300])
+
+
+@pytest.mark.parametrize("own", [OperatingPoint(0.4, 0.72), OperatingPoint(0.5, 0.8, 0.005)])
+def test_every_choice_suits_the_models_point(own: OperatingPoint) -> None:
+    compared = choices(own)
+    assert compared["operating point (default)"] == (TemporalOptions(), own)
+    for options, point in compared.values():
+        TemporalFilter(options, point)  # which rejects a hysteresis that is not below the threshold
+        assert point.threshold == own.threshold
