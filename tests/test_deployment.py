@@ -187,6 +187,7 @@ def test_files_are_segmented_with_nothing_but_the_output_folder(out: Path) -> No
 @pytest.mark.hardware
 def test_live_mode_runs_with_nothing_but_the_output_folder(out: Path) -> None:
     flags = ["--record", "--threads", 1, "--duration-s", 3, "--out", "run"]
+    flags += ["--max-staleness-ms", 1000]  # one slow core keeps that
     done = run(read_only([VMKLA, "infer", "--source", "sample://?size=64x64", "--live", *flags], out), out)
     assert done.returncode in (0, 7), done.stderr  # 7 where others leave the machine too little
     report = json.loads((out / "run" / "report.json").read_text(encoding="utf-8"))
