@@ -34,6 +34,7 @@ from vmkla.data.packing import pack_teacher, soft_mask
 from vmkla.data.sources import Pair
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError, VmklaError
 from vmkla.files import file_sha256
+from vmkla.models.checkpoints import load_weights
 from vmkla.segment.preprocess import PreprocessSpec, field_of_view, prepare
 from vmkla.training import TrainConfig, train
 from vmkla.training.inputs import Inputs
@@ -197,8 +198,23 @@ def load_teacher(path: Path) -> Teacher:
     return teacher.eval()
 
 
+def find_teacher(given: Path) -> tuple[nn.Module, dict[str, str]]:
+    """A network for ``soft_masks``, in evaluation mode, and what a pack says of it.
+
+    Args:
+        given: ``--out`` of a teacher's training, or weights of vmkla, whose network teaches its successor.
+    """
+    own = given.suffix == ".safetensors"
+    weights = given if own else given / "run" / "best.safetensors"
+    sha256 = file_sha256(weights)
+    if own:
+        stored = load_weights(weights)
+        return stored.model.eval(), {"sha256": sha256, "encoder": f"vmkla {stored.config.name}"}
+    return load_teacher(weights), {"sha256": sha256, "encoder": ENCODER_SOURCE}
+
+
 @torch.no_grad()
-def soft_masks(teachers: Sequence[Teacher], image_rgb: Image) -> npt.NDArray[np.float32]:
+def soft_masks(teachers: Sequence[nn.Module], image_rgb: Image) -> npt.NDArray[np.float32]:
     """Mean probability over the teachers and over the image's four flips.
 
     Args:
@@ -217,7 +233,7 @@ def soft_masks(teachers: Sequence[Teacher], image_rgb: Image) -> npt.NDArray[np.
 
 
 def taught_samples(
-    teachers: Sequence[Teacher], data: DataSource, spec: PreprocessSpec, side: int
+    teachers: Sequence[nn.Module], data: DataSource, spec: PreprocessSpec, side: int
 ) -> Iterator[Sample]:
     """The images at ``spec``, with the teachers' masks in the place of the true ones.
 
@@ -236,13 +252,10 @@ def taught_samples(
 def write_pack(args: argparse.Namespace) -> None:
     """Write the pack for a training at ``--imgsz`` with an augmentation that moves pixels."""
     torch.set_num_threads(args.threads)
-    weights = [folder / "run" / "best.safetensors" for folder in args.teachers]
+    teachers, descriptions = zip(*map(find_teacher, args.teachers), strict=True)
     spec = cache_spec((args.imgsz, args.imgsz), args.roi, AugmentConfig())
-    made_by = {"teachers": [{"sha256": file_sha256(path), "encoder": ENCODER_SOURCE} for path in weights]}
-    samples = taught_samples(
-        [load_teacher(path) for path in weights], DataSource.parse(args.data), spec, args.teacher_imgsz
-    )
-    count = pack_teacher(samples, args.out, spec, made_by=made_by)
+    samples = taught_samples(teachers, DataSource.parse(args.data), spec, args.teacher_imgsz)
+    count = pack_teacher(samples, args.out, spec, made_by={"teachers": list(descriptions)})
     print(f"{args.out}: {count} images at {spec.height}x{spec.width}, sha256 {file_sha256(args.out)}")
 
 
@@ -267,7 +280,13 @@ def main(arguments: Sequence[str]) -> int:
     training.add_argument("--save-minutes", type=float, default=5.0)
     packing = commands.add_parser("pack", help="write the teachers' soft masks of the training images")
     packing.set_defaults(run=write_pack)
-    packing.add_argument("teachers", type=Path, nargs="+", metavar="DIR", help="--out of the trainings")
+    packing.add_argument(
+        "teachers",
+        type=Path,
+        nargs="+",
+        metavar="DIR|WEIGHTS",
+        help="--out of the trainings, or weights of vmkla",
+    )
     packing.add_argument("--data", required=True, help="DIR:FILE, the images of the training")
     packing.add_argument("--out", type=Path, required=True, metavar="FILE.vmkpack")
     packing.add_argument("--imgsz", type=int, default=256, help="of the training that the pack is for, px")

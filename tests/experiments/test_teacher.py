@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,10 +23,15 @@ from experiments.teacher import (
 from experiments.unet import UNet, UNetConfig
 from tests.data.labelled_folders import write_folder
 from vmkla.config import IMAGENET_MEAN, IMAGENET_STD
+from vmkla.data import DataSource
 from vmkla.data.arrays import cache_spec
 from vmkla.data.augment import AugmentConfig
+from vmkla.data.folder import iter_pairs, list_pairs
+from vmkla.data.packed import MANIFEST, open_file
 from vmkla.data.teacher import read_teacher
 from vmkla.errors import ArtefactMismatchError, MissingDependencyError
+from vmkla.files import file_sha256
+from vmkla.models.checkpoints import load_weights
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of EfficientNet-lite0; the first stage does not expand
@@ -133,3 +140,17 @@ def test_train_and_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     read = read_teacher(pack, class_names=("polyp",), spec=cache_spec((32, 32), "none", AugmentConfig()))
     assert [name.split("/")[-1] for name in read] == [f"case-{n:02d}" for n in range(5)]
     assert main(["pack", str(tmp_path / "absent"), *packing[2:]]) == 3
+
+
+def test_weights_of_vmkla_teach_their_successor(tmp_path: Path, tiny_weights: Path) -> None:
+    data, pack = write_folder(tmp_path / "set", 2), tmp_path / "own.vmkpack"
+    sizes = ["--imgsz", "32", "--teacher-imgsz", "64"]
+    assert main(["pack", str(tiny_weights), "--data", str(data), "--out", str(pack), *sizes]) == 0
+    read = read_teacher(pack, class_names=("polyp",), spec=cache_spec((32, 32), "none", AugmentConfig()))
+    network = load_weights(tiny_weights).model.eval()
+    for pair in list_pairs([DataSource.parse(str(data))]):
+        image = cv2.resize(next(iter_pairs([pair])).image_rgb, (64, 64), interpolation=cv2.INTER_LINEAR)
+        expected = cv2.resize(soft_masks([network], image), (40, 40))
+        assert np.abs(read[pair.name].mask / 255 - expected).max() < 0.01
+    made_by = json.loads(open_file(pack).archive.read(MANIFEST, 1 << 20))["made_by"]
+    assert made_by == {"teachers": [{"sha256": file_sha256(tiny_weights), "encoder": "vmkla tiny-test"}]}
