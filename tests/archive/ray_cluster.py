@@ -76,11 +76,13 @@ class TwoNodes:
 def two_nodes() -> Iterator[TwoNodes]:
     """Start the cluster, with a token of its own, and end it."""
     with tempfile.TemporaryDirectory(prefix="vr") as folder:  # a short path: sockets lie below it
+        Path(folder, "ray").mkdir()  # Ray notes the cluster there, and does not make it beside a temp_dir
         token = Path(folder, "token")
         token.write_text(os.urandom(24).hex())
         environment = {
             **os.environ,
             "HOME": folder,
+            "RAY_TMPDIR": folder,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -158,15 +158,19 @@ module.run()
 
 @pytest.mark.slow
 def test_help_answers_in_under_300_ms() -> None:
-    """Processor time, the best of five: other processes share the machine."""
+    """Processor time, the best of five: other processes share the machine.
 
-    def spent() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
+    Where a bare interpreter takes more than 15 ms to start, twenty times as long as that: importing a library
+    such as OpenCV, ONNX Runtime or torch takes more on any machine.
+    """
 
-    seconds = []
-    for _ in range(5):
-        before = spent()
-        subprocess.run([VMKLA, "--help"], stdout=subprocess.DEVNULL, check=True, timeout=60)
-        seconds.append(spent() - before)
-    assert min(seconds) < 0.3
+    def seconds(command: list[str]) -> float:
+        spent = []
+        for _ in range(5):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True, timeout=60)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return min(spent)
+
+    assert seconds([VMKLA, "--help"]) < max(0.3, 20 * seconds([sys.executable, "-c", "pass"]))
