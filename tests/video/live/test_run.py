@@ -429,7 +429,7 @@ from pathlib import Path
 from vmkla.engines import load_runner
 from vmkla.errors import BadInputError
 from vmkla.video.media.address import parse_address
-from vmkla.video.live.options import MAX_STALENESS_MS, LiveOptions
+from vmkla.video.live.options import LiveOptions
 from vmkla.video.live.run import run_live
 from vmkla.video.live.screen import FileScreen
 from vmkla.video.cancellation import Cancellation
